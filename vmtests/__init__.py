@@ -1,0 +1,1 @@
+"""vmtests proves, by booting it, that a disk image really boots."""

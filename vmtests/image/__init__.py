@@ -1,0 +1,1 @@
+"""Images: described (`spec`), built (`assemble`), found again (`cache`), checked (`inspect`), packed (`archive`)."""

@@ -1,0 +1,45 @@
+"""Partition definitions for systemd-repart, rendered from the contract (repart.d(5))."""
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from vmtests.contract import Contract, Partition
+
+
+def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
+    """Return the unique GUID of a partition that follows from the image's seed."""
+    return uuid.uuid5(uuid.UUID(seed), partition.name)
+
+
+def definition(contract: Contract, partition: Partition, seed: str, content: Mapping[str, str]) -> str:
+    """Return one definition file; `content` gives its `CopyFiles=` (target to source) or `CopyBlocks=` lines."""
+    lines = [
+        "[Partition]",
+        f"Type={partition.type}",
+        f"Label={partition.label}",
+        f"UUID={partition_uuid(seed, partition)}",
+    ]
+    blocks = content.get("CopyBlocks")
+    if blocks is not None:
+        lines.append(f"CopyBlocks={blocks}")
+    elif partition.name != "store":
+        lines.append(f"Format={partition.filesystem}")
+        lines += [f"CopyFiles={_escape(source)}:{_escape(target)}" for target, source in content.items()]
+    if partition.size_bytes is not None:
+        lines.append(f"SizeMinBytes={partition.size_bytes}")
+        if not partition.grow:
+            lines.append(f"SizeMaxBytes={partition.size_bytes}")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(path: str) -> str:
+    return path.replace("%", "%%").replace(":", "\\:")
+
+
+def write_definitions(directory: Path, contract: Contract, seed: str, content: Mapping[str, Mapping[str, str]]) -> None:
+    """Write a definition for every partition of the contract, in its order; `content` is by partition name."""
+    directory.mkdir(parents=True)
+    for index, partition in enumerate(contract.partition, start=1):
+        text = definition(contract, partition, seed, content.get(partition.name, {}))
+        (directory / f"{index * 10}-{partition.name}.conf").write_text(text)

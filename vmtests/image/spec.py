@@ -1,0 +1,180 @@
+"""`image.json`: what a disk image is made of. One door for whoever describes an image.
+
+The reference recipe (Python) and NixOS (Nix, `builtins.toJSON`) both write this file; `vmtests build --spec` reads
+it. Version 1:
+
+    {
+      "version": 1,
+      "name": "reference",
+      "esp": {"/EFI/BOOT/BOOTX64.EFI": "/abs/file", …},
+      "store": {"directory": "/nix/store", "paths": ["/nix/store/<hash>-<name>", …]},
+      "registration": "/abs/file",
+      "root": [
+        {"path": "/etc", "source": "/abs/file-or-directory"},
+        {"path": "/tmp", "mode": "1777"},
+        {"path": "/usr", "symlink": "/nix/store/…"}
+      ],
+      "compression": "none",
+      "contract": {…},
+      "seed": "<uuid>"
+    }
+
+`store.directory` is where the named paths are on the machine that builds; `registration` is what
+`nix-store --dump-db` writes and `--load-db` reads. `compression` is mkfs.erofs(1)'s `-z` argument; `contract` is
+the project's own unless given; `seed` makes every UUID of the image.
+"""
+
+import dataclasses
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vmtests import contract as contracts
+from vmtests.contract import Contract
+from vmtests.errors import InputError
+
+VERSION = 1
+DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSpec:
+    """Store paths by the names that they have in the image, and the directory that holds them now."""
+
+    directory: Path
+    paths: tuple[str, ...]
+
+    def source(self, path: str) -> Path:
+        """Return where a store path is on this machine."""
+        return self.directory / path.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootEntry:
+    """Something on the root partition: a copy of `source`, a symlink, or an empty directory.
+
+    `mode` is octal text; it applies to directories and to copies of single files.
+    """
+
+    path: str
+    source: Path | None = None
+    symlink: str | None = None
+    mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """A whole `image.json`."""
+
+    version: int
+    name: str
+    esp: dict[str, Path]
+    store: StoreSpec
+    registration: Path | None = None
+    root: tuple[RootEntry, ...] = ()
+    compression: str = "none"
+    seed: str = DEFAULT_SEED
+    contract: dict[str, Any] | None = None
+
+    def image_contract(self) -> Contract:
+        """Return the contract that this image is built to."""
+        return contracts.default() if self.contract is None else contracts.from_data(self.contract, self.name)
+
+
+def _decode_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError
+
+
+def _encode_path(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError
+
+
+def to_json(spec: ImageSpec) -> bytes:
+    """Return the bytes of `image.json`, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(spec, enc_hook=_encode_path), indent=2) + b"\n"
+
+
+def load(path: Path) -> ImageSpec:
+    """Read `image.json`; raises InputError that names the field or the file at fault.
+
+    Relative file names are relative to the directory of `path`.
+    """
+    try:
+        data = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of an image.json") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if isinstance(data, dict) and data.get("version") != VERSION:
+        raise InputError(f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}")
+    try:
+        spec = msgspec.convert(data, ImageSpec, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}", hint="vmtests/image/spec.py describes the format") from error
+    spec = _absolute(spec, path.absolute().parent)
+    check(spec, str(path))
+    return spec
+
+
+def _absolute(spec: ImageSpec, base: Path) -> ImageSpec:
+    return dataclasses.replace(
+        spec,
+        esp={target: base / source for target, source in spec.esp.items()},
+        store=StoreSpec(directory=base / spec.store.directory, paths=spec.store.paths),
+        registration=None if spec.registration is None else base / spec.registration,
+        root=tuple(
+            RootEntry(
+                path=entry.path,
+                source=None if entry.source is None else base / entry.source,
+                symlink=entry.symlink,
+                mode=entry.mode,
+            )
+            for entry in spec.root
+        ),
+    )
+
+
+def check(spec: ImageSpec, origin: str) -> None:
+    """Raise InputError when the spec names what does not exist or contradicts itself."""
+    contract = spec.image_contract()
+    try:
+        uuid.UUID(spec.seed)
+    except ValueError as error:
+        raise InputError(f"{origin}: seed {spec.seed!r} is not a UUID") from error
+    for target, source in spec.esp.items():
+        if not target.startswith("/"):
+            raise InputError(f"{origin}: ESP path {target!r} is not absolute")
+        if not source.is_file():
+            raise InputError(f"{origin}: {source}, to be {target} on the ESP, is not a file")
+    if not spec.store.paths:
+        raise InputError(f"{origin}: the store has no paths", hint="an image without a store cannot boot")
+    prefix = contract.store.mount + "/"
+    for path in spec.store.paths:
+        name = path.removeprefix(prefix)
+        if not path.startswith(prefix) or not name or "/" in name:
+            raise InputError(f"{origin}: {path!r} is not a path directly below {contract.store.mount}")
+        if not (source := spec.store.source(path)).exists() and not source.is_symlink():
+            raise InputError(f"{origin}: store path {source} does not exist")
+    if spec.registration is not None and not spec.registration.is_file():
+        raise InputError(f"{origin}: registration {spec.registration} is not a file")
+    for entry in spec.root:
+        _check_entry(entry, origin)
+
+
+def _check_entry(entry: RootEntry, origin: str) -> None:
+    parts = Path(entry.path).parts
+    if not entry.path.startswith("/") or ".." in parts or len(parts) < 2:
+        raise InputError(f"{origin}: root entry {entry.path!r} is not an absolute path below /")
+    if entry.source is not None and entry.symlink is not None:
+        raise InputError(f"{origin}: root entry {entry.path} has both a source and a symlink")
+    if entry.source is not None and not entry.source.exists():
+        raise InputError(f"{origin}: {entry.source}, to be {entry.path}, does not exist")
+    if entry.mode is not None and (not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4):
+        raise InputError(f"{origin}: mode {entry.mode!r} of {entry.path} is not octal")

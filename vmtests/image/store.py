@@ -1,0 +1,79 @@
+"""A real Nix store on the building machine: paths are added by nix-store(1), and registrations are read from it."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from vmtests.errors import HostError
+from vmtests.tools import Toolbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NixStore:
+    """A Nix store below `root`, whose paths are named `/nix/store/…` but stand in `directory`."""
+
+    root: Path
+    toolbox: Toolbox
+
+    @property
+    def directory(self) -> Path:
+        """Where the store paths are."""
+        return self.root / "nix/store"
+
+    def _run(self, *args: str | os.PathLike[str]) -> str:
+        self.root.mkdir(parents=True, exist_ok=True)
+        empty = self.root / "conf"
+        empty.mkdir(exist_ok=True)
+        return self.toolbox.run(
+            "nix-store",
+            *("--store", self.root, "--option", "build-users-group", ""),
+            *args,
+            env={"NIX_CONF_DIR": os.fspath(empty), "HOME": os.fspath(empty)},
+        )
+
+    def add(self, source: Path) -> str:
+        """Add a file or tree under its own name and return its store path; what is there already is not copied."""
+        return self._run("--add", source).strip()
+
+    def add_once(self, key: str, source: Path) -> str:
+        """Add `source`, removing it afterwards, and remember the path under `key`."""
+        path = self.add(source)
+        with FileLock(self.root / "keys.lock"):
+            keys = self.root / "keys"
+            keys.mkdir(exist_ok=True)
+            partial = keys / f"{key}.partial"
+            partial.write_text(path)
+            partial.replace(keys / key)
+        shutil.rmtree(source)
+        return path
+
+    def known(self, key: str) -> str | None:
+        """Return the store path that was remembered under `key`, if it is still there and valid."""
+        remembered = self.root / "keys" / key
+        if not remembered.is_file():
+            return None
+        path = remembered.read_text()
+        return path if (self.directory / path.rsplit("/", 1)[-1]).exists() else None
+
+    def registration(self, paths: Sequence[str], references: Mapping[str, Sequence[str]]) -> str:
+        """Return what `nix-store --load-db` reads about `paths`, with the given references.
+
+        A record is: path, hash, size of the NAR in bytes, deriver (empty), number of references, references; one
+        per line (nix-store(1), --dump-db).
+        """
+        dump = self._run("--dump-db", *paths).split("\n")
+        records: list[str] = []
+        index = 0
+        while index + 4 < len(dump) and dump[index]:
+            path, digest, size, deriver, count = dump[index : index + 5]
+            own = [dump[index + 5 + offset] for offset in range(int(count))]
+            index += 5 + len(own)
+            wanted = sorted({*own, *references.get(path, ())})
+            records += [path, digest, size, deriver, str(len(wanted)), *wanted]
+        if records[::1].count("") < len(paths) and len(records) < 5 * len(paths):
+            raise HostError(f"the Nix store at {self.root} does not know all of its paths", hint="remove it")
+        return "\n".join(records) + "\n"

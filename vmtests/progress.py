@@ -1,0 +1,61 @@
+"""Progress of anything that takes longer than two seconds, on standard error.
+
+On a terminal one line is repainted; elsewhere (CI logs) a line is written when a step starts, at most every
+`QUIET_SECONDS` while it runs, and when it ends.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+QUIET_SECONDS = 10.0
+"""Seconds between two lines of a running step where nothing can be repainted."""
+
+_SHOW_AFTER = 2.0  # seconds; steps that end sooner are not worth a line in a log
+
+
+class Step:
+    """A running step; `note` says what it is doing just now."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        self._title = title
+        self._console = console
+        self._started = time.monotonic()
+        self._last = self._started
+        self._status = console.status(Text(title)) if console.is_terminal else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the step started."""
+        return time.monotonic() - self._started
+
+    def note(self, text: str) -> None:
+        """Say what the step is doing; cheap enough to be called for every line of a tool's output."""
+        clean = "".join(c if c.isprintable() else " " for c in text).strip()[:90]
+        if self._status is not None:
+            self._status.update(Text(f"{self._title}: {clean} ({self.seconds:.0f} s)"))
+        elif time.monotonic() - self._last >= QUIET_SECONDS:
+            self._last = time.monotonic()
+            self._console.print(Text(f"{self._title}: {clean} ({self.seconds:.0f} s)"))
+
+
+def stderr() -> Console:
+    """Return the console on which progress and errors are written; markup and highlighting are off."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def step(title: str) -> Iterator[Step]:
+    """Show `title` while the block runs, and how long it took when it ends well."""
+    console = stderr()
+    running = Step(title, console)
+    if running._status is not None:  # noqa: SLF001 - the two belong together
+        with running._status:  # noqa: SLF001
+            yield running
+    else:
+        yield running
+    if running.seconds >= _SHOW_AFTER:
+        console.print(Text(f"{title}: done in {running.seconds:.1f} s"))

@@ -1,0 +1,35 @@
+"""Sizes as people write them and as programs need them."""
+
+import re
+
+from vmtests.errors import InputError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_FACTORS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes in `512M`, `2G`, `10GiB` or `4096`; factors are powers of 1024, as in systemd.
+
+    Raises InputError when the text is no size or the size is zero.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or (size := int(match[1]) * _FACTORS[match[2].upper()]) == 0:
+        raise InputError(f"{text!r} is not a size", hint="write for example 512M or 2G")
+    return size
+
+
+def format_size(size: int) -> str:
+    """Return `size` bytes for people, in the largest binary unit that leaves at least one: `1.5 GiB`."""
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+
+
+def round_up(value: int, step: int) -> int:
+    """Return the least multiple of `step` that is not less than `value`."""
+    return -(-value // step) * step
