@@ -34,8 +34,11 @@ def cache_dir() -> Path:
         writable = os.access(path, os.W_OK | os.X_OK)
     except OSError as error:
         raise HostError(
-            f"the cache {path} cannot be made: {error.strerror}", hint="set VMTESTS_CACHE to a writable directory"
+            f"the cache {path} cannot be made: {error.strerror}",
+            hint="set VMTESTS_CACHE to a writable directory",
         ) from error
     if not writable:
-        raise HostError(f"the cache {path} is not writable", hint="set VMTESTS_CACHE to a writable directory")
+        raise HostError(
+            f"the cache {path} is not writable", hint="set VMTESTS_CACHE to a writable directory"
+        )
     return path

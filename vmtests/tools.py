@@ -54,12 +54,22 @@ REQUIREMENTS = (
     ),
     Requirement(name="qemu-img", package="qemu-utils", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(
-        name="systemd-repart", package="systemd-repart", minimum=(254,), why="--offline and Minimize=", group="build"
+        name="systemd-repart",
+        package="systemd-repart",
+        minimum=(254,),
+        why="--offline and Minimize=",
+        group="build",
     ),
     Requirement(
-        name="mkfs.erofs", package="erofs-utils", minimum=(1, 8), why="--hard-dereference, threads", group="build"
+        name="mkfs.erofs",
+        package="erofs-utils",
+        minimum=(1, 8),
+        why="--hard-dereference, threads",
+        group="build",
     ),
-    Requirement(name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"),
+    Requirement(
+        name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"
+    ),
     Requirement(
         name="mkfs.ext4",
         package="e2fsprogs",
@@ -69,18 +79,29 @@ REQUIREMENTS = (
         group="build",
     ),
     Requirement(
-        name="mkfs.vfat", package="dosfstools", minimum=(4, 2), why="makes the ESP", version_argv=(), group="build"
+        name="mkfs.vfat",
+        package="dosfstools",
+        minimum=(4, 2),
+        why="makes the ESP",
+        version_argv=(),
+        group="build",
     ),
     Requirement(name="mcopy", package="mtools", minimum=(4,), why="fills and reads the ESP", group="build"),
-    Requirement(name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"),
+    Requirement(
+        name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"
+    ),
     Requirement(
         name="dumpe2fs", package="e2fsprogs", minimum=(1, 46), why="reads a superblock", version_argv=("-V",)
     ),
     Requirement(name="nix-store", package="nix-bin", minimum=(2, 20), why="registers store paths"),
     Requirement(name="cpio", package="cpio", minimum=(2, 12), why="packs an initrd reproducibly"),
     Requirement(name="zstd", package="zstd", minimum=(1, 5), why="packs an initrd"),
+    Requirement(name="tar", package="tar", minimum=(1, 29), why="packs sparse files", group="archive"),
+    Requirement(name="pigz", package="pigz", minimum=(2, 4), why="packs with all cores", group="archive"),
     Requirement(name="depmod", package="kmod", minimum=(29,), why="lists the modules of an initrd"),
-    Requirement(name="fallocate", package="util-linux", minimum=(2, 34), why="makes room in front of a file system"),
+    Requirement(
+        name="fallocate", package="util-linux", minimum=(2, 34), why="makes room in front of a file system"
+    ),
     Requirement(name="swtpm", package="swtpm", minimum=(0, 7), why="is the machine's TPM"),
 )
 
@@ -124,7 +145,7 @@ class Toolbox:
 
     def argv(self, name: str, *args: str | os.PathLike[str]) -> list[str]:
         """Return the command line that runs a tool; all paths of the host but /usr and /etc are as outside."""
-        return [*sandbox(self.root(name)), name, *map(os.fspath, args)]
+        return [*sandbox(self.root(name)), name, *(os.fspath(arg) for arg in args)]
 
     def run(
         self,
@@ -139,7 +160,7 @@ class Toolbox:
         `mounts` are further bubblewrap arguments, any number of them. Raises ToolError with the last line that the
         tool wrote on standard error.
         """
-        return run_in(self.root(name), [name, *map(os.fspath, args)], stdin=stdin, env=env, mounts=mounts)
+        return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env, mounts=mounts)
 
 
 def run_in(
@@ -187,7 +208,11 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment for tools: the caller's, without a language, and with the system's search path."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
+    own = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))
+    }
     return {
         **own,
         "LC_ALL": "C.UTF-8",
@@ -210,7 +235,16 @@ def sandbox(root: Path) -> list[str]:
     for name in ("bin", "sbin", "lib", "lib64"):
         command += ["--symlink", f"usr/{name}", f"/{name}"]
     # The tree's resolv.conf is that of the day it was made; QEMU's user network wants today's.
-    command += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf", "--proc", "/proc", "--dev-bind", "/dev", "/dev"]
+    command += [
+        "--ro-bind-try",
+        "/etc/resolv.conf",
+        "/etc/resolv.conf",
+        "--proc",
+        "/proc",
+        "--dev-bind",
+        "/dev",
+        "/dev",
+    ]
     for entry in sorted(Path("/").iterdir()):
         if entry.name in _TREE_BINDS_NOT:
             continue
@@ -248,7 +282,9 @@ def _host_tool(requirement: Requirement) -> Tool | None:
     if (found := _probe(requirement, ())) is None or found[1] < requirement.minimum:
         return None
     minimum = ".".join(map(str, requirement.minimum))
-    return Tool(name=requirement.name, version=found[0], from_host=True, why=f"the host's is {minimum} or newer")
+    return Tool(
+        name=requirement.name, version=found[0], from_host=True, why=f"the host's is {minimum} or newer"
+    )
 
 
 def _host_refusal(requirement: Requirement) -> str:
@@ -313,10 +349,14 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
 
 def _unpack_error(title: str, tail: Sequence[str]) -> HostError:
     text = "\n".join(tail)
-    errors = [line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))]
+    errors = [
+        line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))
+    ]
     if "No space left" in text:
         return HostError(f"{title}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
-    if re.search(r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text):
+    if re.search(
+        r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text
+    ):
         return HostError(
             f"{title}: no Debian mirror can be reached",
             hint="a network is needed once; VMTESTS_MIRROR names another mirror",

@@ -15,7 +15,7 @@ from pathlib import Path
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError
-from vmtests.image import repart
+from vmtests.image import erofs, repart
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.sizes import MIB, round_up
 from vmtests.tools import Toolbox, ToolError
@@ -86,7 +86,12 @@ def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     """Put the content of the root partition into the scratch directory."""
     for entry in spec.root:
         _place(entry, work.root)
-    for mount_point in (contract.store.mount, contract.store.lower, contract.store.upper, contract.store.work):
+    for mount_point in (
+        contract.store.mount,
+        contract.store.lower,
+        contract.store.upper,
+        contract.store.work,
+    ):
         # upper and work are made at boot; here only what is mounted on.
         if mount_point in (contract.store.mount, contract.store.lower):
             (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
@@ -143,16 +148,33 @@ def _load_database(registration: Path, contract: Contract, work: _Work, toolbox:
 def _write_store(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> bool:
     """Write the erofs; return whether it stands in the disk file with room in front of it."""
     _mkfs_erofs(spec, contract, work, toolbox)
-    size = round_up(work.disk.stat().st_size, MIB)
-    os.truncate(work.disk, size)
+    os.truncate(work.disk, round_up(_erofs_size(work.disk), MIB))
     try:
-        toolbox.run("fallocate", "--insert-range", "--offset", "0", "--length", str(_store_start(contract)), work.disk)
+        toolbox.run(
+            "fallocate",
+            "--insert-range",
+            "--offset",
+            "0",
+            "--length",
+            str(_store_start(contract)),
+            work.disk,
+        )
     except ToolError as error:
         if "not supported" not in error.stderr and "Invalid argument" not in error.stderr:
             raise
         work.disk.rename(work.directory / "store.erofs")
         return False
     return True
+
+
+def _erofs_size(file: Path) -> int:
+    """Return the bytes of the file system in `file`, which mkfs.erofs 1.8 leaves longer, with a hole at its end."""
+    with file.open("rb") as opened:
+        superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
+    if superblock is None or superblock.size > file.stat().st_size:
+        # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
+        raise HostError("mkfs.erofs did not write a whole file system", hint="is the disk full?")
+    return superblock.size
 
 
 def _store_start(contract: Contract) -> int:
@@ -186,7 +208,9 @@ def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolb
     )
 
 
-def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, *, in_place: bool) -> None:
+def _partition(
+    spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, *, in_place: bool
+) -> None:
     store = work.disk if in_place else work.directory / "store.erofs"
     start = _store_start(contract)
     store_size = store.stat().st_size - (start if in_place else 0)
@@ -204,8 +228,18 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
         _write_table(spec, contract, work.disk, start, store_size, toolbox)
     toolbox.run(
         "systemd-repart",
-        *("--offline=yes", f"--sector-size={contract.disk.sector_size}", "--dry-run=no", f"--seed={spec.seed}"),
-        *(f"--empty={'refuse' if in_place else 'force'}", f"--definitions={work.definitions}", "--no-pager", "--size=auto"),
+        *(
+            "--offline=yes",
+            f"--sector-size={contract.disk.sector_size}",
+            "--dry-run=no",
+            f"--seed={spec.seed}",
+        ),
+        *(
+            f"--empty={'refuse' if in_place else 'force'}",
+            f"--definitions={work.definitions}",
+            "--no-pager",
+            "--size=auto",
+        ),
         work.disk,
         env={
             "TMPDIR": os.fspath(work.directory),

@@ -17,6 +17,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import InterpSegment
 
 from vmtests.errors import HostError
 from vmtests.tools import Toolbox
@@ -28,16 +29,15 @@ _LIBRARY_PATH = ("lib64", "lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd"
 class InitrdRecipe:
     """What goes into the initrd, by path below /usr; a trailing `?` marks what may be missing.
 
-    `programs` bring their libraries; `links` are symlinks to programs; `trees` are copied whole; `modules` are
-    kernel modules by name, with those that they depend on.
+    `programs` bring their libraries; `links` are symlinks to programs; `modules` are kernel modules
+    by name, with those that they depend on.
     """
 
     programs: tuple[str, ...]
     links: tuple[str, ...]
     units: tuple[str, ...]
-    trees: tuple[str, ...]
+    udev_rules: tuple[str, ...]
     udev_programs: tuple[str, ...]
-    tmpfiles: tuple[str, ...]
     modules: tuple[str, ...]
 
 
@@ -51,13 +51,14 @@ def needed(path: Path) -> Iterator[str]:
         dynamic = elf.get_section_by_name(".dynamic")
         if isinstance(dynamic, DynamicSection):
             for tag in dynamic.iter_tags("DT_NEEDED"):
-                yield tag.needed
+                yield str(getattr(tag, "needed"))  # noqa: B009 - pyelftools sets it at run time
         if (notes := elf.get_section_by_name(".note.dlopen")) is not None:
             # One JSON array per note, padded with zeros; the section holds nothing else that has brackets.
             for match in re.finditer(rb"\[\{.*?\}\]", notes.data(), re.DOTALL):
                 for entry in json.loads(match[0]):
                     yield from entry.get("soname", ())[:1]
         for segment in elf.iter_segments("PT_INTERP"):
+            assert isinstance(segment, InterpSegment)
             yield Path(segment.get_interp_name()).name
 
 
@@ -84,12 +85,18 @@ class Staging:
         if not source.exists() and not source.is_symlink():
             if optional:
                 return False
-            raise HostError(f"the reference tree has no /usr/{name}", hint="remove the cache to have it made again")
+            raise HostError(
+                f"the reference tree has no /usr/{name}", hint="remove the cache to have it made again"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
             link = os.fspath(source.readlink())
             target.symlink_to(link)
-            below = link.removeprefix("/usr/") if link.startswith("/") else os.path.normpath(Path(name).parent / link)
+            below = (
+                link.removeprefix("/usr/")
+                if link.startswith("/")
+                else os.path.normpath(Path(name).parent / link)
+            )
             if link.startswith("/") and not link.startswith("/usr/"):
                 below = link.removeprefix("/")
             return self.add(f"{below}?" if optional else below)
@@ -105,13 +112,9 @@ class Staging:
                 self.add(f"{directory}/{soname}")
                 return
 
-    def add_tree(self, name: str) -> None:
+    def _add_tree(self, name: str) -> None:
         """Copy a directory as it is, without following anything."""
-        source = self._usr / name.rstrip("?")
-        if source.is_dir():
-            shutil.copytree(source, self.directory / "usr" / name.rstrip("?"), symlinks=True, dirs_exist_ok=True)
-        elif not name.endswith("?"):
-            raise HostError(f"the reference tree has no /usr/{name}", hint="remove the cache to have it made again")
+        shutil.copytree(self._usr / name, self.directory / "usr" / name, symlinks=True, dirs_exist_ok=True)
 
     def add_unit(self, name: str) -> None:
         """Copy a unit with its drop-ins, and every .wants and .requires link to it."""
@@ -120,7 +123,7 @@ class Staging:
             return
         name = name.rstrip("?")
         if (units / f"{name}.d").is_dir():
-            self.add_tree(f"lib/systemd/system/{name}.d")
+            self._add_tree(f"lib/systemd/system/{name}.d")
         for link in (*units.glob(f"*.wants/{name}"), *units.glob(f"*.requires/{name}")):
             self.add(os.fspath(link.relative_to(self._usr)))
 
@@ -141,7 +144,9 @@ class Staging:
             copy = target / files[name].relative_to(source).with_name(f"{_plain(files[name].name)}")
             copy.parent.mkdir(parents=True, exist_ok=True)
             packed = files[name].suffix == ".xz"
-            copy.write_bytes(lzma.decompress(files[name].read_bytes()) if packed else files[name].read_bytes())
+            copy.write_bytes(
+                lzma.decompress(files[name].read_bytes()) if packed else files[name].read_bytes()
+            )
             pending += _depends(copy)
         for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             shutil.copy2(source / index, target / index)

@@ -27,7 +27,13 @@ from vmtests.resources import fixture
 from vmtests.sizes import GIB, KIB, MIB, parse_size
 from vmtests.tools import Toolbox
 
-_SYSTEM_UNITS = ("growpart.service", "google-guest-agent.service", "ssh.service", "sshd-keygen.service", "systemd-networkd.service")
+_SYSTEM_UNITS = (
+    "growpart.service",
+    "google-guest-agent.service",
+    "ssh.service",
+    "sshd-keygen.service",
+    "systemd-networkd.service",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,10 @@ class Modules:
         return cls(debug=debug, bloat=bloat)
 
     def __str__(self) -> str:
-        words = [*(["debug"] if self.debug else []), *([f"bloat:{self.bloat // MIB}M"] if self.bloat else [])]
+        words = [
+            *(["debug"] if self.debug else []),
+            *([f"bloat:{self.bloat // MIB}M"] if self.bloat else []),
+        ]
         return "+".join(words)
 
 
@@ -77,7 +86,9 @@ def fingerprint() -> str:
 
 def describe(contract: Contract, modules: Modules, work: Path, toolbox: Toolbox, cache: Path) -> ImageSpec:
     """Make everything that the image consists of, in `work` and in the Nix store in `cache`, and its spec."""
-    tree = tools.make_tree(recipe()["packages"], name="reference", title="reference tree (Debian 13, about 120 MB to fetch)")
+    tree = tools.make_tree(
+        recipe()["packages"], name="reference", title="reference tree (Debian 13, about 120 MB to fetch)"
+    )
     store = NixStore(root=cache / "store", toolbox=toolbox)
     userland = _userland(tree, store, work)
     system = _system(userland, contract, store, work)
@@ -148,7 +159,10 @@ def _userland(tree: Path, store: NixStore, work: Path) -> str:
             (staged / name).symlink_to(target)
         release = next((staged / "lib/modules").iterdir())
         # depmod writes its index beside the modules; links to the tree's own would be written through.
-        tools.run_in(store.toolbox.root("depmod"), ["depmod", "--basedir", os.fspath(_as_usr(staged, work)), release.name])
+        tools.run_in(
+            store.toolbox.root("depmod"),
+            ["depmod", "--basedir", os.fspath(_as_usr(staged, work)), release.name],
+        )
         return store.add_once(key, staged)
 
 
@@ -221,13 +235,15 @@ def _fill(directory: Path, size: int, source: random.Random) -> None:
         number += 1
 
 
-def _initrd(tree: Path, contract: Contract, modules: Modules, directory: Path, output: Path, toolbox: Toolbox) -> None:
+def _initrd(
+    tree: Path, contract: Contract, modules: Modules, directory: Path, output: Path, toolbox: Toolbox
+) -> None:
     parts = msgspec.convert(recipe()["initrd"], InitrdRecipe)
     staging = Staging(tree / "usr", directory)
-    for program in (*parts.programs, *parts.links, *parts.udev_programs, *parts.tmpfiles):
+    for program in (*parts.programs, *parts.links, *parts.udev_programs):
         staging.add(program)
-    for name in parts.trees:
-        staging.add_tree(name)
+    for rules in parts.udev_rules:
+        staging.add(f"lib/udev/rules.d/{rules}")
     for unit in parts.units:
         staging.add_unit(unit)
     release = next((tree / "usr/lib/modules").iterdir()).name
@@ -310,8 +326,8 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
     (etc / ".updated").touch()
     links = {
         "/etc/systemd/system/default.target": f"/usr/lib/systemd/system/{contract.units.ready}",
-        # There is no vsock device, and the generator calls that a failure.
-        "/etc/systemd/system-generators/systemd-ssh-generator": "/dev/null",
+        **{f"/etc/systemd/system/{unit}": "/dev/null" for unit in recipe()["masked"]},
+        **{f"/etc/systemd/system-generators/{name}": "/dev/null" for name in recipe()["masked_generators"]},
         "/usr": userland,
         **{f"/{name}": f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
         "/var/run": "/run",
@@ -320,7 +336,18 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
         "/nix/var/nix/gcroots/booted-system": "/run/booted-system",
         "/nix/var/nix/gcroots/current-system": "/run/current-system",
     }
-    plain = ("/boot", "/dev", "/home", "/nix/.rw-store", "/proc", "/run", "/srv", "/sys", "/var/lib", "/var/log/journal")
+    plain = (
+        "/boot",
+        "/dev",
+        "/home",
+        "/nix/.rw-store",
+        "/proc",
+        "/run",
+        "/srv",
+        "/sys",
+        "/var/lib",
+        "/var/log/journal",
+    )
     return [
         RootEntry(path="/etc", source=etc),
         RootEntry(path="/var/.updated", source=etc / ".updated"),
@@ -333,7 +360,9 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
 
 
 def _wanted_by(unit: str) -> str:
-    return {"growpart.service": "-.mount", "sshd-keygen.service": "ssh.service"}.get(unit, "multi-user.target")
+    return {"growpart.service": "-.mount", "sshd-keygen.service": "ssh.service"}.get(
+        unit, "multi-user.target"
+    )
 
 
 def _users(tree: Path, etc: Path, work: Path) -> None:

@@ -37,7 +37,9 @@ def _escape(path: str) -> str:
     return path.replace("%", "%%").replace(":", "\\:")
 
 
-def write_definitions(directory: Path, contract: Contract, seed: str, content: Mapping[str, Mapping[str, str]]) -> None:
+def write_definitions(
+    directory: Path, contract: Contract, seed: str, content: Mapping[str, Mapping[str, str]]
+) -> None:
     """Write a definition for every partition of the contract, in its order; `content` is by partition name."""
     directory.mkdir(parents=True)
     for index, partition in enumerate(contract.partition, start=1):

@@ -1,0 +1,48 @@
+"""Verdicts as JSON."""
+
+from vmtests.boot import Cause, Evidence, Stage, Verdict
+from vmtests.errors import Owner
+
+
+class TestJson:
+    """The form for programs."""
+
+    def test_a_failure(self) -> None:
+        """A failed boot has exactly the fields that programs read."""
+        verdict = Verdict(
+            ready=False,
+            stage=Stage.SWITCH_ROOT,
+            cause=Cause.KERNEL_PANIC,
+            sentence="s",
+            evidence=(Evidence(t=1.23456, source="console", text="x"),),
+            hint="h",
+            owner=Owner.IMAGE,
+            evidence_to_verdict_s=0.12345,
+            seconds={Stage.FIRMWARE: 1.0, Stage.SWITCH_ROOT: 0.5},
+        )
+        assert verdict.to_json() == {
+            "verdict": "failed",
+            "stage": "switch-root",
+            "cause": "kernel-panic",
+            "sentence": "s",
+            "evidence": [{"t": 1.235, "source": "console", "text": "x"}],
+            "hint": "h",
+            "owner": "image",
+            "seconds": {"firmware": 1.0, "switch-root": 0.5},
+            "evidence_to_verdict_s": 0.123,
+        }
+
+    def test_ready(self) -> None:
+        """A guest that got ready has neither cause nor owner."""
+        verdict = Verdict(
+            ready=True,
+            stage=Stage.READY,
+            cause=None,
+            sentence="s",
+            evidence=(),
+            hint="",
+            owner=None,
+            evidence_to_verdict_s=0.0,
+        )
+        shown = verdict.to_json()
+        assert (shown["verdict"], shown["cause"], shown["owner"]) == ("ready", None, None)

@@ -1,0 +1,93 @@
+"""Stands in for QEMU: answers QMP, writes to its serial ports, and echoes what is typed.
+
+`-name guest=refuse` ends it at once with an error; the QMP command `die` ends it with status 3.
+"""
+
+import json
+import re
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+args = sys.argv[2:]
+
+
+def inherited(name: str) -> socket.socket:
+    """Return the socket of a -chardev."""
+    option = next(arg for arg in args if arg.startswith(f"socket,id={name},"))
+    match = re.search(r"fd=(\d+)", option)
+    assert match is not None
+    return socket.socket(fileno=int(match[1]))
+
+
+def echo(port: socket.socket) -> None:
+    """Send back what is typed, in capitals."""
+    while data := port.recv(4096):
+        port.sendall(data.upper())
+
+
+if "guest=refuse" in args:
+    sys.exit("fake-qemu: -smp 900: \x1b[31mtoo many")
+
+serial = [inherited("serial0"), inherited("serial1")]
+firmware = inherited("firmware")
+
+
+def requests(connection: socket.socket) -> Iterator[dict[str, str]]:
+    """Read QMP messages, which come without newlines."""
+    text = ""
+    while data := connection.recv(4096):
+        text += data.decode()
+        while text.strip():
+            try:
+                request, end = json.JSONDecoder().raw_decode(text.lstrip())
+            except ValueError:
+                break
+            text = text.lstrip()[end:]
+            yield request
+
+
+with inherited("qmp") as connection:
+
+    def say(message: object) -> None:
+        """Send one QMP message."""
+        connection.sendall((json.dumps(message) + "\n").encode())
+
+    say(
+        {
+            "QMP": {
+                "version": {"qemu": {"major": 10, "minor": 0, "micro": 0}, "package": ""},
+                "capabilities": [],
+            }
+        }
+    )
+    reply: object
+    for request in requests(connection):
+        command, reply = request["execute"], {}
+        if command == "human-monitor-command":
+            reply = "TCP[HOST_FORWARD]  13       127.0.0.1 40697      10.128.0.2    22     0     0\r\n"
+        elif command == "query-status":
+            reply = {"status": "internal-error", "running": False}
+        elif command == "cont":
+            firmware.sendall(b"SEC")
+            serial[0].sendall(b"BdsDxe: starting\r\n")
+            for port in serial:
+                threading.Thread(target=echo, args=(port,), daemon=True).start()
+        elif command == "die":
+            serial[0].sendall(b"last words")
+            sys.exit(3)
+        elif command == "system_reset":
+            say(
+                {
+                    "event": "RESET",
+                    "data": {"guest": False, "reason": "host-qmp-system-reset"},
+                    "timestamp": {},
+                }
+            )
+        elif command == "stop":
+            say({"event": "STOP", "timestamp": {}})
+        elif command == "guest-reset":
+            serial[0].sendall(b"reboot: Restarting system")
+            say({"event": "RESET", "data": {"guest": True, "reason": "guest-reset"}, "timestamp": {}})
+        say({"return": reply, "id": request.get("id")})

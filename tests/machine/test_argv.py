@@ -1,0 +1,179 @@
+"""The QEMU command line."""
+
+import base64
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmtests.errors import InputError
+from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.machine.argv import Hardware, Net, Parts, comma, oem_strings, qemu_args
+from vmtests.machine.firmware import Firmware
+
+SERIAL = "GoogleCloud-76D7E575000040008000000000000001"
+IDENTITY = "76d7e575-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def parts(tcg: Accelerator, ovmf: Firmware) -> Parts:
+    """The parts of a plain machine."""
+    return Parts(
+        accelerator=tcg,
+        firmware=ovmf,
+        variables=Path("/r/variables"),
+        disk=Path("/r/disk.qcow2"),
+        credential_files=(),
+        qmp_fd=10,
+        serial_fds=(11, 12),
+        serial_logs=(Path("/r/ttyS0.log"), Path("/r/ttyS1.log")),
+        firmware_fd=13,
+    )
+
+
+def option(args: list[str], name: str) -> list[str]:
+    """Return every value of an option."""
+    return [args[index + 1] for index, arg in enumerate(args) if arg == name]
+
+
+def test_default_machine(parts: Parts) -> None:
+    """The default machine is exactly this command line."""
+    expected = [
+        *("-name", "guest=vm-1"),
+        *("-machine", "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL"),
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024M"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-S", "-action", "panic=none"),
+        *("-device", "vmgenid,guid=auto", "-device", "pvpanic", "-device", "VGA,addr=2"),
+        *("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd"),
+        *("-drive", "if=pflash,unit=1,format=raw,file=/r/variables"),
+        *("-smbios", "type=0,vendor=Google,version=Google,date=10/25/2025,uefi=on"),
+        "-smbios",
+        f"type=1,version=,manufacturer=Google,product=Google Compute Engine,serial={SERIAL},uuid={IDENTITY}",
+        "-smbios",
+        (
+            "type=2,version=,manufacturer=Google,product=Google Compute Engine,"
+            f"serial=Board-{SERIAL},asset={IDENTITY}"
+        ),
+        *("-smbios", "type=3,version=,manufacturer=Google"),
+        *("-blockdev", "driver=file,node-name=file0,cache.no-flush=on,filename=/r/disk.qcow2"),
+        *("-blockdev", "driver=qcow2,node-name=disk0,cache.no-flush=on,file=file0"),
+        *("-device", "virtio-scsi-pci,id=scsi0,addr=3"),
+        "-device",
+        (
+            "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=disk0,vendor=Google,product=PersistentDisk,ver=1,"
+            "device_id=persistent-disk-0,rotation_rate=1,physical_block_size=4096,logical_block_size=512,"
+            "bootindex=1"
+        ),
+        "-netdev",
+        (
+            "user,id=net0,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,hostname=vm-1,"
+            "domainname=us-central1-a.c.p.internal,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
+        ),
+        *("-device", "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,romfile=,addr=4"),
+        *("-object", "rng-random,filename=/dev/urandom,id=rng0"),
+        *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
+        *("-chardev", "socket,id=qmp,fd=10", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", "socket,id=firmware,fd=13", "-device", "isa-debugcon,iobase=0x402,chardev=firmware"),
+        *("-chardev", "socket,id=serial0,fd=11,logfile=/r/ttyS0.log,logappend=on"),
+        *("-device", "isa-serial,chardev=serial0,index=0"),
+        *("-chardev", "socket,id=serial1,fd=12,logfile=/r/ttyS1.log,logappend=on"),
+        *("-device", "isa-serial,chardev=serial1,index=1"),
+    ]
+    assert expected == qemu_args(Hardware(), parts)
+
+
+def test_kvm(parts: Parts) -> None:
+    """With KVM the guest gets the host's CPU, and no option that only TCG knows."""
+    kvm = Accelerator(name=AcceleratorName.KVM, reason="test", cpu="host", scale=1)
+    args = qemu_args(Hardware(), dataclasses.replace(parts, accelerator=kvm))
+    assert (option(args, "-accel"), option(args, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_firmware_that_needs_smm(parts: Parts) -> None:
+    """Firmware for secure boot gets SMM, and flash that only SMM may write."""
+    firmware = dataclasses.replace(parts.firmware, features=frozenset({"requires-smm"}))
+    args = qemu_args(Hardware(secure_boot=True), dataclasses.replace(parts, firmware=firmware))
+    assert option(args, "-machine") == ["q35,x-oem-id=Google,x-oem-table-id=GOOGTBL,smm=on"]
+    assert option(args, "-global") == ["driver=cfi.pflash01,property=secure,value=on"]
+
+
+def test_tpm(parts: Parts) -> None:
+    """A TPM is reached over an inherited socket."""
+    args = qemu_args(Hardware(tpm=True), dataclasses.replace(parts, tpm_fd=14))
+    assert option(args, "-tpmdev") == ["emulator,id=tpm0,chardev=tpm"]
+    assert "socket,id=tpm,fd=14" in option(args, "-chardev")
+
+
+@pytest.mark.parametrize(("net", "restrict"), [(Net.ISOLATED, "restrict=on"), (Net.USER, "restrict=off")])
+def test_network(parts: Parts, net: Net, restrict: str) -> None:
+    """The guest reaches the host's network only when that is asked for."""
+    (netdev,) = option(qemu_args(Hardware(net=net), parts), "-netdev")
+    assert restrict in netdev.split(",")
+
+
+def test_no_network(parts: Parts) -> None:
+    """A machine without network has no card."""
+    args = qemu_args(Hardware(net=Net.NONE), parts)
+    assert [arg for arg in args if "net0" in arg] == []
+
+
+def test_kernel_command_line(parts: Parts) -> None:
+    """What is added to the kernel's command line reaches the boot loader and the stub; commas survive."""
+    args = qemu_args(Hardware(cmdline_extra="a=1,2 b"), parts)
+    assert option(args, "-smbios")[-2:] == [
+        "type=11,value=io.systemd.boot.kernel-cmdline-extra=a=1,,2 b",
+        "type=11,value=io.systemd.stub.kernel-cmdline-extra=a=1,,2 b",
+    ]
+
+
+def test_credentials_go_by_file(parts: Parts) -> None:
+    """A credential is never on the command line, only its file's name is."""
+    hardware = Hardware(credentials={"a.b": b"secret"})
+    args = qemu_args(hardware, dataclasses.replace(parts, credential_files=(Path("/r/a,b"),)))
+    assert option(args, "-smbios")[-1] == "type=11,path=/r/a,,b"
+    assert not any("secret" in arg or "c2VjcmV0" in arg for arg in args)
+
+
+def test_oem_string() -> None:
+    """A credential is an OEM string in base64, as systemd.system-credentials(7) says."""
+    hardware = Hardware(credentials={"ssh.authorized_keys.root": b"k"})
+    assert oem_strings(hardware) == [b"io.systemd.credential.binary:ssh.authorized_keys.root=aw=="]
+
+
+@given(value=st.binary(max_size=300))
+def test_any_credential_survives(value: bytes) -> None:
+    """Any bytes come out of an OEM string as they went in, and none of them can end it early."""
+    (text,) = oem_strings(Hardware(credentials={"x": value}))
+    assert text.isascii()
+    assert not {b"\0", b"\n"} & {bytes([byte]) for byte in text}
+    assert value == base64.b64decode(text.partition(b"=")[2])
+
+
+@given(value=st.text())
+def test_comma_is_doubled(value: str) -> None:
+    """A value in an option means itself, whatever it holds."""
+    assert value == comma(value).replace(",,", ",")
+    assert 2 * value.count(",") == comma(value).count(",")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a:b", "a=b", "a b", "n" * 256])
+def test_bad_credential_name(name: str) -> None:
+    """A name that systemd would refuse is refused here."""
+    with pytest.raises(InputError, match="not the name of a credential"):
+        Hardware(credentials={name: b""})
+
+
+@pytest.mark.parametrize(("memory", "cpus"), [(127, 1), (1024, 0)])
+def test_machine_too_small(memory: int, cpus: int) -> None:
+    """A machine that could not boot is not made."""
+    with pytest.raises(InputError, match="cannot boot"):
+        Hardware(memory_mib=memory, cpus=cpus)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\0b"])
+def test_command_line_of_one_line(text: str) -> None:
+    """What is added to the kernel's command line is one line."""
+    with pytest.raises(InputError, match="one line"):
+        Hardware(cmdline_extra=text)

@@ -1,0 +1,158 @@
+"""What the doctor says of a host."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vmtests import doctor, tools
+from vmtests.doctor import Report, Row
+from vmtests.errors import HostError
+from vmtests.machine import accel
+from vmtests.machine.accel import Outcome, Request
+from vmtests.tools import Tool, Toolbox
+
+GOOD = Row(topic="host", name="cache", ok=True, value="/c", why="there")
+BAD = Row(topic="host", name="memory", ok=False, value="1 MiB", hint="buy more")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def toolbox(root: Path) -> Toolbox:
+    """Return a toolbox whose QEMU is in a tree."""
+    tool = Tool(name="qemu-system-x86_64", version="10.0", from_host=False, why="the host has none")
+    return Toolbox({tool.name: tool}, root)
+
+
+def shown(report: Report) -> str:
+    """Return what a person sees."""
+    out = io.StringIO()
+    report.print(Console(file=out, width=100))
+    return out.getvalue()
+
+
+def test_ok_when_all_is_well() -> None:
+    """A boot is possible when no row is bad."""
+    assert (Report(rows=(GOOD,)).ok, Report(rows=(GOOD, BAD)).ok) == (True, False)
+
+
+def test_hint_for_each_bad_row() -> None:
+    """Below the table each bad row has its hint, and the last line says whether a boot is possible."""
+    assert shown(Report(rows=(GOOD, BAD))).splitlines()[-2:] == [
+        "memory: buy more",
+        "no boot is possible yet",
+    ]
+    assert shown(Report(rows=(GOOD,))).splitlines()[-1] == "a boot is possible"
+
+
+def test_markup_is_text() -> None:
+    """What a tool says is shown as it is, not taken for markup."""
+    assert "[red]x[/red]" in shown(Report(rows=(Row(topic="t", name="n", ok=True, value="[red]x[/red]"),)))
+
+
+def test_for_programs() -> None:
+    """The report for programs is JSON with every field."""
+    assert json.loads(json.dumps(Report(rows=(BAD,)).as_dict())) == {
+        "ok": False,
+        "rows": [
+            {"topic": "host", "name": "memory", "ok": False, "value": "1 MiB", "why": "", "hint": "buy more"}
+        ],
+    }
+
+
+@pytest.mark.parametrize(("kib", "ok"), [(1536 * 1024, True), (1536 * 1024 - 1, False)])
+def test_memory(tmp_path: Path, kib: int, ok: bool) -> None:
+    """A machine needs 1.5 GiB of memory that is available."""
+    info = tmp_path / "meminfo"
+    info.write_text(f"MemTotal: 9 kB\nMemAvailable:   {kib} kB\n")
+    assert ok == doctor.memory_row(info).ok
+
+
+def test_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bubblewrap the doctor says what to install, and looks for no tools."""
+
+    def nowhere(_: Path) -> list[str]:
+        return ["/nowhere/bwrap"]
+
+    monkeypatch.setattr(tools, "sandbox", nowhere)
+    report = doctor.report(find=lambda: pytest.fail("looked for tools"))
+    assert not report.ok
+    assert "install bubblewrap" in str(report.rows[0].hint)
+
+
+def test_bubblewrap_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bubblewrap does not work, its own words are shown."""
+
+    def refusing(_: Path) -> Sequence[str]:
+        return ["sh", "-c", "echo 'bwrap: No permissions to create new namespace' >&2; exit 1", "--"]
+
+    monkeypatch.setattr(tools, "sandbox", refusing)
+    row = doctor.sandbox_row()
+    assert (row.ok, row.value) == (False, "bwrap: No permissions to create new namespace")
+
+
+def test_cache_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that cannot be made is a bad row with the way out."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "file" / "cache"))
+    row = doctor.cache_row()
+    assert not row.ok
+    assert "set VMTESTS_CACHE" in str(row.hint)
+
+
+def test_full_disk(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache needs room for everything; one with trees has had it."""
+    monkeypatch.setattr(doctor, "LEAST_CACHE", 1 << 80)
+    assert not doctor.cache_row().ok
+    (cache / "trees").mkdir()
+    assert doctor.cache_row().ok
+
+
+def test_no_tools() -> None:
+    """Tools that cannot be had are a bad row, not an error."""
+
+    def find() -> Toolbox:
+        raise HostError("no Debian mirror can be reached", hint="a network is needed once")
+
+    assert (
+        Row(
+            topic="tools",
+            name="tools",
+            ok=False,
+            value="no Debian mirror can be reached",
+            hint="a network is needed once",
+        )
+        == doctor.report(find=find).rows[-1]
+    )
+
+
+def test_tools(tmp_path: Path) -> None:
+    """Each tool is shown with its version, where it is from, and why."""
+    (row,) = doctor.tool_rows(toolbox(tmp_path))
+    assert (row.value, row.why) == ("10.0 (tools tree)", "the host has none")
+
+
+def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without KVM can boot, and is told why it is slow; KVM that is demanded must work."""
+    monkeypatch.setattr(
+        accel, "kvm_outcome", lambda _: Outcome(works=False, reason="no device", hint="load it")
+    )
+    row = doctor.accelerator_row(toolbox(tmp_path), Request.AUTO)
+    assert (row.ok, row.value, row.why) == (True, "tcg, cpu max", "KVM does not work: no device")
+    demanded = doctor.accelerator_row(toolbox(tmp_path), Request.KVM)
+    assert (demanded.ok, demanded.hint) == (False, "load it")
+
+
+def test_firmware(tmp_path: Path) -> None:
+    """Without firmware no boot is possible; without that for secure boot it is."""
+    rows = doctor.firmware_rows(toolbox(tmp_path))
+    assert [(row.name, row.ok) for row in rows] == [("firmware", False), ("secure boot", True)]
+    assert "install OVMF" in str(rows[0].hint)

@@ -1,0 +1,238 @@
+"""One boot from power-on to its verdict: no clock, no lock, no files; times are seconds since power-on."""
+
+from collections import deque
+from collections.abc import Callable
+
+from vmtests.boot.budgets import Budgets
+from vmtests.boot.console import Line
+from vmtests.boot.events import MachineEvent
+from vmtests.boot.jobs import Jobs
+from vmtests.boot.judge import Judge
+from vmtests.boot.patterns import SILENCES
+from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
+from vmtests.boot.timeline import Timeline
+from vmtests.boot.verdict import Cause, Evidence, Verdict
+
+_REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
+_GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
+_QUOTED = 120  # characters of a line in a sentence
+
+
+class Attempt:
+    """What is known of one boot; `load` is asked when a budget is about to end (see budgets.load_factor).
+
+    systemd prints no more status once a getty has the console (src/core/manager.c, `n_on_console`), which on a
+    slow machine is before multi-user.target. So a guest that can be told to is asked to print `token` and its
+    state when its last job has ended; of others a login prompt and a long silence have to do.
+    """
+
+    def __init__(
+        self, timeline: Timeline, budgets: Budgets, load: Callable[[], float], token: str = ""
+    ) -> None:
+        self._token = token
+        self._told: Line | None = None
+        self._getty = False
+        self.timeline = timeline
+        self.verdict: Verdict | None = None
+        self.failure_after_ready: Verdict | None = None
+        self.last_line: Line | None = None
+        self._budgets = budgets
+        self._load = load
+        self._load_seen = 1.0
+        self._judge = Judge()
+        self._jobs = Jobs()
+        self._target: Line | None = None
+        self._recent: deque[str] = deque(maxlen=_REMEMBERED)
+        self._waits_for = ""
+        self._last_output = self._last_progress = 0.0
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the boot is in."""
+        return self.timeline.stage
+
+    @property
+    def failure(self) -> Verdict | None:
+        """The failure of this boot, before or after it was ready."""
+        if self.verdict is not None and not self.verdict.ready:
+            return self.verdict
+        return self.failure_after_ready
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether something was found that ends the boot, and its grace runs."""
+        return self._judge.deadline is not None
+
+    def line(self, normal: NormalLine, text: str, t: float) -> Line | None:
+        """Take a line of the console; returns it with its stage, None for the repaint of a known spinner."""
+        self._last_output = t
+        if normal.spinner:
+            return self._spinner(normal, text, t)
+        if self.verdict is None:
+            self._advance(normal, t)
+        line = Line(t=t, text=text, stage=self.stage)
+        self.last_line = line
+        if normal.text not in self._recent:
+            self._recent.append(normal.text)
+            self.progress(t)
+        if self.failure is None:
+            self._judge.line(normal, text, t, self.stage)
+        if self.verdict is None:
+            self._jobs.line(normal.text)
+            if not self.stage.before(Stage.SWITCH_ROOT):
+                self._look_for_target(normal, line)
+        return line
+
+    def _look_for_target(self, normal: NormalLine, line: Line) -> None:
+        if self._token and self._token in line.text:
+            self._target = self._told = line
+        elif READY_TARGET.match(normal.text) and (self._target is None or self._getty):
+            self._target, self._getty = line, False
+        elif self._target is None and LOGIN_PROMPT.match(normal.text):
+            self._target, self._getty = line, True
+
+    def prompt(self, text: str, t: float) -> None:
+        """Take a line that has not ended yet."""
+        if self.failure is None:
+            self._judge.prompt(text, t, self.stage)
+        if self.verdict is None and not self.stage.before(Stage.USERSPACE):
+            self._look_for_target(normalise(text), Line(t=t, text=text, stage=self.stage))
+
+    def firmware_line(self, text: str, t: float) -> None:
+        """Take a line of the firmware's debug port."""
+        if self.failure is None:
+            self._judge.line(normalise(text), text, t, self.stage, source="firmware")
+
+    def event(self, event: MachineEvent, t: float) -> None:
+        """Take an event of the machine."""
+        if self.failure is None:
+            self._judge.event(event, t, self.stage)
+
+    def progress(self, t: float) -> None:
+        """Say that the guest got on."""
+        self._last_progress = t
+        self._load_seen = 1.0
+
+    def age(self, t: float) -> float:
+        """Seconds since the last progress."""
+        return max(t - self._last_progress, 0.0)
+
+    def tick(self, t: float, *, budget: bool = False) -> None:
+        """Give the verdict if it is time; `budget` says whether silence counts as well."""
+        if self.failure is not None:
+            return
+        if self._judge.deadline is not None:
+            if t >= self._judge.deadline:
+                self._fail(t)
+        elif self.verdict is None and not self._settled(t) and budget and t >= self._budget_end():
+            self._load_seen = max(self._load_seen, self._load())
+            if t >= self._budget_end():
+                self._stuck(t)
+
+    def deadline(self) -> float | None:
+        """When `tick` may have something to say although nothing comes; None when it never will."""
+        if self.failure is not None:
+            return None
+        if self._judge.deadline is not None:
+            return self._judge.deadline
+        if self.verdict is not None:
+            return None
+        if self._target is not None:
+            return min(self._settle_end(), self._budget_end())
+        return self._budget_end()
+
+    def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
+        name, _, _ = normal.text.rpartition(" (")
+        if name == self._waits_for:
+            return None
+        self._waits_for = name
+        return Line(t=t, text=text, stage=self.stage)
+
+    def _advance(self, normal: NormalLine, t: float) -> None:
+        stage = advance(self.stage, normal)
+        if stage is None:
+            return
+        self.timeline.enter(stage, t)
+        self.progress(t)
+        if stage is Stage.USERSPACE:
+            self._judge.forgive()
+            self._jobs.clear()  # those of the initrd's manager
+            self._waits_for = ""
+
+    def _settle_end(self) -> float:
+        return self._last_output + self._budgets.settle_seconds * (_GETTY_SETTLE if self._getty else 1)
+
+    def _budget_end(self) -> float:
+        seconds = self._budgets.seconds(self.stage) * self._load_seen
+        begin = self.timeline.starts[self.stage]
+        return min(self._last_progress + seconds, begin + seconds * self._budgets.patience)
+
+    def _settled(self, t: float) -> bool:
+        if self._target is None:
+            return False
+        open_jobs = self._jobs.running
+        if self._told is not None:
+            state = self._told.text.partition(self._token)[2].strip()[:_QUOTED]
+            sentence = f"multi-user.target was reached and no start job is left; systemd is {state}"
+            ready_at = self._told.t
+        elif (open_jobs or self._getty) and t < self._settle_end():
+            return False
+        elif self._getty:
+            sentence, ready_at = "the guest asks for a login and has nothing more to say", self._settle_end()
+        elif open_jobs:
+            sentence = f"multi-user.target was reached; the end of {len(open_jobs)} start jobs was not seen"
+            ready_at = self._settle_end()
+        else:
+            sentence = "multi-user.target was reached and no start job is left"
+            ready_at = self._last_output
+        self.timeline.enter(Stage.READY, ready_at)
+        self._judge.forgive()
+        target = Evidence(t=self._target.t, source=self._target.source, text=self._target.text)
+        self.verdict = Verdict(
+            ready=True,
+            stage=Stage.READY,
+            cause=None,
+            sentence=sentence,
+            evidence=(target,),
+            hint="",
+            owner=None,
+            evidence_to_verdict_s=max(t - target.t, 0.0),
+            seconds=self.timeline.seconds,
+        )
+        return True
+
+    def _fail(self, t: float) -> None:
+        self.timeline.end(t)
+        failure = self._judge.verdict(t, self.timeline.seconds)
+        if self.verdict is None:
+            self.verdict = failure
+        else:
+            self.failure_after_ready = failure
+
+    def _stuck(self, t: float) -> None:
+        stage, age = self.stage, self.age(t)
+        silence = SILENCES[stage]
+        if age >= self._budgets.seconds(stage):
+            sentence = f"stage {stage} made no progress for {age:.0f} s"
+        else:
+            sentence = f"stage {stage} did not end in {t - self.timeline.starts[stage]:.0f} s"
+        evidence = [item for clue in self._judge.clues for item in clue.evidence[-1:]]
+        if (last := self.last_line) is None:
+            sentence += ", and nothing was printed"
+        else:
+            sentence += f'; the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
+            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+        if self._waits_for:
+            sentence += f"; {self._waits_for[:_QUOTED]}"
+        self.timeline.end(t)
+        self.verdict = Verdict(
+            ready=False,
+            stage=stage,
+            cause=Cause.NO_PROGRESS,
+            sentence=sentence,
+            evidence=tuple(dict.fromkeys(evidence)),
+            hint=silence.hint,
+            owner=silence.owner,
+            evidence_to_verdict_s=age,
+            seconds=self.timeline.seconds,
+        )

@@ -1,0 +1,389 @@
+"""Following a machine: bytes and events in, stages and a verdict out.
+
+Reader threads push what the machine gives; whoever wants to know waits on one condition, and a failure ends
+every wait at once. Nothing here knows what kind of machine it is.
+"""
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vmtests.boot.attempt import Attempt
+from vmtests.boot.budgets import Budgets, load_factor
+from vmtests.boot.clock import Clock, SystemClock
+from vmtests.boot.console import ConsoleLog, Line
+from vmtests.boot.events import RESET, SHUTDOWN, MachineEvent
+from vmtests.boot.scanner import ScannedLine, Scanner
+from vmtests.boot.stages import Stage, normalise, restarted
+from vmtests.boot.timeline import Timeline
+from vmtests.boot.verdict import Verdict
+from vmtests.errors import GuestError, HostError
+
+SLICE = 65536
+"""Bytes that are scanned under one hold of the lock."""
+
+LOOP_RESETS = 3
+"""Restarts without getting ready that make a boot loop."""
+
+HEARTBEAT = 1.0
+"""Seconds between two calls of `on_progress` while nothing comes."""
+
+Progress = Callable[[Stage, str, float], None]
+"""Called with the stage, the last line, and the seconds since the last progress."""
+
+_PROMPT_LIMIT = 200  # bytes; a longer line without newline is no prompt
+_EVENTS = 100
+_LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
+
+
+class _Waiter:
+    """Somebody who waits for a line."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern = pattern
+        self.found: Line | None = None
+
+    def look(self, line: Line) -> None:
+        if self.found is None and self.pattern.search(line.text):
+            self.found = line
+
+
+class Follower:
+    """Follows one machine, boot after boot.
+
+    `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
+    `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
+    restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
+    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left.
+
+    `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
+    those who wait. Raises HostError when the logs cannot be made.
+    """
+
+    def __init__(
+        self,
+        results: Path,
+        *,
+        clock: Clock | None = None,
+        budgets: Budgets | None = None,
+        expect_reset: bool = False,
+        name: str = "",
+        power_on: float | None = None,
+        load: Callable[[], float] = load_factor,
+        on_progress: Progress | None = None,
+        ready_token: str = "",
+    ) -> None:
+        self.on_progress = on_progress
+        self._ready_token = ready_token
+        self._clock = clock or SystemClock()
+        self._budgets = budgets or Budgets()
+        self._expect_reset = expect_reset
+        self._load = load
+        self._results = results
+        self._prefix = f"{name}." if name else ""
+        self._log = ConsoleLog(results, name)
+        self._changed = threading.Condition()
+        self._waiters: list[_Waiter] = []
+        self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
+        self._scanner, self._firmware_scanner = Scanner(), Scanner()
+        self._restarts = 0
+        self._ending = False
+        self._boot = self._log.next_boot
+        self._begin(power_on, "power-on")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take what is left of the last line, write the timeline and close the logs."""
+        with self._changed:
+            self._tick()
+            self._finish_lines()
+            self._tick()
+            self._write_timeline()
+            self._log.close()
+            self._changed.notify_all()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the console."""
+        for start in range(0, len(data), SLICE):
+            with self._changed:
+                self._feed(data[start : start + SLICE])
+                self._changed.notify_all()
+
+    def feed_firmware(self, data: bytes) -> None:
+        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives."""
+        for start in range(0, len(data), SLICE):
+            part = data[start : start + SLICE]
+            with self._changed:
+                self._tick()
+                now = self._now(first_byte=True)
+                self._log.firmware(part)
+                if self._attempt.stage.before(Stage.KERNEL):
+                    self._attempt.progress(now)
+                for scanned in self._firmware_scanner.feed(part):
+                    self._attempt.firmware_line(scanned.text, now)
+                self._logged([])
+                self._tick()
+                self._changed.notify_all()
+
+    def event(self, event: MachineEvent) -> None:
+        """Take an event of the machine."""
+        with self._changed:
+            self._tick()
+            self._note(event)
+            if event.name == RESET:
+                self._finish_lines()
+                self._reset(event)
+            elif (
+                event.name == SHUTDOWN and self._expect_reset and event.detail.get("reason") == "guest-reset"
+            ):
+                self._ending |= not self._attempt.suspicious
+            if event.name != RESET and not self._ending:
+                self._attempt.event(event, self._now())
+            self._tick()
+            self._changed.notify_all()
+
+    def new_boot(self, reason: str) -> None:
+        """Begin another boot, which a test asked for: new timeline and verdict, same files.
+
+        To be called before the guest is told to reboot, or when its new process was started.
+        """
+        with self._changed:
+            self._restarts = 0
+            self._next_boot(self._clock.monotonic(), reason)
+            self._changed.notify_all()
+
+    def expect_end(self) -> None:
+        """Say that the machine is switched off on purpose: no event is a failure until `new_boot`."""
+        with self._changed:
+            self._ending = True
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on this boot; None until it is known. A failure after ready does not change it."""
+        with self._changed:
+            self._tick()
+            return self._attempt.verdict
+
+    @property
+    def failure_after_ready(self) -> Verdict | None:
+        """What happened to a guest that had been ready."""
+        with self._changed:
+            self._tick()
+            return self._attempt.failure_after_ready
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the boot is in."""
+        with self._changed:
+            return self._attempt.stage
+
+    @property
+    def timeline(self) -> Timeline:
+        """The timeline of this boot."""
+        with self._changed:
+            return self._attempt.timeline
+
+    @property
+    def boot(self) -> int:
+        """The number of this boot in the logs, from 1."""
+        return self._boot
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The last lines of the console, over all boots."""
+        with self._changed:
+            return self._log.lines
+
+    @property
+    def partial(self) -> str:
+        """The line that has not ended yet, such as a prompt."""
+        with self._changed:
+            return self._scanner.partial
+
+    @property
+    def events(self) -> tuple[MachineEvent, ...]:
+        """The last events of the machine; `LOG_CUT` says that a log could not be written any more."""
+        with self._changed:
+            return tuple(self._events)
+
+    def wait_verdict(self) -> Verdict:
+        """Wait for the verdict; that a stage made no progress for its budget is one, too."""
+        while True:
+            with self._changed:
+                self._tick(budget=True)
+                if (verdict := self._attempt.verdict) is not None:
+                    return verdict
+                self._wait(self._attempt.deadline())
+            self._heartbeat()
+
+    def wait_line(self, regex: str | re.Pattern[str], timeout: float) -> Line:
+        """Return the first line in which `regex` is found, of the unfinished one and all that come.
+
+        Raises GuestError when the boot fails, or the guest fails after it was ready, or `timeout` seconds
+        passed.
+        """
+        waiter = _Waiter(re.compile(regex))
+        with self._changed:
+            end = self._now() + timeout
+            boot = self._boot
+            self._waiters.append(waiter)
+            if partial := self._scanner.partial:
+                waiter.look(Line(t=self._now(), text=partial, stage=self._attempt.stage))
+        try:
+            while True:
+                with self._changed:
+                    self._tick(budget=True)
+                    if waiter.found is not None:
+                        return waiter.found
+                    if (failure := self._attempt.failure) is not None:
+                        raise GuestError(failure.sentence, hint=failure.hint)
+                    if boot != self._boot:
+                        boot, end = self._boot, self._now() + timeout
+                    if self._now() >= end:
+                        raise GuestError(
+                            f"no line with {waiter.pattern.pattern!r} came in {timeout:g} s; "
+                            f"{self._last_words()}",
+                            hint=f"the console is in {self._results}",
+                        )
+                    deadline = self._attempt.deadline()
+                    self._wait(end if deadline is None else min(deadline, end))
+                self._heartbeat()
+        finally:
+            with self._changed:
+                self._waiters.remove(waiter)
+
+    # What follows is called with the lock held, except _heartbeat.
+
+    def _begin(self, power_on: float | None, reason: str) -> None:
+        self._ending = False
+        self._start_clock(power_on)
+        text = f"boot {self._boot}: {reason}"
+        self._logged([Line(t=0.0, text=text, stage=Stage.FIRMWARE, source="event")])
+
+    def _next_boot(self, power_on: float, reason: str) -> None:
+        self._finish_lines()
+        self._write_timeline()
+        self._boot += 1
+        self._begin(power_on, reason)
+
+    def _start_clock(self, power_on: float | None) -> None:
+        self._zero = self._clock.monotonic() if power_on is None else power_on
+        self._zero_known = power_on is not None
+        timeline = Timeline(boot=self._boot, started=self._clock.wall())
+        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token)
+        self._partial_seen = ""
+
+    def _now(self, *, first_byte: bool = False) -> float:
+        now = self._clock.monotonic()
+        if first_byte and not self._zero_known:
+            self._zero, self._zero_known = now, True
+        return max(now - self._zero, 0.0)
+
+    def _feed(self, part: bytes) -> None:
+        self._tick()
+        now = self._now(first_byte=True)
+        self._log.raw(part)
+        self._take(self._scanner.feed(part), now)
+        partial = self._scanner.partial if self._scanner.partial_size <= _PROMPT_LIMIT else ""
+        if partial != self._partial_seen:
+            self._partial_seen = partial
+            self._attempt.prompt(partial, self._now())
+            line = Line(t=self._now(), text=partial, stage=self._attempt.stage)
+            for waiter in self._waiters if partial else ():
+                waiter.look(line)
+        self._tick()
+
+    def _finish_lines(self) -> None:
+        self._take(self._scanner.finish(), self._now())
+        for scanned in self._firmware_scanner.finish():
+            self._attempt.firmware_line(scanned.text, self._now())
+
+    def _take(self, scanned: list[ScannedLine], now: float) -> None:
+        lines = []
+        for item in scanned:
+            normal = normalise(item.text)
+            if restarted(self._attempt.stage, normal):
+                self._reset(MachineEvent(name=RESET, detail={"seen": "console"}, t=self._clock.monotonic()))
+                now = self._now()
+            if (line := self._attempt.line(normal, item.text, now)) is not None:
+                lines.append(line)
+                for waiter in self._waiters:
+                    waiter.look(line)
+        self._logged(lines)
+
+    def _reset(self, event: MachineEvent) -> None:
+        attempt = self._attempt
+        if self._ending or attempt.failure is not None:
+            return
+        early = attempt.stage is Stage.FIRMWARE
+        if not (early or self._expect_reset) or attempt.suspicious:
+            attempt.event(event, self._now())
+            return
+        self._restarts = 0 if attempt.verdict is not None else self._restarts + 1
+        if self._restarts >= LOOP_RESETS:
+            attempt.event(
+                MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now()
+            )
+        elif early:
+            self._start_clock(
+                event.t
+            )  # firmware restarts itself, and a reboot that was asked for begins here
+        else:
+            self._next_boot(event.t, "reset")
+
+    def _note(self, event: MachineEvent) -> None:
+        self._events.append(event)
+        self._logged([Line(t=self._now(), text=event.text, stage=self._attempt.stage, source="event")])
+
+    def _logged(self, lines: list[Line]) -> None:
+        self._log.add(lines, self._boot)
+        while (error := self._log.take_error()) is not None:
+            self._cut(error)
+
+    def _cut(self, error: str) -> None:
+        self._events.append(MachineEvent(name="LOG_CUT", detail={"error": error}, t=self._clock.monotonic()))
+
+    def _tick(self, *, budget: bool = False) -> None:
+        before = (self._attempt.verdict, self._attempt.failure_after_ready)
+        self._attempt.tick(self._now(), budget=budget)
+        if before != (self._attempt.verdict, self._attempt.failure_after_ready):
+            self._write_timeline()
+            self._changed.notify_all()
+
+    def _write_timeline(self) -> None:
+        name = "timeline.json" if self._boot == 1 else f"timeline-{self._boot}.json"
+        try:
+            self._attempt.timeline.write(self._results / f"{self._prefix}{name}")
+        except HostError as error:
+            self._cut(error.message)
+
+    def _wait(self, deadline: float | None) -> None:
+        timeout = None if deadline is None else max(deadline - self._now(), _LEAST_WAIT)
+        if self.on_progress is not None:
+            timeout = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
+        self._clock.wait(self._changed, timeout)
+
+    def _heartbeat(self) -> None:
+        if (callback := self.on_progress) is None:
+            return
+        with self._changed:
+            attempt = self._attempt
+            last = attempt.last_line.text if attempt.last_line else ""
+            stage, age = attempt.stage, attempt.age(self._now())
+        callback(stage, last, age)
+
+    def _last_words(self) -> str:
+        if (last := self._attempt.last_line) is None:
+            return "nothing was printed"
+        return f'the last line, {self._now() - last.t:.0f} s old, is "{last.text[:120]}"'

@@ -1,0 +1,273 @@
+"""The command `vmtests`: what a test can do, from a shell.
+
+Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input or the host is; 130 after Ctrl-C.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtests import contract as contracts
+from vmtests import doctor, progress, tools
+from vmtests.boot.console import Line
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
+from vmtests.errors import HostError, InputError, VmtestsError
+from vmtests.image import archive, assemble, cache, spec
+from vmtests.image.inspect import inspect
+from vmtests.image.reference import Modules
+from vmtests.lab import Heartbeat, Lab
+from vmtests.machine import accel
+from vmtests.machine.argv import Hardware
+from vmtests.results import new_directory
+from vmtests.sizes import parse_size
+
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = _parser().parse_args(argv)
+    # What ends a process politely ends its machines and removes its scratch files too.
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except VmtestsError as error:
+        _complain(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        progress.stderr().print(Text("vmtests: interrupted"))
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said to them.
+        sys.stderr.close()
+        return 1
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _complain(error: VmtestsError) -> None:
+    console = progress.stderr()
+    console.print(Text(f"vmtests: {error.message}"))
+    if error.hint:
+        console.print(Text(f"hint: {error.hint}"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vmtests", description="Prove, by booting it, that a disk image really boots."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("doctor", help="say what this host has, and whether it can boot an image")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument(
+        "--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator to probe"
+    )
+    command.set_defaults(command=_doctor)
+
+    command = commands.add_parser(
+        "build", help="build an image: the reference image, or what an image.json describes"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="write the raw disk here")
+    command.add_argument(
+        "--archive", type=Path, metavar="FILE", help="write the archive that Compute Engine takes here"
+    )
+    command.add_argument(
+        "--spec", type=Path, metavar="IMAGE.JSON", help="build this instead of the reference image"
+    )
+    command.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="debug|bloat[:SIZE]",
+        help="a module of the reference image",
+    )
+    command.set_defaults(command=_build)
+
+    command = commands.add_parser("inspect", help="check an image without booting it")
+    command.add_argument("image", type=Path, metavar="IMAGE", help="a .raw, .qcow2 or .tar.gz")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(command=_inspect)
+
+    command = commands.add_parser("boot", help="boot an image and say whether it got ready, or why not")
+    command.add_argument("image", metavar="IMAGE", help="`reference`, or the path of a disk image")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument(
+        "--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build"
+    )
+    command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
+    command.add_argument(
+        "--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)"
+    )
+    command.add_argument(
+        "--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)"
+    )
+    command.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    command.add_argument(
+        "--results", type=Path, metavar="DIR", help="the directory of the results, used as it is"
+    )
+    command.add_argument("--quiet", action="store_true", help="do not show the console")
+    command.set_defaults(command=_boot)
+    return parser
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    report = doctor.report(request=accel.Request(arguments.accel))
+    if arguments.json:
+        _print_json(report.as_dict())
+    else:
+        report.print(Console(highlight=False))
+    return 0 if report.ok else 2
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    if arguments.spec and arguments.module:
+        raise InputError(
+            "--module and --spec exclude each other", hint="modules are for the reference image"
+        )
+    if arguments.spec and not arguments.out:
+        raise InputError("--spec needs --out", hint="say where the disk goes: --out disk.raw")
+    modules = Modules.parse(arguments.module)
+    for target in (arguments.out, arguments.archive):
+        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
+            raise InputError(
+                f"{target} is no place for a file", hint="name a file in a directory that exists"
+            )
+    described = None if arguments.spec is None else spec.load(arguments.spec)
+    toolbox = tools.find()
+    if described is not None:
+        assemble.assemble(described, arguments.out, toolbox)
+        disk: Path = arguments.out
+    else:
+        disk = cache.reference_image(contracts.default(), modules, toolbox)
+        if arguments.out is not None:
+            _copy(disk, arguments.out)
+    if arguments.archive is not None:
+        archive.pack(disk, arguments.archive, toolbox)
+    for made in (arguments.out, arguments.archive) if arguments.out or arguments.archive else (disk,):
+        if made is not None:
+            print(made)
+    return 0
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a disk, sparse, or sharing blocks where the file system can; `target` appears whole or not at all."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        subprocess.run(
+            ["cp", "--sparse=always", "--reflink=auto", "--", source, partial],
+            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        partial.replace(target)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.splitlines() or ["no message"]
+        raise HostError(f"{target} cannot be written: {lines[-1]}") from error
+    except OSError as error:
+        raise HostError(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    found = inspect(arguments.image, contracts.default(), tools.find())
+    if arguments.json:
+        _print_json(found.to_json())
+    else:
+        found.render(Console(highlight=False))
+    return 0 if found.ok else 1
+
+
+def _boot(arguments: argparse.Namespace) -> int:
+    memory = parse_size(arguments.memory)
+    hardware = Hardware(
+        memory_mib=memory >> 20,
+        cpus=arguments.cpus,
+        disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
+    )
+    if arguments.image != "reference":
+        # Before anything is made: a name that is mistyped leaves nothing behind.
+        _refuse_nothing(Path(arguments.image))
+    results = new_directory(arguments.results)
+    out = progress.stderr()
+    with Lab(results, accelerator=arguments.accel) as lab:
+        image = lab.image(arguments.image, arguments.module)
+        for breach in image.inspection.breaches:
+            out.print(Text(f"inspection: {breach}"))
+        out.print(Text(f"booting {image.name} with {lab.accelerator.name} ({lab.accelerator.reason})"))
+        watch = Heartbeat() if arguments.quiet else Cockpit(out)
+        with lab.machine(image, hardware, watch=watch) as vm:
+            verdict = vm.wait_verdict()
+            watch(vm.follower)
+    if arguments.json:
+        _print_json(verdict.to_json())
+    else:
+        _show(verdict, results)
+    return 0 if verdict.ready else 1
+
+
+class Cockpit:
+    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: Line | None = None
+
+    def __call__(self, follower: Follower) -> None:
+        lines = follower.lines
+        new = lines
+        if self._last is not None and self._last in lines:
+            new = lines[lines.index(self._last) + 1 :]
+        for line in new:
+            self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
+        if lines:
+            self._last = lines[-1]
+
+
+def _refuse_nothing(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist", hint="give the path of a disk image, or `reference`")
+
+
+def _show(verdict: Verdict, results: Path) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in verdict.seconds.items():
+        table.add_row(Text(stage), f"{seconds:.1f}")
+    console.print(table)
+    console.print(
+        Text(
+            f"{'ready' if verdict.ready else 'failed'}: {verdict.sentence}",
+            "green" if verdict.ready else "red",
+        )
+    )
+    for evidence in verdict.evidence:
+        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
+    if verdict.hint:
+        console.print(Text(f"hint: {verdict.hint}"))
+    console.print(Text(f"results: {results}"))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

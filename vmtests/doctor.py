@@ -1,0 +1,201 @@
+"""What a boot needs of this host, what was found, and what to do about the rest."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtests import tools
+from vmtests.errors import HostError
+from vmtests.machine import accel, firmware
+from vmtests.machine.accel import Request
+from vmtests.resources import cache_dir
+from vmtests.sizes import GIB, MIB, format_size
+from vmtests.tools import Toolbox
+
+LEAST_MEMORY = 3 * GIB // 2
+"""Bytes of free memory for one machine of 1 GiB, QEMU itself, and the programs around it."""
+
+LEAST_CACHE = 4 * GIB
+"""Bytes of free space for the tools tree, the trees of the reference image, and one image."""
+
+_MEMINFO = Path("/proc/meminfo")
+_BWRAP_HINT = (
+    "install bubblewrap, and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0) or run as root"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fact: what it is about, what was found, where it is from or why, and a hint when it is bad."""
+
+    topic: str
+    name: str
+    ok: bool
+    value: str
+    why: str = ""
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All facts; `ok` when a boot is possible."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a boot is possible."""
+        return all(row.ok for row in self.rows)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report for programs: `ok`, and `rows` with the fields of Row."""
+        return {"ok": self.ok, "rows": [asdict(row) for row in self.rows]}
+
+    def print(self, console: Console) -> None:
+        """Show the report as a table, and below it what is bad, with its hint."""
+        table = Table(box=None, pad_edge=False)
+        for heading in ("", "", "found", "why"):
+            table.add_column(heading, overflow="fold")
+        topic = ""
+        for row in self.rows:
+            mark = Text("ok", style="green") if row.ok else Text("bad", style="bold red")
+            if row.topic != topic:
+                table.add_section()
+                topic = row.topic
+            table.add_row(mark, Text(row.name), Text(row.value), Text(row.why, style="dim"))
+        console.print(table)
+        for row in self.rows:
+            if not row.ok:
+                console.print(Text(f"{row.name}: {row.hint or row.value}"))
+        console.print(Text("a boot is possible" if self.ok else "no boot is possible yet"))
+
+
+def report(
+    *,
+    find: Callable[[], Toolbox] = tools.find,
+    request: Request = Request.AUTO,
+    memory_info: Path = _MEMINFO,
+) -> Report:
+    """Look at everything that a boot needs; what is missing becomes a row, never an error.
+
+    Tools are looked for with `find`, which makes the tools tree if need be.
+    """
+    host = [sandbox_row(), cache_row()]
+    rows = (*host, memory_row(memory_info))
+    if not all(row.ok for row in host):
+        # Without a sandbox or a cache no tool can run, and each would complain of the same thing.
+        return Report(rows=rows)
+    try:
+        toolbox = find()
+    except HostError as error:
+        return Report(rows=(*rows, _bad("tools", "tools", error)))
+    return Report(
+        rows=(*rows, *tool_rows(toolbox), accelerator_row(toolbox, request), *firmware_rows(toolbox))
+    )
+
+
+def sandbox_row() -> Row:
+    """Say whether bubblewrap works, by running something in it."""
+    try:
+        result = subprocess.run(
+            [*tools.sandbox(Path("/")), "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=tools.tool_env(),
+            check=False,
+        )
+    except FileNotFoundError:
+        return Row(topic="host", name="bubblewrap", ok=False, value="not installed", hint=_BWRAP_HINT)
+    if result.returncode != 0:
+        said = result.stderr.strip().splitlines() or ["does not run"]
+        return Row(topic="host", name="bubblewrap", ok=False, value=said[-1], hint=_BWRAP_HINT)
+    how = "as root" if os.geteuid() == 0 else "in a user namespace"
+    return Row(topic="host", name="bubblewrap", ok=True, value=f"works {how}")
+
+
+def cache_row() -> Row:
+    """Say where the cache is and whether it has room."""
+    try:
+        place = cache_dir()
+    except HostError as error:
+        return _bad("host", "cache", error)
+    free = shutil.disk_usage(place).free
+    filled = (place / "trees").is_dir()
+    return Row(
+        topic="host",
+        name="cache",
+        ok=filled or free >= LEAST_CACHE,
+        value=f"{place}, {format_size(free)} free",
+        why="already has trees" if filled else f"{format_size(LEAST_CACHE)} are needed to begin with",
+        hint="free some space, or set VMTESTS_CACHE to a directory with more",
+    )
+
+
+def memory_row(info: Path = _MEMINFO) -> Row:
+    """Say whether there is memory for a machine (MemAvailable, proc_meminfo(5))."""
+    available = 0
+    for line in info.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) << 10
+    return Row(
+        topic="host",
+        name="memory",
+        ok=available >= LEAST_MEMORY,
+        value=f"{format_size(available // MIB * MIB)} available",
+        why=f"{format_size(LEAST_MEMORY)} are needed",
+        hint="end something, or give the machine less memory",
+    )
+
+
+def tool_rows(toolbox: Toolbox) -> list[Row]:
+    """Say of each tool its version, where it is from, and why."""
+    return [
+        Row(
+            topic="tools",
+            name=tool.name,
+            ok=True,
+            value=f"{tool.version} ({'host' if tool.from_host else 'tools tree'})",
+            why=tool.why,
+        )
+        for tool in toolbox.tools.values()
+    ]
+
+
+def accelerator_row(toolbox: Toolbox, request: Request) -> Row:
+    """Say which accelerator is used and what came of running a virtual CPU."""
+    try:
+        chosen = accel.probe(toolbox, request)
+    except HostError as error:
+        return _bad("machine", "accelerator", error)
+    value = f"{chosen.name}, cpu {chosen.cpu}"
+    return Row(topic="machine", name="accelerator", ok=True, value=value, why=chosen.reason)
+
+
+def firmware_rows(toolbox: Toolbox) -> list[Row]:
+    """Say which descriptor names the firmware, with and without secure boot."""
+    root = toolbox.root("qemu-system-x86_64")
+    rows = []
+    for name, secure in (("firmware", False), ("secure boot", True)):
+        try:
+            found = firmware.find(root, secure_boot=secure)
+        except HostError as error:
+            # Secure boot is an extra: a boot is possible without it.
+            rows.append(Row(topic="machine", name=name, ok=secure, value=error.message, hint=error.hint))
+            continue
+        code = os.fspath(found.code.inside)
+        rows.append(Row(topic="machine", name=name, ok=True, value=code, why=found.descriptor.name))
+    return rows
+
+
+def _bad(topic: str, name: str, error: HostError) -> Row:
+    return Row(topic=topic, name=name, ok=False, value=error.message, hint=error.hint)

@@ -1,0 +1,124 @@
+# Sourced by the guest's shell; vmtests/guest/serial.py types its calls. Works in bash, dash and busybox ash.
+# What first.sh defines is there already. Every function is called through _vm, and answers by _vm_say.
+#
+# A call has a nonce in two halves, and its answer has them joined: an echo of the call is never an answer. A call
+# may come twice, because answers get lost between kernel messages, and does its work once.
+#
+# _vm_t: the nonce; _vm_d: directory of the files; _vm_j: id of the last command; _vm_p: its files; _vm_w: its process
+# group; _vm_a: its state once it ended.
+
+# ID null|stdin HINT HINT: start a command in a process group of its own; the joined hints tell its end.
+# Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
+_vm_go() {
+	if [ "$_vm_j" != "$1" ]; then
+		_vm_j=$1 _vm_a='' _vm_p=$_vm_d/$1 _vm_x=/dev/null
+		[ "$2" = null ] || _vm_x=$_vm_p.i
+		(umask 077 && : >"$_vm_p.o" && : >"$_vm_p.e")
+		set -m
+		{
+			(
+				"${BASH:-sh}" "$_vm_p.c" <"$_vm_x" >"$_vm_p.o" 2>"$_vm_p.e"
+				_vm_rc=$?
+				printf '%s\n' "$_vm_rc" >"$_vm_p.r"
+				printf '\n%s%s\n' "$3" "$4"
+			) &
+		} 2>/dev/null
+		_vm_w=$!
+		set +m
+		disown "$_vm_w" 2>/dev/null
+	fi
+	_vm_say ok
+}
+
+# ID LIMIT: a word and a number: "run 0"; "end CODE" or "gone 0" (killed from outside), each with
+# four words for either output: encoding, size (-1: no wc in this guest), checksum and size of the encoded text
+# (-: no cksum); "big-o SIZE" or "big-e SIZE"; "lost 0" where the shell knows no such command.
+_vm_state() {
+	if [ "$_vm_j" != "$1" ]; then
+		_vm_say 'lost 0'
+		return
+	fi
+	if [ -z "$_vm_a" ]; then
+		_vm_c='gone 0'
+		if ! [ -s "$_vm_p.r" ] && kill -0 "$_vm_w" 2>/dev/null; then
+			_vm_say 'run 0'
+			return
+		fi
+		if [ -s "$_vm_p.r" ]; then
+			read -r _vm_c <"$_vm_p.r"
+			_vm_c="end $_vm_c"
+		fi
+		_vm_a=$_vm_c
+		for _vm_s in o e; do
+			# Most outputs are empty, and every process costs a slow guest ten milliseconds.
+			if ! [ -s "$_vm_p.$_vm_s" ]; then
+				_vm_a="$_vm_a base64 0 - -"
+				continue
+			fi
+			_vm_z=$(wc -c <"$_vm_p.$_vm_s" 2>/dev/null) || _vm_z=-1
+			if [ "$_vm_z" -gt "$2" ]; then
+				_vm_a="big-$_vm_s $((_vm_z))"
+				break
+			fi
+			_vm_encode "$_vm_p.$_vm_s" "$((_vm_z))"
+			_vm_a="$_vm_a $_vm_k $((_vm_z)) $(cksum <"$_vm_p.$_vm_s.x" 2>/dev/null || printf '%s' '- -')"
+		done
+	fi
+	_vm_say "$_vm_a"
+}
+
+# Encode FILE of SIZE bytes into FILE.x by the best means there is; _vm_k is the name of the encoding.
+_vm_encode() {
+	if command -v base64 >/dev/null; then
+		if [ "$2" -gt 2048 ] && command -v gzip >/dev/null; then
+			_vm_k=gzip
+			gzip -1 -c <"$1" | base64 -w 720 >"$1.x"
+		else
+			_vm_k=base64
+			base64 -w 720 <"$1" >"$1.x"
+		fi
+	elif command -v od >/dev/null; then
+		_vm_k=hex
+		od -A n -v -t x1 <"$1" >"$1.x"
+	elif [ -z "$BASH_VERSION" ]; then
+		_vm_k=none
+		: >"$1.x"
+	else
+		_vm_k=hex
+		(
+			LC_ALL=C _vm_i=0
+			while IFS= read -r -d '' -n 1 _vm_b || [ -n "$_vm_b" ]; do
+				printf -v _vm_x '%d' "'$_vm_b"
+				printf '%02x' "$((_vm_x & 255))"
+				_vm_i=$((_vm_i + 1))
+				[ "$((_vm_i % 64))" -ne 0 ] || printf '\n'
+			done
+			printf '\n'
+		) <"$1" >"$1.x"
+	fi
+}
+
+# ID STREAM FIRST LAST: lines of an encoded output, each with its number and length; then their count.
+_vm_dump() {
+	_vm_i=0
+	while IFS= read -r _vm_l || [ -n "$_vm_l" ]; do
+		_vm_i=$((_vm_i + 1))
+		if [ "$_vm_i" -ge "$3" ] && [ "$_vm_i" -le "$4" ]; then
+			printf '%s@%s:%s:%s.\n' "$_vm_t" "$_vm_i" "$_vm_l" "${#_vm_l}"
+		fi
+	done <"$_vm_d/$1.$2.x"
+	_vm_say "$_vm_i"
+}
+
+# ID SIGNAL: signal the process group, or where the shell has no job control the process.
+_vm_kill() {
+	if [ "$_vm_j" = "$1" ]; then
+		kill -s "$2" -- "-$_vm_w" 2>/dev/null || kill -s "$2" "$_vm_w" 2>/dev/null
+	fi
+	_vm_say ok
+}
+
+# ID: remove its files; nobody waits for the answer.
+_vm_drop() {
+	rm -f "$_vm_d/$1".* 2>/dev/null
+}

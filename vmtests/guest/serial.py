@@ -1,0 +1,369 @@
+"""A root shell on a guest's serial line.
+
+The line is a bad wire: it echoes, the kernel writes into the middle of a line, and input that comes too fast
+is lost. So nothing is believed that does not come back with a fresh nonce and its own length, every question
+may be asked again, and outputs go through files in the guest, from which damaged lines are fetched again.
+"""
+
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from types import TracebackType
+from typing import Self
+
+from vmtests.errors import GuestError, InputError
+from vmtests.guest import wire
+from vmtests.guest.line import SerialLine
+from vmtests.guest.login import find_shell
+from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result, printable
+from vmtests.guest.wire import Nonce, pauses
+
+DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest, with random names
+"""Where the guest may keep the files of a command, best first; even stage 1 has one of them."""
+
+_QUIET = 0.05  # seconds between two looks at a command that is being ended
+_TRIES = 3
+_TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
+_IDLE_ROUNDS = 20
+_DAMAGED = 10  # calls that the guest says came damaged; then it is the function that is
+_BIG = {"big-o": "standard output", "big-e": "standard error"}
+
+_QUIET_KERNEL = "dmesg -n 1 2>/dev/null"
+_RELEASE = (
+    b"stty echo cols 80 2>/dev/null; command set -o emacs 2>/dev/null; command set -m 2>/dev/null; "
+    b"[ -n \"$BASH_VERSION\" ] && PS1='\\u@\\h:\\w\\$ ' || PS1='# '; PS2='> '\n"
+)
+
+
+def _script(name: str) -> bytes:
+    return resources.files("vmtests.guest").joinpath(name).read_bytes()
+
+
+def _first() -> list[str]:
+    """Return the lines that are typed first: the paragraphs of first.sh."""
+    lines = [line for line in _script("first.sh").decode().split("\n") if not line.startswith("#")]
+    paragraphs = "\n".join(lines).strip("\n").split("\n\n")
+    return [" ".join(paragraph.split("\n")).strip() for paragraph in paragraphs if paragraph.strip()]
+
+
+def _nonsense() -> GuestError:
+    return GuestError("the guest's shell gave an answer that makes no sense")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """An answer about a command: a word, an exit code or a size, and the outputs once it ended."""
+
+    word: str
+    number: int
+    outputs: tuple[wire.Output, wire.Output] | None
+
+    @classmethod
+    def parse(cls, answer: str) -> Self:
+        try:
+            word, number, *outputs = answer.split()
+            described = (wire.Output.parse(outputs[:4]), wire.Output.parse(outputs[4:])) if outputs else None
+            return cls(word=word, number=int(number), outputs=described)
+        except ValueError as error:
+            raise _nonsense() from error
+
+
+class SerialShell:
+    """A shell on a serial line, as a context manager; the socket stays its owner's, who also closes it.
+
+    One thread at a time may use it. `directories` are tried in order for the files of a command. With
+    `quiet_kernel` the kernel's messages are kept off the console, best effort. `answer_timeout` is how many
+    seconds the guest may be silent before it counts as dead; a guest without KVM on a loaded host needs
+    many.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        directories: Sequence[str] = DIRECTORIES,
+        quiet_kernel: bool = True,
+        answer_timeout: float = 30.0,
+    ) -> None:
+        self._line = SerialLine(connection)
+        self._directories = directories
+        self._quiet_kernel = quiet_kernel
+        self._answer_timeout = answer_timeout
+        self._hint = b""
+        self._hinted = False
+        self._ready = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def login(self, *, user: str = "root", password: str | None = None, timeout: float = 120.0) -> None:
+        """Find a shell on the line, whatever state it is in, and make it fit for `run`.
+
+        It may show a shell's prompt, ask for a login, a password or a key press, or be silent. What is typed
+        before a shell runs may reach whoever reads the line then, a boot loader too: call this when the
+        userspace, or an emergency shell, is up. To be called again after a reboot.
+
+        Raises GuestError when there is no shell after `timeout` seconds, or the guest refuses the login.
+        """
+        deadline = time.monotonic() + timeout
+        self._ready = False
+        find_shell(self._line, user, password, deadline)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._bring_agent(deadline)
+            except GuestError:
+                # A byte of a definition may have been lost, and its function do anything.
+                if left == 0:
+                    raise
+            else:
+                self._ready = True
+                return
+
+    def _bring_agent(self, deadline: float) -> None:
+        for text in (*_first(), *([_QUIET_KERNEL] if self._quiet_kernel else [])):
+            self._type(text, deadline)
+        name = f"vmtests-{secrets.token_hex(4)}"
+        patience = self._answer_timeout / _TRIES
+        directory = self._ask("_vm_where", name, *self._directories, give_up=patience)
+        if not directory:
+            raise GuestError(f"the guest has no directory to write in; tried {', '.join(self._directories)}")
+        # The functions of first.sh once more: this time no byte of them is lost unnoticed.
+        functions = [text for text in _first() if text.startswith("_vm")]
+        self._put(name, "\n".join(functions).encode() + b"\n" + _script("agent.sh"))
+        self._ask("_vm_load", name, give_up=patience)
+        self._state("none", 0, give_up=patience)
+
+    def run(
+        self,
+        command: str,
+        /,
+        timeout: float = 60.0,
+        *,
+        stdin: bytes | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a shell command, in a shell of its own, and return what it wrote, byte by byte.
+
+        Standard input is `stdin`, or empty. After `timeout` seconds its process group is ended and
+        GuestTimeout raised; the shell stays usable. Raises GuestError when the guest does not answer, the
+        line closes, or an output has more than `limit` bytes.
+        """
+        if "\0" in command:
+            raise InputError("a shell command cannot hold a NUL character")
+        if not self._ready:
+            raise GuestError("there is no shell on the serial line yet", hint="call login() first")
+        job = f"vmtests-{secrets.token_hex(6)}"
+        self._put(f"{job}.c", command.encode(errors="surrogateescape") + b"\n")
+        if stdin is not None:
+            self._put(f"{job}.i", stdin)
+        hint = Nonce()
+        self._hint, self._hinted = hint.tag.encode(), False
+        started = time.monotonic()
+        try:
+            self._ask("_vm_go", job, "null" if stdin is None else "stdin", *hint.halves)
+            state = self._wait(job, limit, started + timeout)
+            duration = time.monotonic() - started
+            if state.word == "run":
+                raise self._interrupt(command, job, timeout, limit)
+            if state.word != "end":
+                raise self._no_end(command, state)
+            stdout, stderr = self._fetch(job, state, limit)
+            return Result.of(
+                command, stdout=stdout, stderr=stderr, exit_code=state.number, duration=duration
+            )
+        finally:
+            self._hint = b""
+            self._forget(job)
+
+    def release(self) -> None:
+        """Give the line, if it is still open, back to a person: echo, line editing and a prompt."""
+        if not self._ready:
+            return
+        self._ready = False
+        try:
+            self._line.send(_RELEASE)
+        except GuestError:
+            return
+
+    def _type(self, text: str, deadline: float) -> None:
+        """Type a line at the prompt until it is known to have been run; it may be run twice."""
+        nonce = Nonce()
+        typed = f"{text}; printf '\\n%s%s\\n' {nonce.halves[0]} {nonce.halves[1]}\n".encode()
+        for patience in pauses():
+            self._line.send(typed)
+            until = min(time.monotonic() + patience, deadline)
+            while (left := until - time.monotonic()) > 0:
+                if nonce.tag.encode() in (self._line.read_line(left) or b""):
+                    return
+            if time.monotonic() >= deadline:
+                break
+            self._line.send(b"\x03\n")
+        raise self._no_answer()
+
+    # Asking the agent
+
+    def _ask(
+        self,
+        function: str,
+        *arguments: str,
+        nonce: Nonce | None = None,
+        useful: Callable[[bytes], bool] | None = None,
+        give_up: float | None = None,
+    ) -> str:
+        """Call a function of the agent until a whole answer comes, and return it.
+
+        `useful` gets every other line and says whether the answer goes on in it. Raises GuestError when
+        nothing useful came for `give_up` seconds.
+        """
+        nonce = nonce or Nonce()
+        pattern = wire.answer_pattern(nonce.tag)
+        typed = wire.call(nonce, function, *arguments)
+        give_up = self._answer_timeout if give_up is None else give_up
+        heard, damaged = time.monotonic(), 0
+        for patience in pauses():
+            self._line.send(typed)
+            until = time.monotonic() + patience
+            while (left := until - time.monotonic()) > 0:
+                line = self._next_line(left)
+                if (match := pattern.search(line)) and len(match[1]) == int(match[2]):
+                    if match[1] != b"damaged":
+                        return match[1].decode("ascii")
+                    damaged += 1
+                    break
+                if useful is not None and useful(line):
+                    heard = time.monotonic()
+                    until = heard + patience
+            if time.monotonic() - heard > give_up or damaged > _DAMAGED:
+                break
+        raise self._no_answer()
+
+    def _no_answer(self) -> GuestError:
+        return GuestError(
+            f"the guest's shell does not answer; its last words were {self._line.last!r}",
+            hint="after a reboot call login() again",
+        )
+
+    def _next_line(self, timeout: float) -> bytes:
+        line = self._line.read_line(timeout) or b""
+        if self._hint and self._hint in line:
+            self._hinted = True
+        return line
+
+    def _put(self, name: str, data: bytes) -> None:
+        for number, chunk in enumerate(wire.chunks(data), start=1):
+            for _ in range(_TRIES):
+                if self._ask("_vm_put", name, str(number), chunk) == str(number):
+                    break
+            else:
+                raise GuestError("the guest takes no input on its serial line", hint="its tmpfs may be full")
+
+    # Following a command
+
+    def _state(self, job: str, limit: int, *, give_up: float | None = None) -> "_State":
+        return _State.parse(self._ask("_vm_state", job, str(limit), give_up=give_up))
+
+    def _wait(self, job: str, limit: int, deadline: float) -> "_State":
+        """Return the state in which the command is when it ends, or at the deadline."""
+        pause = 0.5
+        while True:
+            until = min(deadline, time.monotonic() + pause)
+            while not self._hinted and (left := until - time.monotonic()) > 0:
+                self._next_line(left)
+            state = self._state(job, limit)
+            if state.word != "run" or time.monotonic() >= deadline:
+                return state
+            # The hint is on its way, or was damaged; the longer a command runs, the less it is asked for.
+            self._hinted = False
+            pause = min(2 * pause, 10.0)
+
+    def _interrupt(self, command: str, job: str, seconds: float, limit: int) -> GuestTimeout:
+        """End a command's process group and make the error with what it wrote."""
+        try:
+            for signal, patience in (("TERM", _TERM_SECONDS), ("KILL", _KILL_SECONDS)):
+                self._ask("_vm_kill", job, signal, give_up=_KILL_SECONDS)
+                until = time.monotonic() + patience
+                while (state := self._state(job, limit, give_up=_KILL_SECONDS)).word == "run":
+                    if time.monotonic() >= until:
+                        break
+                    self._next_line(_QUIET)
+                else:
+                    stdout, stderr = self._fetch(job, state, limit)
+                    return GuestTimeout(command, seconds, stdout=stdout, stderr=stderr)
+        except GuestError as error:
+            return GuestTimeout(command, seconds, note=f", and then: {error.message}")
+        return GuestTimeout(command, seconds, note=", and SIGKILL did not end it")
+
+    def _no_end(self, command: str, state: "_State") -> GuestError:
+        if state.word in _BIG:
+            return GuestError(
+                f"{printable(command)!r} wrote {state.number} bytes to {_BIG[state.word]} in the guest"
+            )
+        if state.word == "gone":
+            return GuestError(f"the shell of {printable(command)!r} was killed in the guest")
+        self._ready = False
+        return GuestError(
+            "the guest's shell is not the one that was logged in to", hint="call login() again"
+        )
+
+    def _fetch(self, job: str, state: "_State", limit: int) -> tuple[bytes, bytes]:
+        """Fetch both outputs; they are empty where the state does not describe them."""
+        if state.outputs is None:
+            return b"", b""
+        stdout, stderr = state.outputs
+        return self._fetch_one(job, "o", stdout, limit), self._fetch_one(job, "e", stderr, limit)
+
+    def _fetch_one(self, job: str, stream: str, output: wire.Output, limit: int) -> bytes:
+        if output.size == 0:
+            return b""
+        for _ in range(_TRIES):
+            data = wire.decode(output, self._rows(job, stream, limit), limit)
+            if data is not None:
+                return data
+        raise GuestError(f"the output of a command came damaged {_TRIES} times from the guest")
+
+    def _rows(self, job: str, stream: str, limit: int) -> dict[int, bytes]:
+        """Fetch the lines of an encoded output, those that came damaged again."""
+        rows: dict[int, bytes] = {}
+        room = 4 * limit + 4096  # hexadecimal digits with spaces are three bytes for one
+        first, last = 1, limit  # more rows than bytes there cannot be
+        idle = 0
+        while idle < _IDLE_ROUNDS:
+            nonce, before = Nonce(), len(rows)
+            pattern = wire.row_pattern(nonce.tag)
+
+            def useful(line: bytes, pattern: re.Pattern[bytes] = pattern) -> bool:
+                nonlocal room
+                match = pattern.search(line)
+                if match is None or len(match[2]) != int(match[3]):
+                    return False
+                room -= len(match[2])
+                if room < 0:
+                    raise GuestError(f"a command in the guest wrote more than {limit} bytes")
+                rows[int(match[1])] = match[2]
+                return True
+
+            answer = self._ask("_vm_dump", job, stream, str(first), str(last), nonce=nonce, useful=useful)
+            if not answer.isdecimal() or int(answer) > limit:
+                raise _nonsense()
+            missing = [number for number in range(1, int(answer) + 1) if number not in rows]
+            if not missing:
+                return rows
+            first, last = missing[0], missing[-1]
+            idle = idle + 1 if len(rows) == before else 0
+        raise GuestError("the output of a command does not come whole from the guest")
+
+    def _forget(self, job: str) -> None:
+        """Remove the command's files, without waiting; what is typed next comes after it."""
+        try:
+            self._line.send(wire.call(Nonce(), "_vm_drop", job))
+        except GuestError:
+            return

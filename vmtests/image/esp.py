@@ -1,0 +1,297 @@
+"""What the EFI system partition has to hold: boot loader, entry, kernel, initrd; or a unified image."""
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from vmtests.contract import Contract
+from vmtests.image import fat, pe
+from vmtests.image.check import Check, Readable, breach, note, passed
+from vmtests.image.fat import FatError, Files
+from vmtests.sizes import format_size
+
+TEXT_LIMIT = 1 << 16
+"""Bytes of an entry, a configuration or a command line that are read."""
+
+_UKI_DIRECTORY = "/EFI/Linux"  # Boot Loader Specification, type #2
+_SUBJECT = "ESP"
+
+Version = tuple[int, int]
+Checks = Generator[Check, None, Version | None]
+"""Checks that know in the end which kernel boots: its major and minor version, None where it says none."""
+
+Programs = Generator[Check, None, tuple[pe.Program, bytes] | None]
+"""Checks that know in the end what a program's headers and first bytes are, None where it is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A type #1 entry of the Boot Loader Specification; paths are as written."""
+
+    title: str
+    kernel: str | None
+    initrds: tuple[str, ...]
+    options: str
+
+
+def parse_entry(text: str) -> Entry:
+    """Read an entry: a key and its value a line, `#` for comments; the last of a key wins but for lists."""
+    values: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, *value = line.split(None, 1) or [""]
+        if key and not key.startswith("#"):
+            values.setdefault(key, []).append(value[0].strip() if value else "")
+    kernel = values.get("linux") or values.get("efi")
+    return Entry(
+        title=values.get("title", [""])[-1],
+        kernel=kernel[-1] if kernel else None,
+        initrds=tuple(values.get("initrd", ())),
+        options=" ".join(values.get("options", ())),
+    )
+
+
+def words(options: str) -> list[str]:
+    """Split a kernel command line at spaces outside double quotes (kernel/params.c, next_arg())."""
+    return re.findall(r'(?:[^\s"]|"[^"]*"?)+', options)
+
+
+def values(options: str, key: str) -> list[str]:
+    """Return the values of a parameter of a kernel command line, in order."""
+    return [word.partition("=")[2].strip('"') for word in words(options) if word.startswith(f"{key}=")]
+
+
+def check_boot_sector(partition: Readable, where: str) -> Iterator[Check]:
+    """Check the FAT boot sector of the ESP for what OVMF can read; `where` names the partition."""
+    sector = fat.parse(partition.read(0, 512))
+    if sector is None:
+        head = partition.read(0, 3).hex() or "nothing"
+        yield breach(_SUBJECT, "boot sector", head, f"no FAT boot sector on {where}: it begins with {head}")
+        return
+    kind = f"{sector.type}, {sector.clusters} clusters"
+    if sector.sector_size != 512:
+        yield breach(
+            _SUBJECT,
+            "sector size",
+            sector.sector_size,
+            f"FAT on {where} has sectors of {sector.sector_size} bytes; OVMF reads 512",
+            "systemd-repart --sector-size=512, or mkfs.vfat -S512",
+        )
+    else:
+        yield passed(_SUBJECT, "sector size", 512)
+    if sector.fat32_layout and sector.type != "FAT32":
+        yield breach(
+            _SUBJECT,
+            "FAT type",
+            kind,
+            f"FAT32 on {where} has {sector.clusters} clusters only, so OVMF reads it as {sector.type}",
+            "mkfs.vfat -s1, or at least 260 MiB",
+        )
+    elif not sector.fat32_layout and sector.type == "FAT32":
+        text = f"FAT16 on {where} has {sector.clusters} clusters, so OVMF reads it as FAT32"
+        yield breach(_SUBJECT, "FAT type", kind, text)
+    else:
+        yield passed(_SUBJECT, "FAT type", kind)
+    if sector.size > partition.size:
+        text = f"FAT on {where} has {sector.size} bytes, but the partition has {partition.size}"
+        yield breach(_SUBJECT, "size", format_size(sector.size), text)
+    else:
+        yield passed(_SUBJECT, "size", format_size(sector.size))
+
+
+def check_files(files: Files, contract: Contract) -> Checks:
+    """Check what the firmware, the boot loader and the kernel will look for on the ESP."""
+    try:
+        files.names()
+    except FatError as error:
+        yield breach(_SUBJECT, "files", "unreadable", f"the files of the ESP cannot be listed: {error}")
+        return None
+    loader = yield from _program(files, contract.boot.loader, "boot loader")
+    if loader is not None and loader[0].is_uki:
+        return (yield from _uki(files, contract.boot.loader, contract))
+    yield from _loader_config(files, contract)
+    if files.find(contract.boot.entry) is not None:
+        return (yield from _entry(files, contract))
+    if images := files.below(_UKI_DIRECTORY, ".efi"):
+        # systemd-boot starts the newest, which sorts last.
+        return (yield from _uki(files, images[-1], contract))
+    others = files.below(contract.boot.entry.rpartition("/")[0], ".conf")
+    yield breach(
+        _SUBJECT,
+        "entry",
+        "missing",
+        f"loader entry {contract.boot.entry} is not on the ESP, nor a unified kernel image",
+        f"there is {', '.join(others[:5])}" if others else None,
+    )
+    return None
+
+
+def _program(files: Files, path: str, what: str) -> Programs:
+    """Check that the firmware would start a program; give its headers and its first bytes if so."""
+    if (real := files.find(path)) is None:
+        hint = "bootctl install, or copy systemd-bootx64.efi there" if what == "boot loader" else None
+        yield breach(_SUBJECT, what, "missing", f"{what} {path} is not on the ESP", hint)
+        return None
+    try:
+        head = files.read(real, pe.HEAD)
+    except FatError as error:
+        yield breach(_SUBJECT, what, real, f"{what} {real} cannot be read: {error}")
+        return None
+    program = pe.parse(head)
+    if (reason := pe.fault(program)) is not None or isinstance(program, str):
+        yield breach(_SUBJECT, what, real, f"{what} {real} is no EFI program for x86-64: {reason}")
+        return None
+    yield passed(_SUBJECT, what, real)
+    return program, head
+
+
+def _loader_config(files: Files, contract: Contract) -> Iterator[Check]:
+    if (path := files.find(contract.boot.loader_config)) is None:
+        yield passed(_SUBJECT, "loader configuration", "none")
+        return
+    try:
+        text = files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace")
+    except FatError as error:
+        yield breach(_SUBJECT, "loader configuration", path, f"{path} cannot be read: {error}")
+        return
+    match = re.search(r"^\s*timeout\s+(\S+)", text, re.MULTILINE)
+    if match and match[1] not in ("0", "menu-hidden", "menu-disabled"):
+        text = f"{path} has timeout {match[1]}: the boot loader waits, and a boot takes longer"
+        yield note(_SUBJECT, "loader configuration", path, text)
+    else:
+        yield passed(_SUBJECT, "loader configuration", path)
+
+
+def _entry(files: Files, contract: Contract) -> Checks:
+    path = files.find(contract.boot.entry)
+    assert path is not None
+    try:
+        entry = parse_entry(files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace"))
+    except FatError as error:
+        yield breach(_SUBJECT, "entry", path, f"loader entry {path} cannot be read: {error}")
+        return None
+    yield passed(_SUBJECT, "entry", f"{path} {entry.title!r}" if entry.title else path)
+    version: Version | None = None
+    if entry.kernel is None:
+        yield breach(
+            _SUBJECT, "kernel", "missing", f"loader entry {path} names no kernel", "a line linux /EFI/…"
+        )
+    else:
+        version = yield from _kernel(files, entry.kernel, path)
+    if not entry.initrds:
+        yield breach(
+            _SUBJECT, "initrd", "missing", f"loader entry {path} names no initrd", "a line initrd /EFI/…"
+        )
+    for initrd in entry.initrds:
+        yield from _initrd(files, initrd, path)
+    yield from _options(entry.options, path, contract)
+    return version
+
+
+def _kernel(files: Files, name: str, entry: str) -> Checks:
+    if (path := files.find(name)) is None:
+        yield breach(_SUBJECT, "kernel", "missing", f"kernel {name}, named by {entry}, is not on the ESP")
+        return None
+    found = yield from _program(files, path, "kernel")
+    if found is None:
+        return None
+    program, head = found
+    if program.is_uki:
+        return (yield from _uki_kernel(files, path, program))
+    return (yield from _release(pe.parse_kernel(head), path))
+
+
+def _release(kernel: pe.Kernel | None, path: str) -> Checks:
+    if kernel is None:
+        text = f"kernel {path} is no Linux for x86: it has no 'HdrS' at byte 0x202"
+        yield breach(_SUBJECT, "kernel release", "none", text, "a bzImage has it (x86 boot protocol)")
+        return None
+    if kernel.version is None:
+        yield note(_SUBJECT, "kernel release", kernel.release, f"kernel {path} does not say its version")
+        return None
+    yield passed(_SUBJECT, "kernel release", kernel.release)
+    return kernel.version
+
+
+def _initrd(files: Files, name: str, entry: str) -> Iterator[Check]:
+    if (path := files.find(name)) is None:
+        yield breach(_SUBJECT, "initrd", "missing", f"initrd {name}, named by {entry}, is not on the ESP")
+        return
+    try:
+        head = files.read(path, 16)
+    except FatError as error:
+        yield breach(_SUBJECT, "initrd", path, f"initrd {path} cannot be read: {error}")
+        return
+    yield from _initrd_format(head, path)
+
+
+def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
+    if (kind := pe.initrd_format(head)) is None:
+        begin = head[:6].hex() or "nothing"
+        text = f"initrd {path} is in no format that Linux unpacks: it begins with {begin}"
+        yield breach(
+            _SUBJECT,
+            "initrd",
+            begin,
+            text,
+            f"formats are {', '.join(sorted(set(pe.INITRD_MAGICS.values())))}",
+        )
+    else:
+        yield passed(_SUBJECT, "initrd", f"{path} ({kind})")
+
+
+def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
+    store = contract.store.mount + "/"
+    found = values(options, "init")
+    if not found:
+        text = f"the command line of {origin} has no init="
+        yield breach(_SUBJECT, "init", "missing", text, f"init={store}…/init")
+    elif not found[-1].startswith(store) or "/../" in found[-1]:
+        text = f"the command line of {origin} has init={found[-1]}, which is not in {contract.store.mount}"
+        yield breach(_SUBJECT, "init", found[-1], text)
+    else:
+        yield passed(_SUBJECT, "init", found[-1])
+    wanted = contract.boot.console
+    consoles = [value.split(",")[0] for value in values(options, "console")]
+    if wanted not in consoles:
+        text = f"the command line of {origin} has no console={wanted}: the boot cannot be followed"
+        yield breach(_SUBJECT, "console", " ".join(consoles) or "none", text, f"console={wanted}")
+    elif consoles[-1] != wanted:
+        text = f"the last console= of {origin} is {consoles[-1]}, so /dev/console is not on {wanted}"
+        yield note(_SUBJECT, "console", " ".join(consoles), text)
+    else:
+        yield passed(_SUBJECT, "console", " ".join(consoles))
+
+
+def _uki(files: Files, path: str, contract: Contract) -> Checks:
+    found = yield from _program(files, path, "unified kernel image")
+    if found is None:
+        return None
+    program, _ = found
+    version = yield from _uki_kernel(files, path, program)
+    wanted = [program.sections.get(name) for name in (".cmdline", ".initrd")]
+    ranges = [(found.offset, min(found.size, TEXT_LIMIT)) if found else (0, 0) for found in wanted]
+    try:
+        command_line, initrd = files.pick(path, ranges)
+    except FatError as error:
+        yield breach(_SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}")
+        return version
+    if wanted[1] is None:
+        yield breach(_SUBJECT, "initrd", "missing", f"unified kernel image {path} has no .initrd section")
+    else:
+        yield from _initrd_format(initrd[:16], f"in {path}")
+    text = command_line.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ")
+    yield from _options(text, path, contract)
+    return version
+
+
+def _uki_kernel(files: Files, path: str, program: pe.Program) -> Checks:
+    section = program.sections.get(".linux")
+    if section is None:
+        yield breach(_SUBJECT, "kernel", "missing", f"unified kernel image {path} has no .linux section")
+        return None
+    try:
+        head = files.pick(path, ((section.offset, min(section.size, pe.HEAD)),))[0]
+    except FatError as error:
+        yield breach(_SUBJECT, "kernel", path, f"the kernel in {path} cannot be read: {error}")
+        return None
+    return (yield from _release(pe.parse_kernel(head), f"in {path}"))

@@ -1,0 +1,210 @@
+"""Static truth about a disk image: everything a boot needs that can be known without one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vmtests.contract import Contract, Partition
+from vmtests.image import erofs, esp, ext4, fat, gpt
+from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
+from vmtests.image.source import Format, Source, open_disk
+from vmtests.sizes import format_size
+from vmtests.tools import Toolbox
+
+_STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """All checks of an image, in the order of the disk; `size` is that of the disk in bytes."""
+
+    path: Path
+    format: Format
+    size: int
+    checks: tuple[Check, ...]
+
+    @property
+    def breaches(self) -> tuple[Check, ...]:
+        """The checks that name a fault."""
+        return tuple(check for check in self.checks if not check.ok)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against booting the image."""
+        return not self.breaches
+
+    def to_json(self) -> dict[str, object]:
+        """Return the inspection as JSON data."""
+        return {
+            "image": clean(str(self.path)),
+            "format": self.format.value,
+            "size": self.size,
+            "ok": self.ok,
+            "breaches": [check.sentence for check in self.breaches],
+            "checks": [check.to_json() for check in self.checks],
+        }
+
+    def render(self, console: Console) -> None:
+        """Print a table of the checks, then each sentence on a line of its own, breaches last."""
+        table = RichTable(box=None, pad_edge=False)
+        for column in ("subject", "check", "value", ""):
+            table.add_column(column, overflow="fold")
+        for check in self.checks:
+            shown = Text(check.status.value, style=_STYLES[check.status])
+            table.add_row(Text(check.subject), Text(check.what), Text(check.value), shown)
+        console.print(table)
+        for status in (Status.NOTE, Status.BREACH):
+            for check in self.checks:
+                if check.status is status:
+                    console.print(
+                        Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True
+                    )
+                    if check.hint:
+                        console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+        count = len(self.breaches)
+        verdict = "ok" if self.ok else f"{count} breach{'es' if count > 1 else ''}"
+        name = f"{clean(str(self.path))} ({self.format}, {format_size(self.size)}): "
+        console.print(Text.assemble(name, (verdict, "green" if self.ok else "red")), soft_wrap=True)
+
+
+def inspect(path: Path, contract: Contract, toolbox: Toolbox) -> Inspection:
+    """Check the image `path` against the contract, without booting or changing it.
+
+    Faults of the image are breaches of the result. Raises InputError when the path is no UEFI disk image
+    that can be read whole, HostError when the host cannot read it.
+    """
+    with open_disk(path, toolbox) as disk:
+        checks = tuple(_checks(disk, contract, toolbox))
+        return Inspection(path=path, format=disk.format, size=disk.size, checks=checks)
+
+
+def _checks(disk: Source, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
+    yield from disk.checks
+    yield from _disk(disk, contract)
+    sector_size = gpt.sector_size(disk) or contract.disk.sector_size
+    if sector_size != contract.disk.sector_size:
+        text = f"the GPT has sectors of {sector_size} bytes; the contract has {contract.disk.sector_size}"
+        yield breach("GPT", "sector size", sector_size, text, "systemd-repart --sector-size=512")
+    table = gpt.read(disk, sector_size)
+    yield from table.checks
+    if table.header is None:
+        return
+    found = match(contract, table.entries)
+    yield from _partitions(contract, table, found)
+    kernel: tuple[int, int] | None = None
+    # The ESP first, whatever its place: it tells which kernel has to read the others.
+    for partition in sorted(contract.partition, key=lambda item: item.name != "esp"):
+        entry = found.get(partition.name)
+        if entry is None or entry.last_lba < entry.first_lba:
+            continue
+        content = Slice(disk, table.start(entry), table.length(entry))
+        where = _where(entry)
+        if partition.filesystem == "vfat":
+            sector = tuple(esp.check_boot_sector(content, where))
+            yield from sector
+            if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
+                descriptor, offset = disk.range(content.offset, content.size)
+                kernel = yield from esp.check_files(fat.Files(descriptor, offset, toolbox), contract)
+        elif partition.filesystem == "erofs":
+            yield from erofs.check(content, where, kernel)
+        elif partition.filesystem == "ext4":
+            yield from ext4.check(content, where, kernel)
+        else:
+            text = f"{partition.filesystem} on {where} was not looked into"
+            yield note(where, "file system", partition.filesystem, text)
+
+
+def match(contract: Contract, entries: tuple[gpt.Entry, ...]) -> dict[str, gpt.Entry]:
+    """Return the entry of each partition of the contract, by its name there.
+
+    A partition is found by its label; else what stands in its place is taken for it, if that is labelled as
+    nothing in the contract.
+    """
+    found: dict[str, gpt.Entry] = {}
+    labels = {partition.label for partition in contract.partition}
+    for index, partition in enumerate(contract.partition):
+        entry = next((item for item in entries if item.label == partition.label), None)
+        if entry is None and index < len(entries) and entries[index].label not in labels:
+            entry = entries[index]
+        if entry is not None:
+            found[partition.name] = entry
+    return found
+
+
+def _where(entry: gpt.Entry) -> str:
+    return f"partition `{entry.label}` (entry {entry.number})"
+
+
+def _disk(disk: Source, contract: Contract) -> Iterator[Check]:
+    size, step = disk.size, contract.disk.granularity_bytes
+    if size % step == 0:
+        yield passed("disk", "size", format_size(size))
+    else:
+        text = f"the disk has {size} bytes; Compute Engine takes multiples of {format_size(step)} only"
+        if disk.format is Format.ARCHIVE:
+            yield breach(
+                "disk", "size", format_size(size), text, f"truncate -s %{contract.disk.granularity} disk.raw"
+            )
+        else:
+            yield note("disk", "size", format_size(size), text)
+
+
+def _partitions(contract: Contract, table: gpt.Table, found: dict[str, gpt.Entry]) -> Iterator[Check]:
+    for partition in contract.partition:
+        yield from _partition(partition, table, found.get(partition.name))
+    known = {entry.number for entry in found.values()}
+    for entry in table.entries:
+        if entry.number not in known:
+            twin = next((item for item in found.values() if item.label == entry.label), None)
+            if twin is not None:
+                text = (
+                    f"two partitions are labelled `{entry.label}`: entries {twin.number} and {entry.number}"
+                )
+                yield breach(_where(entry), "label", entry.label, text)
+            else:
+                yield note(_where(entry), "label", entry.label, f"{_where(entry)} is not in the contract")
+    wanted = [partition.name for partition in contract.partition if partition.name in found]
+    order = sorted(wanted, key=lambda name: found[name].number)
+    if order != wanted:
+        real, due = (", ".join(contract.by_name(name).label for name in names) for names in (order, wanted))
+        text = f"partitions are in the order {real}; the contract has {due}"
+        yield breach("GPT", "order", real, text, "sfdisk --reorder sorts the table by place")
+    else:
+        yield passed("GPT", "order", ", ".join(found[name].label for name in order))
+    root = found.get("root")
+    if root is not None and contract.root.grow:
+        behind = [entry for entry in table.entries if entry.first_lba > root.last_lba]
+        if behind:
+            text = f"{_where(root)} is not the last and cannot grow: {_where(behind[0])} is behind it"
+            yield breach(_where(root), "place", f"sector {root.first_lba}", text)
+        else:
+            yield passed(_where(root), "place", "last")
+
+
+def _partition(partition: Partition, table: gpt.Table, entry: gpt.Entry | None) -> Iterator[Check]:
+    if entry is None or entry.label != partition.label:
+        instead = f"; there is `{entry.label}` in its place" if entry else ""
+        text = f"no partition labelled `{partition.label}`{instead}"
+        hint = f"stage 1 finds it as {partition.device}"
+        yield breach(
+            f"partition `{partition.label}`", "label", entry.label if entry else "missing", text, hint
+        )
+    if entry is None:
+        return
+    where = _where(entry)
+    if str(entry.type_uuid) != partition.type_uuid.lower():
+        text = f"{where} has type {entry.type_uuid}; the contract has {partition.type_uuid}"
+        yield breach(where, "type", entry.type_uuid, text, f"repart.d: Type={partition.type}")
+    else:
+        yield passed(where, "type", partition.type)
+    size = max(0, table.length(entry))
+    if partition.size_bytes is not None and size < partition.size_bytes:
+        least = format_size(partition.size_bytes)
+        text = f"{where} has {format_size(size)}; the contract asks for {least} at least"
+        yield breach(where, "size", format_size(size), text)
+    else:
+        yield passed(where, "size", format_size(size))

@@ -1,0 +1,400 @@
+"""Images and machines for tests, programs and the command line: everything below, put together.
+
+with Lab(results) as lab:
+    image = lab.image("reference", ["debug"])
+    with lab.machine(image) as vm:
+        vm.wait_ready()
+        print(vm.run("uname -r").stdout)
+"""
+
+import contextlib
+import functools
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.text import Text
+
+from vmtests import contract as contracts
+from vmtests import progress, tools
+from vmtests.boot.budgets import Budgets
+from vmtests.boot.console import Line
+from vmtests.boot.follow import Follower
+from vmtests.boot.timeline import Timeline
+from vmtests.boot.verdict import Verdict
+from vmtests.contract import Contract
+from vmtests.errors import GuestError, InputError, VmtestsError
+from vmtests.guest import credentials
+from vmtests.guest.facts import Facts, Mounts, Units
+from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
+from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
+from vmtests.image import cache
+from vmtests.image.adopt import adopt
+from vmtests.image.inspect import Inspection, inspect
+from vmtests.image.reference import Modules
+from vmtests.machine import accel, firmware
+from vmtests.machine.accel import Accelerator
+from vmtests.machine.argv import Hardware
+from vmtests.machine.disk import backing
+from vmtests.machine.firmware import Firmware
+from vmtests.machine.qemu import QemuMachine
+from vmtests.sizes import GIB
+from vmtests.tools import Toolbox
+
+DISK_SIZE = 4 * GIB
+"""Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
+
+Watch = Callable[[Follower], None]
+
+_POWEROFF_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image to boot: a raw or qcow2 disk that nobody writes to, and what static inspection says of it."""
+
+    name: str
+    path: Path
+    modules: Modules | None
+    inspection: Inspection
+
+
+class BootError(VmtestsError):
+    """A boot that did not get ready; `verdict` says why."""
+
+    exit_code = 1
+
+    def __init__(self, verdict: Verdict, results: Path, inspection: Inspection | None = None) -> None:
+        breaches = (
+            [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
+        )
+        super().__init__(
+            f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
+            hint=f"{verdict.hint}; the console is {results / 'console.log'}",
+        )
+        self.verdict = verdict
+        if verdict.owner is not None:
+            self.owner = verdict.owner
+
+
+class Machine(Protocol):
+    """A booted machine, wherever it runs."""
+
+    def run(self, command: str, /, timeout: float = ..., *, stdin: bytes | None = ...) -> Result:
+        """Run a shell command as root and return what it wrote; raises GuestError when it does not end."""
+        ...
+
+    @property
+    def mounts(self) -> Mounts:
+        """The mounts of the guest, as they are now."""
+        ...
+
+    @property
+    def units(self) -> Units:
+        """The units of the guest's systemd, as they are now."""
+        ...
+
+    def reboot(self) -> Verdict:
+        """Reboot cleanly and wait until the guest is ready again."""
+        ...
+
+    def power_cut(self) -> None:
+        """Take the power away at once."""
+        ...
+
+    def power_on(self) -> Verdict:
+        """Give it back and wait until the guest is ready."""
+        ...
+
+    @property
+    def console(self) -> tuple[Line, ...]:
+        """The last lines of the console."""
+        ...
+
+    def screenshot(self) -> Path:
+        """Write the screen to a file and return its path."""
+        ...
+
+
+class Vm:
+    """A machine under QEMU that is followed, and that commands are run in; a context manager, powered on."""
+
+    def __init__(
+        self, lab: "Lab", image: Image, hardware: Hardware, name: str, *, watch: Watch | None = None
+    ) -> None:
+        self.image = image
+        self.results = lab.results / name if name else lab.results
+        self.results.mkdir(parents=True, exist_ok=True)
+        self._stack = contextlib.ExitStack()
+        self._lab = lab
+        self.key = Key.generate(self.results)
+        self._token = f"vmtests-ready-{secrets.token_hex(8)}"
+        self._hardware = replace(
+            hardware,
+            credentials={
+                **credentials.login(self.key.public),
+                **credentials.announce(lab.contract.units.ready, self._token),
+                **credentials.no_metadata(),
+                **hardware.credentials,
+            },
+        )
+        self._ssh: Ssh | None = None
+        self._shell: SerialShell | None = None
+        self._watch = watch
+
+    def __enter__(self) -> Self:
+        try:
+            self.follower = self._stack.enter_context(
+                Follower(
+                    self.results,
+                    budgets=Budgets(scale=self._lab.accelerator.scale),
+                    power_on=time.monotonic(),
+                    ready_token=self._token,
+                )
+            )
+            if (watch := self._watch) is not None:
+                self.follower.on_progress = lambda *_: watch(self.follower)
+            self.qemu = self._stack.enter_context(
+                QemuMachine(
+                    toolbox=self._lab.toolbox,
+                    accelerator=self._lab.accelerator,
+                    firmware=self._lab.firmware(secure_boot=self._hardware.secure_boot),
+                    hardware=self._hardware,
+                    image=self.image.path,
+                    results=self.results,
+                    listener=self.follower,
+                )
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the machine; its results stay."""
+        self._hang_up()
+        self._stack.close()
+
+    # Following.
+
+    def wait_verdict(self) -> Verdict:
+        """Wait for the verdict on this boot."""
+        return self.follower.wait_verdict()
+
+    def wait_ready(self) -> Verdict:
+        """Wait until the guest is ready; raises BootError with the verdict when it does not get there."""
+        verdict = self.wait_verdict()
+        if not verdict.ready:
+            raise BootError(verdict, self.results, self.image.inspection)
+        return verdict
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on this boot; None until it is known."""
+        return self.follower.verdict
+
+    @property
+    def timeline(self) -> Timeline:
+        """When this boot entered each stage."""
+        return self.follower.timeline
+
+    @property
+    def console(self) -> tuple[Line, ...]:
+        """The last lines of the console, over all boots of this machine."""
+        return self.follower.lines
+
+    def screenshot(self) -> Path:
+        """Write the screen to a PNG file and return its path."""
+        return self.qemu.screenshot()
+
+    # In the guest.
+
+    @property
+    def shell(self) -> SerialShell:
+        """A root shell on the serial console, logged in at the first use of each boot."""
+        if self._shell is None:
+            serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
+            shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
+            shell.login(timeout=60.0 * self._lab.accelerator.scale)
+            self._shell = shell
+        return self._shell
+
+    @property
+    def ssh(self) -> Ssh:
+        """A connection to the guest's sshd, opened at the first use of each boot.
+
+        The host's key is read on the serial console first, so that no other guest can answer.
+        """
+        if self._ssh is None:
+            keys = self.shell.run(HOST_KEYS_COMMAND).check().lines
+            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, keys)
+            ssh.connect(60.0 * self._lab.accelerator.scale)
+            self._ssh = ssh
+        return self._ssh
+
+    def run(
+        self,
+        command: str,
+        /,
+        timeout: float = 120.0,
+        *,
+        stdin: bytes | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer."""
+        if (failure := self.follower.failure_after_ready) is not None:
+            raise GuestError(failure.sentence, hint=failure.hint)
+        return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
+
+    @property
+    def facts(self) -> Facts:
+        """What the guest knows about itself."""
+        return Facts(self)
+
+    @property
+    def mounts(self) -> Mounts:
+        """The guest's mounts, as they are now."""
+        return self.facts.mounts()
+
+    @property
+    def units(self) -> Units:
+        """The units of the guest's systemd, as they are now."""
+        return self.facts.units()
+
+    # Power.
+
+    def reboot(self) -> Verdict:
+        """Reboot cleanly from inside and wait until the guest is ready again; raises BootError."""
+        ssh = self.ssh
+        self.follower.new_boot("reboot")
+        # The connection may go before the answer comes.
+        with contextlib.suppress(GuestError):
+            ssh.run("systemctl --no-block reboot", 30.0)
+        self._hang_up()
+        return self.wait_ready()
+
+    def shut_down(self) -> None:
+        """Power off cleanly from inside and wait until QEMU has ended."""
+        ssh = self.ssh
+        self.follower.expect_end()
+        with contextlib.suppress(GuestError):
+            ssh.run("systemctl --no-block poweroff", 30.0)
+        self._hang_up()
+        self.qemu.wait_exit(_POWEROFF_SECONDS * self._lab.accelerator.scale)
+
+    def power_cut(self) -> None:
+        """Kill QEMU at once: what the guest had not synced is lost."""
+        self._hang_up()
+        self.qemu.power_cut()
+
+    def power_on(self) -> Verdict:
+        """Power on again, on the same disk, and wait until the guest is ready; raises BootError."""
+        self.qemu.start()
+        return self.wait_ready()
+
+    def _hang_up(self) -> None:
+        if self._ssh is not None:
+            self._ssh.close()
+        self._ssh = self._shell = None
+
+
+class Heartbeat:
+    """Shows on standard error, every ten seconds, where a boot is: the stage, the last line and its age."""
+
+    def __init__(self) -> None:
+        self._console = progress.stderr()
+        self._shown = time.monotonic()
+
+    def __call__(self, follower: Follower) -> None:
+        if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
+            return
+        self._shown = now
+        lines = follower.lines
+        text = f"{lines[-1].text[:90]} (at {lines[-1].t:.0f} s)" if lines else "nothing yet"
+        self._console.print(Text(f"{follower.stage}: {text}"))
+
+
+class Lab:
+    """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
+
+    `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a machine.
+    """
+
+    def __init__(
+        self, results: Path, *, accelerator: str = "auto", contract: Contract | None = None
+    ) -> None:
+        self.results = results.absolute()
+        self.contract = contract or contracts.default()
+        self._request = accelerator
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @functools.cached_property
+    def toolbox(self) -> Toolbox:
+        """The tools."""
+        return tools.find()
+
+    @functools.cached_property
+    def accelerator(self) -> Accelerator:
+        """The accelerator, found out by running a virtual CPU."""
+        return accel.probe(self.toolbox, accel.Request(self._request))
+
+    def firmware(self, *, secure_boot: bool = False) -> Firmware:
+        """Return the firmware that goes with QEMU."""
+        return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
+
+    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+        """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
+
+        Raises InputError for what is no image, HostError when it cannot be built.
+        """
+        parsed = Modules.parse(modules)
+        if name == "reference":
+            path = cache.reference_image(self.contract, parsed, self.toolbox)
+            shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
+        else:
+            if modules:
+                raise InputError(
+                    f"modules are built into the reference image; {name} is built already",
+                    hint="leave --vm-module away",
+                )
+            shown, own = Path(name).name, None
+            path = adopt(Path(name), self._scratch, self.toolbox)
+        return Image(
+            name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox)
+        )
+
+    @functools.cached_property
+    def _scratch(self) -> Path:
+        self.results.mkdir(parents=True, exist_ok=True)
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".lab-", dir=self.results)))
+
+    def machine(
+        self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
+    ) -> Vm:
+        """Return a machine with the image's disk, to be entered; its results go below `name`.
+
+        `watch` is called in the thread that waits for the boot, whenever something has happened.
+        """
+        hardware = hardware or Hardware()
+        if hardware.disk_size is None:
+            hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
+        return Vm(self, image, hardware, name, watch=watch)

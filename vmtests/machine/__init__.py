@@ -1,0 +1,1 @@
+"""Machines: an accelerator, firmware and hardware, put together and powered on."""

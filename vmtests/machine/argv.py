@@ -1,0 +1,237 @@
+"""The hardware of a machine, and the QEMU command line that makes it.
+
+The machine is as near to a Compute Engine instance as QEMU comes (Compute Engine's "Requirements for
+building custom images", and what its instances show of themselves): a virtio-scsi disk "Google
+PersistentDisk" with 4 KiB physical sectors, virtio-net in 10.128.0.0/20, two 16550A serial ports, an entropy
+device, Google's SMBIOS strings. The board is q35, because OVMF offers secure boot on no other.
+"""
+
+import base64
+import string
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from vmtests.errors import InputError
+from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.machine.firmware import Firmware, FirmwareFile
+
+FIRMWARE_DEBUG_PORT = 0x402
+"""The I/O port on which OVMF writes its debug messages, when it was built to write any (OvmfPkg/README)."""
+
+_IDENTITY = uuid.UUID("76d7e575-0000-4000-8000-000000000001")
+_NAME_LIMIT = 255  # systemd's credential_name_valid: a name is a file name
+_NAME_BAD = frozenset(string.whitespace + "/:=,")
+
+
+class Net(StrEnum):
+    """What the guest's network card is connected to; ssh from the host works with all but `NONE`."""
+
+    NONE = "none"
+    ISOLATED = "isolated"
+    """Nothing but the host's ssh: a guest on a host in a cloud must not find that host's metadata."""
+    USER = "user"
+    """The host's network, through QEMU's user-mode stack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """A machine as one would order it. Raises InputError when it cannot be built."""
+
+    memory_mib: int = 1024
+    cpus: int = 2
+    disk_size: int | None = None
+    """Bytes; None leaves the image's own size."""
+    secure_boot: bool = False
+    tpm: bool = False
+    net: Net = Net.ISOLATED
+    hostname: str = "vm-1"
+    identity: uuid.UUID = _IDENTITY
+    """SMBIOS system UUID; serial numbers are made of it."""
+    credentials: Mapping[str, bytes] = field(default_factory=dict)
+    """systemd credentials by name (systemd.system-credentials(7)), handed in through SMBIOS type 11."""
+    cmdline_extra: str = ""
+    """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254)."""
+
+    def __post_init__(self) -> None:
+        if self.memory_mib < 128 or self.cpus < 1:
+            raise InputError(
+                f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs cannot boot",
+                hint="128 MiB and one CPU are the least",
+            )
+        for name in self.credentials:
+            if not 0 < len(name) <= _NAME_LIMIT or _NAME_BAD & set(name) or name in {".", ".."}:
+                raise InputError(
+                    f"{name!r} is not the name of a credential", hint="systemd.exec(5) says what is"
+                )
+        if "\0" in self.cmdline_extra or "\n" in self.cmdline_extra:
+            raise InputError("what is added to the kernel's command line has to be one line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a machine is put together of; sockets are the numbers of file descriptors that QEMU inherits."""
+
+    accelerator: Accelerator
+    firmware: Firmware
+    variables: Path
+    disk: Path
+    """A qcow2 file."""
+    credential_files: tuple[Path, ...]
+    """Files with `oem_strings`, in their order."""
+    qmp_fd: int
+    serial_fds: tuple[int, int]
+    serial_logs: tuple[Path, Path]
+    firmware_fd: int
+    tpm_fd: int | None = None
+
+
+def oem_strings(hardware: Hardware) -> list[bytes]:
+    """Return the SMBIOS type 11 strings that carry credentials, in base64, which any value survives."""
+    return [
+        f"io.systemd.credential.binary:{name}=".encode() + base64.b64encode(value)
+        for name, value in hardware.credentials.items()
+    ]
+
+
+def comma(value: str | Path) -> str:
+    """Return `value` as part of a QEMU option: a comma is written twice (qemu(1))."""
+    return str(value).replace(",", ",,")
+
+
+def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
+    """Return QEMU's arguments, without the program; the machine starts paused."""
+    return [
+        *_board(hardware, parts),
+        *_firmware(parts),
+        *_smbios(hardware, parts),
+        *_disk(parts),
+        *_net(hardware),
+        *("-object", "rng-random,filename=/dev/urandom,id=rng0"),
+        *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
+        *_consoles(parts),
+        *_tpm(parts),
+    ]
+
+
+def _board(hardware: Hardware, parts: Parts) -> list[str]:
+    machine = "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL"
+    if parts.firmware.needs_smm:
+        machine += ",smm=on"
+    threads = ",thread=multi" if parts.accelerator.name is AcceleratorName.TCG else ""
+    return [
+        *("-name", f"guest={comma(hardware.hostname)}"),
+        *("-machine", machine),
+        *("-accel", f"{parts.accelerator.name}{threads}"),
+        *("-cpu", parts.accelerator.cpu),
+        *("-smp", str(hardware.cpus)),
+        *("-m", f"{hardware.memory_mib}M"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        # Paused, so that the monitor listens before the guest's first instruction.
+        "-S",
+        # A guest that panicked goes on: its last words, its screen and its registers are the diagnosis.
+        *("-action", "panic=none"),
+        *("-device", "vmgenid,guid=auto"),
+        *("-device", "pvpanic"),
+        *("-device", "VGA,addr=2"),
+    ]
+
+
+def _firmware(parts: Parts) -> list[str]:
+    firmware = parts.firmware
+    secure = ("-global", "driver=cfi.pflash01,property=secure,value=on") if firmware.needs_smm else ()
+
+    def flash(unit: int, file: FirmwareFile, path: Path, extra: str = "") -> tuple[str, str]:
+        return ("-drive", f"if=pflash,unit={unit},format={file.format}{extra},file={comma(path)}")
+
+    return [
+        *secure,
+        *flash(0, firmware.code, firmware.code.inside, ",readonly=on"),
+        *flash(1, firmware.vars_template, parts.variables),
+    ]
+
+
+def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
+    # An empty version hides the name of QEMU's machine type, which would be there otherwise.
+    serial = f"GoogleCloud-{hardware.identity.hex.upper()}"
+    google = "version=,manufacturer=Google"
+    tables = [
+        "type=0,vendor=Google,version=Google,date=10/25/2025,uefi=on",
+        f"type=1,{google},product=Google Compute Engine,serial={serial},uuid={hardware.identity}",
+        f"type=2,{google},product=Google Compute Engine,serial=Board-{serial},asset={hardware.identity}",
+        f"type=3,{google}",
+    ]
+    if hardware.cmdline_extra:
+        # systemd-boot reads its own for type #1 entries, systemd-stub reads the other in a unified kernel
+        # image.
+        tables += [
+            f"type=11,value=io.systemd.{reader}.kernel-cmdline-extra={comma(hardware.cmdline_extra)}"
+            for reader in ("boot", "stub")
+        ]
+    # By file: everybody on the host can read a command line.
+    tables += [f"type=11,path={comma(path)}" for path in parts.credential_files]
+    return [item for table in tables for item in ("-smbios", table)]
+
+
+def _disk(parts: Parts) -> list[str]:
+    # A power cut here ends QEMU and not the host, whose page cache survives: a flush has to leave QEMU, no
+    # more.
+    cache = "cache.no-flush=on"
+    return [
+        *("-blockdev", f"driver=file,node-name=file0,{cache},filename={comma(parts.disk)}"),
+        *("-blockdev", f"driver=qcow2,node-name=disk0,{cache},file=file0"),
+        *("-device", "virtio-scsi-pci,id=scsi0,addr=3"),
+        "-device",
+        # The guest's rule that makes google-persistent-disk-0 reads the designator that `device_id` sets.
+        # Only devices with a boot index are tried: OVMF takes the others, network boot too, off its list.
+        (
+            "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=disk0,vendor=Google,product=PersistentDisk,ver=1,"
+            "device_id=persistent-disk-0,rotation_rate=1,physical_block_size=4096,logical_block_size=512,"
+            "bootindex=1"
+        ),
+    ]
+
+
+def _net(hardware: Hardware) -> list[str]:
+    if hardware.net is Net.NONE:
+        return []
+    restrict = "on" if hardware.net is Net.ISOLATED else "off"
+    return [
+        "-netdev",
+        (
+            "user,id=net0,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,"
+            f"hostname={comma(hardware.hostname)},domainname=us-central1-a.c.p.internal,restrict={restrict},"
+            # Port 0 lets the kernel choose one that is free, without a race; QEMU's monitor tells which.
+            "hostfwd=tcp:127.0.0.1:0-:22"
+        ),
+        *("-device", "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,romfile=,addr=4"),
+    ]
+
+
+def _consoles(parts: Parts) -> list[str]:
+    # Sockets are inherited, already connected: no path, no race to connect, and nothing stays behind.
+    args = [
+        *("-chardev", f"socket,id=qmp,fd={parts.qmp_fd}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=firmware,fd={parts.firmware_fd}"),
+        *("-device", f"isa-debugcon,iobase={FIRMWARE_DEBUG_PORT:#x},chardev=firmware"),
+    ]
+    for index, (fd, log) in enumerate(zip(parts.serial_fds, parts.serial_logs, strict=True)):
+        args += [
+            # QEMU keeps the bytes itself too: they are there whatever becomes of the reader.
+            *("-chardev", f"socket,id=serial{index},fd={fd},logfile={comma(log)},logappend=on"),
+            *("-device", f"isa-serial,chardev=serial{index},index={index}"),
+        ]
+    return args
+
+
+def _tpm(parts: Parts) -> list[str]:
+    if parts.tpm_fd is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=tpm,fd={parts.tpm_fd}"),
+        *("-tpmdev", "emulator,id=tpm0,chardev=tpm"),
+        *("-device", "tpm-crb,tpmdev=tpm0"),
+    ]

@@ -1,0 +1,105 @@
+"""A sandboxed process that lives as long as its own thread, and ends with this one at the latest."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from vmtests.errors import HostError
+from vmtests.tools import tool_env
+
+
+class SandboxedProcess:
+    """A process started by a bubblewrap command line (`Toolbox.argv`).
+
+    The kernel kills it when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), so it has a thread
+    that does nothing but start it and wait. `on_exit` is called in that thread with the exit status, after
+    the last process of the sandbox is gone: what it had open is closed, and locks on its files are free.
+    Raises HostError when it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        pass_fds: Sequence[int],
+        stderr: int,
+        on_exit: Callable[[int], None],
+        name: str,
+    ) -> None:
+        self._argv = argv
+        self._pass_fds = tuple(pass_fds)
+        self._stderr = stderr
+        self._on_exit = on_exit
+        self._started = threading.Event()
+        self._failure: OSError | None = None
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._init: int | None = None
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise HostError(
+                f"{argv[0]} cannot be run: {self._failure.strerror}",
+                hint="vmtests doctor says what is missing",
+            ) from self._failure
+
+    def kill(self) -> None:
+        """End it at once, with SIGKILL; returns without waiting."""
+        with self._lock:
+            if self._init is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._init, signal.SIGKILL)
+            elif self._popen is not None:
+                self._popen.kill()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _live(self) -> None:
+        read_end, write_end = os.pipe()
+        with os.fdopen(read_end, "rb", buffering=0) as status:
+            try:
+                with os.fdopen(write_end, "wb"):
+                    popen = self._start(write_end)
+                self._attach(popen, status.readline())
+            except OSError as error:
+                self._failure = error
+                return
+            finally:
+                self._started.set()
+            returncode = popen.wait()
+            # The status pipe stays open until here: bubblewrap writes to it when its child ends.
+        with self._lock:
+            self._popen = None
+            if self._init is not None:
+                os.close(self._init)
+                self._init = None
+        self._on_exit(returncode)
+
+    def _start(self, status_fd: int) -> subprocess.Popen[bytes]:
+        split = self._argv.index("--")
+        return subprocess.Popen(
+            [*self._argv[:split], "--json-status-fd", str(status_fd), *self._argv[split:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stderr,
+            pass_fds=(*self._pass_fds, status_fd),
+            env=tool_env(),
+            # Ctrl-C in the terminal is for us: we end the machine in order.
+            start_new_session=True,
+        )
+
+    def _attach(self, popen: subprocess.Popen[bytes], line: bytes) -> None:
+        """Take hold of the sandbox's init: when it is killed, bubblewrap outlives all the others."""
+        with self._lock:
+            self._popen = popen
+            with contextlib.suppress(ValueError, KeyError, ProcessLookupError):
+                self._init = os.pidfd_open(json.loads(line)["child-pid"])

@@ -1,0 +1,321 @@
+"""A machine that QEMU runs."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vmtests.errors import GuestError, HostError
+from vmtests.machine import argv, disk
+from vmtests.machine.accel import Accelerator
+from vmtests.machine.argv import Hardware, Net
+from vmtests.machine.firmware import Firmware
+from vmtests.machine.life import Exit, Life, MachineExitError
+from vmtests.machine.listener import Listener
+from vmtests.machine.process import SandboxedProcess
+from vmtests.machine.qmp import Qmp, QmpLostError
+from vmtests.tools import Toolbox
+
+CONSOLE_PORT, DEBUG_PORT = 0, 1
+"""The serial ports: ttyS0, which the boot is followed on, and ttyS1 for a debug shell."""
+
+_END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
+_FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
+
+
+class QemuMachine:
+    """A machine with an image's disk, powered on; a context manager.
+
+    The image is never written: the disk is an overlay that outlives a power cut and ends with `close`.
+    `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
+    screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
+    hears the first serial port, the firmware, and events. One thread at a time may call the methods;
+    `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
+
+    Everything that waits raises MachineExitError as soon as QEMU ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        toolbox: Toolbox,
+        accelerator: Accelerator,
+        firmware: Firmware,
+        hardware: Hardware,
+        image: Path,
+        results: Path,
+        listener: Listener,
+        name: str = "",
+    ) -> None:
+        self._name = name
+        self._toolbox = toolbox
+        self._accelerator = accelerator
+        self._firmware = firmware
+        self._hardware = hardware
+        self._image = disk.backing(image)
+        self._results = results.absolute()
+        self._listener = listener
+        self._private: Path | None = None
+        self._life: Life | None = None
+        self._tpm: SandboxedProcess | None = None
+        self._ssh_port: int | None = None
+        self._powered_on = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._results.mkdir(parents=True, exist_ok=True)
+            self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
+            disk.make_overlay(
+                self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size
+            )
+            shutil.copyfile(self._firmware.vars_template.outside, self._private / "variables")
+            (self._private / "tpm").mkdir()
+            for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
+                path.write_bytes(text)
+            self.start()
+        except OSError as error:
+            self.close()
+            raise HostError(
+                f"{error.filename or self._results} cannot be written: {error.strerror}",
+                hint="free some space, or name another directory with --vm-results",
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU runs."""
+        return self._life is not None and not self._life.exited.is_set()
+
+    @property
+    def exit(self) -> Exit | None:
+        """How QEMU ended; None while it runs."""
+        return None if self._life is None else self._life.exit
+
+    @property
+    def ssh_port(self) -> int:
+        """The port on 127.0.0.1 that leads to the guest's port 22; another one after each power-on."""
+        if self._ssh_port is None:
+            raise HostError("the machine has no network card", hint="give it Hardware(net=Net.ISOLATED)")
+        return self._ssh_port
+
+    def start(self) -> None:
+        """Power on, for the first time or again on the same disk and the same firmware variables.
+
+        Raises MachineExitError when QEMU refuses its command line.
+        """
+        if self.alive:
+            raise HostError("the machine is powered on already")
+        self._end()
+        life = self._life = Life(self._listener, self._result("qemu.stderr"))
+        try:
+            monitor = self._spawn(life)
+            with self._waiting(life):
+                monitor.__enter__()
+                if self._hardware.net is not Net.NONE:
+                    self._ssh_port = self._find_ssh_port()
+                self.execute("cont")
+        except BaseException:
+            self._end()
+            raise
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0
+    ) -> object:
+        """Run a QMP command and return its value; `timeout` is in seconds.
+
+        Raises MachineExitError, and what `Qmp.execute` raises.
+        """
+        life = self._running()
+        assert life.qmp is not None
+        with self._waiting(life):
+            return life.qmp.execute(command, arguments, timeout=timeout)
+
+    def serial(self, port: int = CONSOLE_PORT) -> socket.socket:
+        """Return a socket that gets all bytes of a serial port from now on; what it sends is typed.
+
+        Any number may be open. One that is not read is closed by us once `wires.TAP_LIMIT` bytes wait;
+        closing it detaches it; it reads end of file when QEMU ends.
+        """
+        return self._running().wires.tap(port)
+
+    def send_serial(self, data: bytes, port: int = CONSOLE_PORT) -> None:
+        """Type bytes on a serial port."""
+        self._running().wires.send(port, data)
+
+    def screenshot(self) -> Path:
+        """Write the screen to a new PNG file in the results and return its path."""
+        number = 1
+        while (path := self._result(f"screenshot-{number}.png")).exists():
+            number += 1
+        self.execute("screendump", {"filename": os.fspath(path), "format": "png"})
+        return path
+
+    def power_cut(self) -> None:
+        """Kill QEMU, as when the plug is pulled, and wait until it is gone; `start` powers on again."""
+        life = self._running()
+        self._listener.expect_end()
+        life.kill()
+        if not life.exited.wait(_END_SECONDS):
+            raise HostError(f"QEMU was killed and is still there after {_END_SECONDS:g} s")
+
+    def reset(self) -> None:
+        """Push the reset button."""
+        self.execute("system_reset")
+
+    def powerdown(self) -> None:
+        """Push the power button (ACPI); the guest decides what comes of it."""
+        self._listener.expect_end()
+        self.execute("system_powerdown")
+
+    def wait_exit(self, timeout: float) -> Exit:
+        """Wait until QEMU ends, at most `timeout` seconds; raises GuestError when it does not."""
+        life = self._life
+        if life is None:
+            raise HostError("the machine was never powered on")
+        if not life.exited.wait(timeout) or life.exit is None:
+            raise GuestError(
+                f"the machine is still on after {timeout:g} s", hint="power_cut() ends it at once"
+            )
+        return life.exit
+
+    def close(self) -> None:
+        """End QEMU and remove the disk; what is in the results stays."""
+        self._end()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+            self._private = None
+
+    def _running(self) -> Life:
+        life = self._life
+        if life is None:
+            raise HostError("the machine is not powered on")
+        if life.exit is not None:
+            raise MachineExitError(life.exit, self._command)
+        return life
+
+    @contextlib.contextmanager
+    def _waiting(self, life: Life) -> Iterator[None]:
+        """Turn a lost monitor into the reason for it, QEMU's end."""
+        try:
+            yield
+        except QmpLostError as error:
+            if life.exited.wait(_END_SECONDS) and life.exit is not None:
+                raise MachineExitError(life.exit, self._command) from error
+            raise
+
+    @property
+    def _command(self) -> Path:
+        return self._result("qemu.argv")
+
+    def _result(self, file: str) -> Path:
+        return self._results / (f"{self._name}.{file}" if self._name else file)
+
+    def _credential_files(self) -> tuple[Path, ...]:
+        assert self._private is not None
+        return tuple(self._private / f"oem-{number}" for number in range(len(self._hardware.credentials)))
+
+    def _spawn(self, life: Life) -> Qmp:
+        """Start QEMU with all its wires attached, and return its monitor, not connected yet."""
+        assert self._private is not None
+        with contextlib.ExitStack() as theirs:
+            # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each
+            # wire.
+            def pair() -> tuple[socket.socket, int]:
+                ours, other = socket.socketpair()
+                theirs.enter_context(other)
+                return ours, other.fileno()
+
+            (console, console_fd), (debug, debug_fd) = pair(), pair()
+            (firmware, firmware_fd), (qmp, qmp_fd) = pair(), pair()
+            monitor = life.qmp = Qmp(qmp, life.on_qmp, name=self._hardware.hostname)
+            stderr, stderr_fd = os.pipe()
+            theirs.callback(os.close, stderr_fd)
+            life.wires.add_port(console, self._listener.feed)
+            life.wires.add_port(debug, None)
+            life.wires.add_port(firmware, self._listener.feed_firmware)
+            life.wires.add_reader(stderr, life.on_stderr)
+            tpm_fd = self._start_tpm(theirs) if self._hardware.tpm else None
+            parts = argv.Parts(
+                accelerator=self._accelerator,
+                firmware=self._firmware,
+                variables=self._private / "variables",
+                disk=self._private / "disk.qcow2",
+                credential_files=self._credential_files(),
+                qmp_fd=qmp_fd,
+                serial_fds=(console_fd, debug_fd),
+                serial_logs=(self._result("ttyS0.log"), self._result("ttyS1.log")),
+                firmware_fd=firmware_fd,
+                tpm_fd=tpm_fd,
+            )
+            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts))
+            with self._command.open("a") as file:
+                file.write(shlex.join(command) + "\n")
+            if self._powered_on:
+                self._listener.new_boot("power-on")
+            self._powered_on = True
+            life.wires.start()
+            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, *([] if tpm_fd is None else [tpm_fd])]
+            life.process = SandboxedProcess(
+                command, pass_fds=inherited, stderr=stderr_fd, on_exit=life.on_exit, name="qemu"
+            )
+        return monitor
+
+    def _start_tpm(self, theirs: contextlib.ExitStack) -> int:
+        """Start swtpm and return the number of QEMU's end of its control channel."""
+        assert self._private is not None
+        swtpm_end, qemu_end = socket.socketpair()
+        theirs.enter_context(qemu_end)
+        log = theirs.enter_context((self._result("swtpm.log")).open("ab"))
+        with swtpm_end:
+            command = self._toolbox.argv(
+                *("swtpm", "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={self._private / 'tpm'}"),
+                *("--ctrl", f"type=unixio,clientfd={swtpm_end.fileno()}"),
+            )
+            self._tpm = SandboxedProcess(
+                command, pass_fds=[swtpm_end.fileno()], stderr=log.fileno(), on_exit=_nothing, name="swtpm"
+            )
+        return qemu_end.fileno()
+
+    def _find_ssh_port(self) -> int:
+        # QMP has no command for it that QEMU 10 is built with; the human monitor has.
+        answer = self.execute("human-monitor-command", {"command-line": "info usernet"})
+        if not (match := _FORWARD.search(str(answer))):
+            raise HostError("QEMU does not say which port leads to the guest's ssh")
+        return int(match[1])
+
+    def _end(self) -> None:
+        """End QEMU and the TPM if they run, and give back all that one life has taken."""
+        life, self._life, self._ssh_port = self._life, None, None
+        if life is not None:
+            if not life.exited.is_set():
+                self._listener.expect_end()
+            life.kill()
+            if life.process is not None:
+                life.process.join(_END_SECONDS)
+            else:
+                life.abandon()
+            if life.qmp is not None:
+                life.qmp.close()
+        if self._tpm is not None:
+            self._tpm.kill()
+            self._tpm.join(_END_SECONDS)
+            self._tpm = None
+
+
+def _nothing(_returncode: int) -> None:
+    """Take the end of a helper: QEMU says itself what it misses."""

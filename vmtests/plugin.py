@@ -1,0 +1,164 @@
+"""The pytest plugin: options, fixtures and the results of a run. What it does is done by `vmtests.lab`."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.junitxml import LogXML
+
+from vmtests import contract as contracts
+from vmtests.contract import Contract
+from vmtests.errors import VmtestsError
+from vmtests.lab import Heartbeat, Image, Lab, Vm
+from vmtests.machine.argv import Hardware
+from vmtests.results import new_directory
+
+_RESULTS = pytest.StashKey[Path]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose the image, the machine and the results."""
+    group = parser.getgroup("vmtests", "booting disk images")
+    group.addoption(
+        "--vm-image",
+        default="reference",
+        metavar="reference|PATH",
+        help="the image under test (default: %(default)s)",
+    )
+    group.addoption(
+        "--vm-module",
+        action="append",
+        default=[],
+        metavar="debug|bloat[:SIZE]",
+        help="a module built into the reference image; may be given several times",
+    )
+    group.addoption(
+        "--vm-accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="the accelerator (default: %(default)s)",
+    )
+    group.addoption(
+        "--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)"
+    )
+    group.addoption(
+        "--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is"
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin a directory of results, with junit.xml, when a test that was chosen needs a machine."""
+    config = session.config
+    if config.option.collectonly or not any(
+        "lab" in getattr(item, "fixturenames", ()) for item in session.items
+    ):
+        return
+    try:
+        results = config.stash[_RESULTS] = new_directory(config.getoption("vm_results"))
+    except VmtestsError as error:
+        raise pytest.UsageError(str(error)) from error
+    if not config.option.xmlpath:
+        log = LogXML(str(results / "junit.xml"), None, "vmtests", "all", "total", "xunit2")
+        config.pluginmanager.register(log, "vmtests-junit")
+        log.pytest_sessionstart()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say where the results are."""
+    if (results := config.stash.get(_RESULTS, None)) is not None:
+        terminalreporter.write_line(f"results: {results}")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Report an error of vmtests as its sentence; the traceback would be of the framework."""
+    try:
+        yield
+    except VmtestsError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """The image contract."""
+    return contracts.default()
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
+    """The tools, accelerator and firmware of this host, and the directory for results."""
+    with Lab(pytestconfig.stash[_RESULTS], accelerator=pytestconfig.getoption("vm_accel")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def image(
+    lab: Lab, pytestconfig: pytest.Config, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Image:
+    """The image under test, built unless it is in the cache, and inspected."""
+    with capfd_off(), _one_line():
+        return lab.image(pytestconfig.getoption("vm_image"), pytestconfig.getoption("vm_module"))
+
+
+@pytest.fixture(scope="session")
+def boot(
+    lab: Lab, image: Image, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Iterator[Vm]:
+    """One followed cold boot of the image under test, which got ready; it fails once, with the verdict."""
+    with contextlib.ExitStack() as stack:
+        with capfd_off(), _one_line():
+            vm = stack.enter_context(lab.machine(image, watch=Heartbeat()))
+            vm.wait_ready()
+        yield vm
+
+
+@pytest.fixture
+def vm(boot: Vm) -> Vm:
+    """The machine of `boot`, shared by all tests: leave it as you found it."""
+    if (failure := boot.follower.failure_after_ready) is not None:
+        pytest.fail(f"the machine failed in an earlier test: {failure.sentence}", pytrace=False)
+    return boot
+
+
+@pytest.fixture
+def cold_vm(
+    lab: Lab,
+    image: Image,
+    request: pytest.FixtureRequest,
+    capfd_off: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Iterator[Callable[..., Vm]]:
+    """A factory of machines of this test's own, booted cold.
+
+    `cold_vm(hardware=…, modules=[…], ready=True)`; modules need the reference image. With `ready=False` the
+    machine is handed out as soon as it is powered on.
+    """
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def make(
+            hardware: Hardware | None = None, modules: list[str] | None = None, *, ready: bool = True
+        ) -> Vm:
+            nonlocal count
+            count += 1
+            name = f"{request.node.name}-{count}".replace("/", "_")
+            with capfd_off(), _one_line():
+                chosen = image if modules is None else lab.image("reference", modules)
+                machine = stack.enter_context(lab.machine(chosen, hardware, name=name, watch=Heartbeat()))
+                if ready:
+                    machine.wait_ready()
+            return machine
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def capfd_off(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """A context in which output is not captured, so that progress is seen while it happens."""
+    manager = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def off() -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled()
+
+    return off

@@ -1,0 +1,52 @@
+"""People and programs get in: by a root shell on the serial line, and by ssh."""
+
+import secrets
+
+import pytest
+
+from vmtests.errors import GuestError
+from vmtests.guest.ssh import Key, Ssh
+from vmtests.lab import Vm
+
+
+def test_serial_shell_and_ssh_reach_the_same_boot(vm: Vm) -> None:
+    """The serial shell and ssh answer with the same boot id."""
+    command = "cat /proc/sys/kernel/random/boot_id"
+    assert vm.shell.run(command).check().stdout == vm.ssh.run(command).check().stdout
+
+
+def test_serial_shell_separates_streams(vm: Vm) -> None:
+    """A command on the serial line gives standard output, standard error and exit code, each exact."""
+    nonce = secrets.token_hex(8)
+    result = vm.shell.run(f"printf '%s\\n' {nonce}; printf 'bad %s' {nonce} >&2; exit 7")
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{nonce}\n", f"bad {nonce}", 7)
+
+
+def test_ssh_separates_streams(vm: Vm) -> None:
+    """A command over ssh gives standard output, standard error and exit code, each exact."""
+    nonce = secrets.token_hex(8)
+    result = vm.ssh.run(f"printf '%s\\n' {nonce}; printf 'bad %s' {nonce} >&2; exit 7")
+    assert (result.stdout, result.stderr, result.exit_code) == (f"{nonce}\n", f"bad {nonce}", 7)
+
+
+def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
+    """A host key other than the one read on the serial line is refused, not trusted."""
+    other = Key.generate(vm.results, name="other_host")
+    with (
+        Ssh("127.0.0.1", vm.qemu.ssh_port, vm.key, [other.public]) as ssh,
+        pytest.raises(GuestError, match="host key"),
+    ):
+        ssh.connect(60.0)
+
+
+def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
+    """Only the key of this run, handed in as a credential, opens the guest."""
+    other = Key.generate(vm.results, name="other_user")
+    keys = vm.run("cat /etc/ssh/ssh_host_*_key.pub").check().lines
+    with Ssh("127.0.0.1", vm.qemu.ssh_port, other, keys) as ssh, pytest.raises(GuestError, match="refused"):
+        ssh.connect(60.0)
+
+
+def test_guest_agent_is_alive(vm: Vm) -> None:
+    """The Compute Engine guest agent runs."""
+    assert vm.units["google-guest-agent.service"].active == "active"

@@ -1,0 +1,110 @@
+"""The machine boots through every stage, and stage 1 makes the store before it switches root."""
+
+import json
+
+from vmtests.boot.stages import Stage
+from vmtests.contract import Contract
+from vmtests.guest.facts import JournalEntry
+from vmtests.lab import Vm
+
+# Identifiers of messages, from systemd's catalog (sd-messages.h).
+UNIT_STARTED = "39f53479d3a045ac8e11786248231fbf"
+UNIT_STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
+UNIT_FAILED = "be02cf6855d2428ba40df7e9d022f03d"
+UNIT_RESULT_FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
+
+
+def _times(entries: tuple[JournalEntry, ...], unit: str) -> list[int]:
+    return [entry.monotonic for entry in entries if entry.fields.get("UNIT") == unit]
+
+
+def test_ready(boot: Vm) -> None:
+    """The boot ends with the verdict that the guest is ready."""
+    verdict = boot.verdict
+    assert verdict is not None
+    assert verdict.ready
+    assert verdict.stage is Stage.READY
+    assert verdict.cause is None
+
+
+def test_all_stages_in_order(boot: Vm) -> None:
+    """Firmware, boot loader, kernel, initrd, switch-root, userspace and ready follow each other."""
+    timeline = json.loads((boot.results / "timeline.json").read_text())
+    assert [str(stage) for stage in Stage] == list(timeline["start"])
+    starts = list(timeline["start"].values())
+    assert starts == sorted(starts)
+    assert starts[-1] > 0
+
+
+def test_systemd_is_running_without_jobs(vm: Vm) -> None:
+    """When the guest is called ready, systemd has no job left and is `running`, not `degraded`."""
+    assert vm.run("systemctl is-system-running").stdout.strip() == "running"
+    assert vm.run("systemctl list-jobs --no-legend").check().stdout.strip() in {"", "No jobs running."}
+
+
+def test_no_failed_unit_in_stage_2(vm: Vm) -> None:
+    """No unit of the booted system has failed."""
+    assert [unit.name for unit in vm.units.failed] == []
+
+
+def test_no_failed_unit_in_stage_1(vm: Vm) -> None:
+    """The journal, which begins in stage 1, knows no unit that failed."""
+    failed = [
+        *vm.facts.journal("-b", f"MESSAGE_ID={UNIT_FAILED}"),
+        *vm.facts.journal("-b", f"MESSAGE_ID={UNIT_RESULT_FAILED}"),
+    ]
+    assert [entry.message for entry in failed] == []
+
+
+def test_the_journal_begins_in_stage_1(vm: Vm, contract: Contract) -> None:
+    """The journal of this boot has the entries of stage 1, so that what follows can be proved from it."""
+    starting = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTING}")
+    assert len(_times(starting, contract.units.switch_root)) == 1
+
+
+def test_store_mounts_happen_in_stage_1_in_order(vm: Vm, contract: Contract) -> None:
+    """Root, then the read-only store, then the overlay are mounted, all before root is switched."""
+    started = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTED}")
+    mounted = [_times(started, mount.unit)[0] for mount in contract.stage1_mount]
+    starting = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTING}")
+    switched = _times(starting, contract.units.switch_root)[0]
+    assert mounted == sorted(mounted)
+    assert mounted[-1] < switched
+
+
+def test_upper_is_made_before_the_overlay(vm: Vm, contract: Contract) -> None:
+    """upperdir and workdir are made in stage 1 before the overlay that needs them is mounted."""
+    started = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTED}")
+    made = _times(started, contract.units.make_upper)[0]
+    assert made < _times(started, contract.stage1_mount[-1].unit)[0]
+
+
+def test_init_runs_from_the_store(vm: Vm, contract: Contract) -> None:
+    """The program of process 1 is a file in the store: without the overlay nothing would have booted."""
+    assert vm.run("readlink /proc/1/exe").check().stdout.startswith(contract.store.mount + "/")
+
+
+def test_init_on_the_command_line_is_the_booted_system(vm: Vm) -> None:
+    """`init=` names the system that /run/booted-system and /run/current-system point to."""
+    init = [word.removeprefix("init=") for word in vm.facts.cmdline() if word.startswith("init=")]
+    system = vm.run("readlink -f /run/booted-system").check().stdout.strip()
+    assert [f"{system}/init"] == init
+    assert vm.run("readlink -f /run/current-system").check().stdout.strip() == system
+
+
+def test_kernel_has_no_error(vm: Vm) -> None:
+    """The kernel logged nothing of priority emergency, alert or critical."""
+    entries = vm.facts.journal("-b", "-k", "-p", "crit")
+    assert [entry.message for entry in entries] == []
+
+
+def test_console_is_kept_byte_for_byte(boot: Vm) -> None:
+    """The raw log has every byte that QEMU sent, and the lines in console.jsonl carry time and stage."""
+    raw = (boot.results / "console.log").read_bytes()
+    by_qemu = (boot.results / "ttyS0.log").read_bytes()
+    assert by_qemu.startswith(raw[: len(by_qemu)])
+    assert b"BdsDxe" in raw
+    lines = [json.loads(line) for line in (boot.results / "console.jsonl").read_text().splitlines()]
+    times = [line["t"] for line in lines if line["source"] == "console" and line["boot"] == 1]
+    assert times == sorted(times)
+    assert {line["stage"] for line in lines} >= {"firmware", "initrd", "userspace"}
