@@ -62,9 +62,7 @@ def test_for_programs() -> None:
     """The report for programs is JSON with every field."""
     assert json.loads(json.dumps(Report(rows=(BAD,)).as_dict())) == {
         "ok": False,
-        "rows": [
-            {"topic": "host", "name": "memory", "ok": False, "value": "1 MiB", "why": "", "hint": "buy more"}
-        ],
+        "rows": [{"topic": "host", "name": "memory", "ok": False, "value": "1 MiB", "why": "", "hint": "buy more"}],
     }
 
 
@@ -142,9 +140,7 @@ def test_tools(tmp_path: Path) -> None:
 
 def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without KVM can boot, and is told why it is slow; KVM that is demanded must work."""
-    monkeypatch.setattr(
-        accel, "kvm_outcome", lambda _: Outcome(works=False, reason="no device", hint="load it")
-    )
+    monkeypatch.setattr(accel, "kvm_outcome", lambda _: Outcome(works=False, reason="no device", hint="load it"))
     row = doctor.accelerator_row(toolbox(tmp_path), Request.AUTO)
     assert (row.ok, row.value, row.why) == (True, "tcg, cpu max", "KVM does not work: no device")
     demanded = doctor.accelerator_row(toolbox(tmp_path), Request.KVM)

@@ -75,21 +75,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("doctor", help="say what this host has, and whether it can boot an image")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument(
-        "--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator to probe"
-    )
+    command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator to probe")
     command.set_defaults(command=_doctor)
 
-    command = commands.add_parser(
-        "build", help="build an image: the reference image, or what an image.json describes"
-    )
+    command = commands.add_parser("build", help="build an image: the reference image, or what an image.json describes")
     command.add_argument("--out", type=Path, metavar="FILE", help="write the raw disk here")
     command.add_argument(
         "--archive", type=Path, metavar="FILE", help="write the archive that Compute Engine takes here"
     )
-    command.add_argument(
-        "--spec", type=Path, metavar="IMAGE.JSON", help="build this instead of the reference image"
-    )
+    command.add_argument("--spec", type=Path, metavar="IMAGE.JSON", help="build this instead of the reference image")
     command.add_argument(
         "--module",
         action="append",
@@ -107,20 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("boot", help="boot an image and say whether it got ready, or why not")
     command.add_argument("image", metavar="IMAGE", help="`reference`, or the path of a disk image")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument(
-        "--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build"
-    )
+    command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
     command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
-    command.add_argument(
-        "--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)"
-    )
-    command.add_argument(
-        "--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)"
-    )
+    command.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
+    command.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     command.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
-    command.add_argument(
-        "--results", type=Path, metavar="DIR", help="the directory of the results, used as it is"
-    )
+    command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
     command.add_argument("--quiet", action="store_true", help="do not show the console")
     command.set_defaults(command=_boot)
     return parser
@@ -141,17 +127,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     if arguments.spec and arguments.module:
-        raise InputError(
-            "--module and --spec exclude each other", hint="modules are for the reference image"
-        )
+        raise InputError("--module and --spec exclude each other", hint="modules are for the reference image")
     if arguments.spec and not arguments.out:
         raise InputError("--spec needs --out", hint="say where the disk goes: --out disk.raw")
     modules = Modules.parse(arguments.module)
     for target in (arguments.out, arguments.archive):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
-            raise InputError(
-                f"{target} is no place for a file", hint="name a file in a directory that exists"
-            )
+            raise InputError(f"{target} is no place for a file", hint="name a file in a directory that exists")
     described = None if arguments.spec is None else spec.load(arguments.spec)
     toolbox = tools.find()
     if described is not None:
@@ -232,6 +214,7 @@ class Cockpit:
         self._last: Line | None = None
 
     def __call__(self, follower: Follower) -> None:
+        """Show what came since the last call."""
         lines = follower.lines
         new = lines
         if self._last is not None and self._last in lines:

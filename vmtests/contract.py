@@ -167,9 +167,7 @@ def from_data(data: object, origin: str) -> Contract:
     try:
         contract = msgspec.convert(data, Contract, strict=True)
     except msgspec.ValidationError as error:
-        raise InputError(
-            f"contract {origin}: {error}", hint="fixtures/contract.toml is a complete one"
-        ) from error
+        raise InputError(f"contract {origin}: {error}", hint="fixtures/contract.toml is a complete one") from error
     _check(contract, origin)
     return contract
 

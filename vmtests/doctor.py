@@ -97,9 +97,7 @@ def report(
         toolbox = find()
     except HostError as error:
         return Report(rows=(*rows, _bad("tools", "tools", error)))
-    return Report(
-        rows=(*rows, *tool_rows(toolbox), accelerator_row(toolbox, request), *firmware_rows(toolbox))
-    )
+    return Report(rows=(*rows, *tool_rows(toolbox), accelerator_row(toolbox, request), *firmware_rows(toolbox)))
 
 
 def sandbox_row() -> Row:

@@ -71,9 +71,7 @@ class BootError(VmtestsError):
     exit_code = 1
 
     def __init__(self, verdict: Verdict, results: Path, inspection: Inspection | None = None) -> None:
-        breaches = (
-            [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
-        )
+        breaches = [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
         super().__init__(
             f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
@@ -125,9 +123,7 @@ class Machine(Protocol):
 class Vm:
     """A machine under QEMU that is followed, and that commands are run in; a context manager, powered on."""
 
-    def __init__(
-        self, lab: "Lab", image: Image, hardware: Hardware, name: str, *, watch: Watch | None = None
-    ) -> None:
+    def __init__(self, lab: "Lab", image: Image, hardware: Hardware, name: str, *, watch: Watch | None = None) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
         self.results.mkdir(parents=True, exist_ok=True)
@@ -140,7 +136,6 @@ class Vm:
             credentials={
                 **credentials.login(self.key.public),
                 **credentials.announce(lab.contract.units.ready, self._token),
-                **credentials.no_metadata(),
                 **hardware.credentials,
             },
         )
@@ -317,6 +312,7 @@ class Heartbeat:
         self._shown = time.monotonic()
 
     def __call__(self, follower: Follower) -> None:
+        """Show the last line, unless one was shown lately."""
         if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
             return
         self._shown = now
@@ -331,9 +327,7 @@ class Lab:
     `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a machine.
     """
 
-    def __init__(
-        self, results: Path, *, accelerator: str = "auto", contract: Contract | None = None
-    ) -> None:
+    def __init__(self, results: Path, *, accelerator: str = "auto", contract: Contract | None = None) -> None:
         self.results = results.absolute()
         self.contract = contract or contracts.default()
         self._request = accelerator
@@ -378,9 +372,7 @@ class Lab:
                 )
             shown, own = Path(name).name, None
             path = adopt(Path(name), self._scratch, self.toolbox)
-        return Image(
-            name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox)
-        )
+        return Image(name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox))
 
     @functools.cached_property
     def _scratch(self) -> Path:

@@ -39,20 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="the accelerator (default: %(default)s)",
     )
-    group.addoption(
-        "--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)"
-    )
-    group.addoption(
-        "--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is"
-    )
+    group.addoption("--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)")
+    group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin a directory of results, with junit.xml, when a test that was chosen needs a machine."""
     config = session.config
-    if config.option.collectonly or not any(
-        "lab" in getattr(item, "fixturenames", ()) for item in session.items
-    ):
+    if config.option.collectonly or not any("lab" in getattr(item, "fixturenames", ()) for item in session.items):
         return
     try:
         results = config.stash[_RESULTS] = new_directory(config.getoption("vm_results"))
@@ -103,9 +97,7 @@ def image(
 
 
 @pytest.fixture(scope="session")
-def boot(
-    lab: Lab, image: Image, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]
-) -> Iterator[Vm]:
+def boot(lab: Lab, image: Image, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[Vm]:
     """One followed cold boot of the image under test, which got ready; it fails once, with the verdict."""
     with contextlib.ExitStack() as stack:
         with capfd_off(), _one_line():
@@ -137,9 +129,7 @@ def cold_vm(
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def make(
-            hardware: Hardware | None = None, modules: list[str] | None = None, *, ready: bool = True
-        ) -> Vm:
+        def make(hardware: Hardware | None = None, modules: list[str] | None = None, *, ready: bool = True) -> Vm:
             nonlocal count
             count += 1
             name = f"{request.node.name}-{count}".replace("/", "_")

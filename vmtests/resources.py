@@ -38,7 +38,5 @@ def cache_dir() -> Path:
             hint="set VMTESTS_CACHE to a writable directory",
         ) from error
     if not writable:
-        raise HostError(
-            f"the cache {path} is not writable", hint="set VMTESTS_CACHE to a writable directory"
-        )
+        raise HostError(f"the cache {path} is not writable", hint="set VMTESTS_CACHE to a writable directory")
     return path

@@ -49,9 +49,7 @@ class Requirement:
 
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
-    Requirement(
-        name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"
-    ),
+    Requirement(name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(name="qemu-img", package="qemu-utils", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(
         name="systemd-repart",
@@ -67,9 +65,7 @@ REQUIREMENTS = (
         why="--hard-dereference, threads",
         group="build",
     ),
-    Requirement(
-        name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"
-    ),
+    Requirement(name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"),
     Requirement(
         name="mkfs.ext4",
         package="e2fsprogs",
@@ -87,21 +83,15 @@ REQUIREMENTS = (
         group="build",
     ),
     Requirement(name="mcopy", package="mtools", minimum=(4,), why="fills and reads the ESP", group="build"),
-    Requirement(
-        name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"
-    ),
-    Requirement(
-        name="dumpe2fs", package="e2fsprogs", minimum=(1, 46), why="reads a superblock", version_argv=("-V",)
-    ),
+    Requirement(name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"),
+    Requirement(name="dumpe2fs", package="e2fsprogs", minimum=(1, 46), why="reads a superblock", version_argv=("-V",)),
     Requirement(name="nix-store", package="nix-bin", minimum=(2, 20), why="registers store paths"),
     Requirement(name="cpio", package="cpio", minimum=(2, 12), why="packs an initrd reproducibly"),
     Requirement(name="zstd", package="zstd", minimum=(1, 5), why="packs an initrd"),
     Requirement(name="tar", package="tar", minimum=(1, 29), why="packs sparse files", group="archive"),
     Requirement(name="pigz", package="pigz", minimum=(2, 4), why="packs with all cores", group="archive"),
     Requirement(name="depmod", package="kmod", minimum=(29,), why="lists the modules of an initrd"),
-    Requirement(
-        name="fallocate", package="util-linux", minimum=(2, 34), why="makes room in front of a file system"
-    ),
+    Requirement(name="fallocate", package="util-linux", minimum=(2, 34), why="makes room in front of a file system"),
     Requirement(name="swtpm", package="swtpm", minimum=(0, 7), why="is the machine's TPM"),
 )
 
@@ -208,11 +198,7 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment for tools: the caller's, without a language, and with the system's search path."""
-    own = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))
-    }
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
         "LC_ALL": "C.UTF-8",
@@ -282,9 +268,7 @@ def _host_tool(requirement: Requirement) -> Tool | None:
     if (found := _probe(requirement, ())) is None or found[1] < requirement.minimum:
         return None
     minimum = ".".join(map(str, requirement.minimum))
-    return Tool(
-        name=requirement.name, version=found[0], from_host=True, why=f"the host's is {minimum} or newer"
-    )
+    return Tool(name=requirement.name, version=found[0], from_host=True, why=f"the host's is {minimum} or newer")
 
 
 def _host_refusal(requirement: Requirement) -> str:
@@ -312,12 +296,13 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
         package.replace(downloads / package.name)
     shutil.rmtree(target, ignore_errors=True)
     mirror = os.environ.get("VMTESTS_MIRROR")
+    put_back = f'find {shlex.quote(str(downloads))} -name "*.deb" -exec mv -t "$1/var/cache/apt/archives" {{}} +'
     command = [
         *("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
         *("mmdebstrap", "--variant=extract", "--mode=chrootless", "--format=directory"),
         "--aptopt=APT::Install-Recommends false",
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
-        f'--setup-hook=find {shlex.quote(str(downloads))} -name "*.deb" -exec mv -t "$1/var/cache/apt/archives" {{}} +',
+        f"--setup-hook={put_back}",
         f"--include={','.join(packages)}",
         *(SUITE, os.fspath(target), *([mirror] if mirror else [])),
     ]
@@ -349,14 +334,10 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
 
 def _unpack_error(title: str, tail: Sequence[str]) -> HostError:
     text = "\n".join(tail)
-    errors = [
-        line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))
-    ]
+    errors = [line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))]
     if "No space left" in text:
         return HostError(f"{title}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
-    if re.search(
-        r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text
-    ):
+    if re.search(r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text):
         return HostError(
             f"{title}: no Debian mirror can be reached",
             hint="a network is needed once; VMTESTS_MIRROR names another mirror",

@@ -31,9 +31,7 @@ class TestLoadFactor:
 
     def test_a_long_queue(self, tmp_path: Path) -> None:
         """Three times as many runnable tasks as processors take three times as long."""
-        assert pytest.approx(3.0, abs=0.01) == load_factor(
-            host(tmp_path, "0.00", 3.0 * (os.cpu_count() or 1))
-        )
+        assert pytest.approx(3.0, abs=0.01) == load_factor(host(tmp_path, "0.00", 3.0 * (os.cpu_count() or 1)))
 
     @pytest.mark.parametrize("pressure", ["90.00", "100.00"])
     def test_the_most(self, tmp_path: Path, pressure: str) -> None:

@@ -81,9 +81,7 @@ class TestConsoleLog:
         """Machines that share a directory have their own files."""
         with ConsoleLog(tmp_path, "fork-1"), ConsoleLog(tmp_path, "fork-2"):
             assert {
-                f"fork-{n}.{file}"
-                for n in (1, 2)
-                for file in ("console.log", "console.jsonl", "firmware.log")
+                f"fork-{n}.{file}" for n in (1, 2) for file in ("console.log", "console.jsonl", "firmware.log")
             } == {path.name for path in tmp_path.iterdir()}
 
     def test_a_full_disk_is_told_once_for_each_file(self, tmp_path: Path) -> None:

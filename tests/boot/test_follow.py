@@ -132,10 +132,7 @@ class TestFailures:
             verdict.stage,
             verdict.owner,
         ) == (Cause.DEVICE_TIMEOUT, Stage.INITRD, Owner.IMAGE)
-        assert (
-            "device /dev/disk/by-partlabel/nix-store did not appear, then the guest gave up"
-            in verdict.sentence
-        )
+        assert "device /dev/disk/by-partlabel/nix-store did not appear, then the guest gave up" in verdict.sentence
         assert any("Timed out waiting for device" in item.text for item in verdict.evidence)
         assert any("You are in emergency mode" in item.text for item in verdict.evidence)
 
@@ -192,9 +189,7 @@ class TestFailures:
 
     def test_what_fails_after_the_end_is_no_cause(self, follower: Follower) -> None:
         """A unit that fails beside the emergency shell is evidence, not the root."""
-        follower.feed(
-            IN_INITRD + b"[  OK  ] Started Emergency Shell.\n[FAILED] Failed to mount /sys/kernel/config.\n"
-        )
+        follower.feed(IN_INITRD + b"[  OK  ] Started Emergency Shell.\n[FAILED] Failed to mount /sys/kernel/config.\n")
         verdict = failed(follower)
         assert verdict.cause == Cause.EMERGENCY_SHELL
         assert any("/sys/kernel/config" in item.text for item in verdict.evidence)
@@ -217,9 +212,7 @@ class TestFailures:
     def test_panic_on_fail_has_the_cause_of_what_failed(self, follower: Follower) -> None:
         """The panic that a stock cloud image makes of every failure hides no cause."""
         console = STORE_MISSING.partition(b"[  OK  ]")[0] + b"         Starting panic-on-fail.service...\n"
-        follower.feed(
-            IN_INITRD + console + PANIC.replace(b"Fatal exception in interrupt", b"sysrq triggered crash")
-        )
+        follower.feed(IN_INITRD + console + PANIC.replace(b"Fatal exception in interrupt", b"sysrq triggered crash"))
         assert failed(follower).cause == Cause.DEVICE_TIMEOUT
 
     @pytest.mark.parametrize(
@@ -270,9 +263,7 @@ class TestFailures:
     def test_what_is_no_failure(self, follower: Follower, line: bytes) -> None:
         """Warnings, and lines that quote a failure, fail no boot."""
         follower.feed(
-            GOOD_BOOT.replace(
-                b"Booting initrd", b"[    1.000000] ACPI: x\r\n" + line + b"\r\nBooting initrd"
-            )
+            GOOD_BOOT.replace(b"Booting initrd", b"[    1.000000] ACPI: x\r\n" + line + b"\r\nBooting initrd")
         )
         assert follower.verdict is not None
         assert follower.verdict.ready
@@ -303,9 +294,7 @@ class TestFirmware:
 
     def test_shell(self, follower: Follower) -> None:
         """A firmware that ends in its shell found nothing to boot, and says which device failed."""
-        follower.feed(
-            b'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK " from PciRoot(0x0): Not Found\r\n'
-        )
+        follower.feed(b'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK " from PciRoot(0x0): Not Found\r\n')
         follower.feed(b"UEFI Interactive Shell v2.2\r\nEDK II\r\nShell> ")
         verdict = failed(follower)
         assert (verdict.cause, verdict.stage) == (Cause.FIRMWARE_NO_BOOT_DEVICE, Stage.FIRMWARE)
@@ -328,9 +317,7 @@ class TestFirmware:
 
     def test_a_prompt_of_a_later_shell_is_none_of_the_firmware(self, follower: Follower) -> None:
         """A pattern counts only in the stages in which its line can come."""
-        follower.feed(
-            NIXOS_BOOT.replace(b"[  OK  ] Reached target Multi", b"Shell> \n[  OK  ] Reached target Multi")
-        )
+        follower.feed(NIXOS_BOOT.replace(b"[  OK  ] Reached target Multi", b"Shell> \n[  OK  ] Reached target Multi"))
         assert follower.verdict is not None
         assert follower.verdict.ready
 
@@ -357,9 +344,7 @@ class TestFirmware:
 
     def test_crash_on_the_console(self, follower: Follower) -> None:
         """An exception under the firmware is known, wherever the cursor was."""
-        follower.feed(
-            b"Booting: !!!! X64 Exception Type - 0E(#PF - Page-Fault)  CPU Apic ID - 00000000 !!!!\r\n"
-        )
+        follower.feed(b"Booting: !!!! X64 Exception Type - 0E(#PF - Page-Fault)  CPU Apic ID - 00000000 !!!!\r\n")
         verdict = failed(follower)
         assert (verdict.cause, verdict.owner) == (Cause.FIRMWARE_CRASH, Owner.HOST)
         assert "#PF - Page-Fault" in verdict.sentence
@@ -427,9 +412,7 @@ class TestEvents:
     def test_how_qemu_exited(self, follower: Follower, clock: ManualClock) -> None:
         """The status and the last words of QEMU are in the sentence, made printable."""
         follower.event(
-            MachineEvent(
-                name="exit", detail={"returncode": 1, "stderr": "a\nno \x1b[2J disk\n"}, t=clock.now
-            )
+            MachineEvent(name="exit", detail={"returncode": 1, "stderr": "a\nno \x1b[2J disk\n"}, t=clock.now)
         )
         assert failed(follower).sentence == "QEMU exited with status 1: no \ufffd[2J disk"
 
@@ -510,9 +493,7 @@ class TestResets:
         verdict = failed(follower)
         assert (verdict.cause, verdict.stage) == (Cause.UNEXPECTED_RESET, Stage.INITRD)
 
-    def test_a_reboot_that_a_test_asked_for(
-        self, follower: Follower, clock: ManualClock, tmp_path: Path
-    ) -> None:
+    def test_a_reboot_that_a_test_asked_for(self, follower: Follower, clock: ManualClock, tmp_path: Path) -> None:
         """A new boot has its own verdict and timeline, going down counts to neither; the files stay."""
         drip(follower, clock, NIXOS_BOOT)
         assert follower.wait_verdict().ready
@@ -527,9 +508,10 @@ class TestResets:
         boots = [json.loads(line)["boot"] for line in (results / "console.jsonl").read_text().splitlines()]
         assert ({1, 2}, sorted(boots)) == (set(boots), boots)
         assert (results / "console.log").read_bytes().count(b"EFI stub") == 2
-        assert [
-            json.loads((results / name).read_text())["boot"] for name in ("timeline.json", "timeline-2.json")
-        ] == [1, 2]
+        assert [json.loads((results / name).read_text())["boot"] for name in ("timeline.json", "timeline-2.json")] == [
+            1,
+            2,
+        ]
 
     def test_an_end_on_purpose(self, follower: Follower, clock: ManualClock) -> None:
         """A machine that is switched off on purpose has not failed."""
@@ -603,9 +585,7 @@ class TestProgress:
         """The repaint of a waiting job is not progress, but says what is waited for."""
         follower.feed(IN_INITRD)
         for second in range(1, 60):
-            text = (
-                f"\r\x1b[K[***   ] A start job is running for /dev/disk/by-label/x ({second}s / 1min 30s)\r"
-            )
+            text = f"\r\x1b[K[***   ] A start job is running for /dev/disk/by-label/x ({second}s / 1min 30s)\r"
             clock.at(second, partial(follower.feed, text.encode()))
         verdict = failed(follower)
         assert clock.now - 1000 == 30.0
@@ -697,9 +677,7 @@ class TestWaits:
         """With the real clock and real threads a waiter is woken by what a reader pushes."""
         with Follower(tmp_path) as follower:
             verdicts: list[Verdict] = []
-            waiters = [
-                threading.Thread(target=lambda: verdicts.append(follower.wait_verdict())) for _ in range(3)
-            ]
+            waiters = [threading.Thread(target=lambda: verdicts.append(follower.wait_verdict())) for _ in range(3)]
             reader = threading.Thread(target=lambda: follower.feed(NIXOS_BOOT))
             for thread in (*waiters, reader):
                 thread.start()
@@ -750,9 +728,7 @@ class TestLogs:
 
     def test_a_flood_is_followed(self, follower: Follower) -> None:
         """Megabytes of noise in one read neither hide the boot nor stay in memory."""
-        follower.feed(
-            b"EFI stub: x\n" + b"x" * (10 << 20) + b"\n" + GOOD_BOOT.partition(b"device path\r\n")[2]
-        )
+        follower.feed(b"EFI stub: x\n" + b"x" * (10 << 20) + b"\n" + GOOD_BOOT.partition(b"device path\r\n")[2])
         assert follower.verdict is not None
         assert follower.verdict.ready
         assert len(follower.lines) <= 500

@@ -40,9 +40,7 @@ class TestTables:
     @pytest.mark.parametrize("line", ["x: " * 340, ": " * 510, "[" * 1020, "Error loading " + ": a" * 330])
     def test_hostile_lines_match_nothing(self, line: str) -> None:
         """Lines that are made to be expensive are no failure."""
-        assert not any(
-            rule.pattern.match(line) for rule in LINE_RULES if rule.cause != Cause.BOOTLOADER_ERROR
-        )
+        assert not any(rule.pattern.match(line) for rule in LINE_RULES if rule.cause != Cause.BOOTLOADER_ERROR)
 
     def test_no_nested_repetition(self) -> None:
         """No pattern repeats a group that repeats, so that none takes exponential time."""

@@ -160,9 +160,12 @@ class TestOtherLines:
     def test_a_firmware_line_in_userspace_is_another_boot(self) -> None:
         """Firmware that speaks after the kernel did means a restart."""
         line = normalise('BdsDxe: loading Boot0001 "UEFI" from PciRoot')
-        assert [
-            restarted(stage, line) for stage in (Stage.FIRMWARE, Stage.BOOTLOADER, Stage.KERNEL, Stage.READY)
-        ] == [False, False, True, True]
+        assert [restarted(stage, line) for stage in (Stage.FIRMWARE, Stage.BOOTLOADER, Stage.KERNEL, Stage.READY)] == [
+            False,
+            False,
+            True,
+            True,
+        ]
 
     def test_proc_version_is_no_restart(self) -> None:
         """The kernel's banner means a restart only with the time stamp of a start."""

@@ -19,8 +19,7 @@ from vmtests.guest.facts import (
 from vmtests.guest.result import Result
 
 OVERLAY = (
-    "lowerdir=/sysroot/nix/.ro-store,upperdir=/sysroot/nix/.rw-store/upper,"
-    "workdir=/sysroot/nix/.rw-store/work,uuid=on"
+    "lowerdir=/sysroot/nix/.ro-store,upperdir=/sysroot/nix/.rw-store/upper,workdir=/sysroot/nix/.rw-store/work,uuid=on"
 )
 MOUNTINFO = f"""\
 21 29 0:20 / /proc rw,nosuid,nodev,noexec,relatime shared:12 - proc proc rw
@@ -101,9 +100,7 @@ def test_this_machine_s_mounts() -> None:
     assert len(parse_mountinfo(text)) == text.count("\n")
 
 
-@pytest.mark.parametrize(
-    "line", ["x", "1 2 3:4 / / rw", "a 2 3:4 / / rw - ext4 x rw", "1 2 3:4 / rw - ext4 x rw"]
-)
+@pytest.mark.parametrize("line", ["x", "1 2 3:4 / / rw", "a 2 3:4 / / rw - ext4 x rw", "1 2 3:4 / rw - ext4 x rw"])
 def test_no_mountinfo(line: str) -> None:
     """A line that is none of mountinfo is an error that shows it."""
     with pytest.raises(GuestError, match="is not a line of mountinfo"):
@@ -190,9 +187,7 @@ def test_the_manager_s_entry_is_about_its_unit() -> None:
 
 def test_journal_values() -> None:
     """Null, byte arrays and repeated fields are read as journalctl writes them."""
-    text = _entry(
-        MESSAGE=[104, 195, 164, 255], LONG=None, TWICE=["one", "two"], BYTES=[[111, 107], "x"], NONE=[None]
-    )
+    text = _entry(MESSAGE=[104, 195, 164, 255], LONG=None, TWICE=["one", "two"], BYTES=[[111, 107], "x"], NONE=[None])
     (entry,) = parse_journal(text)
     assert entry.message == "hä\ufffd"
     assert {name: entry.fields.get(name) for name in ("LONG", "TWICE", "BYTES", "NONE")} == {

@@ -133,9 +133,7 @@ def test_files_are_removed(shell: SerialShell, home: Path) -> None:
 def test_a_forged_answer(shell: SerialShell) -> None:
     """What a command writes to the terminal by itself is never taken for an answer."""
     forged = "vm0123456789abcdef01234567:end 0 base64 0 4294967295 0 base64 0 4294967295 0:55."
-    result = shell.run(
-        f"for i in 1 2 3; do printf '\\n%s\\n' '{forged}' >/proc/$PPID/fd/1; done; echo true; exit 5"
-    )
+    result = shell.run(f"for i in 1 2 3; do printf '\\n%s\\n' '{forged}' >/proc/$PPID/fd/1; done; echo true; exit 5")
     assert (result.stdout, result.exit_code) == ("true\n", 5)
 
 
@@ -170,9 +168,7 @@ def test_markers_are_never_sent_whole(make_guest: MakeGuest, connect: Connect) -
 
     guest = make_guest(to_host=listen)
     connect(guest).run("echo hello")
-    tags = {
-        line.split(b":")[0].split(b"@")[0] for line in bytes(heard).split(b"\n") if line.endswith(b".\r")
-    }
+    tags = {line.split(b":")[0].split(b"@")[0] for line in bytes(heard).split(b"\n") if line.endswith(b".\r")}
     assert len(tags) >= 5
     assert not [tag for tag in tags if tag in guest.sent]
 

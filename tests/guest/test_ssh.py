@@ -242,9 +242,7 @@ def test_streams_and_exit_code(ssh: Ssh) -> None:
 
 def test_both_streams_at_once(ssh: Ssh) -> None:
     """Large outputs on both streams do not wait for each other."""
-    script = (
-        "i=0; while [ $i -lt 60 ]; do head -c 50000 /dev/zero; head -c 50000 /dev/zero >&2; i=$((i+1)); done"
-    )
+    script = "i=0; while [ $i -lt 60 ]; do head -c 50000 /dev/zero; head -c 50000 /dev/zero >&2; i=$((i+1)); done"
     result = ssh.run(script)
     assert (len(result.stdout_bytes), len(result.stderr)) == (3000000, 3000000)
 
@@ -422,11 +420,7 @@ def test_no_host_key(key: Key, line: str) -> None:
 
 def test_unknown_kinds_of_host_key_are_passed_over(key: Key) -> None:
     """A kind of key that cannot be checked is left out; there must be one that can."""
-    assert (
-        Ssh("127.0.0.1", 22, key, ["ssh-new AAAA", "", key.public])
-        .known_hosts.read_text()
-        .startswith("127.0.0.1 ")
-    )
+    assert Ssh("127.0.0.1", 22, key, ["ssh-new AAAA", "", key.public]).known_hosts.read_text().startswith("127.0.0.1 ")
     with pytest.raises(GuestError, match="no ssh host key that can be checked"):
         Ssh("127.0.0.1", 22, key, ["ssh-new AAAA"])
 

@@ -51,9 +51,7 @@ def test_a_shell_reads_chunks() -> None:
 def test_a_call_knows_its_length() -> None:
     """A call tells how long its words are once the shell has read them, so that a lost byte is noticed."""
     *_, length, function, word = wire.call(wire.Nonce(), "f", r"a\\0040").split()
-    read = subprocess.run(
-        ["sh", "-c", f'set -- f {word.decode()}; printf %s "$*"'], capture_output=True, check=True
-    )
+    read = subprocess.run(["sh", "-c", f'set -- f {word.decode()}; printf %s "$*"'], capture_output=True, check=True)
     assert (int(length), function) == (len(read.stdout), b"f")
 
 
@@ -103,9 +101,7 @@ def test_a_bomb() -> None:
         wire.decode(_output(Encoding.GZIP, b"", text), _rows(text), limit=1000)
 
 
-@pytest.mark.parametrize(
-    "line", [b"tagx:ok:2.", b"tag:ok:2", b"tag:o[ 1.0] usb 1-1:k:2.", b"tag:o\x1bk:3.", b"ok:2."]
-)
+@pytest.mark.parametrize("line", [b"tagx:ok:2.", b"tag:ok:2", b"tag:o[ 1.0] usb 1-1:k:2.", b"tag:o\x1bk:3.", b"ok:2."])
 def test_what_is_no_answer(line: bytes) -> None:
     """Only the tag, a payload of plain characters and its length are an answer."""
     assert wire.answer_pattern("tag").search(line) is None
@@ -123,9 +119,7 @@ def test_nonces_differ() -> None:
     assert len({wire.Nonce().tag for _ in range(100)}) == 100
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["zip", "1", "1", "1"], ["hex", "x", "1", "1"], ["hex", "1", "1", "1", "1"]]
-)
+@pytest.mark.parametrize("words", [[], ["zip", "1", "1", "1"], ["hex", "x", "1", "1"], ["hex", "1", "1", "1", "1"]])
 def test_descriptions_that_are_none(words: list[str]) -> None:
     """A description of an output that the agent would not write raises ValueError."""
     with pytest.raises(ValueError, match=r"."):

@@ -78,9 +78,7 @@ def kernel(release: str = "6.12.1-test") -> bytes:
 def entry(kind: uuid.UUID, first: int, last: int, label: str, unique: int = 0) -> bytes:
     """Return a partition entry of 128 bytes."""
     name = label.encode("utf-16-le", errors="surrogatepass").ljust(72, b"\0")[:72]
-    return struct.pack(
-        "<16s16sQQQ72s", kind.bytes_le, uuid.UUID(int=unique or first).bytes_le, first, last, 0, name
-    )
+    return struct.pack("<16s16sQQQ72s", kind.bytes_le, uuid.UUID(int=unique or first).bytes_le, first, last, 0, name)
 
 
 def seal(disk: bytearray, entries: bytes, *, size: int = 512, sectors: int | None = None) -> None:

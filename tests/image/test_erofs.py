@@ -77,9 +77,7 @@ def test_a_store_that_is_larger_than_its_partition_is_named(store: MemoryDisk) -
     ("bit", "name", "since"),
     [(0x10, "ztailpacking", (5, 17)), (0x20, "fragments, dedupe", (6, 1)), (0x80, "48bit", (6, 15))],
 )
-def test_a_feature_is_held_against_the_kernel(
-    store: MemoryDisk, bit: int, name: str, since: tuple[int, int]
-) -> None:
+def test_a_feature_is_held_against_the_kernel(store: MemoryDisk, bit: int, name: str, since: tuple[int, int]) -> None:
     """A feature is a breach for kernels that are older than it, and for no other."""
     patch(store, 80, struct.pack("<I", bit))
     patch(store, 14, bytes(2))

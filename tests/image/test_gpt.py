@@ -53,9 +53,7 @@ def test_a_zeroed_primary_header_is_named_and_the_backup_is_used(disk: MemoryDis
 def test_a_zeroed_backup_header_is_named(disk: MemoryDisk) -> None:
     """The backup is checked even where the primary is good."""
     disk.content[-512:] = bytes(512)
-    assert sentences(disk) == [
-        "backup GPT header: signature is 0000000000000000, not 'EFI PART'; the primary is good"
-    ]
+    assert sentences(disk) == ["backup GPT header: signature is 0000000000000000, not 'EFI PART'; the primary is good"]
 
 
 def test_two_bad_headers_leave_no_entries(disk: MemoryDisk) -> None:
@@ -75,10 +73,7 @@ def test_a_flipped_bit_of_the_header_breaks_its_checksum(disk: MemoryDisk) -> No
     disk.content[512 + 57] ^= 1
     real = zlib.crc32(disk.content[512:528] + bytes(4) + disk.content[532:604])
     assert [
-        (
-            f"primary GPT header: checksum is {good:08X}, but the header's content gives {real:08X}; "
-            "the backup is good"
-        )
+        (f"primary GPT header: checksum is {good:08X}, but the header's content gives {real:08X}; the backup is good")
     ] == sentences(disk)
 
 

@@ -115,9 +115,7 @@ def test_a_root_that_is_not_last_is_named(patient: Patient) -> None:
     other[56:128] = "more".encode("utf-16-le").ljust(72, b"\0")
     patient.edit_entry(4, 0, bytes(other))
     found = patient.sentences()
-    expected = (
-        "partition `root` (entry 3) is not the last and cannot grow: partition `more` (entry 4) is behind it"
-    )
+    expected = "partition `root` (entry 3) is not the last and cannot grow: partition `more` (entry 4) is behind it"
     assert expected in found
     notes = [check.sentence for check in patient.inspect().checks if check.status is Status.NOTE]
     assert notes == ["partition `more` (entry 4) is not in the contract"]
@@ -163,10 +161,7 @@ def test_a_boot_loader_for_another_machine_is_named(patient: Patient) -> None:
     """The boot loader is for x86-64."""
     patient.put("/EFI/BOOT/BOOTX64.EFI", program(machine=0xAA64))
     assert patient.sentences() == [
-        (
-            "boot loader /EFI/BOOT/BOOTX64.EFI is no EFI program for x86-64: "
-            "it is for machine aa64, not 8664 (x86-64)"
-        )
+        ("boot loader /EFI/BOOT/BOOTX64.EFI is no EFI program for x86-64: it is for machine aa64, not 8664 (x86-64)")
     ]
 
 
@@ -234,10 +229,7 @@ def test_an_initrd_in_no_known_format_is_named(patient: Patient) -> None:
     """Linux has to unpack the initrd."""
     patient.put("/EFI/nixos/initrd.efi", b"hello world")
     (found,) = patient.sentences()
-    assert (
-        found
-        == "initrd /EFI/nixos/initrd.efi is in no format that Linux unpacks: it begins with 68656c6c6f20"
-    )
+    assert found == "initrd /EFI/nixos/initrd.efi is in no format that Linux unpacks: it begins with 68656c6c6f20"
 
 
 def test_an_empty_initrd_is_named(patient: Patient) -> None:
@@ -263,9 +255,7 @@ def test_a_unified_kernel_image_takes_the_place_of_an_entry(patient: Patient, ta
 
 def test_a_fault_in_a_unified_kernel_image_is_named(patient: Patient) -> None:
     """Command line and initrd of a UKI are those of its sections."""
-    patient.put(
-        "/EFI/BOOT/BOOTX64.EFI", program(sections={".linux": kernel(), ".cmdline": b"console=ttyS0"})
-    )
+    patient.put("/EFI/BOOT/BOOTX64.EFI", program(sections={".linux": kernel(), ".cmdline": b"console=ttyS0"}))
     path = "/EFI/BOOT/BOOTX64.EFI"
     assert [
         f"unified kernel image {path} has no .initrd section",
@@ -315,17 +305,12 @@ def test_json_and_the_table_say_the_same(patient: Patient) -> None:
     assert len(data["checks"]) == len(found.checks)
     shown = io.StringIO()
     found.render(Console(file=shown, width=120))
-    assert (
-        f"breach: {sentence}\n  hint: stage 1 finds it as /dev/disk/by-partlabel/nix-store\n"
-        in shown.getvalue()
-    )
+    assert f"breach: {sentence}\n  hint: stage 1 finds it as /dev/disk/by-partlabel/nix-store\n" in shown.getvalue()
     assert shown.getvalue().endswith(f"{patient.path} (raw, 1 GiB): 1 breach\n")
     assert "\x1b" not in shown.getvalue()
 
 
-def test_the_table_of_a_good_image_ends_with_ok(
-    good_image: Path, contract: Contract, toolbox: Toolbox
-) -> None:
+def test_the_table_of_a_good_image_ends_with_ok(good_image: Path, contract: Contract, toolbox: Toolbox) -> None:
     """The last line is the verdict."""
     shown = io.StringIO()
     inspect(good_image, contract, toolbox).render(Console(file=shown, width=120))

@@ -72,9 +72,7 @@ def test_a_qcow2_is_read_as_the_disk_in_it(patient: Patient, toolbox: Toolbox, c
         assert list(cache.iterdir()) == []
 
 
-def test_an_overlay_is_read_through_its_backing_file(
-    patient: Patient, toolbox: Toolbox, cache: Path
-) -> None:
+def test_an_overlay_is_read_through_its_backing_file(patient: Patient, toolbox: Toolbox, cache: Path) -> None:
     """A qcow2 that holds nothing itself shows the raw disk below it."""
     image = patient.path.with_name("a,b c.qcow2")
     toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", patient.path, image)
@@ -259,9 +257,7 @@ def test_a_character_device_is_refused(toolbox: Toolbox) -> None:
     assert refusal(Path(os.devnull), toolbox) == "/dev/null is a character device, not a disk image"
 
 
-def test_an_unreadable_image_is_refused(
-    tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_image_is_refused(tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of somebody else's has its own sentence (root reads all, so the kernel's answer is played)."""
 
     def deny(*_: object, **__: object) -> int:

@@ -65,9 +65,7 @@ def test_other_status() -> None:
 
 def test_no_program() -> None:
     """A program that is not there is an outcome, not a traceback."""
-    assert (
-        accel.watch(["/nowhere/qemu"], 1).reason == "/nowhere/qemu cannot be run: No such file or directory"
-    )
+    assert accel.watch(["/nowhere/qemu"], 1).reason == "/nowhere/qemu cannot be run: No such file or directory"
 
 
 def test_endless_words() -> None:
@@ -116,9 +114,7 @@ def test_second_time_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (1, first) == (len(runs), second)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"key": "other", "outcome": {"works": true, "reason": ""}}']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": "other", "outcome": {"works": true, "reason": ""}}'])
 def test_spoilt_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, content: bytes) -> None:
     """A cache that is broken, or of another boot, is made again."""
     cache.mkdir()

@@ -52,10 +52,7 @@ def test_default_machine(parts: Parts) -> None:
         "-smbios",
         f"type=1,version=,manufacturer=Google,product=Google Compute Engine,serial={SERIAL},uuid={IDENTITY}",
         "-smbios",
-        (
-            "type=2,version=,manufacturer=Google,product=Google Compute Engine,"
-            f"serial=Board-{SERIAL},asset={IDENTITY}"
-        ),
+        (f"type=2,version=,manufacturer=Google,product=Google Compute Engine,serial=Board-{SERIAL},asset={IDENTITY}"),
         *("-smbios", "type=3,version=,manufacturer=Google"),
         *("-blockdev", "driver=file,node-name=file0,cache.no-flush=on,filename=/r/disk.qcow2"),
         *("-blockdev", "driver=qcow2,node-name=disk0,cache.no-flush=on,file=file0"),

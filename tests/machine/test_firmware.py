@@ -141,9 +141,7 @@ def test_missing_file(tmp_path: Path) -> None:
     assert firmware.survey(tmp_path).notes == ("60.json: /usr/share/OVMF/CODE.fd does not exist",)
 
 
-@pytest.mark.parametrize(
-    "target", ["CODE.fd", "/usr/share/OVMF/CODE.fd", "../../../../../usr/share/OVMF/CODE.fd"]
-)
+@pytest.mark.parametrize("target", ["CODE.fd", "/usr/share/OVMF/CODE.fd", "../../../../../usr/share/OVMF/CODE.fd"])
 def test_links_stay_in_the_root(tmp_path: Path, target: str) -> None:
     """A symbolic link in a tools tree leads to a file of the tree, even when it is absolute."""
     describe(tmp_path, "60.json")

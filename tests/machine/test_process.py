@@ -70,9 +70,7 @@ def test_killed() -> None:
 def test_no_program() -> None:
     """A sandbox that is not installed is the host's error."""
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"):
-        SandboxedProcess(
-            ["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x"
-        )
+        SandboxedProcess(["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -96,9 +96,7 @@ def test_event_after_its_bytes(bench: Bench, recorder: Recorder) -> None:
         machine.execute("guest-reset")
         recorder.wait(lambda: any(event.name == "RESET" for event in recorder.events))
         before = next(i for i, (_, what) in enumerate(recorder.heard) if what in recorder.events)
-        assert b"Restarting system" in b"".join(
-            d for _, d in recorder.heard[:before] if isinstance(d, bytes)
-        )
+        assert b"Restarting system" in b"".join(d for _, d in recorder.heard[:before] if isinstance(d, bytes))
 
 
 def test_reset_is_a_new_boot(bench: Bench, recorder: Recorder) -> None:

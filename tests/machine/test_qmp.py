@@ -12,9 +12,7 @@ import pytest
 from vmtests.machine import qmp
 from vmtests.machine.qmp import Qmp, QmpCommandError, QmpLostError, QmpTimeoutError
 
-GREETING = {
-    "QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}, "package": ""}, "capabilities": []}
-}
+GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}, "package": ""}, "capabilities": []}}
 Pair = tuple[socket.socket, socket.socket]
 
 

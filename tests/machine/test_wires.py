@@ -112,9 +112,7 @@ def test_closed_tap(reader: Reader, guest: socket.socket) -> None:
     finish(reader, guest)
 
 
-def test_tap_that_nobody_reads(
-    reader: Reader, guest: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tap_that_nobody_reads(reader: Reader, guest: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tap that is not read is dropped; the guest does not wait and nothing else is lost."""
     monkeypatch.setattr(wires, "TAP_LIMIT", 1 << 16)
     with reader.wires.tap(0) as tap:

@@ -26,9 +26,7 @@ class Attempt:
     state when its last job has ended; of others a login prompt and a long silence have to do.
     """
 
-    def __init__(
-        self, timeline: Timeline, budgets: Budgets, load: Callable[[], float], token: str = ""
-    ) -> None:
+    def __init__(self, timeline: Timeline, budgets: Budgets, load: Callable[[], float], token: str = "") -> None:
         self._token = token
         self._told: Line | None = None
         self._getty = False
@@ -95,7 +93,8 @@ class Attempt:
         """Take a line that has not ended yet."""
         if self.failure is None:
             self._judge.prompt(text, t, self.stage)
-        if self.verdict is None and not self.stage.before(Stage.USERSPACE):
+        told = bool(self._token) and self._token in text  # the rest of that line is still to come
+        if self.verdict is None and not told and not self.stage.before(Stage.USERSPACE):
             self._look_for_target(normalise(text), Line(t=t, text=text, stage=self.stage))
 
     def firmware_line(self, text: str, t: float) -> None:

@@ -144,9 +144,7 @@ class Follower:
             if event.name == RESET:
                 self._finish_lines()
                 self._reset(event)
-            elif (
-                event.name == SHUTDOWN and self._expect_reset and event.detail.get("reason") == "guest-reset"
-            ):
+            elif event.name == SHUTDOWN and self._expect_reset and event.detail.get("reason") == "guest-reset":
                 self._ending |= not self._attempt.suspicious
             if event.name != RESET and not self._ending:
                 self._attempt.event(event, self._now())
@@ -252,8 +250,7 @@ class Follower:
                         boot, end = self._boot, self._now() + timeout
                     if self._now() >= end:
                         raise GuestError(
-                            f"no line with {waiter.pattern.pattern!r} came in {timeout:g} s; "
-                            f"{self._last_words()}",
+                            f"no line with {waiter.pattern.pattern!r} came in {timeout:g} s; {self._last_words()}",
                             hint=f"the console is in {self._results}",
                         )
                     deadline = self._attempt.deadline()
@@ -332,13 +329,9 @@ class Follower:
             return
         self._restarts = 0 if attempt.verdict is not None else self._restarts + 1
         if self._restarts >= LOOP_RESETS:
-            attempt.event(
-                MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now()
-            )
+            attempt.event(MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now())
         elif early:
-            self._start_clock(
-                event.t
-            )  # firmware restarts itself, and a reboot that was asked for begins here
+            self._start_clock(event.t)  # firmware restarts itself, and a reboot that was asked for begins here
         else:
             self._next_boot(event.t, "reset")
 

@@ -166,8 +166,7 @@ class Judge:
                 self._clues.append(finding)
             return
         if current is not None and (
-            current.rule.weight is Weight.CAUSE
-            or (rule.weight is Weight.SYMPTOM and current.rule.cause is rule.cause)
+            current.rule.weight is Weight.CAUSE or (rule.weight is Weight.SYMPTOM and current.rule.cause is rule.cause)
         ):
             self._follow(evidence)
             return

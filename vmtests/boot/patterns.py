@@ -80,12 +80,8 @@ class EventRule:
 
 _UNIT = r"(?:\S+\.[a-z]+ - )?"  # `systemd.status_unit_format=combined` puts the unit's name in front
 _STORE_HINT = "compare partition labels and mount units with the contract: vmtests inspect IMAGE"
-_ESP_HINT = (
-    "the ESP needs /EFI/BOOT/BOOTX64.EFI on a FAT file system with 512-byte sectors: vmtests inspect IMAGE"
-)
-_PANIC_HINT = (
-    "the lines before the panic say what the kernel was doing; boot with --vm-module=debug for more"
-)
+_ESP_HINT = "the ESP needs /EFI/BOOT/BOOTX64.EFI on a FAT file system with 512-byte sectors: vmtests inspect IMAGE"
+_PANIC_HINT = "the lines before the panic say what the kernel was doing; boot with --vm-module=debug for more"
 
 LINE_RULES = (
     # edk2 MdeModulePkg/Library/BaseMachineBootManagerLib and OvmfPkg/Library/PlatformBmPrintScLib.
@@ -99,9 +95,7 @@ LINE_RULES = (
     ),
     LineRule(
         cause=Cause.FIRMWARE_NO_BOOT_DEVICE,
-        pattern=re.compile(
-            r"BdsDxe: failed to (?:load|start) (?P<option>Boot\w{4} .{1,600}): (?P<why>[\w ]{1,40})$"
-        ),
+        pattern=re.compile(r"BdsDxe: failed to (?:load|start) (?P<option>Boot\w{4} .{1,600}): (?P<why>[\w ]{1,40})$"),
         sentence="the firmware could not start {option}: {why}",
         hint=_ESP_HINT,
         stages=LOADING,
@@ -132,9 +126,7 @@ LINE_RULES = (
     ),
     LineRule(
         cause=Cause.FIRMWARE_CRASH,
-        pattern=re.compile(
-            r"!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) |ASSERT (?P<where>\[.{1,300})"
-        ),
+        pattern=re.compile(r"!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) |ASSERT (?P<where>\[.{1,300})"),
         sentence="the firmware crashed: {what}{where}",
         hint="try another firmware build; firmware.log has what came before",
         stages=EARLY,
@@ -280,9 +272,7 @@ LINE_RULES = (
     ),
     LineRule(
         cause=Cause.MOUNT_FAILED,
-        pattern=re.compile(
-            rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting) {_UNIT}(?P<where>.+?)\.?$"
-        ),
+        pattern=re.compile(rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting) {_UNIT}(?P<where>.+?)\.?$"),
         sentence="{where} could not be mounted",
         hint="the kernel's lines above say why; look at the file system with vmtests inspect IMAGE",
         stages=SYSTEMD,
@@ -314,9 +304,7 @@ LINE_RULES = (
     ),
     LineRule(
         cause=Cause.UNIT_FAILED,
-        pattern=re.compile(
-            rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) {_UNIT}(?P<unit>.+?)\.?$"
-        ),
+        pattern=re.compile(rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) {_UNIT}(?P<unit>.+?)\.?$"),
         sentence="{unit} failed",
         hint="boot with --vm-module=debug to see the unit's own words",
         stages=STAGE1,
@@ -336,9 +324,7 @@ LINE_RULES = (
     ),
     LineRule(
         cause=Cause.DEPENDENCY_FAILED,
-        pattern=re.compile(
-            rf"\[(?:DEPEND|ASSERT)\] (?:Dependency|Assertion) failed for {_UNIT}(?P<unit>.+?)\.?$"
-        ),
+        pattern=re.compile(rf"\[(?:DEPEND|ASSERT)\] (?:Dependency|Assertion) failed for {_UNIT}(?P<unit>.+?)\.?$"),
         sentence="something that {unit} needs failed",
         hint="boot with --vm-module=debug to see what was waited for",
         stages=SYSTEMD,
@@ -367,9 +353,7 @@ LINE_RULES = (
     ),
 )
 
-_KVM = re.compile(
-    r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE
-)
+_KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
 _ACCEL_HINT = "run with --vm-accel=tcg, or on a host whose KVM works; vmtests doctor tells"
 
 # Names and details as in QEMU's QMP reference manual (run-state); `exit` is the end of the process.
@@ -463,12 +447,8 @@ SILENCES = {
         hint="the firmware did not come to an end; check accelerator and firmware with vmtests doctor",
         owner=Owner.HOST,
     ),
-    Stage.BOOTLOADER: Silence(
-        hint="the boot loader waits; its timeout must be 0 and its entry must be on the ESP"
-    ),
-    Stage.KERNEL: Silence(
-        hint="the kernel may print to another console: the command line needs console=ttyS0"
-    ),
+    Stage.BOOTLOADER: Silence(hint="the boot loader waits; its timeout must be 0 and its entry must be on the ESP"),
+    Stage.KERNEL: Silence(hint="the kernel may print to another console: the command line needs console=ttyS0"),
     Stage.INITRD: Silence(hint="boot with --vm-module=debug to see what the initrd waits for"),
     Stage.SWITCH_ROOT: Silence(hint="init= must name a program that is in the store partition"),
     Stage.USERSPACE: Silence(hint="boot with --vm-module=debug to see which job hangs"),

@@ -61,9 +61,7 @@ _STAMP = re.compile(r"\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? ")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
 # Status field and indentation: systemd src/core/show-status.c and job.c.
-_STATUS = re.compile(
-    r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] "
-)
+_STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
 _INDENT = re.compile(r" {9}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
@@ -161,8 +159,7 @@ _KERNEL_AGAIN = re.compile(r"Linux version \d")
 
 # Hashing an enum's member for every marker of every line is slow.
 _CANDIDATES = {
-    stage: tuple(m for m in MARKERS if stage.before(m.stage) and not stage.before(m.since))
-    for stage in Stage
+    stage: tuple(m for m in MARKERS if stage.before(m.stage) and not stage.before(m.since)) for stage in Stage
 }
 
 

@@ -44,9 +44,7 @@ class Timeline:
         """Seconds spent in each stage that was reached; the last one until the boot was last looked at."""
         begins = list(self.starts.items())
         ends = [start for _, start in begins[1:]] + [self.ended]
-        return {
-            stage: round(max(end - start, 0.0), 3) for (stage, start), end in zip(begins, ends, strict=True)
-        }
+        return {stage: round(max(end - start, 0.0), 3) for (stage, start), end in zip(begins, ends, strict=True)}
 
     def to_json(self) -> dict[str, object]:
         """Return boot number, date of power-on (ISO 8601, UTC), starts and durations in seconds."""

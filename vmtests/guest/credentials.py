@@ -18,18 +18,6 @@ ExecStart=/bin/sh -c '{path}; state=$$(systemctl is-system-running --wait); \
 printf "\\r\\n%%s %%s\\r\\n" {token} "$$state" >/dev/console'
 """
 
-_NO_METADATA = """\
-[Unit]
-Description=Say that there is no metadata server
-DefaultDependencies=no
-After=systemd-networkd.service network-pre.target
-Before=google-guest-agent.service
-
-[Service]
-Type=oneshot
-ExecStart=-/bin/sh -c '{path}; ip route add unreachable 169.254.169.254/32'
-"""
-
 
 def login(public_key: str) -> dict[str, bytes]:
     """Return the credentials that log root in on the serial line and let `public_key` in over ssh."""
@@ -47,16 +35,4 @@ def announce(target: str, token: str) -> dict[str, bytes]:
             target=target, token=token, path=_PATH
         ).encode(),
         f"systemd.unit-dropin.{target}~vmtests": b"[Unit]\nWants=vmtests-announce.service\n",
-    }
-
-
-def no_metadata() -> dict[str, bytes]:
-    """Return the credentials by which a guest finds at once that there is no metadata server.
-
-    The machine's network drops what goes elsewhere, and Compute Engine's guest agent would wait for its time-outs
-    before it lets sshd start.
-    """
-    return {
-        "systemd.extra-unit.vmtests-no-metadata.service": _NO_METADATA.format(path=_PATH).encode(),
-        "systemd.unit-dropin.google-guest-agent.service~vmtests": b"[Unit]\nWants=vmtests-no-metadata.service\n",
     }

@@ -21,9 +21,7 @@ def unescape(text: str) -> str:
     r"""Undo the octal escapes of proc(5), such as `\040` for a space."""
     if "\\" not in text:
         return text
-    data = re.sub(
-        rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8) & 0xFF]), text.encode(errors="surrogateescape")
-    )
+    data = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8) & 0xFF]), text.encode(errors="surrogateescape"))
     return data.decode(errors="replace")
 
 
@@ -89,15 +87,9 @@ class Mounts(Sequence[Mount]):
         """Return the mounts at a path, bottom to top: each stands on its predecessor."""
         here = {mount.id: mount for mount in self._mounts if mount.target == path}
         # A mount over another has that one for its parent; the kernel's order would be wrong after a move.
-        above = {
-            mount.parent: mount
-            for mount in here.values()
-            if mount.parent in here and mount.parent != mount.id
-        }
+        above = {mount.parent: mount for mount in here.values() if mount.parent in here and mount.parent != mount.id}
         stack = []
-        for mount in (
-            mount for mount in here.values() if mount.parent not in here or mount.parent == mount.id
-        ):
+        for mount in (mount for mount in here.values() if mount.parent not in here or mount.parent == mount.id):
             stack.append(mount)
             while (upper := above.pop(stack[-1].id, None)) is not None:
                 stack.append(upper)

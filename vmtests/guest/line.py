@@ -98,6 +98,4 @@ class SerialLine:
         return line
 
     def _closed(self) -> GuestError:
-        return GuestError(
-            f"the serial line closed; the guest's last words were {self.last!r}", hint="did QEMU end?"
-        )
+        return GuestError(f"the serial line closed; the guest's last words were {self.last!r}", hint="did QEMU end?")

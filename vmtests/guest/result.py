@@ -75,9 +75,7 @@ class GuestTimeout(GuestError):  # noqa: N818 - what happened is a timeout
         self.stderr = stderr.decode(errors="replace")
         said = [line for line in (self.stderr or self.stdout).split("\n") if line.strip()]
         last = f"its last line was {printable(said[-1].strip())!r}" if said else "it had written nothing"
-        super().__init__(
-            f"{printable(command)!r} did not end within {seconds:g} s in the guest{note}; {last}"
-        )
+        super().__init__(f"{printable(command)!r} did not end within {seconds:g} s in the guest{note}; {last}")
 
 
 class Runner(Protocol):

@@ -177,9 +177,7 @@ class SerialShell:
             if state.word != "end":
                 raise self._no_end(command, state)
             stdout, stderr = self._fetch(job, state, limit)
-            return Result.of(
-                command, stdout=stdout, stderr=stderr, exit_code=state.number, duration=duration
-            )
+            return Result.of(command, stdout=stdout, stderr=stderr, exit_code=state.number, duration=duration)
         finally:
             self._hint = b""
             self._forget(job)
@@ -304,15 +302,11 @@ class SerialShell:
 
     def _no_end(self, command: str, state: "_State") -> GuestError:
         if state.word in _BIG:
-            return GuestError(
-                f"{printable(command)!r} wrote {state.number} bytes to {_BIG[state.word]} in the guest"
-            )
+            return GuestError(f"{printable(command)!r} wrote {state.number} bytes to {_BIG[state.word]} in the guest")
         if state.word == "gone":
             return GuestError(f"the shell of {printable(command)!r} was killed in the guest")
         self._ready = False
-        return GuestError(
-            "the guest's shell is not the one that was logged in to", hint="call login() again"
-        )
+        return GuestError("the guest's shell is not the one that was logged in to", hint="call login() again")
 
     def _fetch(self, job: str, state: "_State", limit: int) -> tuple[bytes, bytes]:
         """Fetch both outputs; they are empty where the state does not describe them."""

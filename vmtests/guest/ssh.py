@@ -82,9 +82,7 @@ class Ssh:
     thread and ends every wait.
     """
 
-    def __init__(
-        self, host: str, port: int, key: Key, host_keys: Sequence[str], *, user: str = "root"
-    ) -> None:
+    def __init__(self, host: str, port: int, key: Key, host_keys: Sequence[str], *, user: str = "root") -> None:
         self._host, self._port, self._key, self._user = host, port, key, user
         self._closed = threading.Event()
         self._client = self._new_client()

@@ -127,9 +127,7 @@ def decode(output: Output, rows: Mapping[int, bytes], limit: int) -> bytes | Non
     if output.checksum is not None and (len(text), cksum(text)) != (output.encoded_size, output.checksum):
         return None
     if output.encoding is Encoding.NONE:
-        raise GuestError(
-            "this guest has neither base64 nor od, and its shell is not bash: no output can be fetched"
-        )
+        raise GuestError("this guest has neither base64 nor od, and its shell is not bash: no output can be fetched")
     try:
         if output.encoding is Encoding.HEX:
             data = bytes.fromhex(text.decode("ascii"))

@@ -208,9 +208,7 @@ def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolb
     )
 
 
-def _partition(
-    spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, *, in_place: bool
-) -> None:
+def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, *, in_place: bool) -> None:
     store = work.disk if in_place else work.directory / "store.erofs"
     start = _store_start(contract)
     store_size = store.stat().st_size - (start if in_place else 0)
@@ -252,9 +250,7 @@ def _partition(
     toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", "--reorder", work.disk)
 
 
-def _write_table(
-    spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox
-) -> None:
+def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox) -> None:
     """Write a table whose only entry is the store that is already there."""
     store, sector = contract.store_partition, contract.disk.sector_size
     fields: Sequence[str] = (

@@ -179,14 +179,10 @@ def _size(partition: Readable, superblock: Superblock, subject: str, where: str)
 
 def _features(superblock: Superblock, subject: str, where: str, kernel: Version | None) -> Iterator[Check]:
     found = [
-        (f"feature {name}", since)
-        for bit, (name, since) in INCOMPAT.items()
-        if superblock.feature_incompat & bit
+        (f"feature {name}", since) for bit, (name, since) in INCOMPAT.items() if superblock.feature_incompat & bit
     ]
     found += [
-        (f"compression {name}", since)
-        for bit, (name, since) in ALGORITHMS.items()
-        if superblock.algorithms & bit
+        (f"compression {name}", since) for bit, (name, since) in ALGORITHMS.items() if superblock.algorithms & bit
     ]
     if unknown := superblock.feature_incompat & ~sum(INCOMPAT):
         yield breach(
@@ -209,9 +205,7 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
         else:
             has = ".".join(map(str, kernel))
             text = f"erofs on {where} has {name}, since Linux {wanted}; the image's kernel is {has}"
-            yield breach(
-                subject, name, f"Linux {wanted} or newer", text, "a newer kernel, or mkfs.erofs without it"
-            )
+            yield breach(subject, name, f"Linux {wanted} or newer", text, "a newer kernel, or mkfs.erofs without it")
 
 
 def holds(partition: Readable) -> bool:

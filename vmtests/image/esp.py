@@ -172,15 +172,11 @@ def _entry(files: Files, contract: Contract) -> Checks:
     yield passed(_SUBJECT, "entry", f"{path} {entry.title!r}" if entry.title else path)
     version: Version | None = None
     if entry.kernel is None:
-        yield breach(
-            _SUBJECT, "kernel", "missing", f"loader entry {path} names no kernel", "a line linux /EFI/…"
-        )
+        yield breach(_SUBJECT, "kernel", "missing", f"loader entry {path} names no kernel", "a line linux /EFI/…")
     else:
         version = yield from _kernel(files, entry.kernel, path)
     if not entry.initrds:
-        yield breach(
-            _SUBJECT, "initrd", "missing", f"loader entry {path} names no initrd", "a line initrd /EFI/…"
-        )
+        yield breach(_SUBJECT, "initrd", "missing", f"loader entry {path} names no initrd", "a line initrd /EFI/…")
     for initrd in entry.initrds:
         yield from _initrd(files, initrd, path)
     yield from _options(entry.options, path, contract)

@@ -118,9 +118,7 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
     subject = f"ext4 on {where}"
     if superblock is None or superblock.magic != MAGIC:
         value = "missing" if superblock is None else f"{superblock.magic:04X}"
-        yield breach(
-            subject, "magic", value, f"ext4 superblock magic is {value} on {where}, not {MAGIC:04X}"
-        )
+        yield breach(subject, "magic", value, f"ext4 superblock magic is {value} on {where}, not {MAGIC:04X}")
         return
     yield passed(subject, "magic", f"{superblock.magic:04X}")
     if superblock.block_shift > _PAGE_SHIFT:
@@ -165,9 +163,7 @@ def _checksum(data: bytes, superblock: Superblock, subject: str, where: str) -> 
 def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
     if superblock.state & _ERRORS or superblock.error_count:
         count = superblock.error_count
-        yield breach(
-            subject, "state", "errors", f"ext4 on {where} has recorded errors ({count})", "run e2fsck"
-        )
+        yield breach(subject, "state", "errors", f"ext4 on {where} has recorded errors ({count})", "run e2fsck")
     elif superblock.incompat & _INCOMPAT_RECOVER:
         yield note(
             subject,
@@ -176,18 +172,14 @@ def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
             f"ext4 on {where} was not unmounted; its journal is replayed at boot",
         )
     elif not superblock.state & _CLEAN:
-        yield breach(
-            subject, "state", "not clean", f"ext4 on {where} is not clean and has no journal", "run e2fsck"
-        )
+        yield breach(subject, "state", "not clean", f"ext4 on {where} is not clean and has no journal", "run e2fsck")
     else:
         yield passed(subject, "state", "clean")
 
 
 def _features(superblock: Superblock, subject: str, where: str, kernel: Version | None) -> Iterator[Check]:
     if superblock.ro_compat & _RO_COMPAT_READONLY:
-        yield breach(
-            subject, "features", "read-only", f"ext4 on {where} is marked read-only; root must be writable"
-        )
+        yield breach(subject, "features", "read-only", f"ext4 on {where} is marked read-only; root must be writable")
     names: list[str] = []
     for kind, bits, table in (
         ("incompat", superblock.incompat, INCOMPAT),
@@ -203,9 +195,7 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
             if kernel is not None and kernel < since:
                 wanted, has = (".".join(map(str, version)) for version in (since, kernel))
                 text = f"ext4 on {where} has {name}, since Linux {wanted}; the image's kernel is {has}"
-                yield breach(
-                    subject, f"feature {name}", f"Linux {wanted} or newer", text, f"mkfs.ext4 -O ^{name}"
-                )
+                yield breach(subject, f"feature {name}", f"Linux {wanted} or newer", text, f"mkfs.ext4 -O ^{name}")
     yield passed(subject, "features", " ".join(names) or "none")
 
 

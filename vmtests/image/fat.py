@@ -102,9 +102,7 @@ class Files:
                     if len(listing) > _LISTING_LIMIT:
                         raise FatError("it has too many files, or a directory that holds itself")
             lines = listing.decode("utf-8", errors="replace").splitlines()
-            paths = [
-                line.removeprefix("::") for line in lines if line.startswith("::") and not line.endswith("/")
-            ]
+            paths = [line.removeprefix("::") for line in lines if line.startswith("::") and not line.endswith("/")]
             self._names = {path.lower(): path for path in paths}
         return self._names
 

@@ -15,9 +15,7 @@ UNUSED = uuid.UUID(int=0)
 
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # table 5.5
 _ENTRY = struct.Struct("<16s16sQQQ72s")  # table 5.6
-_ENTRIES_LIMIT = (
-    1 << 20
-)  # bytes of the entry array that are read; 128 entries, what everybody writes, are 16 KiB
+_ENTRIES_LIMIT = 1 << 20  # bytes of the entry array that are read; 128 entries, what everybody writes, are 16 KiB
 _PROTECTIVE = 0xEE  # table 5.4: the type of a protective MBR's partition
 
 
@@ -126,9 +124,7 @@ def read(disk: Readable, size: int) -> Table:
         return Table(sector_size=size, header=None, entries=(), checks=tuple(checks))
     if primary.good and backup.good and primary.array != backup.array:
         checks.append(
-            breach(
-                "GPT", "copies", "differ", "the entries of the backup GPT are not those of the primary GPT"
-            )
+            breach("GPT", "copies", "differ", "the entries of the backup GPT are not those of the primary GPT")
         )
     if best.header.alternate_lba != sectors - 1 and best is primary:
         checks.append(
@@ -256,9 +252,7 @@ def _entries(copy: _Copy) -> Iterator[Entry]:
     header = copy.header
     assert header is not None
     for index in range(header.entry_count):
-        kind, unique, first, last, attributes, name = _ENTRY.unpack_from(
-            copy.array, index * header.entry_size
-        )
+        kind, unique, first, last, attributes, name = _ENTRY.unpack_from(copy.array, index * header.entry_size)
         if (type_uuid := uuid.UUID(bytes_le=kind)) == UNUSED:
             continue
         yield Entry(

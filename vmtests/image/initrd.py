@@ -85,18 +85,12 @@ class Staging:
         if not source.exists() and not source.is_symlink():
             if optional:
                 return False
-            raise HostError(
-                f"the reference tree has no /usr/{name}", hint="remove the cache to have it made again"
-            )
+            raise HostError(f"the reference tree has no /usr/{name}", hint="remove the cache to have it made again")
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
             link = os.fspath(source.readlink())
             target.symlink_to(link)
-            below = (
-                link.removeprefix("/usr/")
-                if link.startswith("/")
-                else os.path.normpath(Path(name).parent / link)
-            )
+            below = link.removeprefix("/usr/") if link.startswith("/") else os.path.normpath(Path(name).parent / link)
             if link.startswith("/") and not link.startswith("/usr/"):
                 below = link.removeprefix("/")
             return self.add(f"{below}?" if optional else below)
@@ -144,9 +138,7 @@ class Staging:
             copy = target / files[name].relative_to(source).with_name(f"{_plain(files[name].name)}")
             copy.parent.mkdir(parents=True, exist_ok=True)
             packed = files[name].suffix == ".xz"
-            copy.write_bytes(
-                lzma.decompress(files[name].read_bytes()) if packed else files[name].read_bytes()
-            )
+            copy.write_bytes(lzma.decompress(files[name].read_bytes()) if packed else files[name].read_bytes())
             pending += _depends(copy)
         for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             shutil.copy2(source / index, target / index)

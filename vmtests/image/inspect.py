@@ -60,9 +60,7 @@ class Inspection:
         for status in (Status.NOTE, Status.BREACH):
             for check in self.checks:
                 if check.status is status:
-                    console.print(
-                        Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True
-                    )
+                    console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
                     if check.hint:
                         console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
         count = len(self.breaches)
@@ -146,9 +144,7 @@ def _disk(disk: Source, contract: Contract) -> Iterator[Check]:
     else:
         text = f"the disk has {size} bytes; Compute Engine takes multiples of {format_size(step)} only"
         if disk.format is Format.ARCHIVE:
-            yield breach(
-                "disk", "size", format_size(size), text, f"truncate -s %{contract.disk.granularity} disk.raw"
-            )
+            yield breach("disk", "size", format_size(size), text, f"truncate -s %{contract.disk.granularity} disk.raw")
         else:
             yield note("disk", "size", format_size(size), text)
 
@@ -161,9 +157,7 @@ def _partitions(contract: Contract, table: gpt.Table, found: dict[str, gpt.Entry
         if entry.number not in known:
             twin = next((item for item in found.values() if item.label == entry.label), None)
             if twin is not None:
-                text = (
-                    f"two partitions are labelled `{entry.label}`: entries {twin.number} and {entry.number}"
-                )
+                text = f"two partitions are labelled `{entry.label}`: entries {twin.number} and {entry.number}"
                 yield breach(_where(entry), "label", entry.label, text)
             else:
                 yield note(_where(entry), "label", entry.label, f"{_where(entry)} is not in the contract")
@@ -190,9 +184,7 @@ def _partition(partition: Partition, table: gpt.Table, entry: gpt.Entry | None) 
         instead = f"; there is `{entry.label}` in its place" if entry else ""
         text = f"no partition labelled `{partition.label}`{instead}"
         hint = f"stage 1 finds it as {partition.device}"
-        yield breach(
-            f"partition `{partition.label}`", "label", entry.label if entry else "missing", text, hint
-        )
+        yield breach(f"partition `{partition.label}`", "label", entry.label if entry else "missing", text, hint)
     if entry is None:
         return
     where = _where(entry)

@@ -235,9 +235,7 @@ def _fill(directory: Path, size: int, source: random.Random) -> None:
         number += 1
 
 
-def _initrd(
-    tree: Path, contract: Contract, modules: Modules, directory: Path, output: Path, toolbox: Toolbox
-) -> None:
+def _initrd(tree: Path, contract: Contract, modules: Modules, directory: Path, output: Path, toolbox: Toolbox) -> None:
     parts = msgspec.convert(recipe()["initrd"], InitrdRecipe)
     staging = Staging(tree / "usr", directory)
     for program in (*parts.programs, *parts.links, *parts.udev_programs):
@@ -277,12 +275,11 @@ def _fstab(contract: Contract) -> str:
     """Return the mounts of stage 1; the booted system's /etc/fstab begins with the same lines, as on NixOS."""
     store = contract.store
     overlay = [f"{key}={value}" for key, value in store.overlay_options("/sysroot").items()]
-    requires = [
-        f"x-systemd.requires-mounts-for={value}" for value in store.overlay_options("/sysroot").values()
-    ]
+    requires = [f"x-systemd.requires-mounts-for={value}" for value in store.overlay_options("/sysroot").values()]
+    root, lower = contract.root, contract.store_partition
     return (
-        f"{contract.root.device} / {contract.root.filesystem} x-systemd.growfs,x-initrd.mount 0 1\n"
-        f"{contract.store_partition.device} {store.lower} {contract.store_partition.filesystem} x-initrd.mount,ro 0 0\n"
+        f"{root.device} / {root.filesystem} x-systemd.growfs,x-initrd.mount 0 1\n"
+        f"{lower.device} {store.lower} {lower.filesystem} x-initrd.mount,ro 0 0\n"
         f"overlay {store.mount} overlay {','.join([*overlay, 'x-initrd.mount', *requires])} 0 0\n"
     )
 
@@ -360,9 +357,7 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
 
 
 def _wanted_by(unit: str) -> str:
-    return {"growpart.service": "-.mount", "sshd-keygen.service": "ssh.service"}.get(
-        unit, "multi-user.target"
-    )
+    return {"growpart.service": "-.mount", "sshd-keygen.service": "ssh.service"}.get(unit, "multi-user.target")
 
 
 def _users(tree: Path, etc: Path, work: Path) -> None:

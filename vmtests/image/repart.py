@@ -12,7 +12,7 @@ def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
     return uuid.uuid5(uuid.UUID(seed), partition.name)
 
 
-def definition(contract: Contract, partition: Partition, seed: str, content: Mapping[str, str]) -> str:
+def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> str:
     """Return one definition file; `content` gives its `CopyFiles=` (target to source) or `CopyBlocks=` lines."""
     lines = [
         "[Partition]",
@@ -43,5 +43,5 @@ def write_definitions(
     """Write a definition for every partition of the contract, in its order; `content` is by partition name."""
     directory.mkdir(parents=True)
     for index, partition in enumerate(contract.partition, start=1):
-        text = definition(contract, partition, seed, content.get(partition.name, {}))
+        text = definition(partition, seed, content.get(partition.name, {}))
         (directory / f"{index * 10}-{partition.name}.conf").write_text(text)

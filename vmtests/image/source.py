@@ -143,9 +143,7 @@ def _open(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} does not exist", hint="vmtests build --out makes a disk image") from error
     except PermissionError as error:
-        raise InputError(
-            f"{path} cannot be read: permission denied", hint="chmod, or run as its owner"
-        ) from error
+        raise InputError(f"{path} cannot be read: permission denied", hint="chmod, or run as its owner") from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:

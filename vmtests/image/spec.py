@@ -81,9 +81,7 @@ class ImageSpec:
 
     def image_contract(self) -> Contract:
         """Return the contract that this image is built to."""
-        return (
-            contracts.default() if self.contract is None else contracts.from_data(self.contract, self.name)
-        )
+        return contracts.default() if self.contract is None else contracts.from_data(self.contract, self.name)
 
 
 def _decode_path(kind: type, value: object) -> object:
@@ -111,15 +109,11 @@ def load(path: Path) -> ImageSpec:
     try:
         data = msgspec.json.decode(path.read_bytes())
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}", hint="give the path of an image.json"
-        ) from error
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of an image.json") from error
     except msgspec.DecodeError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(data, dict) and data.get("version") != VERSION:
-        raise InputError(
-            f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}"
-        )
+        raise InputError(f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}")
     try:
         spec = msgspec.convert(data, ImageSpec, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
@@ -182,7 +176,5 @@ def _check_entry(entry: RootEntry, origin: str) -> None:
         raise InputError(f"{origin}: root entry {entry.path} has both a source and a symlink")
     if entry.source is not None and not entry.source.exists():
         raise InputError(f"{origin}: {entry.source}, to be {entry.path}, does not exist")
-    if entry.mode is not None and (
-        not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4
-    ):
+    if entry.mode is not None and (not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4):
         raise InputError(f"{origin}: mode {entry.mode!r} of {entry.path} is not octal")

@@ -78,9 +78,7 @@ def _member(path: Path, archive: tarfile.TarFile) -> tarfile.TarInfo:
         raise InputError(f"{path} is an empty archive", hint=_HINT)
     if member.name != MEMBER or not member.isreg():
         raise _wrong_content(path, clean(member.name))
-    if member.size <= 0 or any(
-        offset < 0 or size < 0 or offset + size > member.size for offset, size in _map(member)
-    ):
+    if member.size <= 0 or any(offset < 0 or size < 0 or offset + size > member.size for offset, size in _map(member)):
         raise InputError(f"{path} is damaged: {MEMBER} has impossible sizes", hint="pack it again")
     return member
 
@@ -121,9 +119,7 @@ def _wrong_content(path: Path, found: str) -> InputError:
 
 def _broken(path: Path, error: Exception) -> InputError:
     if isinstance(error, EOFError) or "unexpected end" in str(error):
-        return InputError(
-            f"{path} is truncated: its gzip data ends too early", hint="copy or download it again"
-        )
+        return InputError(f"{path} is truncated: its gzip data ends too early", hint="copy or download it again")
     if isinstance(error, tarfile.TarError):
         return InputError(f"{path} is compressed with gzip, but holds no whole tar archive", hint=_HINT)
     return InputError(f"{path} is damaged: {error}", hint="copy or download it again")

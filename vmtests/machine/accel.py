@@ -101,9 +101,7 @@ def probe(toolbox: Toolbox, request: Request = Request.AUTO) -> Accelerator:
     if outcome.works:
         return Accelerator(name=AcceleratorName.KVM, reason=outcome.reason, cpu="host", scale=1)
     if request is Request.KVM:
-        raise HostError(
-            f"KVM does not work: {outcome.reason}", hint=outcome.hint or "use --vm-accel=auto or tcg"
-        )
+        raise HostError(f"KVM does not work: {outcome.reason}", hint=outcome.hint or "use --vm-accel=auto or tcg")
     return _tcg(f"KVM does not work: {outcome.reason}")
 
 

@@ -63,9 +63,7 @@ class Hardware:
             )
         for name in self.credentials:
             if not 0 < len(name) <= _NAME_LIMIT or _NAME_BAD & set(name) or name in {".", ".."}:
-                raise InputError(
-                    f"{name!r} is not the name of a credential", hint="systemd.exec(5) says what is"
-                )
+                raise InputError(f"{name!r} is not the name of a credential", hint="systemd.exec(5) says what is")
         if "\0" in self.cmdline_extra or "\n" in self.cmdline_extra:
             raise InputError("what is added to the kernel's command line has to be one line")
 

@@ -145,8 +145,7 @@ def _usable(root: Path, path: Path, descriptor: _Descriptor) -> Firmware | str:
     if "uefi" not in descriptor.interface_types:
         return "not UEFI"
     if not any(
-        target.architecture == "x86_64"
-        and any(fnmatch.fnmatchcase(_MACHINE, glob) for glob in target.machines)
+        target.architecture == "x86_64" and any(fnmatch.fnmatchcase(_MACHINE, glob) for glob in target.machines)
         for target in descriptor.targets
     ):
         return "not for q35 on x86_64"

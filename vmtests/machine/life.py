@@ -32,9 +32,7 @@ class MachineExitError(HostError):
     def __init__(self, end: Exit, command: Path) -> None:
         lines = [line for line in end.stderr.splitlines() if line.strip()]
         said = f": {lines[-1]}" if lines else ", without a word on standard error"
-        super().__init__(
-            f"QEMU ended with status {end.returncode}{said}", hint=f"its command line is in {command}"
-        )
+        super().__init__(f"QEMU ended with status {end.returncode}{said}", hint=f"its command line is in {command}")
         self.exit = end
         self.command = command
 

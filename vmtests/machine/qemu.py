@@ -72,9 +72,7 @@ class QemuMachine:
         try:
             self._results.mkdir(parents=True, exist_ok=True)
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
-            disk.make_overlay(
-                self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size
-            )
+            disk.make_overlay(self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size)
             shutil.copyfile(self._firmware.vars_template.outside, self._private / "variables")
             (self._private / "tpm").mkdir()
             for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
@@ -133,9 +131,7 @@ class QemuMachine:
             self._end()
             raise
 
-    def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0
-    ) -> object:
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0) -> object:
         """Run a QMP command and return its value; `timeout` is in seconds.
 
         Raises MachineExitError, and what `Qmp.execute` raises.
@@ -188,9 +184,7 @@ class QemuMachine:
         if life is None:
             raise HostError("the machine was never powered on")
         if not life.exited.wait(timeout) or life.exit is None:
-            raise GuestError(
-                f"the machine is still on after {timeout:g} s", hint="power_cut() ends it at once"
-            )
+            raise GuestError(f"the machine is still on after {timeout:g} s", hint="power_cut() ends it at once")
         return life.exit
 
     def close(self) -> None:

@@ -69,9 +69,7 @@ class Qmp:
     and must not block. `STOP` gets what `query-status` says as its data.
     """
 
-    def __init__(
-        self, connection: socket.socket, on_event: Callable[[Message], None], *, name: str = "qemu"
-    ) -> None:
+    def __init__(self, connection: socket.socket, on_event: Callable[[Message], None], *, name: str = "qemu") -> None:
         self._connection = connection
         self._client = QMPClient(name)
         # The library logs a lost connection with a traceback; here it is an exception, and often expected.
@@ -96,9 +94,7 @@ class Qmp:
     ) -> None:
         self.close()
 
-    def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0
-    ) -> object:
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0) -> object:
         """Run a QMP command and return its value; `timeout` is in seconds.
 
         Raises QmpCommandError, QmpLostError or QmpTimeoutError.

@@ -38,8 +38,6 @@ def lower_file(vm: Vm, contract: Contract) -> str:
     )
     name = found.check().stdout.strip().removeprefix("./")
     if not name:
-        found = vm.run(
-            f"cd {contract.store.lower} && find . -type f -size +1k -size -64k | sort | head -n 1"
-        )
+        found = vm.run(f"cd {contract.store.lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
         name = found.check().stdout.strip().removeprefix("./")
     return name

@@ -34,16 +34,12 @@ def test_file_system_fills_the_partition(vm: Vm, contract: Contract) -> None:
 
 def test_backup_table_is_at_the_end(vm: Vm) -> None:
     """The backup GPT was moved to the end of the larger disk: the kernel and sfdisk find nothing wrong."""
-    disk = vm.run(
-        "echo /dev/$(lsblk --noheadings --output PKNAME $(findmnt --noheadings --output SOURCE /))"
-    ).check()
+    disk = vm.run("echo /dev/$(lsblk --noheadings --output PKNAME $(findmnt --noheadings --output SOURCE /))").check()
     result = vm.run(f"sfdisk --verify {disk.stdout.strip()}").check()
     assert "No errors detected" in result.stdout
 
 
 def test_every_partition_is_found_by_its_label(vm: Vm, contract: Contract) -> None:
     """udev links every partition of the contract by its partlabel, numbered in the contract's order."""
-    links = [
-        vm.run(f"readlink -f {partition.device}").check().stdout.strip() for partition in contract.partition
-    ]
+    links = [vm.run(f"readlink -f {partition.device}").check().stdout.strip() for partition in contract.partition]
     assert [f"{index}" for index in range(1, len(links) + 1)] == [link[-1] for link in links]

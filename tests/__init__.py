@@ -1,0 +1,1 @@
+"""Tests of the framework: no VM, no sleeping; the directories mirror the package."""

@@ -1,0 +1,29 @@
+"""Each run has a directory of its own, and `latest` points at the last."""
+
+from pathlib import Path
+
+import pytest
+
+from vmtests.errors import HostError
+from vmtests.results import new_directory
+
+
+def test_wanted_directory_is_used_as_it_is(tmp_path: Path) -> None:
+    """A directory that was asked for is made, and nothing else."""
+    assert new_directory(tmp_path / "a/b") == tmp_path / "a/b"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_latest_points_at_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs in one second get two directories; `latest` is a relative link to the second."""
+    monkeypatch.chdir(tmp_path)
+    first, second = new_directory(), new_directory()
+    assert first != second
+    assert (tmp_path / "results/latest").readlink() == Path(second.name)
+
+
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+    """A results directory that cannot be made is the host's fault, said in one sentence."""
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match="no directory for results"):
+        new_directory(tmp_path / "file/results")

@@ -1,0 +1,56 @@
+"""Sizes are read as systemd reads them, and shown for people."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmtests.errors import InputError
+from vmtests.sizes import format_size, parse_size, round_up
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("4096", 4096),
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("10GiB", 10 << 30),
+        ("3kb", 3 << 10),
+        (" 1T ", 1 << 40),
+    ],
+)
+def test_sizes_are_powers_of_1024(text: str, size: int) -> None:
+    """Every suffix is a power of 1024, in either case, with or without `iB`."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0G", "G", "-1G", "1.5G", "1 0", "big", "1X", "1GG"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """Nothing, zero, a fraction, a sign or an unknown suffix is no size."""
+    with pytest.raises(InputError, match="is not a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (1 << 30, "1 GiB"),
+        (5 << 50, "5120 TiB"),
+    ],
+)
+def test_sizes_are_shown_in_the_largest_unit(size: int, text: str) -> None:
+    """A size is shown in the largest binary unit that leaves at least one."""
+    assert format_size(size) == text
+
+
+@given(st.integers(0, 1 << 50), st.integers(1, 1 << 40))
+def test_round_up_gives_the_least_multiple(value: int, step: int) -> None:
+    """The result is a multiple, not less than the value, and less than one step above it."""
+    result = round_up(value, step)
+    assert result % step == 0
+    assert 0 <= result - value < step
