@@ -96,7 +96,8 @@ REQUIREMENTS = (
 )
 
 # Not programs: firmware, the boot loader, and the C library's own tools that the programs above call.
-_TREE_EXTRA = ("base-files", "bash", "coreutils", "ovmf", "systemd-boot-efi", "systemd-ukify")
+# dash is /bin/sh, which tar calls its compressor through.
+_TREE_EXTRA = ("base-files", "bash", "coreutils", "dash", "ovmf", "systemd-boot-efi", "systemd-ukify")
 
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
@@ -188,7 +189,7 @@ def run_in(
 
 def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
     """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
     last = lines[-1] if lines else "no message"
     hint = "free some space, or set VMTESTS_CACHE" if "No space left" in stderr else None
     if last.startswith("bwrap:"):

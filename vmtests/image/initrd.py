@@ -56,7 +56,9 @@ def needed(path: Path) -> Iterator[str]:
             # One JSON array per note, padded with zeros; the section holds nothing else that has brackets.
             for match in re.finditer(rb"\[\{.*?\}\]", notes.data(), re.DOTALL):
                 for entry in json.loads(match[0]):
-                    yield from entry.get("soname", ())[:1]
+                    # What is only suggested (archives, PKCS#11, …) would make half of the initrd.
+                    if entry.get("priority") != "suggested":
+                        yield from entry.get("soname", ())[:1]
         for segment in elf.iter_segments("PT_INTERP"):
             assert isinstance(segment, InterpSegment)
             yield Path(segment.get_interp_name()).name

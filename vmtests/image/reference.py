@@ -62,7 +62,7 @@ class Modules:
     def __str__(self) -> str:
         words = [
             *(["debug"] if self.debug else []),
-            *([f"bloat:{self.bloat // MIB}M"] if self.bloat else []),
+            *([f"bloat-{self.bloat}"] if self.bloat else []),
         ]
         return "+".join(words)
 

@@ -34,7 +34,8 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
 
 
 def _escape(path: str) -> str:
-    return path.replace("%", "%%").replace(":", "\\:")
+    """Return a path as part of `CopyFiles=`, which knows specifiers and C escapes, and splits at colons."""
+    return path.replace("\\", "\\\\").replace("%", "%%").replace(":", "\\x3a").replace(" ", "\\x20")
 
 
 def write_definitions(
