@@ -35,7 +35,7 @@ def test_debug_shows_the_initrd_at_debug_level(modular: Vm) -> None:
 def test_debug_names_the_overlays_mount_on_the_console(modular: Vm, contract: Contract) -> None:
     """With `debug` the console names the unit of the overlay and its change to mounted, in stage 1."""
     unit = contract.stage1_mount[-1].unit
-    assert any(f"{unit}: Changed mounting -> mounted" in line for line in _console(modular, "initrd"))
+    assert any(f"{unit}: Changed mounting-done -> mounted" in line for line in _console(modular, "initrd"))
 
 
 def test_debug_shell_is_on_the_second_port(modular: Vm) -> None:
