@@ -24,6 +24,7 @@ from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import HostError, InputError, VmtestsError
+from vmtests.guest.result import printable
 from vmtests.image import archive, assemble, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
@@ -33,6 +34,7 @@ from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.sizes import parse_size
 
+_SENTENCE = 2000  # characters; a name in it may be anybody's
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
@@ -62,9 +64,9 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _complain(error: VmtestsError) -> None:
     console = progress.stderr()
-    console.print(Text(f"vmtests: {error.message}"))
+    console.print(Text(f"vmtests: {printable(error.message, _SENTENCE)}"))
     if error.hint:
-        console.print(Text(f"hint: {error.hint}"))
+        console.print(Text(f"hint: {printable(error.hint, _SENTENCE)}"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,12 +187,8 @@ def _boot(arguments: argparse.Namespace) -> int:
         cpus=arguments.cpus,
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
     )
-    if arguments.image != "reference":
-        # Before anything is made: a name that is mistyped leaves nothing behind.
-        _refuse_nothing(Path(arguments.image))
-    results = new_directory(arguments.results)
     out = progress.stderr()
-    with Lab(results, accelerator=arguments.accel) as lab:
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
@@ -202,7 +200,7 @@ def _boot(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(verdict.to_json())
     else:
-        _show(verdict, results)
+        _show(verdict, lab.results)
     return 0 if verdict.ready else 1
 
 
@@ -223,11 +221,6 @@ class Cockpit:
             self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
         if lines:
             self._last = lines[-1]
-
-
-def _refuse_nothing(path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"{path} does not exist", hint="give the path of a disk image, or `reference`")
 
 
 def _show(verdict: Verdict, results: Path) -> None:

@@ -44,6 +44,7 @@ from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
+from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
 from vmtests.tools import Toolbox
 
@@ -324,11 +325,15 @@ class Heartbeat:
 class Lab:
     """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
 
-    `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a machine.
+    `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
+    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a
+    machine.
     """
 
-    def __init__(self, results: Path, *, accelerator: str = "auto", contract: Contract | None = None) -> None:
-        self.results = results.absolute()
+    def __init__(
+        self, results: Path | Callable[[], Path], *, accelerator: str = "auto", contract: Contract | None = None
+    ) -> None:
+        self._results = results
         self.contract = contract or contracts.default()
         self._request = accelerator
         self._stack = contextlib.ExitStack()
@@ -340,6 +345,11 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @functools.cached_property
+    def results(self) -> Path:
+        """The directory for results."""
+        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
     @functools.cached_property
     def toolbox(self) -> Toolbox:
@@ -376,8 +386,7 @@ class Lab:
 
     @functools.cached_property
     def _scratch(self) -> Path:
-        self.results.mkdir(parents=True, exist_ok=True)
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".lab-", dir=self.results)))
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
 
     def machine(
         self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None

@@ -1,0 +1,128 @@
+"""The command line: one sentence, a hint and the right exit status for every bad input; nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmtests import cli
+from vmtests.errors import HostError
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    status = cli.main(argv)
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0].startswith("vmtests: ")
+    assert lines[1].startswith("hint: ")
+    assert len(lines) == 2
+    return lines[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["inspect", "boot"])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("none.raw", "does not exist"),
+        ("/dev/null", "is a character device"),
+        ("empty.raw", "is empty"),
+        ("directory", "is a directory"),
+        ("noise.raw", "is not a disk"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, part: str
+) -> None:
+    """What is no disk image exits with 2, a sentence and a hint, and leaves no directory of results."""
+    (here / "empty.raw").touch()
+    (here / "directory").mkdir()
+    (here / "noise.raw").write_bytes(bytes(range(256)) * 4096)
+    assert part in _fails(capsys, command, name)
+    assert sorted(path.name for path in here.iterdir()) == ["directory", "empty.raw", "noise.raw"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (("build", "--module", "foo"), "unknown module 'foo'"),
+        (("build", "--module", "bloat:0"), "'0' is not a size"),
+        (("build", "--out", "none/disk.raw"), "is no place for a file"),
+        (("build", "--archive", "."), "is no place for a file"),
+        (("build", "--spec", "image.json"), "--spec needs --out"),
+        (("build", "--spec", "image.json", "--out", "x"), "image.json cannot be read"),
+        (("build", "--spec", "image.json", "--out", "x", "--module", "debug"), "exclude each other"),
+        (("boot", "reference", "--memory", "much"), "'much' is not a size"),
+        (("boot", "reference", "--memory", "1M"), "cannot boot"),
+        (("boot", "reference", "--cpus", "0"), "cannot boot"),
+        (("boot", "noise.raw", "--module", "debug"), "modules are built into the reference image"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], part: str
+) -> None:
+    """A bad argument exits with 2, a sentence and a hint, before anything is made."""
+    assert part in _fails(capsys, *argv)
+    assert list(here.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that cannot be made is named with a way out."""
+    (here / "file").touch()
+    monkeypatch.setenv("VMTESTS_CACHE", str(here / "file/cache"))
+    assert "the cache" in _fails(capsys, "build")
+
+
+def test_error_without_a_hint_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error without a hint is one line."""
+
+    def broken(_arguments: object) -> int:
+        raise HostError("it broke")
+
+    monkeypatch.setattr(cli, "_doctor", broken)
+    assert cli.main(["doctor"]) == 2
+    assert capsys.readouterr().err == "vmtests: it broke\n"
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file name with an escape sequence is not printed as one."""
+    assert "\x1b" not in _fails(capsys, "inspect", "x\x1b[31m")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_command_says_so_and_exits_with_130(here: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end a command with one line and status 130, without a traceback."""
+    os.mkfifo(here / "spec.json")
+    command = [sys.executable, "-m", "vmtests.cli", "build", "--spec", "spec.json", "--out", "x"]
+    # Opening the other end waits until the command reads it: then it is in the middle of its work.
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+        (here / "spec.json").open("w"),
+    ):
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert process.stderr.read() == "vmtests: interrupted\n"
+    assert process.returncode == 130
+
+
+def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """`doctor --json` prints one JSON object; on a host that can boot it exits with 0."""
+    assert cli.main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is True
