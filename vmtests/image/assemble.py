@@ -8,7 +8,6 @@ system cannot insert, the store is written to a file of its own and copied by re
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +85,9 @@ def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     """Put the content of the root partition into the scratch directory."""
     for entry in spec.root:
         _place(entry, work.root)
-    for mount_point in (
-        contract.store.mount,
-        contract.store.lower,
-        contract.store.upper,
-        contract.store.work,
-    ):
-        # upper and work are made at boot; here only what is mounted on.
-        if mount_point in (contract.store.mount, contract.store.lower):
-            (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    # upperdir and workdir are made at boot; here is only what is mounted on.
+    for mount_point in (contract.store.mount, contract.store.lower):
+        (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if spec.registration is not None:
         _load_database(spec.registration, contract, work, toolbox)
     for directory, names, files in os.walk(work.root):
@@ -253,7 +246,7 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
 def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox) -> None:
     """Write a table whose only entry is the store that is already there."""
     store, sector = contract.store_partition, contract.disk.sector_size
-    fields: Sequence[str] = (
+    fields = (
         f"start={start // sector}",
         f"size={size // sector}",
         f"type={store.type_uuid}",

@@ -65,15 +65,12 @@ class NixStore:
         A record is: path, hash, size of the NAR in bytes, deriver (empty), number of references, references; one
         per line (nix-store(1), --dump-db).
         """
-        dump = self._run("--dump-db", *paths).split("\n")
-        records: list[str] = []
-        index = 0
-        while index + 4 < len(dump) and dump[index]:
-            path, digest, size, deriver, count = dump[index : index + 5]
-            own = [dump[index + 5 + offset] for offset in range(int(count))]
-            index += 5 + len(own)
-            wanted = sorted({*own, *references.get(path, ())})
-            records += [path, digest, size, deriver, str(len(wanted)), *wanted]
-        if records[::1].count("") < len(paths) and len(records) < 5 * len(paths):
-            raise HostError(f"the Nix store at {self.root} does not know all of its paths", hint="remove it")
-        return "\n".join(records) + "\n"
+        dump = iter(self._run("--dump-db", *paths).splitlines())
+        records: dict[str, list[str]] = {}
+        for path in dump:
+            digest, size, deriver, count = (next(dump) for _ in range(4))
+            wanted = sorted({*(next(dump) for _ in range(int(count))), *references.get(path, ())})
+            records[path] = [path, digest, size, deriver, str(len(wanted)), *wanted]
+        if unknown := set(paths) - set(records):
+            raise HostError(f"the Nix store at {self.root} does not know {min(unknown)}", hint="remove that directory")
+        return "".join(f"{line}\n" for record in records.values() for line in record)
