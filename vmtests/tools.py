@@ -247,7 +247,8 @@ def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
     return (match[1], tuple(map(int, match[1].split(".")))) if match else None
 
 
-def _probe(requirement: Requirement, prefix: Sequence[str]) -> tuple[str, tuple[int, ...]] | None:
+@functools.cache
+def _probe(requirement: Requirement, prefix: tuple[str, ...]) -> tuple[str, tuple[int, ...]] | None:
     """Return the version that a tool prints, as text and numbers; None when it does not run."""
     try:
         result = subprocess.run(
@@ -392,7 +393,7 @@ def find() -> Toolbox:
     for requirement in REQUIREMENTS:
         if requirement.name in found:
             continue
-        version = _probe(requirement, sandbox(tree))
+        version = _probe(requirement, tuple(sandbox(tree)))
         if version is None:
             raise HostError(
                 f"{requirement.name} of the tools tree does not run",
