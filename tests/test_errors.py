@@ -1,8 +1,10 @@
 """An error is one sentence, maybe with a hint, and has an owner and an exit status."""
 
+import errno
+
 import pytest
 
-from vmtests.errors import GuestError, HostError, ImageError, InputError, Owner, VmtestsError
+from vmtests.errors import GuestError, HostError, ImageError, InputError, Owner, VmtestsError, from_os
 
 
 def test_hint_follows_the_sentence() -> None:
@@ -29,3 +31,11 @@ def test_exit_status_tells_image_from_host(kind: type[VmtestsError], owner: Owne
     """What the image did exits with 1, what the user or the host did with 2."""
     error = kind("x")
     assert (error.owner, error.exit_code) == (owner, status)
+
+
+def test_full_disk_gets_a_hint_and_other_errors_of_the_system_do_not() -> None:
+    """An error of the operating system names the file; only a full disk is told to be made emptier."""
+    full = from_os("no image", OSError(errno.ENOSPC, "No space left on device"))
+    assert (full.message, full.hint is None) == ("no image: No space left on device", False)
+    denied = from_os("no image", PermissionError(errno.EACCES, "Permission denied", "/x"))
+    assert (denied.message, denied.hint) == ("no image: Permission denied (/x)", None)

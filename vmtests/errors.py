@@ -4,6 +4,7 @@ Everything that vmtests raises on purpose is a `VmtestsError`: one sentence, an 
 The command line prints it as one line and exits with `exit_code`; a traceback means a bug in vmtests.
 """
 
+import errno
 from enum import StrEnum
 
 
@@ -29,6 +30,13 @@ class VmtestsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+def from_os(what: str, error: OSError) -> "HostError":
+    """Return the HostError that says `what` could not be done and why; a full disk gets a hint."""
+    place = f" ({error.filename})" if error.filename else ""
+    hint = "free some space, or set VMTESTS_CACHE" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
+    return HostError(f"{what}: {error.strerror}{place}", hint=hint)
 
 
 class InputError(VmtestsError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.contract import Contract
-from vmtests.errors import HostError
+from vmtests.errors import HostError, from_os
 from vmtests.image import erofs, repart
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.sizes import MIB, round_up
@@ -69,7 +69,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
             _partition(spec, contract, work, toolbox, in_place=in_place)
             _sync(work.disk)
         except OSError as error:
-            raise HostError(f"image {spec.name}: {error.strerror}", hint="is the disk full?") from error
+            raise from_os(f"image {spec.name} cannot be written", error) from error
         work.disk.replace(disk)
 
 

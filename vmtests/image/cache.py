@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vmtests.contract import Contract
-from vmtests.errors import HostError
+from vmtests.errors import from_os
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
 from vmtests.resources import cache_dir
@@ -74,7 +74,7 @@ def _build(place: Path, contract: Contract, modules: Modules, toolbox: Toolbox) 
             shutil.copy2(system_map, whole / "System.map")
         whole.rename(place)
     except OSError as error:
-        raise HostError(f"the image cannot be built: {error.strerror}", hint="is the disk full?") from error
+        raise from_os("the image cannot be built", error) from error
     finally:
         remove(scratch)
 

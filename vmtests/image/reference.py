@@ -368,5 +368,7 @@ def _users(tree: Path, etc: Path, work: Path) -> None:
     shutil.copytree(tree / "usr/lib/sysusers.d", root / "usr/lib/sysusers.d")
     tools.run_in(tree, ["systemd-sysusers", f"--root={root}"])
     for name in ("passwd", "group", "shadow", "gshadow"):
+        # systemd-sysusers gives shadow files mode 0, which only root reads.
+        (root / "etc" / name).chmod(0o600)
         shutil.copy2(root / "etc" / name, etc / name)
         (etc / name).chmod(0o600 if "shadow" in name else 0o644)
