@@ -89,18 +89,18 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def image(
-    lab: Lab, pytestconfig: pytest.Config, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]
+    lab: Lab, pytestconfig: pytest.Config, uncaptured: Callable[[], contextlib.AbstractContextManager[None]]
 ) -> Image:
     """The image under test, built unless it is in the cache, and inspected."""
-    with capfd_off(), _one_line():
+    with uncaptured(), _one_line():
         return lab.image(pytestconfig.getoption("vm_image"), pytestconfig.getoption("vm_module"))
 
 
 @pytest.fixture(scope="session")
-def boot(lab: Lab, image: Image, capfd_off: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[Vm]:
+def boot(lab: Lab, image: Image, uncaptured: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[Vm]:
     """One followed cold boot of the image under test, which got ready; it fails once, with the verdict."""
     with contextlib.ExitStack() as stack:
-        with capfd_off(), _one_line():
+        with uncaptured(), _one_line():
             vm = stack.enter_context(lab.machine(image, watch=Heartbeat()))
             vm.wait_ready()
         yield vm
@@ -119,7 +119,7 @@ def cold_vm(
     lab: Lab,
     image: Image,
     request: pytest.FixtureRequest,
-    capfd_off: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
 ) -> Iterator[Callable[..., Vm]]:
     """A factory of machines of this test's own, booted cold.
 
@@ -133,7 +133,7 @@ def cold_vm(
             nonlocal count
             count += 1
             name = f"{request.node.name}-{count}".replace("/", "_")
-            with capfd_off(), _one_line():
+            with uncaptured(), _one_line():
                 chosen = image if modules is None else lab.image("reference", modules)
                 machine = stack.enter_context(lab.machine(chosen, hardware, name=name, watch=Heartbeat()))
                 if ready:
@@ -144,7 +144,7 @@ def cold_vm(
 
 
 @pytest.fixture(scope="session")
-def capfd_off(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
+def uncaptured(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
     """A context in which output is not captured, so that progress is seen while it happens."""
     manager = pytestconfig.pluginmanager.getplugin("capturemanager")
 

@@ -14,10 +14,10 @@ BLOAT = "bloat:1G"
 
 
 @pytest.fixture(scope="module")
-def modular(lab: Lab, capfd_off: Callable[[], AbstractContextManager[None]]) -> Iterator[Vm]:
+def modular(lab: Lab, uncaptured: Callable[[], AbstractContextManager[None]]) -> Iterator[Vm]:
     """A machine whose image has both modules, booted once for this file."""
     with ExitStack() as stack:
-        with capfd_off():
+        with uncaptured():
             vm = stack.enter_context(
                 lab.machine(lab.image("reference", ["debug", BLOAT]), name="modules", watch=Heartbeat())
             )
