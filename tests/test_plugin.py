@@ -1,11 +1,26 @@
 """The plugin: results only where a machine is needed, and one sentence for what fails."""
 
+from pathlib import Path
+
 import pytest
+
+from vmtests.resources import cache_dir
 
 _WITH_MACHINE = """
 def test_it(vm):
     pass
 """
+
+
+@pytest.fixture(scope="session")
+def real_cache() -> Path:
+    """The cache of this run, found before `pytester` moves the home directory."""
+    return cache_dir()
+
+
+@pytest.fixture(autouse=True)
+def _same_cache(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VMTESTS_CACHE", str(real_cache))
 
 
 def test_run_without_machines_leaves_no_results(pytester: pytest.Pytester) -> None:
