@@ -197,6 +197,8 @@ def _boot(arguments: argparse.Namespace) -> int:
         with lab.machine(image, hardware, watch=watch) as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)
+            if not verdict.ready:
+                vm.diagnose(verdict)
     if arguments.json:
         _print_json(verdict.to_json())
     else:

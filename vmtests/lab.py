@@ -21,13 +21,14 @@ from typing import Protocol, Self
 from rich.text import Text
 
 from vmtests import contract as contracts
-from vmtests import progress, tools
+from vmtests import diagnosis, progress, tools
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.contract import Contract
+from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError, InputError, VmtestsError
 from vmtests.guest import credentials
 from vmtests.guest.facts import Facts, Mounts, Units
@@ -42,6 +43,7 @@ from vmtests.machine import accel, firmware
 from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
@@ -143,6 +145,8 @@ class Vm:
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
         self._watch = watch
+        self._diagnosis: Diagnosis | None = None
+        self._started = time.time()
 
     def __enter__(self) -> Self:
         try:
@@ -167,6 +171,7 @@ class Vm:
                     listener=self.follower,
                 )
             )
+            self.follower.doctor = QemuDoctor(self.qemu, self.results / "diagnosis", scale=self._lab.accelerator.scale)
         except BaseException:
             self._stack.close()
             raise
@@ -178,9 +183,16 @@ class Vm:
         self.close()
 
     def close(self) -> None:
-        """End the machine; its results stay."""
+        """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
         self._hang_up()
-        self._stack.close()
+        try:
+            if (known := self._diagnosis) is not None:
+                self._diagnosis = None
+                if self.qemu.alive:
+                    self.qemu.power_cut()
+                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
+        finally:
+            self._stack.close()
 
     # Following.
 
@@ -189,11 +201,22 @@ class Vm:
         return self.follower.wait_verdict()
 
     def wait_ready(self) -> Verdict:
-        """Wait until the guest is ready; raises BootError with the verdict when it does not get there."""
+        """Wait until the guest is ready; raises BootError with the verdict when it does not get there.
+
+        What the machine can still tell is in `diagnosis/` by then.
+        """
         verdict = self.wait_verdict()
         if not verdict.ready:
+            self.diagnose(verdict)
             raise BootError(verdict, self.results, self.image.inspection)
         return verdict
+
+    def diagnose(self, verdict: Verdict) -> Diagnosis:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
+        self._hang_up()
+        lines, scale = self.console, self._lab.accelerator.scale
+        self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
+        return self._diagnosis
 
     @property
     def verdict(self) -> Verdict | None:
@@ -306,20 +329,18 @@ class Vm:
 
 
 class Heartbeat:
-    """Shows on standard error, every ten seconds, where a boot is: the stage, the last line and its age."""
+    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
 
     def __init__(self) -> None:
         self._console = progress.stderr()
         self._shown = time.monotonic()
 
     def __call__(self, follower: Follower) -> None:
-        """Show the last line, unless one was shown lately."""
+        """Show where the boot is, unless that was shown lately."""
         if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
             return
         self._shown = now
-        lines = follower.lines
-        text = f"{lines[-1].text[:90]} (at {lines[-1].t:.0f} s)" if lines else "nothing yet"
-        self._console.print(Text(f"{follower.stage}: {text}"))
+        self._console.print(Text(follower.pulse))
 
 
 class Lab:

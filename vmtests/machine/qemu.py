@@ -153,6 +153,17 @@ class QemuMachine:
         """Type bytes on a serial port."""
         self._running().wires.send(port, data)
 
+    def spoke(self, port: int) -> bool:
+        """Whether anything was ever written to a serial port."""
+        log = self._result(f"ttyS{port}.log")
+        return log.exists() and log.stat().st_size > 0
+
+    @property
+    def disk(self) -> Path:
+        """The machine's disk, a qcow2 overlay; it is there until `close`."""
+        assert self._private is not None
+        return self._private / "disk.qcow2"
+
     def screenshot(self) -> Path:
         """Write the screen to a new PNG file in the results and return its path."""
         number = 1
