@@ -38,7 +38,7 @@ from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
 from vmtests.image import cache
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import Inspection, inspect
-from vmtests.image.reference import Modules
+from vmtests.image.reference import Modules, recipe
 from vmtests.machine import accel, firmware
 from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
@@ -56,6 +56,7 @@ DISK_SIZE = 4 * GIB
 Watch = Callable[[Follower], None]
 
 _POWEROFF_SECONDS = 120.0
+_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,22 +67,33 @@ class Image:
     path: Path
     modules: Modules | None
     inspection: Inspection
+    debug: bool = False
+    """Whether the module `debug`, which the image does not have, is handed to its guest."""
 
 
 class BootError(VmtestsError):
-    """A boot that did not get ready; `verdict` says why."""
+    """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
 
     exit_code = 1
 
-    def __init__(self, verdict: Verdict, results: Path, inspection: Inspection | None = None) -> None:
+    def __init__(
+        self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
+    ) -> None:
         breaches = [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
         super().__init__(
             f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
+        self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
         if verdict.owner is not None:
             self.owner = verdict.owner
+
+    @property
+    def report(self) -> str:
+        """The sentence, the hint, and the last lines of the stage in which the boot failed."""
+        last = [f"  {line.t:7.2f} {line.text}" for line in self.lines]
+        return "\n".join([str(self), *([f"the last lines of stage {self.verdict.stage}:"] if last else []), *last])
 
 
 class Machine(Protocol):
@@ -208,7 +220,7 @@ class Vm:
         verdict = self.wait_verdict()
         if not verdict.ready:
             self.diagnose(verdict)
-            raise BootError(verdict, self.results, self.image.inspection)
+            raise BootError(verdict, self.results, self.image.inspection, self.console)
         return verdict
 
     def diagnose(self, verdict: Verdict) -> Diagnosis:
@@ -389,34 +401,48 @@ class Lab:
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
         """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
 
-        Raises InputError for what is no image, HostError when it cannot be built.
+        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
+        no image, HostError when it cannot be built.
         """
         parsed = Modules.parse(modules)
         if name == "reference":
             path = cache.reference_image(self.contract, parsed, self.toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
-            if modules:
+            if parsed.bloat:
                 raise InputError(
-                    f"modules are built into the reference image; {name} is built already",
-                    hint="leave --vm-module away",
+                    f"the module bloat is built into the reference image; {name} is built already",
+                    hint="only the module debug can be handed to an image that is built",
                 )
             shown, own = Path(name).name, None
             path = adopt(Path(name), self._scratch, self.toolbox)
-        return Image(name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox))
+        inspection = inspect(path, self.contract, self.toolbox)
+        return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 
     @functools.cached_property
     def _scratch(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
 
     def machine(
-        self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        debug: bool = False,
     ) -> Vm:
         """Return a machine with the image's disk, to be entered; its results go below `name`.
 
-        `watch` is called in the thread that waits for the boot, whenever something has happened.
+        `watch` is called in the thread that waits for the boot, whenever something has happened. With `debug` the
+        guest is told by its command line and by credentials to show its early boot, and to open a root shell on
+        its second serial port; the image is not changed.
         """
         hardware = hardware or Hardware()
+        if debug or image.debug:
+            words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
+            handed = {**credentials.debug_shell(), **hardware.credentials}
+            hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         if hardware.disk_size is None:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return Vm(self, image, hardware, name, watch=watch)

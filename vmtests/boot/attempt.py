@@ -161,11 +161,9 @@ class Attempt:
                 self._fail(t)
         elif self.verdict is None and not self._settled(t) and budget and not self.stuck and t >= self._budget_end():
             self._load_seen = max(self._load_seen, self._load())
-            if t < self._budget_end():
-                return
             if examined:
                 self.stuck, self._stuck_at = self.stage, t
-            else:
+            elif not self.left(t):
                 self._stuck(t, Opinion())
 
     @property
@@ -179,8 +177,8 @@ class Attempt:
         """Take the doctor's opinion on a guest that is `stuck`: it goes on, or this is the verdict."""
         moved_on = self.moved_on
         self.stuck, self.provoked = None, False
-        if moved_on:
-            return
+        if moved_on or (opinion.cause is None and self.left(t)):
+            return  # on a loaded host a silence means nothing yet, but what holds the guest up may be plain
         self._examinations += 1
         if opinion.moving and self._examinations < PATIENCE:
             self.progress(t)

@@ -56,6 +56,16 @@ class Unit:
         return None if self.began is None or self.ended is None else max(self.ended - self.began, 0.0)
 
     @property
+    def first(self) -> float | None:
+        """When it was first heard of at work."""
+        return next((t for t in (self.began, self.ended, self.queued) if t is not None), None)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from being asked for to its beginning."""
+        return None if self.queued is None or self.began is None else max(self.began - self.queued, 0.0)
+
+    @property
     def failed(self) -> bool:
         """Whether its start failed."""
         return self.result not in {"", "done", "skipped"}
@@ -83,14 +93,15 @@ class Units:
 
     def __init__(self) -> None:
         self._units: dict[tuple[bool, str], Unit] = {}
-        self._debug = False
+        self.told = False
+        """Whether systemd told its jobs, and not only its status lines."""
 
     def line(self, text: str, t: float, stage: Stage) -> None:
         """Take a normalised line that came in `stage`."""
         if match := _DEBUG.match(text):
-            self._debug = True
-            self._told(match, t, stage)
-        elif self._debug:
+            self.told = True
+            self._tell(match, t, stage)
+        elif self.told:
             return  # it tells the same twice
         elif match := _OPENS.match(text):
             if (unit := self._unit(_named(match["unit"]), stage)) is not None and unit.began is None:
@@ -98,7 +109,7 @@ class Units:
         elif (match := _CLOSES.match(text)) and (unit := self._unit(_named(match["unit"]), stage)) is not None:
             unit.ended, unit.result = t, _RESULTS.get(match["status"], "failed")
 
-    def _told(self, match: re.Match[str], t: float, stage: Stage) -> None:
+    def _tell(self, match: re.Match[str], t: float, stage: Stage) -> None:
         # A unit that never had a job, as most devices and slices, is none that the boot waited for.
         unit = self._unit(match["unit"], stage)
         if unit is None:
@@ -129,12 +140,7 @@ class Units:
         known = [
             unit for unit in self._units.values() if unit.queued is not None or unit.began is not None or unit.result
         ]
-        return sorted(known, key=lambda unit: (_first(unit), unit.queued or 0.0))
-
-
-def _first(unit: Unit) -> float:
-    times = [t for t in (unit.began, unit.ended) if t is not None]
-    return times[0] if times else float("inf")
+        return sorted(known, key=lambda unit: (unit.began is None and unit.ended is None, unit.first or 0.0))
 
 
 def _named(shown: str) -> str:

@@ -54,3 +54,14 @@ def announce(target: str, token: str) -> dict[str, bytes]:
         "systemd.extra-unit.vmtests-announce.service": _ANNOUNCE.format(target=target, path=_PATH, **parts).encode(),
         f"systemd.unit-dropin.{target}~vmtests": b"[Unit]\nWants=vmtests-announce.service\n",
     }
+
+
+def debug_shell() -> dict[str, bytes]:
+    """Return the credentials that open a root shell on ttyS1, where the boot loader adds no `systemd.debug_shell=`.
+
+    The unit is systemd's own debug-shell.service: asked for twice, it is there once.
+    """
+    return {
+        "systemd.unit-dropin.debug-shell.service~vmtests": b"[Service]\nTTYPath=/dev/ttyS1\n",
+        "systemd.unit-dropin.sysinit.target~vmtests-debug": b"[Unit]\nWants=debug-shell.service\n",
+    }
