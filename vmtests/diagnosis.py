@@ -6,6 +6,7 @@ says of every file whether it was got, and why not.
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Protocol
 from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
-from vmtests.errors import VmtestsError
+from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import diagnosis as questions
 from vmtests.guest.serial import SerialShell
 from vmtests.image import journal
@@ -26,6 +27,8 @@ from vmtests.tools import Toolbox
 SECONDS = 12.0
 """Seconds that a guest with KVM gets to answer; a shell has to be found in a third of them."""
 
+# A shell's prompt at the end; the firmware writes to the second port too.
+_PROMPT = re.compile(rb"[#$] (?:\x1b\[[0-9;?]{0,16}[A-Za-z])*$")
 _LOCKED = "the root account is locked"
 _NO_GUEST = frozenset({Cause.KERNEL_PANIC, Cause.QEMU_EXITED, Cause.QEMU_STOPPED, Cause.POWERED_OFF})
 """Causes after which no shell of the guest can answer."""
@@ -98,14 +101,19 @@ def _ask(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis, sc
                 diagnosis.note(f"shell on {name}", error.message)
                 continue
             diagnosis.note(f"shell on {name}", "entered")
-            for file, outcome in questions.gather(shell, diagnosis.directory, deadline):
+            chosen: questions.Shell = shell
+            try:
+                shell.run("echo fit", SECONDS * scale / 3)
+            except GuestError:
+                chosen = questions.PlainShell(serial)
+            for file, outcome in questions.gather(chosen, diagnosis.directory, deadline):
                 diagnosis.note(file, outcome)
             return
 
 
 def _ports(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis) -> list[tuple[int, str]]:
     ports = []
-    if machine.spoke(DEBUG_PORT):
+    if _PROMPT.search(machine.written(DEBUG_PORT)):
         ports.append((DEBUG_PORT, "ttyS1"))
     if any(_LOCKED in line.text for line in lines):
         diagnosis.note("shell on ttyS0", "the root account is locked; boot with --debug")

@@ -4,6 +4,7 @@ Each item is a shell command and the file that its output goes to. A stage-1 she
 command tries the best first and ends with something that even busybox has.
 """
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from vmtests.errors import GuestError
-from vmtests.guest.result import Result
+from vmtests.guest.line import SerialLine
+from vmtests.guest.result import OUTPUT_LIMIT, Result, printable
+from vmtests.guest.wire import Nonce
 from vmtests.sizes import MIB
 
 
@@ -51,6 +54,46 @@ class Shell(Protocol):
 
     def run(self, command: str, /, timeout: float = ..., *, limit: int = ...) -> Result:
         """Run a command; raises GuestError when the guest does not answer or writes more than `limit` bytes."""
+
+
+class PlainShell:
+    """Runs commands at a prompt and takes their output as the line carries it: for guests without any tool to encode.
+
+    The kernel's messages may be in between, and bytes that are no text may be lost. `connection` is a socket on a
+    serial line at which `SerialShell.login` has found a shell.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._line = SerialLine(connection)
+
+    def run(self, command: str, /, timeout: float = 60.0, *, limit: int = OUTPUT_LIMIT) -> Result:
+        """Run a command; `stdout` has both its outputs. Raises GuestError when its end does not come in time."""
+        begin, end = Nonce(), Nonce()
+        typed = (
+            f"printf '\\n%s%s\\n' {' '.join(begin.halves)}; {{ {command}; }} 2>&1; "
+            f"printf '\\n%s%s %s\\n' {' '.join(end.halves)} $?\n"
+        )
+        started = time.monotonic()
+        self._line.send(typed.encode())
+        lines: list[bytes] | None = None
+        size = 0
+        while (left := timeout - (time.monotonic() - started)) > 0:
+            if (line := self._line.read_line(left)) is None:
+                break
+            if begin.tag.encode() in line:
+                lines = []
+            elif end.tag.encode() in line and lines is not None:
+                code = line.rpartition(b" ")[2].strip()
+                return Result.of(
+                    command,
+                    stdout=b"\n".join(lines).strip(b"\n") + b"\n",
+                    stderr=b"",
+                    exit_code=int(code) if code.isdigit() else 1,
+                    duration=time.monotonic() - started,
+                )
+            elif lines is not None and (size := size + len(line)) <= limit:
+                lines.append(line)
+        raise GuestError(f"the end of {printable(command, 40)!r} did not come in {timeout:.0f} s")
 
 
 def gather(shell: Shell, directory: Path, deadline: float) -> Iterator[tuple[str, str]]:

@@ -153,10 +153,11 @@ class QemuMachine:
         """Type bytes on a serial port."""
         self._running().wires.send(port, data)
 
-    def spoke(self, port: int) -> bool:
-        """Whether anything was ever written to a serial port."""
-        log = self._result(f"ttyS{port}.log")
-        return log.exists() and log.stat().st_size > 0
+    def written(self, port: int, limit: int = 512) -> bytes:
+        """Return the last `limit` bytes that were written to a serial port."""
+        with self._result(f"ttyS{port}.log").open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - limit, 0))
+            return file.read()
 
     @property
     def disk(self) -> Path:
