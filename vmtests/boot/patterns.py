@@ -159,14 +159,21 @@ LINE_RULES = (
         stages=EARLY,
         grace=1.0,
     ),
-    # GRUB grub-core/kern/err.c, in adopted images.
+    # GRUB grub-core/kern/err.c, in adopted images; it takes a key or goes on to its own shell after an error.
     LineRule(
         cause=Cause.BOOTLOADER_ERROR,
-        pattern=re.compile(r"(?:error: (?P<what>.{1,300})|grub(?: rescue)?> ?)$"),
+        pattern=re.compile(r"error: (?P<what>.{1,300}?)\.?$"),
         sentence="the boot loader failed: {what}",
         hint="the boot loader's configuration names something that is not there",
         stages=frozenset({Stage.BOOTLOADER}),
         grace=1.0,
+    ),
+    LineRule(
+        cause=Cause.BOOTLOADER_ERROR,
+        pattern=re.compile(r"grub(?: rescue)?> ?$"),
+        sentence="the boot loader found no configuration and waits for commands",
+        hint="GRUB needs its grub.cfg where it was told at its installation to look for it",
+        stages=frozenset({Stage.BOOTLOADER}),
         prompt=True,
     ),
     # Linux drivers/firmware/efi/libstub, efi_err(): some are survived.
@@ -276,6 +283,15 @@ LINE_RULES = (
         sentence="{where} could not be mounted",
         hint="the kernel's lines above say why; look at the file system with vmtests inspect IMAGE",
         stages=SYSTEMD,
+        weight=Weight.CLUE,
+    ),
+    # initramfs-tools scripts/local, local_device_setup().
+    LineRule(
+        cause=Cause.DEVICE_TIMEOUT,
+        pattern=re.compile(r"ALERT!  (?P<device>\S{1,300}) does not exist\.  Dropping to a shell!$"),
+        sentence="device {device} did not appear",
+        hint="root= on the kernel's command line must name a file system that is there",
+        stages=STAGE1,
         weight=Weight.CLUE,
     ),
     # nixpkgs nixos/modules/system/boot/systemd/initrd.nix: the service fails when init= leads nowhere.

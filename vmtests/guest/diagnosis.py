@@ -13,9 +13,10 @@ from typing import Protocol
 
 from vmtests.errors import GuestError
 from vmtests.guest.line import SerialLine
-from vmtests.guest.result import OUTPUT_LIMIT, Result, printable
+from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.wire import Nonce
 from vmtests.sizes import MIB
+from vmtests.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
