@@ -26,6 +26,8 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import HostError, InputError, VmtestsError
+from vmtests.faults import catalogue
+from vmtests.faults.run import Outcome, run_all
 from vmtests.image import archive, assemble, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
@@ -118,6 +120,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
     command.add_argument("--quiet", action="store_true", help="do not show the console")
     command.set_defaults(command=_boot)
+
+    command = commands.add_parser("faults", help="break the reference image in known ways and check each verdict")
+    command.add_argument("names", nargs="*", metavar="NAME", help="faults to run")
+    command.add_argument("--all", action="store_true", help="run every fault")
+    command.add_argument("--list", action="store_true", help="name the faults and what is broken; run nothing")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
+    command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
+    command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+    command.set_defaults(command=_faults)
     return parser
 
 
@@ -214,6 +226,35 @@ def _boot(arguments: argparse.Namespace) -> int:
     else:
         _show(verdict, lab.results)
     return 0 if verdict.ready else 1
+
+
+def _faults(arguments: argparse.Namespace) -> int:
+    faults = catalogue.named(arguments.names)
+    if arguments.list:
+        for fault in faults:
+            _print_json(catalogue.to_json(fault)) if arguments.json else print(f"{fault.name}: {fault.broken}")
+        return 0
+    if bool(arguments.names) is arguments.all:
+        raise InputError("name the faults to run, or say --all", hint="vmtests faults --list names them")
+    if arguments.jobs < 1:
+        raise InputError("-j takes a number from 1 on")
+    right = True
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+        for outcome in run_all(faults, lab.image(), lab, jobs=arguments.jobs):
+            right &= outcome.right
+            _print_json(outcome.to_json()) if arguments.json else _show_outcome(outcome)
+            sys.stdout.flush()
+    return 0 if right else 1
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    console = Console(highlight=False)
+    seconds = "" if outcome.verdict is None else f" in {outcome.verdict.evidence_to_verdict_s:.1f} s"
+    mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
+    console.print(Text.assemble(mark, f" {outcome.fault.name}{seconds}: {outcome.sentence}"))
+    if not outcome.right:
+        told = outcome.to_json()
+        console.print(Text(f"  expected {told['expected']}, got {told['got']}"))
 
 
 class Cockpit:

@@ -151,6 +151,7 @@ class Vm:
             credentials={
                 **credentials.login(self.key.public),
                 **credentials.announce(lab.contract.units.ready, self._token),
+                **credentials.voices(lab.contract),
                 **hardware.credentials,
             },
         )
@@ -415,12 +416,13 @@ class Lab:
                     hint="only the module debug can be handed to an image that is built",
                 )
             shown, own = Path(name).name, None
-            path = adopt(Path(name), self._scratch, self.toolbox)
+            path = adopt(Path(name), self.scratch, self.toolbox)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 
     @functools.cached_property
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
+        """A directory in the cache that goes with the laboratory."""
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
 
     def machine(

@@ -4,6 +4,8 @@ systemd-debug-generator(8) makes units of the credentials `systemd.extra-unit.*`
 ≥ 256); an older guest ignores them. Nothing in the image changes.
 """
 
+from vmtests.contract import Contract
+
 _PATH = "PATH=$$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/bin"
 
 _ANNOUNCE = """\
@@ -54,6 +56,21 @@ def announce(target: str, token: str) -> dict[str, bytes]:
         "systemd.extra-unit.vmtests-announce.service": _ANNOUNCE.format(target=target, path=_PATH, **parts).encode(),
         f"systemd.unit-dropin.{target}~vmtests": b"[Unit]\nWants=vmtests-announce.service\n",
     }
+
+
+def voices(contract: Contract) -> dict[str, bytes]:
+    """Return the credentials by which what stage 1 runs says on the console why it failed, not to the journal only.
+
+    `sysroot-.mount` stands for all units whose name begins so (systemd.unit(5), on drop-ins).
+    """
+    units = contract.units
+    services = (
+        *(units.make_upper, units.find_closure, units.activation, units.switch_root),
+        *("systemd-fsck-root.service", "systemd-fsck@.service"),
+    )
+    names = {"sysroot.mount": "Mount", "sysroot-.mount": "Mount", **dict.fromkeys(services, "Service")}
+    text = "StandardOutput=journal+console\nStandardError=journal+console\n"
+    return {f"systemd.unit-dropin.{name}~vmtests-voice": f"[{kind}]\n{text}".encode() for name, kind in names.items()}
 
 
 def debug_shell() -> dict[str, bytes]:

@@ -37,6 +37,17 @@ class Net(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFaults:
+    """How a machine's disk is broken, by QEMU's blkdebug and throttle drivers (docs/devel/testing/blkdebug.rst)."""
+
+    bad_sector: int | None = None
+    """A sector of 512 bytes that cannot be read."""
+    full: bool = False
+    """Whether every write finds the host's disk full, upon which QEMU stops the guest."""
+    bytes_per_second: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """A machine as one would order it. Raises InputError when it cannot be built."""
 
@@ -52,14 +63,15 @@ class Hardware:
     """SMBIOS system UUID; serial numbers are made of it."""
     credentials: Mapping[str, bytes] = field(default_factory=dict)
     """systemd credentials by name (systemd.system-credentials(7)), handed in through SMBIOS type 11."""
+    disk_faults: DiskFaults = DiskFaults()
     cmdline_extra: str = ""
     """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254)."""
 
     def __post_init__(self) -> None:
-        if self.memory_mib < 128 or self.cpus < 1:
+        if self.memory_mib < 32 or self.cpus < 1:
             raise InputError(
                 f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs cannot boot",
-                hint="128 MiB and one CPU are the least",
+                hint="32 MiB and one CPU are the least",
             )
         for name in self.credentials:
             if not 0 < len(name) <= _NAME_LIMIT or _NAME_BAD & set(name) or name in {".", ".."}:
@@ -105,7 +117,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *_board(hardware, parts),
         *_firmware(parts),
         *_smbios(hardware, parts),
-        *_disk(parts),
+        *_disk(hardware.disk_faults, parts),
         *_net(hardware),
         *("-object", "rng-random,filename=/dev/urandom,id=rng0"),
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
@@ -173,19 +185,44 @@ def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
     return [item for table in tables for item in ("-smbios", table)]
 
 
-def _disk(parts: Parts) -> list[str]:
+def _disk_faults(faults: DiskFaults) -> tuple[list[str], str]:
+    """Return the arguments that put faults on top of the disk, and the name of the node on top."""
+    args, top = [], "disk0"
+    injections = []
+    if faults.bad_sector is not None:
+        injections.append(("read", 5, faults.bad_sector))  # EIO
+    if faults.full:
+        injections.append(("write", 28, -1))  # ENOSPC, any sector
+    if injections:
+        rules = [
+            f"inject-error.{number}.{key}={value}"
+            for number, (kind, errno, sector) in enumerate(injections)
+            for key, value in (("event", "none"), ("iotype", kind), ("errno", errno), ("sector", sector))
+        ]
+        args += ["-blockdev", ",".join([f"driver=blkdebug,node-name=faults0,image={top}", *rules])]
+        top = "faults0"
+    if faults.bytes_per_second is not None:
+        args += ["-object", f"throttle-group,id=slow0,x-bps-total={faults.bytes_per_second}"]
+        args += ["-blockdev", f"driver=throttle,node-name=throttle0,throttle-group=slow0,file={top}"]
+        top = "throttle0"
+    return args, top
+
+
+def _disk(faults: DiskFaults, parts: Parts) -> list[str]:
     # A power cut here ends QEMU and not the host, whose page cache survives: a flush has to leave QEMU, no
     # more.
     cache = "cache.no-flush=on"
+    broken, top = _disk_faults(faults)
     return [
         *("-blockdev", f"driver=file,node-name=file0,{cache},filename={comma(parts.disk)}"),
         *("-blockdev", f"driver=qcow2,node-name=disk0,{cache},file=file0"),
+        *broken,
         *("-device", "virtio-scsi-pci,id=scsi0,addr=3"),
         "-device",
         # The guest's rule that makes google-persistent-disk-0 reads the designator that `device_id` sets.
         # Only devices with a boot index are tried: OVMF takes the others, network boot too, off its list.
         (
-            "scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive=disk0,vendor=Google,product=PersistentDisk,ver=1,"
+            f"scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive={top},vendor=Google,product=PersistentDisk,ver=1,"
             "device_id=persistent-disk-0,rotation_rate=1,physical_block_size=4096,logical_block_size=512,"
             "bootindex=1"
         ),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.tools import tool_env
@@ -39,6 +40,7 @@ class SandboxedProcess:
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
+        self._init_pid = 0
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
         self._started.wait()
@@ -57,6 +59,16 @@ class SandboxedProcess:
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
             elif self._popen is not None:
                 self._popen.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program itself, not to the sandbox around it (proc_pid_task(5), `children`)."""
+        with self._lock:
+            if self._init is None:
+                return
+            children = Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text().split()
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), number)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""
@@ -102,4 +114,5 @@ class SandboxedProcess:
         with self._lock:
             self._popen = popen
             with contextlib.suppress(ValueError, KeyError, ProcessLookupError):
-                self._init = os.pidfd_open(json.loads(line)["child-pid"])
+                self._init_pid = json.loads(line)["child-pid"]
+                self._init = os.pidfd_open(self._init_pid)

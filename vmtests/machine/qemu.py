@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -180,6 +181,12 @@ class QemuMachine:
         life.kill()
         if not life.exited.wait(_END_SECONDS):
             raise HostError(f"QEMU was killed and is still there after {_END_SECONDS:g} s")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send QEMU a signal, as somebody on the host may; what comes of it is not expected."""
+        process = self._running().process
+        assert process is not None
+        process.signal(number)
 
     def reset(self) -> None:
         """Push the reset button."""

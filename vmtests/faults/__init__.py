@@ -1,0 +1,1 @@
+"""Ways to break an image or its machine, and the verdict that each must get."""

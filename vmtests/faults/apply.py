@@ -1,0 +1,297 @@
+"""Breaking a copy of an image: each step of a fault, done with the tools that a person would use."""
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vmtests.contract import Contract
+from vmtests.errors import HostError, InputError
+from vmtests.faults import cpio, store
+from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.image import gpt
+from vmtests.image.inspect import match
+from vmtests.image.source import Source, open_disk
+from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.tools import Toolbox, run_in
+
+SECTOR = 512
+"""Bytes of a sector of the machine's disk."""
+
+_MIB = 1 << 20
+_INITRD_LIMIT = 512 * _MIB
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A broken image: the copy of the disk, the machine, and what happens on the host."""
+
+    disk: Path
+    hardware: Hardware
+    actions: tuple[Host, ...]
+
+
+@contextlib.contextmanager
+def broken(fault: Fault, image: Path, scratch: Path, contract: Contract, toolbox: Toolbox) -> Iterator[Broken]:
+    """Give a broken copy of the raw disk `image`, which shares its blocks where the file system can; it is removed.
+
+    Raises InputError when the image has not what a step breaks, HostError when a tool fails.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{fault.name}-", dir=scratch) as name:
+        disk = Path(name) / "disk.raw"
+        copy(image, disk)
+        with open_disk(disk, toolbox) as source:
+            work = _Work(Path(name), disk, source, contract, toolbox)
+            for step in fault.steps:
+                work.do(step)
+        actions = tuple(step for step in fault.steps if isinstance(step, Host))
+        yield Broken(disk=disk, hardware=work.hardware, actions=actions)
+
+
+def copy(image: Path, disk: Path) -> None:
+    """Copy a raw disk, sparse, or sharing its blocks where the file system can."""
+    try:
+        subprocess.run(
+            ["cp", "--sparse=always", "--reflink=auto", "--", image, disk],
+            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        disk.chmod(0o600)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.splitlines() or ["no message"]
+        raise HostError(f"{disk} cannot be written: {lines[-1]}") from error
+
+
+class _Work:
+    """A copy that is being broken; partitions are those of the table before the first step."""
+
+    def __init__(self, directory: Path, disk: Path, source: Source, contract: Contract, toolbox: Toolbox) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._contract = contract
+        self._toolbox = toolbox
+        self._table = gpt.read(source, contract.disk.sector_size)
+        self._entries = match(contract, self._table.entries)
+        self._size = source.size
+        self.hardware = Hardware()
+
+    def do(self, step: object) -> None:
+        """Do one step."""
+        doers: dict[type, Callable[..., None]] = {
+            Overwrite: self._overwrite,
+            Flip: self._flip,
+            Feature: self._feature,
+            Esp: self._esp,
+            Options: self._options,
+            Initrd: self._initrd,
+            Root: self._root,
+            Table: self._change_table,
+            Machine: self._machine,
+        }
+        if (doer := doers.get(type(step))) is not None:
+            doer(step)
+
+    def _range(self, partition: str | None) -> tuple[int, int]:
+        """Return first byte and size of a partition, or of the disk."""
+        if partition is None:
+            return 0, self._size
+        entry = self._entries.get(partition)
+        if entry is None:
+            raise InputError(f"the image has no partition for {partition}", hint="vmtests inspect says what it has")
+        return self._table.start(entry), self._table.length(entry)
+
+    def _overwrite(self, step: Overwrite) -> None:
+        start, size = self._range(step.partition)
+        at = start + (step.offset if step.offset >= 0 else size + step.offset)
+        data = bytes.fromhex(step.hex) if step.hex else bytes(step.size)
+        with self._disk.open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+
+    def _flip(self, step: Flip) -> None:
+        at = store.place(step.at, self._disk, *self._range("store"))
+        with self._disk.open("r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte ^ 1 << step.bit]))
+
+    def _feature(self, step: Feature) -> None:
+        start, _ = self._range("store")
+        with self._disk.open("r+b") as file:
+            file.seek(start)
+            block = store.with_feature(file.read(4096), step.incompat)
+            file.seek(start)
+            file.write(block)
+
+    # The ESP, with mtools.
+
+    def _mtools(self, name: str, *args: str) -> str:
+        place = f"{self._disk}@@{self._range('esp')[0]}"
+        environment = {"MTOOLS_SKIP_CHECK": "1", "MTOOLSRC": os.devnull}
+        return run_in(self._toolbox.root("mcopy"), [name, "-i", place, *args], env=environment)
+
+    def _path(self, path: str) -> str:
+        boot = self._contract.boot
+        names = {"loader": boot.loader, "entry": boot.entry, "kernel": boot.kernel, "initrd": boot.initrd}
+        return path.format_map(names)
+
+    def _get(self, path: str) -> Path:
+        target = self._directory / "from-esp"
+        self._mtools("mcopy", "-n", "-o", f"::{self._path(path)}", os.fspath(target))
+        return target
+
+    def _put(self, source: Path, path: str) -> None:
+        self._mtools("mcopy", "-D", "o", "-o", os.fspath(source), f"::{self._path(path)}")
+
+    def _esp(self, step: Esp) -> None:
+        for path in step.remove:
+            self._mtools("mdel", f"::{self._path(path)}")
+        for path, text in step.write.items():
+            source = self._directory / "to-esp"
+            source.write_text(self._path(text) if "{" in text else text)
+            self._put(source, path)
+        for path, size in step.truncate.items():
+            source = self._get(path)
+            os.truncate(source, size)
+            self._put(source, path)
+
+    def _options(self, step: Options) -> None:
+        entry = self._get(self._contract.boot.entry)
+        lines = []
+        for line in entry.read_text().splitlines():
+            key, _, rest = line.partition(" ")
+            if key == "options":
+                words = [word for word in rest.split() if not word.startswith(step.remove or ("\0",))]
+                line = " ".join([key, *words, *step.add])  # noqa: PLW2901
+            lines.append(f"{line}\n")
+        entry.write_text("".join(lines))
+        self._put(entry, self._contract.boot.entry)
+
+    def _initrd(self, step: Initrd) -> None:
+        packed = self._get(self._contract.boot.initrd)
+        plain = self._directory / "initrd.cpio"
+        with packed.open("rb") as file:
+            compressed = file.read(4) == _ZSTD
+        if compressed:
+            self._toolbox.run("zstd", "--quiet", "--force", "--decompress", packed, "-o", plain)
+        else:
+            packed.replace(plain)
+        if plain.stat().st_size > _INITRD_LIMIT:
+            raise InputError("the initrd is too large to be changed")
+        members = cpio.parse(plain.read_bytes())
+        for pattern in step.remove:
+            cpio.remove(members, pattern)
+        for old, new in step.rename.items():
+            cpio.rename(members, old, new)
+        for path, changes in step.replace.items():
+            member = cpio.find(members, path)
+            text = member.data.decode()
+            for old, new in changes.items():
+                if old not in text:
+                    raise InputError(f"{path} in the initrd has no {old!r}")
+                text = text.replace(old, new)
+            member.data = text.encode()
+        for path, text in step.write.items():
+            cpio.put(members, path, text.encode())
+        for path, target in step.symlink.items():
+            cpio.put(members, path, target.encode(), link=True)
+        plain.write_bytes(cpio.pack(members))
+        self._toolbox.run("zstd", "--quiet", "--force", "-T0", "-3", plain, "-o", packed)
+        self._put(packed, self._contract.boot.initrd)
+
+    # The root partition, with debugfs(8).
+
+    def _root(self, step: Root) -> None:
+        commands = []
+        for number, (path, text) in enumerate(step.write.items()):
+            source = self._directory / f"to-root-{number}"
+            source.write_text(text)
+            directory, _, name = path.rpartition("/")
+            commands += [f"cd {directory or '/'}", f"rm {name}", f"write {source} {name}"]
+            commands += [f"sif {name} mode 0100755"] if text.startswith("#!") else []
+        for path, target in step.symlink.items():
+            commands += [f"rm {path}", f"symlink {path} {target}"]
+        commands += step.commands
+        if step.fill:
+            empty = self._directory / "empty"
+            empty.touch()
+            # More than there is: what is left when that fails is nothing.
+            commands += ["cd /", f"write {empty} filler", f"fallocate /filler 0 {self._range('root')[1] // 1024}"]
+        script = self._directory / "debugfs"
+        script.write_text("".join(f"{line}\n" for line in commands))
+        start, size = self._range("root")
+        # debugfs has no way to begin in the middle of a file that works with every release of it.
+        part = self._directory / "root.ext4"
+        _extract(self._disk, start, size, part)
+        said = self._toolbox.run("debugfs", "-w", "-f", script, part)
+        if found := re.search(r"^(?!debugfs:)(.*(?:Invalid|nknown|Usage).*)$", said, re.MULTILINE):
+            raise HostError(f"debugfs: {found[1]}")
+        _insert(part, self._disk, start)
+        part.unlink()
+
+    # The table, with sfdisk(8).
+
+    def _change_table(self, step: Table) -> None:
+        entry = self._entries.get(step.partition)
+        if entry is None:
+            raise InputError(f"the image has no partition for {step.partition}")
+        base = ("--quiet", "--no-tell-kernel", "--no-reread")
+        number = str(entry.number)
+        if step.label is not None:
+            self._toolbox.run("sfdisk", *base, "--part-label", self._disk, number, step.label)
+        if step.type is not None:
+            self._toolbox.run("sfdisk", *base, "--part-type", self._disk, number, step.type)
+        if step.sectors is not None:
+            self._toolbox.run(
+                "sfdisk", *base, "--force", "-N", number, self._disk, stdin=f"{entry.first_lba},{step.sectors}\n"
+            )
+        if step.delete:
+            self._toolbox.run("sfdisk", *base, "--delete", self._disk, number)
+
+    def _machine(self, step: Machine) -> None:
+        bad = None
+        if step.read_error is not None:
+            bad = store.place(step.read_error, self._disk, *self._range("store")) // SECTOR
+        self.hardware = replace(
+            self.hardware,
+            memory_mib=step.memory_mib,
+            secure_boot=step.secure_boot,
+            cmdline_extra=step.cmdline,
+            disk_size=None if step.grow else self._size,
+            disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),
+        )
+
+
+def _extract(disk: Path, start: int, size: int, part: Path) -> None:
+    """Copy a range of a disk to a file of its own, sparse."""
+    with disk.open("rb") as source, part.open("wb") as target:
+        target.truncate(size)
+        for begin, end in _data(source.fileno(), start, start + size):
+            os.copy_file_range(source.fileno(), target.fileno(), end - begin, begin, begin - start)
+
+
+def _insert(part: Path, disk: Path, start: int) -> None:
+    with part.open("rb") as source, disk.open("r+b") as target:
+        for begin, end in _data(source.fileno(), 0, part.stat().st_size):
+            at = begin
+            while at < end:
+                at += os.copy_file_range(source.fileno(), target.fileno(), end - at, at, start + at)
+
+
+def _data(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of a file that hold data, between `start` and `end` (lseek(2), SEEK_DATA)."""
+    at = start
+    while at < end:
+        try:
+            begin = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:
+            return  # nothing but a hole is left
+        if begin >= end:
+            return
+        at = min(os.lseek(descriptor, begin, os.SEEK_HOLE), end)
+        yield begin, at

@@ -1,0 +1,102 @@
+"""An initrd's archive, changed in memory: the newc format of Documentation/driver-api/early-userspace/buffer-format.
+
+An archive appended to an initrd can only add and replace; a file that is to be missing needs the archive anew.
+"""
+
+import fnmatch
+import posixpath
+import re
+import stat
+from dataclasses import dataclass
+
+from vmtests.errors import InputError
+
+_MAGIC = b"070701"
+_HEADER = 110
+_TRAILER = "TRAILER!!!"
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A member: its path without a leading slash, its mode with the file type, and its content."""
+
+    name: str
+    mode: int
+    data: bytes
+
+
+def parse(archive: bytes) -> list[Member]:
+    """Return the members of one archive; raises InputError for what is none."""
+    members, at = [], 0
+    while True:
+        header = archive[at : at + _HEADER]
+        if header[:6] != _MAGIC or len(header) < _HEADER:
+            raise InputError(f"the initrd is no newc archive at byte {at}")
+        fields = [int(header[start : start + 8], 16) for start in range(6, _HEADER, 8)]
+        mode, size, name_size = fields[1], fields[6], fields[11]
+        name = archive[at + _HEADER : at + _HEADER + name_size - 1].decode()
+        start = _padded(at + _HEADER + name_size)
+        if name == _TRAILER:
+            return members
+        members.append(Member(name=name, mode=mode, data=archive[start : start + size]))
+        at = _padded(start + size)
+
+
+def pack(members: list[Member]) -> bytes:
+    """Return an archive of `members`; hard links have become files, owner is root."""
+    parts: list[bytes] = []
+    trailer = Member(name=_TRAILER, mode=0, data=b"")
+    for inode, member in enumerate([*members, trailer]):
+        name = member.name.encode() + b"\0"
+        fields = (inode, member.mode, 0, 0, 1, 1, len(member.data), 0, 0, 0, 0, len(name), 0)
+        head = _MAGIC + b"".join(b"%08X" % field for field in fields) + name
+        parts += [head, bytes(_padded(len(head)) - len(head))]
+        parts += [member.data, bytes(_padded(len(member.data)) - len(member.data))]
+    return b"".join(parts)
+
+
+def remove(members: list[Member], pattern: str) -> None:
+    """Remove the members that a shell pattern fits; raises InputError when there is none."""
+    kept = [member for member in members if not fnmatch.fnmatchcase(f"/{member.name}", pattern)]
+    if len(kept) == len(members):
+        raise InputError(f"the initrd has no file {pattern}")
+    members[:] = kept
+
+
+def rename(members: list[Member], old: str, new: str) -> None:
+    """Move a directory; `{release}` in `old` is the only name below `usr/lib/modules`."""
+    releases = {member.name.split("/")[3] for member in members if re.match(r"usr/lib/modules/[^/]+$", member.name)}
+    name = old.lstrip("/").replace("{release}", "".join(releases))
+    found = [member for member in members if member.name == name or member.name.startswith(f"{name}/")]
+    if not found:
+        raise InputError(f"the initrd has no directory {old}")
+    for member in found:
+        member.name = new.lstrip("/") + member.name.removeprefix(name)
+
+
+def find(members: list[Member], path: str) -> Member:
+    """Return the member at `path`; raises InputError when there is none."""
+    for member in members:
+        if member.name == path.lstrip("/"):
+            return member
+    raise InputError(f"the initrd has no file {path}")
+
+
+def put(members: list[Member], path: str, data: bytes, *, link: bool = False) -> None:
+    """Add a file or symlink, with the directories above it; what was there goes."""
+    name = path.lstrip("/")
+    members[:] = [member for member in members if member.name != name]
+    known = {member.name for member in members}
+    above = posixpath.dirname(name)
+    missing = []
+    while above and above not in known:
+        missing.append(above)
+        above = posixpath.dirname(above)
+    members += [Member(name=one, mode=stat.S_IFDIR | 0o755, data=b"") for one in reversed(missing)]
+    kind = stat.S_IFLNK | 0o777 if link else stat.S_IFREG | (0o755 if data.startswith(b"#!") else 0o644)
+    members.append(Member(name=name, mode=kind, data=data))
+
+
+def _padded(size: int) -> int:
+    """Return the next multiple of four."""
+    return -(-size // 4) * 4

@@ -1,0 +1,120 @@
+"""Booting a broken image, and holding the verdict against the one that it must get."""
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
+from vmtests.errors import InputError
+from vmtests.faults.apply import broken
+from vmtests.faults.catalogue import Fault, Host
+from vmtests.lab import Image, Lab, Vm
+
+EVIDENCE_SECONDS = 2.0
+"""Seconds from the evidence to the verdict that a fault which leaves evidence may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a fault: the verdict, or None and the sentence by which the disk was refused unbooted."""
+
+    fault: Fault
+    verdict: Verdict | None
+    refusal: str
+    breaches: tuple[str, ...]
+
+    @property
+    def right(self) -> bool:
+        """Whether stage, cause and owner are those of the fault, in time."""
+        fault, verdict = self.fault, self.verdict
+        if verdict is None:
+            return fault.refused
+        return (
+            not fault.refused
+            and (verdict.stage, verdict.cause, verdict.owner) == (fault.stage, fault.cause, fault.owner)
+            and (fault.silent or fault.ready or verdict.evidence_to_verdict_s <= EVIDENCE_SECONDS)
+            and any(breach.startswith(fault.breach) for breach in (*self.breaches, *([] if fault.breach else [""])))
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What the verdict, or the refusal, says."""
+        return self.refusal if self.verdict is None else self.verdict.sentence
+
+    def to_json(self) -> dict[str, object]:
+        """Return the outcome as `vmtests faults --json` prints it."""
+        fault, verdict = self.fault, self.verdict
+        expected = {"verdict": "refused" if fault.refused else "ready" if fault.ready else "failed"}
+        got: dict[str, object] = {"verdict": "refused"}
+        if verdict is not None:
+            got = {"verdict": "ready" if verdict.ready else "failed", **_place(verdict)}
+        return {
+            "name": fault.name,
+            "area": fault.area,
+            "expected": {**expected, **({} if fault.refused else _place(fault))},
+            "got": got,
+            "right": self.right,
+            "silent": fault.silent,
+            "evidence_to_verdict_s": None if verdict is None else round(verdict.evidence_to_verdict_s, 3),
+            "sentence": self.sentence,
+            "inspection": list(self.breaches),
+        }
+
+
+def _place(judged: Fault | Verdict) -> dict[str, object]:
+    names = {"stage": judged.stage, "cause": judged.cause, "owner": judged.owner}
+    return {name: None if value is None else str(value) for name, value in names.items()}
+
+
+class _Actions:
+    """Does what happens on the host, once the boot has come to its stage."""
+
+    def __init__(self, actions: Sequence[Host]) -> None:
+        self._due = list(actions)
+        self.vm: Vm | None = None
+
+    def __call__(self, follower: Follower) -> None:
+        """Do what is due."""
+        for action in [action for action in self._due if not follower.stage.before(action.stage)]:
+            self._due.remove(action)
+            if self.vm is not None and self.vm.qemu.alive:
+                self.vm.qemu.signal(signal.Signals[f"SIG{action.signal}"])
+
+
+def run(fault: Fault, image: Image, lab: Lab) -> Outcome:
+    """Boot a broken copy of `image` until its verdict; the results go below the fault's name."""
+    with broken(fault, image.path, lab.scratch, lab.contract, lab.toolbox) as made:
+        try:
+            adopted = lab.image(str(made.disk))
+        except InputError as error:
+            return Outcome(fault=fault, verdict=None, refusal=_plain(error.message, made.disk), breaches=())
+        breaches = tuple(str(breach) for breach in adopted.inspection.breaches)
+        actions = _Actions(made.actions)
+        results = lab.results / fault.name
+        results.mkdir(parents=True, exist_ok=True)
+        (results / "inspection.json").write_text(json.dumps(adopted.inspection.to_json(), indent=2) + "\n")
+        with lab.machine(adopted, made.hardware, name=fault.name, watch=actions) as vm:
+            actions.vm = vm
+            verdict = vm.wait_verdict()
+    return Outcome(fault=fault, verdict=verdict, refusal="", breaches=breaches)
+
+
+def _plain(sentence: str, disk: Path) -> str:
+    return sentence.replace(str(disk), "the disk")
+
+
+def run_all(faults: Sequence[Fault], image: Image, lab: Lab, *, jobs: int = 1) -> Iterator[Outcome]:
+    """Run faults, `jobs` at a time, and give each outcome as it comes."""
+    assert lab.accelerator  # found out once, before any thread asks
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(run, fault, image, lab) for fault in faults]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
