@@ -27,7 +27,7 @@ from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.faults import catalogue
-from vmtests.faults.run import Outcome, run_all
+from vmtests.faults.run import Outcome, Runner
 from vmtests.image import archive, assemble, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
@@ -240,7 +240,7 @@ def _faults(arguments: argparse.Namespace) -> int:
         raise InputError("-j takes a number from 1 on")
     right = True
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
-        for outcome in run_all(faults, lab.image(), lab, jobs=arguments.jobs):
+        for outcome in Runner(lab.image(), lab).run_all(faults, jobs=arguments.jobs):
             right &= outcome.right
             _print_json(outcome.to_json()) if arguments.json else _show_outcome(outcome)
             sys.stdout.flush()

@@ -24,6 +24,7 @@ from vmtests import contract as contracts
 from vmtests import diagnosis, progress, tools
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
+from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
@@ -169,6 +170,7 @@ class Vm:
                     budgets=Budgets(scale=self._lab.accelerator.scale),
                     power_on=time.monotonic(),
                     ready_token=self._token,
+                    knowledge=Knowledge(self._lab.contract, self.image.inspection),
                 )
             )
             if (watch := self._watch) is not None:

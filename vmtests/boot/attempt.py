@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.events import MachineEvent
+from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs, closes
 from vmtests.boot.judge import Judge
@@ -14,6 +15,7 @@ from vmtests.boot.patterns import SILENCES
 from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.boot.waits import Waits
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
@@ -32,12 +34,24 @@ class Attempt:
     state when its last job has ended; of others a login prompt and a long silence have to do. A guest that greeted
     with the token is known to do as it was asked.
 
+    `knowledge` is what is known of the image: a device that it does not have is not waited for, and a verdict says
+    what inspection says.
+
     Where somebody examines the guest, the end of a budget is no verdict yet: `stuck` is the stage then, until
     `conclude` is called.
     """
 
-    def __init__(self, timeline: Timeline, budgets: Budgets, load: Callable[[], float], token: str = "") -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        budgets: Budgets,
+        load: Callable[[], float],
+        token: str = "",
+        knowledge: Knowledge | None = None,
+    ) -> None:
         self._token = token
+        self._knowledge = knowledge
+        self._waits = Waits(knowledge)
         self._announcement = re.compile(rf"{re.escape(token)} (?P<word>{_WORDS})\b") if token else None
         self._greeted = False
         self._examinations = 0
@@ -95,6 +109,7 @@ class Attempt:
         if self.failure is None and not self.provoked:
             self._judge.line(normal, text, t, self.stage)
         if self.verdict is None:
+            self._waits.line(normal.text, self.stage)
             self._jobs.line(normal.text)
             self.timeline.units.line(normal.text, t, self.stage)
             if not self.stage.before(Stage.SWITCH_ROOT):
@@ -198,6 +213,8 @@ class Attempt:
         return self._budget_end()
 
     def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
+        if self.failure is None and (device := self._waits.spinner(text, normal.text, self.stage)) is not None:
+            self._judge.absent(device, Evidence(t=t, source="console", text=text), self.stage)
         name, _, _ = normal.text.rpartition(" (")
         if name == self._waits_for:
             return None
@@ -262,7 +279,7 @@ class Attempt:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
         if self.verdict is None:
-            self.verdict = failure
+            self.verdict = self._explained(failure)
         else:
             self.failure_after_ready = failure
 
@@ -287,7 +304,7 @@ class Attempt:
             sentence += f"; {opinion.says}"
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
         self.timeline.end(t)
-        self.verdict = Verdict(
+        verdict = Verdict(
             ready=False,
             stage=stage,
             cause=opinion.cause or Cause.NO_PROGRESS,
@@ -298,3 +315,7 @@ class Attempt:
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )
+        self.verdict = self._explained(verdict)
+
+    def _explained(self, verdict: Verdict) -> Verdict:
+        return verdict if self._knowledge is None else self._knowledge.explain(verdict)

@@ -17,6 +17,7 @@ from vmtests.boot.budgets import Budgets, load_factor
 from vmtests.boot.clock import Clock, SystemClock
 from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.events import RESET, SHUTDOWN, MachineEvent
+from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, restarted
@@ -59,8 +60,8 @@ class Follower:
     `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
     `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
     restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
-    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left. `doctor`
-    is asked about a guest that made no progress for its budget, before that is a verdict.
+    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left. `knowledge` is what is known of
+    the image. `doctor` is asked about a guest that made no progress for its budget, before that is a verdict.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
     those who wait. Raises HostError when the logs cannot be made.
@@ -78,11 +79,13 @@ class Follower:
         load: Callable[[], float] = load_factor,
         on_progress: Progress | None = None,
         ready_token: str = "",
+        knowledge: Knowledge | None = None,
     ) -> None:
         self.on_progress = on_progress
         self.doctor: Doctor | None = None
         self._in_examination = False
         self._ready_token = ready_token
+        self._knowledge = knowledge
         self._clock = clock or SystemClock()
         self._budgets = budgets or Budgets()
         self._expect_reset = expect_reset
@@ -329,7 +332,7 @@ class Follower:
         self._zero = self._clock.monotonic() if power_on is None else power_on
         self._zero_known = power_on is not None
         timeline = Timeline(boot=self._boot, started=self._clock.wall())
-        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token)
+        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token, self._knowledge)
         self._partial_seen = ""
 
     def _now(self, *, first_byte: bool = False) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vmtests.boot.events import TEXT_LIMIT, MachineEvent
-from vmtests.boot.patterns import EVENT_RULES, LINE_RULES, EventRule, LineRule, Weight
+from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, LINE_RULES, EventRule, LineRule, Weight
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Evidence, Verdict
 
@@ -96,6 +96,11 @@ class Judge:
                 evidence = Evidence(t=t, source="console", text=text.rstrip()[:TEXT_LIMIT])
                 self._found(rule, match.groupdict(), evidence, stage)
                 return
+
+    def absent(self, device: str, evidence: Evidence, stage: Stage) -> None:
+        """Take a wait for a device that does not exist."""
+        if self._finding is None:
+            self._found(ABSENT_DEVICE, {"device": device}, evidence, stage)
 
     def event(self, event: MachineEvent, t: float, stage: Stage) -> None:
         """Take an event of the machine; those that no rule names are nothing to judge."""

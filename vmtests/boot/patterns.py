@@ -369,6 +369,15 @@ LINE_RULES = (
     ),
 )
 
+ABSENT_DEVICE = LineRule(
+    cause=Cause.PARTITION_MISSING,
+    pattern=re.compile("A start job is running for "),
+    sentence="the boot waits for {device}, and the disk has no such partition",
+    hint=_STORE_HINT,
+    stages=SYSTEMD,
+)
+"""Found by `waits.Waits`, which knows the disk."""
+
 _KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
 _ACCEL_HINT = "run with --vm-accel=tcg, or on a host whose KVM works; vmtests doctor tells"
 

@@ -27,7 +27,8 @@ class Member:
 
 def parse(archive: bytes) -> list[Member]:
     """Return the members of one archive; raises InputError for what is none."""
-    members, at = [], 0
+    members: list[Member] = []
+    at = 0
     while True:
         header = archive[at : at + _HEADER]
         if header[:6] != _MAGIC or len(header) < _HEADER:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -85,36 +86,60 @@ class _Actions:
                 self.vm.qemu.signal(signal.Signals[f"SIG{action.signal}"])
 
 
-def run(fault: Fault, image: Image, lab: Lab) -> Outcome:
-    """Boot a broken copy of `image` until its verdict; the results go below the fault's name."""
-    with broken(fault, image.path, lab.scratch, lab.contract, lab.toolbox) as made:
-        try:
-            adopted = lab.image(str(made.disk))
-        except InputError as error:
-            return Outcome(fault=fault, verdict=None, refusal=_plain(error.message, made.disk), breaches=())
-        breaches = tuple(str(breach) for breach in adopted.inspection.breaches)
-        actions = _Actions(made.actions)
-        results = lab.results / fault.name
-        results.mkdir(parents=True, exist_ok=True)
-        (results / "inspection.json").write_text(json.dumps(adopted.inspection.to_json(), indent=2) + "\n")
-        with lab.machine(adopted, made.hardware, name=fault.name, watch=actions) as vm:
-            actions.vm = vm
-            verdict = vm.wait_verdict()
-    return Outcome(fault=fault, verdict=verdict, refusal="", breaches=breaches)
+class Runner:
+    """Runs faults against copies of one image."""
+
+    def __init__(self, image: Image, lab: Lab) -> None:
+        self._image = image
+        self._lab = lab
+        self._machines: set[Vm] = set()
+        self._ending = threading.Event()
+
+    def run(self, fault: Fault) -> Outcome:
+        """Boot a broken copy of the image until its verdict; the results go below the fault's name."""
+        lab = self._lab
+        with broken(fault, self._image.path, lab.scratch, lab.contract, lab.toolbox) as made:
+            try:
+                image = lab.image(str(made.disk))
+            except InputError as error:
+                sentence = error.message.replace(str(made.disk), "the disk")
+                return Outcome(fault=fault, verdict=None, refusal=sentence, breaches=())
+            breaches = tuple(str(breach) for breach in image.inspection.breaches)
+            actions = _Actions(made.actions)
+            with lab.machine(image, made.hardware, name=fault.name, watch=actions) as vm:
+                actions.vm = vm
+                self._machines.add(vm)
+                try:
+                    verdict = self._follow(vm)
+                finally:
+                    self._machines.discard(vm)
+            _keep(image, verdict, lab.results / fault.name)
+        return Outcome(fault=fault, verdict=verdict, refusal="", breaches=breaches)
+
+    def run_all(self, faults: Sequence[Fault], *, jobs: int = 1) -> Iterator[Outcome]:
+        """Run faults, `jobs` at a time, and give each outcome as it comes."""
+        assert self._lab.accelerator  # found out once, before any thread asks
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(self.run, fault) for fault in faults]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException:
+                self._ending.set()
+                # The pool waits for its threads, and they for a verdict: a machine that is gone has one.
+                for vm in tuple(self._machines):
+                    vm.qemu.signal(signal.SIGKILL)
+                raise
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _follow(self, vm: Vm) -> Verdict:
+        if self._ending.is_set():
+            vm.qemu.signal(signal.SIGKILL)
+        return vm.wait_verdict()
 
 
-def _plain(sentence: str, disk: Path) -> str:
-    return sentence.replace(str(disk), "the disk")
-
-
-def run_all(faults: Sequence[Fault], image: Image, lab: Lab, *, jobs: int = 1) -> Iterator[Outcome]:
-    """Run faults, `jobs` at a time, and give each outcome as it comes."""
-    assert lab.accelerator  # found out once, before any thread asks
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run, fault, image, lab) for fault in faults]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+def _keep(image: Image, verdict: Verdict, results: Path) -> None:
+    for name, data in (("inspection", image.inspection.to_json()), ("verdict", verdict.to_json())):
+        (results / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")

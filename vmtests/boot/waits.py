@@ -1,0 +1,63 @@
+"""What systemd says that it waits for, and whether that can ever come.
+
+A wait for a device ends after 45 or 90 seconds; that a partition does not exist is known at once. A mount with
+`nofail` waits too, and holds nobody up: only a boot in which nothing else runs is at its end.
+"""
+
+import re
+
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.stages import Stage, reached
+
+# systemd src/core/manager.c, manager_print_jobs_in_progress().
+_COUNT = re.compile(r"\[[ *]{6}\] \((\d{1,6}) of (\d{1,6})\) ")
+_JOB = re.compile(r"A start job is running for (?P<name>.{1,300}?)(?: \([^()]{1,40}\))?$")
+_UNIT = re.compile(r"dev-(?P<path>\S{1,300})\.device(?: - (?P<description>.+))?$")
+_DONE = {
+    Stage.INITRD: re.compile(reached("initrd-fs.target", "Initrd File Systems")),
+    Stage.USERSPACE: re.compile(reached("local-fs.target", "Local File Systems")),
+}
+"""After these targets nothing that a boot needs is mounted any more."""
+
+_JOBS_LIMIT = 64
+
+
+class Waits:
+    """Follows the repaints of running jobs."""
+
+    def __init__(self, knowledge: Knowledge | None) -> None:
+        self._knowledge = knowledge
+        self._shown: set[str] = set()
+        self._done: set[Stage] = set()
+
+    def line(self, text: str, stage: Stage) -> None:
+        """Take a normalised line that is no repaint: something has happened."""
+        self._shown.clear()
+        if (done := _DONE.get(stage)) is not None and done.match(text):
+            self._done.add(stage)
+
+    def spinner(self, text: str, normal: str, stage: Stage) -> str | None:
+        """Take a repaint; return a device that does not exist, if every job that runs waits for such a one."""
+        match = _JOB.match(normal)
+        if self._knowledge is None or match is None or stage not in _DONE or stage in self._done:
+            return None
+        count = int(counted[2]) if (counted := _COUNT.match(text)) else 1
+        device = path(match["name"])
+        if not self._knowledge.absent(device):
+            # Something else runs; what comes of it is not known yet.
+            self._shown.clear()
+            return None
+        if len(self._shown) < _JOBS_LIMIT:
+            self._shown.add(device)
+        return device if len(self._shown) >= count else None
+
+
+def path(name: str) -> str:
+    """Return the path of a device as systemd names it: by description, by unit, or by both."""
+    if not (match := _UNIT.match(name)):
+        return name
+    if match["description"]:
+        return match["description"]
+    # systemd.unit(5), string escaping for inclusion in unit names.
+    plain = match["path"].replace("-", "/")
+    return "/dev/" + re.sub(r"\\x([0-9a-f]{2})", lambda byte: chr(int(byte[1], 16)), plain)
