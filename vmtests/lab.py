@@ -146,7 +146,7 @@ class Vm:
         self._lab = lab
         self.key = Key.generate(self.results)
         self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-        self._hardware = replace(
+        self.hardware = replace(
             hardware,
             credentials={
                 **credentials.login(self.key.public),
@@ -176,8 +176,8 @@ class Vm:
                 QemuMachine(
                     toolbox=self._lab.toolbox,
                     accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self._hardware.secure_boot),
-                    hardware=self._hardware,
+                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
+                    hardware=self.hardware,
                     image=self.image.path,
                     results=self.results,
                     listener=self.follower,

@@ -139,7 +139,8 @@ LINE_RULES = (
     LineRule(
         cause=Cause.OUT_OF_MEMORY,
         pattern=re.compile(
-            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?Error (?:loading|preparing) .{1,600}: Out of resources$"
+            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?"
+            r"(?:Error (?:loading|preparing)|Failed to execute) .{1,600}: Out of resources$"
         ),
         sentence="the boot loader had not enough memory for kernel and initrd",
         hint="give the machine more memory, or make the initrd smaller",
@@ -316,6 +317,14 @@ LINE_RULES = (
         sentence="the initrd could not hand over to the system: {what}",
         hint="init= must name a program that is in the store partition",
         stages=SYSTEMD,
+        weight=Weight.CLUE,
+    ),
+    LineRule(
+        cause=Cause.INIT_MISSING,
+        pattern=re.compile(rf"\[FAILED\] Failed to start {_UNIT}Switch Root\.?$"),
+        sentence="the initrd could not hand over to the system",
+        hint="init= must name a program of the system, and the system needs an os-release file",
+        stages=STAGE1,
         weight=Weight.CLUE,
     ),
     LineRule(
