@@ -35,7 +35,7 @@ from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache
+from vmtests.image import cache, symbols
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.image.reference import Modules, recipe
@@ -183,7 +183,12 @@ class Vm:
                     listener=self.follower,
                 )
             )
-            self.follower.doctor = QemuDoctor(self.qemu, self.results / "diagnosis", scale=self._lab.accelerator.scale)
+            self.follower.doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self._lab.accelerator.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
+            )
         except BaseException:
             self._stack.close()
             raise
