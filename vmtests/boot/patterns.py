@@ -124,16 +124,6 @@ LINE_RULES = (
         owner=Owner.HOST,
         grace=1.0,
     ),
-    LineRule(
-        cause=Cause.FIRMWARE_CRASH,
-        pattern=re.compile(r"!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) |ASSERT (?P<where>\[.{1,300})"),
-        sentence="the firmware crashed: {what}{where}",
-        hint="try another firmware build; firmware.log has what came before",
-        stages=EARLY,
-        owner=Owner.HOST,
-        grace=1.0,
-        source="firmware",
-    ),
     # systemd src/boot/boot.c, log_error_status(): with file and line since 254. Errors that are ignored say
     # so.
     LineRule(
