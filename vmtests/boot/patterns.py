@@ -78,7 +78,8 @@ class EventRule:
     when: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
 
-_UNIT = r"(?:\S+\.[a-z]+ - )?"  # `systemd.status_unit_format=combined` puts the unit's name in front
+# `systemd.status_unit_format=combined` puts the unit's name in front, cut where the line is too long.
+_UNIT = r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?"
 _STORE_HINT = "compare partition labels and mount units with the contract: vmtests inspect IMAGE"
 _ESP_HINT = "the ESP needs /EFI/BOOT/BOOTX64.EFI on a FAT file system with 512-byte sectors: vmtests inspect IMAGE"
 _PANIC_HINT = "the lines before the panic say what the kernel was doing; boot with --vm-module=debug for more"
