@@ -36,7 +36,7 @@ from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache
+from vmtests.image import cache, symbols
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.image.reference import Modules, recipe
@@ -147,7 +147,7 @@ class Vm:
         self._lab = lab
         self.key = Key.generate(self.results)
         self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-        self._hardware = replace(
+        self.hardware = replace(
             hardware,
             credentials={
                 **credentials.login(self.key.public),
@@ -179,14 +179,19 @@ class Vm:
                 QemuMachine(
                     toolbox=self._lab.toolbox,
                     accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self._hardware.secure_boot),
-                    hardware=self._hardware,
+                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
+                    hardware=self.hardware,
                     image=self.image.path,
                     results=self.results,
                     listener=self.follower,
                 )
             )
-            self.follower.doctor = QemuDoctor(self.qemu, self.results / "diagnosis", scale=self._lab.accelerator.scale)
+            self.follower.doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self._lab.accelerator.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
+            )
         except BaseException:
             self._stack.close()
             raise

@@ -240,3 +240,10 @@ class TestFollower:
             'initrd: the last line, 12 s old, is "Booting initrd of Debian..."; '
             "A start job is running for /dev/disk/by-partlabel/root; 18 s left to get on" == follower.pulse
         )
+
+    def test_what_was_waited_for_earlier_is_forgotten(self, follower: Follower) -> None:
+        """A job that systemd waited for before the boot got on is not what holds it up now."""
+        follower.feed(IN_INITRD)
+        follower.feed(b"[*     ] (1 of 2) A start job is running for /dev/disk/by-partlabel/root (4s / 45s)\r\n")
+        follower.feed(b"[  OK  ] Found device PersistentDisk root.\r\n")
+        assert "start job" not in follower.wait_verdict().sentence

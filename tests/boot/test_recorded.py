@@ -1,7 +1,7 @@
 """Real consoles, recorded byte for byte, get the verdict that their boot deserved, and prove the patterns.
 
 Beside each `NAME.log` in fixtures/consoles/ is `NAME.json`: the system that was booted, and verdict, stage, cause and
-owner.
+owner. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
 """
 
 import json
@@ -20,7 +20,8 @@ from .fakes import ManualClock
 
 CONSOLES = fixture("consoles")
 NAMES = sorted(path.stem for path in CONSOLES.glob("*.json"))
-GOOD = [name for name in NAMES if json.loads((CONSOLES / f"{name}.json").read_text())["verdict"] == "ready"]
+EXPECTED = {name: json.loads((CONSOLES / f"{name}.json").read_text()) for name in NAMES}
+GOOD = [name for name, it in EXPECTED.items() if it["verdict"] == "ready" and not it.get("wounded")]
 TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z]+\r)")
 
 
@@ -52,19 +53,21 @@ def consoles() -> dict[str, list[tuple[str, Stage]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock: ManualClock, name: str) -> None:
-    """Verdict, stage, cause and owner are those of the boot, within two seconds of the evidence."""
+    """Verdict, stage, cause and owner are those of the boot, within two seconds of the evidence.
+
+    An oops gets more time: most are survived, and what comes after it says whether this one was.
+    """
     data = _recorded(name)
     follower = make(ready_token=_token(data))
     follower.feed(data)
-    clock.advance(2.0)
+    while follower.verdict is None and clock.now < 1010.0:
+        clock.advance(0.25)
     verdict = follower.verdict
-    expected = json.loads((CONSOLES / f"{name}.json").read_text())
     assert verdict is not None
     got = verdict.to_json()
-    assert {key: expected[key] for key in expected if key != "system"} == {
-        key: got[key] for key in expected if key != "system"
-    }
-    assert verdict.evidence_to_verdict_s <= 2.0
+    keys = ("verdict", "stage", "cause", "owner")
+    assert {key: EXPECTED[name][key] for key in keys} == {key: got[key] for key in keys}
+    assert verdict.evidence_to_verdict_s <= (5.0 if b" [#1] " in data else 2.0)
 
 
 @pytest.mark.parametrize("slice_size", [5, 4096])

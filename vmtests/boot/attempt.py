@@ -9,7 +9,7 @@ from vmtests.boot.console import Line
 from vmtests.boot.events import MachineEvent
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
-from vmtests.boot.jobs import Jobs, closes
+from vmtests.boot.jobs import Jobs
 from vmtests.boot.judge import Judge
 from vmtests.boot.patterns import SILENCES
 from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
@@ -101,11 +101,11 @@ class Attempt:
         line = Line(t=t, text=text, stage=self.stage)
         if not self.provoked:
             self.last_line = line
-        if self._waits_for and closes(normal.text, self._waits_for.partition(" for ")[2]):
-            self._waits_for = ""
         if normal.text not in self._recent:
             self._recent.append(normal.text)
             self.progress(t)
+            # systemd says it again within seconds, unless a getty has the console by then.
+            self._waits_for = "" if not self.provoked else self._waits_for
         if self.failure is None and not self.provoked:
             self._judge.line(normal, text, t, self.stage)
         if self.verdict is None:

@@ -20,14 +20,6 @@ _CLOSES = re.compile(
 )
 
 
-def closes(text: str, name: str) -> bool:
-    """Whether the normalised line `text` is the end of the job `name`; either name may be cut."""
-    if not (match := _CLOSES.match(text)):
-        return False
-    closed = next(group for group in match.groups() if group is not None)
-    return name == closed or _same(closed, name) or closed.endswith(f" - {name}")
-
-
 class Jobs:
     """The start jobs between their `Starting …` and their result line.
 

@@ -78,7 +78,8 @@ class EventRule:
     when: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
 
-_UNIT = r"(?:\S+\.[a-z]+ - )?"  # `systemd.status_unit_format=combined` puts the unit's name in front
+# `systemd.status_unit_format=combined` puts the unit's name in front, cut where the line is too long.
+_UNIT = r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?"
 _STORE_HINT = "compare partition labels and mount units with the contract: vmtests inspect IMAGE"
 _ESP_HINT = "the ESP needs /EFI/BOOT/BOOTX64.EFI on a FAT file system with 512-byte sectors: vmtests inspect IMAGE"
 _PANIC_HINT = "the lines before the panic say what the kernel was doing; boot with --vm-module=debug for more"
@@ -124,22 +125,13 @@ LINE_RULES = (
         owner=Owner.HOST,
         grace=1.0,
     ),
-    LineRule(
-        cause=Cause.FIRMWARE_CRASH,
-        pattern=re.compile(r"!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) |ASSERT (?P<where>\[.{1,300})"),
-        sentence="the firmware crashed: {what}{where}",
-        hint="try another firmware build; firmware.log has what came before",
-        stages=EARLY,
-        owner=Owner.HOST,
-        grace=1.0,
-        source="firmware",
-    ),
     # systemd src/boot/boot.c, log_error_status(): with file and line since 254. Errors that are ignored say
     # so.
     LineRule(
         cause=Cause.OUT_OF_MEMORY,
         pattern=re.compile(
-            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?Error (?:loading|preparing) .{1,600}: Out of resources$"
+            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?"
+            r"(?:Error (?:loading|preparing)|Failed to execute) .{1,600}: Out of resources$"
         ),
         sentence="the boot loader had not enough memory for kernel and initrd",
         hint="give the machine more memory, or make the initrd smaller",
@@ -316,6 +308,14 @@ LINE_RULES = (
         sentence="the initrd could not hand over to the system: {what}",
         hint="init= must name a program that is in the store partition",
         stages=SYSTEMD,
+        weight=Weight.CLUE,
+    ),
+    LineRule(
+        cause=Cause.INIT_MISSING,
+        pattern=re.compile(rf"\[FAILED\] Failed to start {_UNIT}Switch Root\.?$"),
+        sentence="the initrd could not hand over to the system",
+        hint="init= must name a program of the system, and the system needs an os-release file",
+        stages=STAGE1,
         weight=Weight.CLUE,
     ),
     LineRule(

@@ -7,6 +7,7 @@ hmp-commands-info.hx); a QEMU that lacks one of them makes the look poorer, neve
 import contextlib
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 from vmtests.boot import hang
 from vmtests.boot.hang import Look, Opinion
 from vmtests.boot.stages import Stage
+from vmtests.errors import VmtestsError
+from vmtests.image.kallsyms import Symbols
 from vmtests.machine.qmp import QmpCommandError
 
 PAUSES = (0.3, 0.5, 0.7, 0.5)
@@ -23,6 +26,10 @@ PAUSES = (0.3, 0.5, 0.7, 0.5)
 LOUDEST, TRACES, BLOCKED, SYNC = "9", "l", "w", "s"
 """Keys of Documentation/admin-guide/sysrq.rst: all messages on the console, stacks of the processors, stacks of
 tasks that wait for a device, and all disks synced."""
+
+# QEMU target/i386/monitor.c, mem_print(); Linux Documentation/arch/x86/x86_64/mm.rst: kernel text mapping.
+_MAPPED = re.compile(r"^([0-9a-f]{16})-[0-9a-f]{16} ", re.MULTILINE)
+_KERNELS = range(0xFFFFFFFF80000000, 0xFFFFFFFFC0000000)
 
 _ANSWER_SECONDS = 1.5
 _KEY_SECONDS = 0.2  # the kernel's window after a break is five seconds (drivers/tty/serial/serial_core.c)
@@ -42,7 +49,8 @@ class Bedside(Protocol):
 class QemuDoctor:
     """Examines a machine under QEMU; what it finds is written to `directory`, which is made when it is needed.
 
-    `scale` stretches what the guest gets to answer (1 for KVM). `name` names an address of the guest's kernel.
+    `scale` stretches what the guest gets to answer (1 for KVM). `symbols` returns names for the addresses of the
+    guest's kernel; it is called when they are needed, and raises ImageError where there are none.
     """
 
     def __init__(
@@ -51,13 +59,13 @@ class QemuDoctor:
         directory: Path,
         *,
         scale: float = 1.0,
-        name: Callable[[int], str] = hex,
+        symbols: Callable[[], Symbols] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._machine = machine
         self._directory = directory
         self._scale = scale
-        self._name = name
+        self._symbols = symbols
         self._sleep = sleep
 
     def look(self, stage: Stage, /) -> Opinion:
@@ -68,7 +76,25 @@ class QemuDoctor:
             self._sleep(pause)
             looks.append(self._look())
         self.keep()
-        return hang.opinion(stage, looks, self._name)
+        if stage.before(Stage.KERNEL):
+            return hang.opinion(stage, looks)
+        name, note = self._names()
+        return hang.opinion(stage, looks, name).followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
+
+    def _names(self) -> tuple[Callable[[int], str], str]:
+        """Return what names an address of the kernel, and where nothing does, why."""
+        if self._symbols is None:
+            return hex, ""
+        # The first mapping where kernels are is the text; KASLR moves it in steps of 2 MiB.
+        starts = (int(match[1], 16) for match in _MAPPED.finditer(self._monitor("info mem")))
+        base = next((start for start in starts if start in _KERNELS), None)
+        if base is None:
+            return hex, "the kernel's text is not mapped"
+        try:
+            known = self._symbols()
+        except VmtestsError as error:
+            return hex, error.message
+        return (lambda address: known.name(address, base)), ""
 
     def provoke(self, heard: Callable[[], Sequence[str]], /) -> Opinion:
         """Ask the kernel by sysrq on the serial line for its stacks, then by a non-maskable interrupt."""
