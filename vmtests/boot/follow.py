@@ -60,8 +60,9 @@ class Follower:
     `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
     `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
     restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
-    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left. `knowledge` is what is known of
-    the image. `doctor` is asked about a guest that made no progress for its budget, before that is a verdict.
+    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left.
+    `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
+    budget, before that is a verdict.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
     those who wait. Raises HostError when the logs cannot be made.

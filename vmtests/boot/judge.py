@@ -9,6 +9,7 @@ from vmtests.boot.events import TEXT_LIMIT, MachineEvent
 from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, LINE_RULES, EventRule, LineRule, Weight
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.boot.words import WORDS
 
 _CLUES = 8
 _BEFORE = 4
@@ -17,7 +18,7 @@ _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 
 
 _RULES = {
-    (source, stage): tuple(rule for rule in LINE_RULES if rule.source == source and stage in rule.stages)
+    (source, stage): tuple(rule for rule in (*WORDS, *LINE_RULES) if rule.source == source and stage in rule.stages)
     for source in ("console", "firmware")
     for stage in Stage
 }

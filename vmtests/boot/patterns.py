@@ -203,8 +203,22 @@ LINE_RULES = (
         kernel=True,
     ),
     LineRule(
+        cause=Cause.INIT_EXITED,
+        # Linux kernel/exit.c, do_exit(): somebody else may have said why.
+        pattern=re.compile(
+            r"(?:---\[ end )?Kernel panic - not syncing: "
+            r"Attempted to kill init! exitcode=(?P<code>0x[0-9a-f]{1,8})"
+        ),
+        sentence="the first process ended (exit code {code}), and the kernel panicked",
+        hint="init must be systemd, or a program that never ends",
+        stages=RUNNING,
+        grace=1.0,
+        weight=Weight.SYMPTOM,
+        kernel=True,
+    ),
+    LineRule(
         cause=Cause.KERNEL_PANIC,
-        # panic-on-fail of NixOS, and PID 1 that died: somebody else said why.
+        # panic-on-fail of NixOS: somebody else said why.
         pattern=re.compile(
             r"(?:---\[ end )?Kernel panic - not syncing: "
             r"(?P<what>sysrq triggered crash|Attempted to kill init!.{0,60})"
@@ -400,6 +414,26 @@ EVENT_RULES = (
         hint=_ACCEL_HINT,
         owner=Owner.HOST,
         weight=Weight.CAUSE,
+    ),
+    # qapi/block-core.json: what QEMU met on the host when the guest used its disk.
+    EventRule(
+        cause=Cause.HOST_DISK_FULL,
+        name="BLOCK_IO_ERROR",
+        when={"action": re.compile("stop$"), "nospace": re.compile("True$")},
+        sentence="the host's disk is full, and QEMU stopped the guest that wanted to write",
+        hint="free some space where the results are",
+        owner=Owner.HOST,
+        weight=Weight.CAUSE,
+    ),
+    EventRule(
+        cause=Cause.DISK_READ_ERROR,
+        name="BLOCK_IO_ERROR",
+        when={"operation": re.compile("read$")},
+        sentence="the host could not read the machine's disk ({reason})",
+        hint="the host's disk or the image file is damaged; nothing in the image can mend that",
+        owner=Owner.HOST,
+        weight=Weight.CLUE,
+        ending=False,
     ),
     EventRule(
         cause=Cause.KERNEL_PANIC,

@@ -6,21 +6,20 @@ show them (`guest.credentials.voices`); those of the kernel come by themselves. 
 
 import re
 
-from vmtests.boot.patterns import EARLY, LOADING, STAGE1, SYSTEMD, LineRule, Weight
-from vmtests.boot.stages import Stage, between
+from vmtests.boot.patterns import BOOTING, LOADING, SYSTEMD, LineRule, Weight
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
 
-_MOUNTING = between(Stage.KERNEL, Stage.USERSPACE)
 _STORE_HINT = "write the store's erofs again, and keep the partition as large as it is: vmtests inspect IMAGE"
 _ROOT_HINT = "look at the root file system with e2fsck -fn"
 _OVERLAY_HINT = "compare the overlay's mount options with the contract: lowerdir, upperdir and workdir"
+_EROFS = r"erofs(?: \(device \S{1,32}\)|: \(device \S{1,32}\))?: (?:erofs_\w{1,40}: )?"
 _SAID = r"(?:\S{1,64}\[\d{1,7}\]: )?"  # the journal's `name[pid]: `
 
 
 def _clue(cause: Cause, pattern: str, sentence: str, hint: str, *, kernel: bool = False) -> LineRule:
     """Return a rule for a line that says why something failed, which ends the boot only later."""
-    stages = _MOUNTING if kernel else SYSTEMD
+    stages = BOOTING if kernel else SYSTEMD
     return LineRule(
         cause=cause,
         pattern=re.compile(pattern if kernel else _SAID + pattern),
@@ -32,48 +31,143 @@ def _clue(cause: Cause, pattern: str, sentence: str, hint: str, *, kernel: bool 
     )
 
 
+def _early(cause: Cause, pattern: str, sentence: str, hint: str) -> LineRule:
+    return LineRule(
+        cause=cause,
+        pattern=re.compile(pattern),
+        sentence=sentence,
+        hint=hint,
+        stages=LOADING,
+        weight=Weight.CLUE,
+    )
+
+
 WORDS = (
-    # edk2 MdeModulePkg/Library/UefiBootManagerLib/BmBoot.c and OvmfPkg/Library/PlatformBmPrintScLib.
-    LineRule(
-        cause=Cause.SECURE_BOOT_REFUSED,
-        pattern=re.compile(
-            r"BdsDxe: failed to (?:load|start) Boot\w{4} .{1,600}: (?:Access Denied|Security Violation)$"
-        ),
-        sentence="secure boot refused the boot loader: its signature is missing or of a key that is not enrolled",
-        hint="sign the boot loader with a key of the firmware's db, or boot without secure boot",
-        stages=LOADING,
-        grace=1.0,
+    # edk2 MdeModulePkg/Library/UefiBootManagerLib/BmBoot.c and OvmfPkg/Library/PlatformBmPrintScLib; another boot
+    # option may still do.
+    _early(
+        Cause.SECURE_BOOT_REFUSED,
+        r"BdsDxe: failed to (?:load|start) Boot\w{4} .{1,600}: (?P<why>Access Denied|Security Violation)$",
+        "secure boot refused the boot loader ({why}): it is not signed, or with a key that is not enrolled",
+        "sign the boot loader with a key of the firmware's db, or boot without secure boot",
     ),
-    LineRule(
-        cause=Cause.BOOTLOADER_INVALID,
-        pattern=re.compile(
-            r"BdsDxe: failed to (?:load|start) Boot\w{4} .{1,600}: (?P<why>Load Error|Unsupported|Volume Corrupt)$"
-        ),
-        sentence="the firmware cannot load the boot loader: {why}",
-        hint="the boot loader must be a whole EFI program for x86-64: vmtests inspect IMAGE",
-        stages=LOADING,
-        grace=1.0,
+    _early(
+        Cause.BOOTLOADER_INVALID,
+        r"BdsDxe: failed to (?:load|start) Boot\w{4} .{1,600}: (?P<why>Load Error|Unsupported|Volume Corrupt)$",
+        "the firmware cannot load the boot loader ({why})",
+        "the boot loader must be a whole EFI program for x86-64: vmtests inspect IMAGE",
     ),
-    # Linux fs/erofs/super.c, fs/erofs/inode.c, fs/erofs/internal.h: erofs_err() puts the device in front.
+    # systemd src/boot/util.h, xmalloc_pages() and efi_assert(): it halts.
+    LineRule(
+        cause=Cause.OUT_OF_MEMORY,
+        pattern=re.compile(r"\S{1,100}@efi_assert: .{1,60}Assertion '.{0,100}AllocatePages.{0,200}' failed"),
+        sentence="the boot loader had not enough memory",
+        hint="give the machine more memory",
+        stages=LOADING,
+        owner=Owner.HOST,
+        grace=0.25,
+    ),
+    # Linux init/initramfs.c, do_populate_rootfs().
+    _clue(
+        Cause.INITRD_INVALID,
+        r"Initramfs unpacking failed: (?!write error)(?P<what>.{1,200})$",
+        "the kernel cannot unpack the initrd: {what}",
+        "the initrd on the ESP is damaged or was cut; copy it there again",
+        kernel=True,
+    ),
+    # Linux fs/erofs/super.c and inode.c; erofs_err() puts the device in front.
     _clue(
         Cause.EROFS_SUPERBLOCK,
-        r"erofs(?: \(device \S{1,32}\))?: (?P<what>(?:erofs_read_superblock: )?cannot find valid erofs superblock)",
-        "the kernel finds no erofs on the store partition: {what}",
+        _EROFS + r"(?P<what>cannot find valid erofs superblock)",
+        "the kernel finds no erofs on the store partition",
         _STORE_HINT,
         kernel=True,
     ),
     _clue(
         Cause.EROFS_FEATURE,
-        r"erofs(?: \(device \S{1,32}\))?: .{0,60}(?P<what>unidentified (?:incompatible )?feature.{0,60})",
+        _EROFS + r"(?P<what>unidentified .{0,40}feature.{0,80})$",
         "the kernel does not know a feature of the store's erofs: {what}",
-        "mkfs.erofs -E without it, or a newer kernel",
+        "make the erofs without that feature, or boot a newer kernel",
         kernel=True,
     ),
     _clue(
-        Cause.EROFS_DAMAGED,
-        r"erofs(?: \(device \S{1,32}\))?: (?P<what>.{1,200})$",
-        "the store's erofs is damaged: {what}",
-        _STORE_HINT,
+        Cause.EROFS_DAMAGED, _EROFS + r"(?P<what>.{1,200})$", "the store is damaged: {what}", _STORE_HINT, kernel=True
+    ),
+    # Linux fs/overlayfs/super.c and params.c.
+    _clue(
+        Cause.OVERLAY_WORKDIR,
+        r"overlayfs: (?P<what>workdir and upperdir must .{1,60}|failed to resolve '\S{0,300}work\S{0,100}': -\d+)$",
+        "the overlay on the store cannot be mounted: {what}",
+        _OVERLAY_HINT,
         kernel=True,
+    ),
+    _clue(
+        Cause.OVERLAY_UPPERDIR,
+        r"overlayfs: (?P<what>failed to resolve '\S{0,300}upper\S{0,100}': -\d+|upper fs .{1,80})$",
+        "the overlay on the store cannot be mounted: {what}",
+        _OVERLAY_HINT,
+        kernel=True,
+    ),
+    # Linux fs/ext4/super.c.
+    _clue(
+        Cause.EXT4_SUPERBLOCK,
+        r"EXT4-fs \(\S{1,32}\): (?P<what>VFS: Can't find ext4 filesystem)",
+        "the kernel finds no ext4 on the root partition",
+        _ROOT_HINT,
+        kernel=True,
+    ),
+    _clue(
+        Cause.EXT4_DAMAGED,
+        r"EXT4-fs (?:error )?\((?:device )?\S{1,32}\): (?P<what>(?!mounted|unmounting|re-mounted|resiz).{1,200})$",
+        "the root file system is damaged: {what}",
+        _ROOT_HINT,
+        kernel=True,
+    ),
+    # mount(8): libmount's words for ENODEV.
+    _clue(
+        Cause.MODULE_MISSING,
+        r"mount: (?P<where>\S{1,300}): unknown filesystem type '(?P<type>[\w.-]{1,32})'",
+        "{where} could not be mounted: the kernel knows no {type}, and the initrd has no module for it",
+        "the initrd needs the kernel's module, and modules.dep must name it",
+    ),
+    # strerror(3), at the end of what a program says.
+    _clue(
+        Cause.ROOT_FULL,
+        r"(?P<what>.{1,400}: No space left on device)$",
+        "the root file system is full: {what}",
+        "make the root partition larger, or the disk, if it grows",
+    ),
+    _clue(
+        Cause.ROOT_READ_ONLY,
+        r"(?P<what>.{1,400}: Read-only file system)$",
+        "the root file system cannot be written: {what}",
+        "root must be mounted rw, and its ext4 must not have the feature read-only",
+    ),
+    _clue(
+        Cause.PROGRAM_DAMAGED,
+        r"(?P<what>.{1,400}: (?:Exec format error|Structure needs cleaning|Bad message))$",
+        "a program that the boot needs is damaged: {what}",
+        _STORE_HINT,
+    ),
+    # e2fsprogs e2fsck/problem.c and unix.c.
+    _clue(
+        Cause.FSCK_FAILED,
+        r"(?P<what>.{0,200}UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY)",
+        "a file system is damaged beyond what fsck mends by itself",
+        "run e2fsck on the partition by hand",
+    ),
+    _clue(
+        Cause.FSCK_FAILED,
+        r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S+\.service - )?"
+        r"(?P<unit>File System Check .+?)\.?$",
+        "{unit} failed",
+        "the file system is damaged; look at it with vmtests inspect IMAGE",
+    ),
+    # systemd src/systemctl/systemctl-switch-root.c and src/core/manager-dump; units/initrd-switch-root.service.
+    _clue(
+        Cause.SWITCH_ROOT_FAILED,
+        r"(?P<what>\[FAILED\] Failed to start (?:initrd-switch-root\.service - )?Switch Root)\.?$",
+        "the initrd could not switch root",
+        "the new root must be mounted on /sysroot, and have an init",
     ),
 )

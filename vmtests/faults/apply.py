@@ -167,7 +167,7 @@ class _Work:
             key, _, rest = line.partition(" ")
             if key == "options":
                 words = [word for word in rest.split() if not word.startswith(step.remove or ("\0",))]
-                line = " ".join([key, *words, *step.add])  # noqa: PLW2901
+                line = " ".join([key, *words, *step.add])
             lines.append(f"{line}\n")
         entry.write_text("".join(lines))
         self._put(entry, self._contract.boot.entry)

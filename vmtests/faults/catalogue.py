@@ -125,8 +125,9 @@ Step = Overwrite | Flip | Feature | Esp | Options | Initrd | Root | Table | Mach
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fault: one sentence that says what is broken, its steps, and the verdict.
 
-    Without `cause` the boot gets ready all the same, and `breach` begins what inspection says of the image. A `silent` fault leaves no evidence: its verdict is due at the
-    end of the stage's budget. A `refused` one is no disk to boot, which is known without booting it.
+    Without `cause` the boot gets ready all the same, and `breach` begins what inspection says of the image. A
+    `silent` fault leaves no evidence: its verdict is due at the end of the stage's budget. A `refused` one is no disk
+    to boot, which is known without booting it.
     """
 
     name: str

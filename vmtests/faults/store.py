@@ -23,9 +23,10 @@ _SLOT_BITS = 5  # an inode's number counts slots of 32 bytes
 
 
 def place(at: str, disk: Path, start: int, size: int) -> int:
-    """Return the byte of `disk` that `at` means: SUPERBLOCK, ROOT_INODE, or a pattern of bytes in the partition at `start`.
+    """Return the byte of `disk` that `at` means: SUPERBLOCK, ROOT_INODE, or a pattern of the partition's bytes.
 
-    Raises InputError when it is not there; a compressed store has no text to be found.
+    `start` and `size` are the partition's, in bytes. Raises InputError when it is not there; a compressed store has
+    no text to be found.
     """
     with disk.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if at == SUPERBLOCK:
