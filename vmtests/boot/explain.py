@@ -88,7 +88,9 @@ _ROOT_CAUSES = frozenset(
 
 _VAGUE: dict[Stage, dict[Cause, frozenset[Cause]]] = {
     Stage.FIRMWARE: {Cause.FIRMWARE_NO_BOOT_DEVICE: _LOADER, Cause.NO_PROGRESS: _LOADER},
-    Stage.BOOTLOADER: {Cause.BOOTLOADER_ERROR: _ENTRY, Cause.FIRMWARE_NO_BOOT_DEVICE: _ENTRY},
+    Stage.BOOTLOADER: dict.fromkeys(
+        (Cause.BOOTLOADER_ERROR, Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.UNEXPECTED_RESET, Cause.NO_PROGRESS), _ENTRY
+    ),
     Stage.KERNEL: {
         Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
         Cause.NO_PROGRESS: frozenset({Cause.SCREEN_ONLY}), Cause.SCREEN_ONLY: frozenset({Cause.SCREEN_ONLY}),
@@ -139,7 +141,7 @@ class Knowledge:
             return verdict
         breach = self._early(verdict) or self._stage1(verdict)
         if breach is None:
-            return self._menu(verdict)
+            return self._menu(self._driver(verdict))
         check = breach.check
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
@@ -191,6 +193,23 @@ class Knowledge:
             yield _ROOT
         # The rest of stage 1 lives on the store, and the store's upper directory on root.
         yield from (_STORE, _ROOT)
+
+    def _driver(self, verdict: Verdict) -> Verdict:
+        """Say why a device that the disk has did not appear, where not even its disk did."""
+        texts = [item.text for item in verdict.evidence]
+        there = [partition for partition in self._contract.partition if partition.label in self._labels]
+        if (
+            verdict.cause is not Cause.DEVICE_TIMEOUT
+            or not any(partition.device in verdict.sentence for partition in there)
+            or any("Found device" in text for text in texts)
+        ):
+            return verdict
+        return replace(
+            verdict,
+            cause=Cause.MODULE_MISSING,
+            sentence=f"{verdict.sentence}, though the disk has it: the kernel found no disk",
+            hint="the initrd needs the disk's driver (virtio_scsi, sd_mod), as modules of the kernel that is booted",
+        )
 
     def _menu(self, verdict: Verdict) -> Verdict:
         if verdict.stage is not Stage.BOOTLOADER or verdict.cause is not Cause.NO_PROGRESS:

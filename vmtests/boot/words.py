@@ -42,6 +42,18 @@ def _early(cause: Cause, pattern: str, sentence: str, hint: str) -> LineRule:
     )
 
 
+def _loader(cause: Cause, pattern: str, sentence: str, hint: str) -> LineRule:
+    return LineRule(
+        cause=cause,
+        # With file and line since systemd 254.
+        pattern=re.compile(r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?" + pattern, re.IGNORECASE),
+        sentence=sentence,
+        hint=hint,
+        stages=LOADING,
+        grace=1.0,
+    )
+
+
 WORDS = (
     # edk2 MdeModulePkg/Library/UefiBootManagerLib/BmBoot.c and OvmfPkg/Library/PlatformBmPrintScLib; another boot
     # option may still do.
@@ -56,6 +68,19 @@ WORDS = (
         r"BdsDxe: failed to (?:load|start) Boot\w{4} .{1,600}: (?P<why>Load Error|Unsupported|Volume Corrupt)$",
         "the firmware cannot load the boot loader ({why})",
         "the boot loader must be a whole EFI program for x86-64: vmtests inspect IMAGE",
+    ),
+    # systemd src/boot/boot.c, image_start() and initrd_prepare(); the words are those of EFI's status.
+    _loader(
+        Cause.KERNEL_INVALID,
+        r"(?P<what>Error loading .{1,600}: (?:Unsupported|Load error|Volume corrupt\w*))$",
+        "the boot loader cannot start the kernel: {what}",
+        "the kernel on the ESP must be a whole EFI program for x86-64: vmtests inspect IMAGE",
+    ),
+    _loader(
+        Cause.INITRD_MISSING,
+        r"(?P<what>Error preparing initrd: Not found)$",
+        "the boot loader finds no initrd: {what}",
+        "the boot entry must name an initrd that is on the ESP: vmtests inspect IMAGE",
     ),
     # systemd src/boot/util.h, xmalloc_pages() and efi_assert(): it halts.
     LineRule(
@@ -73,6 +98,19 @@ WORDS = (
         r"Initramfs unpacking failed: (?!write error)(?P<what>.{1,200})$",
         "the kernel cannot unpack the initrd: {what}",
         "the initrd on the ESP is damaged or was cut; copy it there again",
+        kernel=True,
+    ),
+    # Linux init/do_mounts.c, mount_root_generic(): why there is no root was said before, if at all.
+    LineRule(
+        cause=Cause.KERNEL_PANIC,
+        pattern=re.compile(
+            r"(?:---\[ end )?Kernel panic - not syncing: (?P<what>VFS: Unable to mount root fs.{0,200}?)(?: \]---)?$"
+        ),
+        sentence="the kernel panicked: {what}",
+        hint="the kernel had no initrd, or none that it could unpack, and found no root by itself",
+        stages=BOOTING,
+        grace=1.0,
+        weight=Weight.SYMPTOM,
         kernel=True,
     ),
     # Linux fs/erofs/super.c and inode.c; erofs_err() puts the device in front.

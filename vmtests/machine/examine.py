@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from vmtests.boot import hang
 from vmtests.boot.hang import Look, Opinion
 from vmtests.boot.stages import Stage
-from vmtests.errors import VmtestsError
+from vmtests.boot.verdict import Cause
+from vmtests.errors import Owner, VmtestsError
 from vmtests.image.kallsyms import Symbols
-from vmtests.machine.qmp import QmpCommandError
+from vmtests.machine.qmp import QmpCommandError, QmpTimeoutError
 
 PAUSES = (0.3, 0.5, 0.7, 0.5)
 """Seconds between looks: uneven, or a cursor that blinks would be seen at the same moment each time."""
@@ -71,7 +72,16 @@ class QemuDoctor:
     def look(self, stage: Stage, /) -> Opinion:
         """Look at processors, disk and screen, several times, and change nothing."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        looks = [self._look()]
+        try:
+            looks = [self._look()]
+        except QmpTimeoutError as error:
+            return Opinion(
+                says="QEMU does not answer on its monitor either",
+                evidence=(("monitor", error.message),),
+                cause=Cause.QEMU_SILENT,
+                hint="QEMU hangs or was stopped (SIGSTOP); look at its process and at the host's disk",
+                owner=Owner.HOST,
+            )
         for pause in PAUSES:
             self._sleep(pause)
             looks.append(self._look())
