@@ -6,18 +6,22 @@ import string
 import pytest
 
 from vmtests.boot import Cause, Stage
-from vmtests.boot.patterns import EVENT_RULES, LINE_RULES, SILENCES, EventRule, LineRule
+from vmtests.boot import patterns
+from vmtests.boot.explain import NAMED
+from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, SILENCES, EventRule, LineRule
+from vmtests.boot.words import WORDS
 
-EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, *EVENT_RULES)
+LINE_RULES = (*WORDS, *patterns.LINE_RULES)
+EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, ABSENT_DEVICE, *EVENT_RULES)
 
 
 class TestTables:
     """Rules that every row keeps."""
 
     def test_every_cause_can_be_found(self) -> None:
-        """No cause is only a name; some are found by silence and what the hang doctor sees."""
-        silent = {Cause.NO_PROGRESS, Cause.DISK_STALLED, Cause.QEMU_STOPPED, Cause.SCREEN_ONLY}
-        assert set(Cause) - silent == {rule.cause for rule in EVERY_RULE}
+        """No cause is only a name; some are found by silence and what the hang doctor sees, some by inspection."""
+        silent = {Cause.NO_PROGRESS, Cause.DISK_STALLED, Cause.QEMU_STOPPED, Cause.QEMU_SILENT, Cause.SCREEN_ONLY}
+        assert set(Cause) == {rule.cause for rule in EVERY_RULE} | silent | NAMED
 
     @pytest.mark.parametrize("rule", LINE_RULES, ids=lambda rule: f"{rule.cause}-{LINE_RULES.index(rule)}")
     def test_a_sentence_uses_what_its_pattern_finds(self, rule: LineRule) -> None:

@@ -1,7 +1,8 @@
 """Real consoles, recorded byte for byte, get the verdict that their boot deserved, and prove the patterns.
 
 Beside each `NAME.log` in fixtures/consoles/ is `NAME.json`: the system that was booted, and verdict, stage, cause and
-owner. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
+owner; `events` are those of the machine, and `checks` what inspection found, where the verdict needs them.
+`wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
 """
 
 import json
@@ -11,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Follower, Scanner, Stage, normalise
+from vmtests import contract
+from vmtests.boot import Follower, MachineEvent, Scanner, Stage, normalise
+from vmtests.boot.explain import Knowledge
 from vmtests.boot.patterns import LINE_RULES, LineRule
 from vmtests.boot.stages import advance
+from vmtests.boot.words import WORDS
+from vmtests.image.check import Check, Status
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
 from vmtests.resources import fixture
 
 from .fakes import ManualClock
@@ -23,6 +30,19 @@ NAMES = sorted(path.stem for path in CONSOLES.glob("*.json"))
 EXPECTED = {name: json.loads((CONSOLES / f"{name}.json").read_text()) for name in NAMES}
 GOOD = [name for name, it in EXPECTED.items() if it["verdict"] == "ready" and not it.get("wounded")]
 TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z]+\r)")
+RULES = (*WORDS, *LINE_RULES)
+
+
+def _knowledge(name: str) -> Knowledge | None:
+    if "checks" not in EXPECTED[name]:
+        return None
+    checks = tuple(Check(**{**check, "status": Status(check["status"])}) for check in _facts(name))
+    inspection = Inspection(path=CONSOLES / name, format=Format.RAW, size=1 << 30, checks=checks)
+    return Knowledge(contract.default(), inspection)
+
+
+def _facts(name: str) -> list[dict[str, str]]:
+    return [{key: value for key, value in check.items() if key != "ok"} for check in EXPECTED[name]["checks"]]
 
 
 def _recorded(name: str) -> bytes:
@@ -58,8 +78,10 @@ def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock:
     An oops gets more time: most are survived, and what comes after it says whether this one was.
     """
     data = _recorded(name)
-    follower = make(ready_token=_token(data))
+    follower = make(ready_token=_token(data), knowledge=_knowledge(name))
     follower.feed(data)
+    for event in EXPECTED[name].get("events", ()):
+        follower.event(MachineEvent(**event, t=clock.monotonic()))
     while follower.verdict is None and clock.now < 1010.0:
         clock.advance(0.25)
     verdict = follower.verdict
@@ -84,7 +106,7 @@ def test_good_boot_is_ready_through_every_stage(make: Callable[..., Follower], s
     assert list(Stage) == list(follower.timeline.starts)
 
 
-@pytest.mark.parametrize("rule", LINE_RULES, ids=lambda rule: f"{rule.cause}-{LINE_RULES.index(rule)}")
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.cause}-{RULES.index(rule)}")
 def test_every_pattern_has_a_recording(rule: LineRule, consoles: dict[str, list[tuple[str, Stage]]]) -> None:
     """No pattern without a real console on which it matches, and none matches on a console of a good boot."""
     matched = {

@@ -68,6 +68,9 @@ _MEANINGS = (
     _Meaning(part=_ROOT, what="state", cause=Cause.FSCK_FAILED),
 )
 
+NAMED = frozenset({meaning.cause for meaning in _MEANINGS} | {Cause.BOOT_MENU, Cause.MODULE_MISSING})
+"""The causes that inspection can name."""
+
 _LOADER = frozenset(
     {
         Cause.GPT_DESTROYED, Cause.ESP_MISSING, Cause.ESP_UNREADABLE, Cause.BOOTLOADER_MISSING,

@@ -1,0 +1,122 @@
+"""Breaking a copy of a disk: every fault's steps can be done, and each kind of step does what it says."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from vmtests.boot.stages import Stage
+from vmtests.contract import Contract
+from vmtests.errors import InputError
+from vmtests.faults import catalogue as faults
+from vmtests.faults.apply import Broken, broken
+from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Initrd, Machine, Options, Overwrite, Root, Step, Table
+from vmtests.image.inspect import inspect
+from vmtests.tools import Toolbox, run_in
+
+from .conftest import SYSTEM
+
+Break = Callable[..., Broken]
+
+
+@pytest.fixture
+def break_(disk: Path, contract: Contract, toolbox: Toolbox, tmp_path: Path) -> Iterator[Break]:
+    """Breaks a copy of the small disk with some steps."""
+    with ExitStack() as stack:
+
+        def make(*steps: Step) -> Broken:
+            fault = Fault(name="test", broken="", steps=steps, stage=Stage.READY)
+            return stack.enter_context(broken(fault, disk, tmp_path, contract, toolbox))
+
+        yield make
+
+
+def _on_esp(made: Broken, path: str, toolbox: Toolbox) -> str:
+    return run_in(toolbox.root("mcopy"), ["mtype", "-i", f"{made.disk}@@1048576", f"::{path}"])
+
+
+@pytest.mark.parametrize("area", ["firmware", "bootloader", "kernel", "stage1", "stage2", "host"])
+def test_every_fault_can_be_done_and_leaves_the_image_alone(
+    area: str, disk: Path, contract: Contract, toolbox: Toolbox, tmp_path: Path
+) -> None:
+    """Each fault of the catalogue breaks a copy; the image is not written, and nothing is left behind."""
+    before = disk.stat().st_mtime_ns
+    for fault in faults.catalogue().values():
+        if fault.area == area:
+            with broken(fault, disk, tmp_path, contract, toolbox) as made:
+                assert disk.stat().st_size == made.disk.stat().st_size
+    assert before == disk.stat().st_mtime_ns
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_bytes_count_from_either_end_of_a_partition(break_: Break) -> None:
+    """`overwrite` with a negative offset writes before the end, here of the disk."""
+    made = break_(Overwrite(offset=446, hex="80"), Overwrite(offset=-512, size=512))
+    content = made.disk.open("rb")
+    with content:
+        assert b"\x80" == content.read(447)[446:]
+        content.seek(-512, 2)
+        assert bytes(512) == content.read()
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (Table(partition="store", label="nix-stoer"), "no partition labelled `nix-store`; there is `nix-stoer`"),
+        (Table(partition="esp", delete=True), "no partition labelled `ESP`"),
+        (Table(partition="root", type="0FC63DAF-8483-4772-8E79-3D69D8477DE4"), "has type 0fc63daf"),
+        (Feature(incompat=1 << 30), "has unknown features: incompat bits 0x40000000"),
+        (Flip(at="root-inode", bit=6), "erofs superblock checksum is"),
+        (Root(commands=("feature read-only",)), "is marked read-only"),
+        (Esp(remove=("{kernel}",)), "kernel /EFI/nixos/kernel.efi, named by"),
+        (Options(remove=("console=",)), "has no console=ttyS0"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Step) else "",
+)
+def test_inspection_sees_what_a_step_broke(
+    break_: Break, contract: Contract, toolbox: Toolbox, step: Step, sentence: str
+) -> None:
+    """A step breaks what it says, and leaves the rest of the structure good."""
+    assert any(sentence in str(breach) for breach in inspect(break_(step).disk, contract, toolbox).breaches)
+
+
+def test_options_change_words_of_the_entry(break_: Break, toolbox: Toolbox) -> None:
+    """Words that begin so go, others are added behind, and the rest of the entry stays."""
+    made = break_(Options(remove=("root=", "init="), add=("root=LABEL=x",)))
+    entry = _on_esp(made, "/loader/entries/nixos.conf", toolbox)
+    assert "options console=ttyS0,115200n8 root=LABEL=x\n" in entry
+    assert "linux /EFI/nixos/kernel.efi\n" in entry
+
+
+def test_a_bit_of_a_text_is_flipped(break_: Break) -> None:
+    """A pattern finds the bytes of a file in the store, and one bit of the first is turned."""
+    made = break_(Flip(at=f"#!(?={re.escape(SYSTEM)})", bit=0))
+    with made.disk.open("rb") as disk:
+        disk.seek(129 << 20)
+        assert f'"!{SYSTEM}'.encode() in disk.read(1 << 20)
+
+
+def test_a_machine_has_the_faults_that_are_asked_for(break_: Break) -> None:
+    """Memory, firmware and disk faults go to the hardware; a disk that may not grow is as large as its image."""
+    made = break_(Machine(memory_mib=48, secure_boot=True, grow=False, read_error="superblock", disk_full=True))
+    hardware = made.hardware
+    assert (48, True, made.disk.stat().st_size) == (hardware.memory_mib, hardware.secure_boot, hardware.disk_size)
+    assert ((129 << 20) + 1024) // 512 == hardware.disk_faults.bad_sector
+    assert hardware.disk_faults.full
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Initrd(remove=("*/nosuch.ko",)),
+        Initrd(replace={"/etc/sysroot-fstab": {"nosuch": "x"}}),
+        Flip(at="nothing like this"),
+        Overwrite(partition="nosuch", offset=0, size=1),
+    ],
+)
+def test_what_is_not_there_cannot_be_broken(break_: Break, step: Step) -> None:
+    """A step that would change nothing is an error, not a fault that proves nothing."""
+    with pytest.raises(InputError):
+        break_(step)
