@@ -5,8 +5,7 @@ import string
 
 import pytest
 
-from vmtests.boot import Cause, Stage
-from vmtests.boot import patterns
+from vmtests.boot import Cause, Stage, patterns
 from vmtests.boot.explain import NAMED
 from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, SILENCES, EventRule, LineRule
 from vmtests.boot.words import WORDS

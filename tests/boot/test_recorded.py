@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vmtests import contract
@@ -18,7 +19,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.patterns import LINE_RULES, LineRule
 from vmtests.boot.stages import advance
 from vmtests.boot.words import WORDS
-from vmtests.image.check import Check, Status
+from vmtests.image.check import Check
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.resources import fixture
@@ -36,13 +37,9 @@ RULES = (*WORDS, *LINE_RULES)
 def _knowledge(name: str) -> Knowledge | None:
     if "checks" not in EXPECTED[name]:
         return None
-    checks = tuple(Check(**{**check, "status": Status(check["status"])}) for check in _facts(name))
+    checks = msgspec.convert(EXPECTED[name]["checks"], tuple[Check, ...])
     inspection = Inspection(path=CONSOLES / name, format=Format.RAW, size=1 << 30, checks=checks)
     return Knowledge(contract.default(), inspection)
-
-
-def _facts(name: str) -> list[dict[str, str]]:
-    return [{key: value for key, value in check.items() if key != "ok"} for check in EXPECTED[name]["checks"]]
 
 
 def _recorded(name: str) -> bytes:

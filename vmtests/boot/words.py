@@ -129,7 +129,11 @@ WORDS = (
         kernel=True,
     ),
     _clue(
-        Cause.EROFS_DAMAGED, _EROFS + r"(?P<what>.{1,200})$", "the store is damaged: {what}", _STORE_HINT, kernel=True
+        Cause.EROFS_DAMAGED,
+        _EROFS + r"(?P<what>(?:bogus|invalid|corrupted|failed|cannot|unsupported|too|.{1,60}corrupt).{1,200})$",
+        "the store is damaged: {what}",
+        _STORE_HINT,
+        kernel=True,
     ),
     # Linux fs/overlayfs/super.c and params.c.
     _clue(
@@ -200,12 +204,5 @@ WORDS = (
         r"(?P<unit>File System Check .+?)\.?$",
         "{unit} failed",
         "the file system is damaged; look at it with vmtests inspect IMAGE",
-    ),
-    # systemd src/systemctl/systemctl-switch-root.c and src/core/manager-dump; units/initrd-switch-root.service.
-    _clue(
-        Cause.SWITCH_ROOT_FAILED,
-        r"(?P<what>\[FAILED\] Failed to start (?:initrd-switch-root\.service - )?Switch Root)\.?$",
-        "the initrd could not switch root",
-        "the new root must be mounted on /sysroot, and have an init",
     ),
 )
