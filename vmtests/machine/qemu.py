@@ -219,6 +219,18 @@ class QemuMachine:
         """Type bytes on a serial port."""
         self._running().wires.send(port, data)
 
+    def written(self, port: int, limit: int = 512) -> bytes:
+        """Return the last `limit` bytes that were written to a serial port."""
+        with self._result(f"ttyS{port}.log").open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - limit, 0))
+            return file.read()
+
+    @property
+    def disk(self) -> Path:
+        """The machine's disk, a qcow2 overlay; it is there until `close`."""
+        assert self._private is not None
+        return self._private / "disk.qcow2"
+
     def screenshot(self) -> Path:
         """Write the screen to a new PNG file in the results and return its path."""
         number = 1
