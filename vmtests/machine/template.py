@@ -78,4 +78,3 @@ def _next_data(source: int, start: int) -> int:
         if error.errno == errno.ENXIO:  # only a hole is left
             return os.fstat(source).st_size
         raise
-
