@@ -61,12 +61,16 @@ class Diagnosis:
     def note(self, name: str, outcome: str) -> None:
         """Say what became of `name`, and write the index anew."""
         self.found[name] = outcome
+        with contextlib.suppress(OSError):  # a full disk: what was found is known all the same
+            self._write()
+
+    def _write(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "index.json").write_text(json.dumps(self.found, indent=2) + "\n")
 
 
 def gather(machine: Patient, verdict: Verdict, lines: Sequence[Line], directory: Path, *, scale: float) -> Diagnosis:
     """Fill `directory` from a machine whose boot failed, while it is still on; `lines` are its console's last."""
-    directory.mkdir(parents=True, exist_ok=True)
     diagnosis = Diagnosis(directory=directory)
     with progress.step("diagnosis"):
         if not machine.alive:

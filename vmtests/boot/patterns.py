@@ -255,6 +255,19 @@ LINE_RULES = (
         weight=Weight.SYMPTOM,
         kernel=True,
     ),
+    # Linux kernel/watchdog.c. A loaded host without KVM makes the shorter ones.
+    LineRule(
+        cause=Cause.KERNEL_HANG,
+        pattern=re.compile(
+            r"watchdog: BUG: soft lockup - CPU#(?P<cpu>\d{1,5}) stuck for (?P<seconds>1[2-9]\d|[2-9]\d\d|\d{4,9})s! "
+            r"\[(?P<what>.{1,64})\]"
+        ),
+        sentence="the kernel hangs: processor {cpu} is stuck for {seconds} s in {what}",
+        hint="the call trace in console.log names the function; try another accelerator or CPU model",
+        stages=RUNNING,
+        grace=1.0,
+        kernel=True,
+    ),
     LineRule(
         cause=Cause.OUT_OF_MEMORY,
         pattern=re.compile(r"(?:Memory cgroup o|O)ut of memory: Killed process \d+ \((?P<what>.{1,64}?)\)"),

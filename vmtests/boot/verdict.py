@@ -41,6 +41,7 @@ class Cause(StrEnum):
     INIT_MISSING = "init-missing"
     INITRD_INVALID = "initrd-invalid"
     INITRD_MISSING = "initrd-missing"
+    KERNEL_HANG = "kernel-hang"
     KERNEL_INVALID = "kernel-invalid"
     KERNEL_MISSING = "kernel-missing"
     KERNEL_OOPS = "kernel-oops"

@@ -114,5 +114,9 @@ def gather(shell: Shell, directory: Path, deadline: float) -> Iterator[tuple[str
             first = result.stderr.strip().splitlines()[:1]
             yield item.file, f"empty{f': {first[0]}' if first else ''}"
             continue
-        (directory / item.file).write_bytes(result.stdout_bytes)
+        try:
+            (directory / item.file).write_bytes(result.stdout_bytes)
+        except OSError as error:
+            yield item.file, f"cannot be written: {error.strerror}"
+            continue
         yield item.file, f"{len(result.stdout_bytes)} bytes"
