@@ -155,7 +155,7 @@ class TestFailures:
                 b"[FAILED] Failed to start initrd-find-nixos-cl\xe2\x80\xa6e - Find NixOS closure.\n",
                 Cause.INIT_MISSING,
             ),
-            (b"[FAILED] Failed to start File System Check on /dev/sda3.\n", Cause.UNIT_FAILED),
+            (b"[FAILED] Failed to start File System Check on /dev/sda3.\n", Cause.FSCK_FAILED),
             (b"[    5.000000] Out of memory: Killed process 77 (mount) total-vm:9kB\n", Cause.OUT_OF_MEMORY),
             (b"", Cause.EMERGENCY_SHELL),
         ],
@@ -229,7 +229,7 @@ class TestFailures:
             ),
             (
                 b"[    3.100000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x7f00",
-                Cause.KERNEL_PANIC,
+                Cause.INIT_EXITED,
             ),
             (b"[    3.100000] Kernel panic - not syncing: VFS: Unable to mount root fs", Cause.KERNEL_PANIC),
             (
@@ -325,7 +325,7 @@ class TestFirmware:
         "console",
         [
             b"../src/boot/boot.c:2560@image_start: Error loading \\EFI\\nixos\\kernel.efi: Not found\r\n",
-            b"Error preparing initrd: Not found\r\n",
+            b"Error preparing initrd: Not supported\r\n",
             b"No loader found. Configuration files in \\loader\\entries\\*.conf are needed.\r\n",
         ],
     )

@@ -116,7 +116,7 @@ WORDS = (
     # Linux fs/erofs/super.c and inode.c; erofs_err() puts the device in front.
     _clue(
         Cause.EROFS_SUPERBLOCK,
-        _EROFS + r"(?P<what>cannot find valid erofs superblock)",
+        _EROFS + r"cannot find valid erofs superblock",
         "the kernel finds no erofs on the store partition",
         _STORE_HINT,
         kernel=True,
@@ -153,7 +153,7 @@ WORDS = (
     # Linux fs/ext4/super.c.
     _clue(
         Cause.EXT4_SUPERBLOCK,
-        r"EXT4-fs \(\S{1,32}\): (?P<what>VFS: Can't find ext4 filesystem)",
+        r"EXT4-fs \(\S{1,32}\): VFS: Can't find ext4 filesystem",
         "the kernel finds no ext4 on the root partition",
         _ROOT_HINT,
         kernel=True,
@@ -194,7 +194,7 @@ WORDS = (
     # e2fsprogs e2fsck/problem.c and unix.c.
     _clue(
         Cause.FSCK_FAILED,
-        r"(?P<what>.{0,200}UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY)",
+        r".{0,200}UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY",
         "a file system is damaged beyond what fsck mends by itself",
         "run e2fsck on the partition by hand",
     ),
