@@ -83,7 +83,11 @@ class BootError(VmtestsError):
     def __init__(
         self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
     ) -> None:
-        breaches = [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
+        breaches = [
+            f"; the image: {breach}"
+            for breach in (() if inspection is None else inspection.breaches[:3])
+            if str(breach) not in verdict.sentence
+        ]
         super().__init__(
             f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",

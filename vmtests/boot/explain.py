@@ -150,7 +150,7 @@ class Knowledge:
         return replace(
             verdict,
             cause=breach.cause if vague else verdict.cause,
-            sentence=f"{verdict.sentence}: {check.sentence}",
+            sentence=f"{check.sentence}: {verdict.sentence}",
             evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=check.sentence)),
             hint=check.hint or verdict.hint,
         )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from vmtests.boot.events import TEXT_LIMIT, MachineEvent
 from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, LINE_RULES, EventRule, LineRule, Weight
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
-from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.words import WORDS
 
 _CLUES = 8
+_CONSEQUENCES = frozenset({Cause.MOUNT_FAILED, Cause.UNIT_FAILED})
 _BEFORE = 4
 _AFTER = 12
 _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
@@ -126,7 +127,9 @@ class Judge:
             root = next(iter(self._clues), self._symptoms[0])
         sentence = final.sentence
         if root is not final:
-            sentence = f"{root.sentence}, then {final.sentence}"
+            between = next((clue for clue in self._clues[1:] if clue.rule.cause in _CONSEQUENCES), root)
+            chain = dict.fromkeys((root.sentence, between.sentence, sentence))
+            sentence = ", then ".join(chain)
         findings = [*self._clues, *self._symptoms, final]
         return Verdict(
             ready=False,

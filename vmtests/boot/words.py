@@ -172,7 +172,7 @@ WORDS = (
         "{where} could not be mounted: the kernel knows no {type}, and the initrd has no module for it",
         "the initrd needs the kernel's module, and modules.dep must name it",
     ),
-    # strerror(3), at the end of what a program says.
+    # strerror(3), at the end of what a program says; a shell that reads a damaged script finds no syntax.
     _clue(
         Cause.ROOT_FULL,
         r"(?P<what>.{1,400}: No space left on device)$",
@@ -187,8 +187,9 @@ WORDS = (
     ),
     _clue(
         Cause.PROGRAM_DAMAGED,
-        r"(?P<what>.{1,400}: (?:Exec format error|Structure needs cleaning|Bad message))$",
-        "a program that the boot needs is damaged: {what}",
+        r"(?P<what>.{1,400}: (?:Exec format error|Structure needs cleaning|Bad message"
+        r"|(?:line )?\d{1,6}: [Ss]yntax error.{0,200}))$",
+        "a program that the boot needs cannot be run: {what}",
         _STORE_HINT,
     ),
     # e2fsprogs e2fsck/problem.c and unix.c.
@@ -200,7 +201,7 @@ WORDS = (
     ),
     _clue(
         Cause.FSCK_FAILED,
-        r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S+\.service - )?"
+        r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S{1,100} ?- )?"
         r"(?P<unit>File System Check .+?)\.?$",
         "{unit} failed",
         "the file system is damaged; look at it with vmtests inspect IMAGE",
