@@ -1,0 +1,124 @@
+"""What inspection knows is joined to what was seen, and to nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmtests import contract
+from vmtests.boot import Cause, Follower, Stage
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.waits import path
+from vmtests.image.check import Check, breach, passed
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
+
+from .fakes import ManualClock
+
+TABLE = (
+    passed("partition `ESP` (entry 1)", "size", "128M"),
+    passed("partition `nix-store` (entry 2)", "size", "180M"),
+    passed("partition `root` (entry 3)", "size", "512M"),
+)
+SUPERBLOCK = breach(
+    "erofs on partition `nix-store` (entry 2)", "magic", "00000000", "erofs superblock magic is 00000000 on it"
+)
+LOADER = breach("ESP", "boot loader", "missing", "boot loader /EFI/BOOT/BOOTX64.EFI is not on the ESP")
+IN_INITRD = b"Booting initrd of Debian GNU/Linux 13 (trixie)...\r\n"
+GIVEN_UP = b"[  OK  ] Started Emergency Shell.\r\n"
+
+Follow = Callable[..., Follower]
+
+
+@pytest.fixture
+def follow(make: Callable[..., Follower]) -> Follow:
+    """Makes a follower that knows of some checks besides a good table."""
+
+    def follower(*checks: Check) -> Follower:
+        inspection = Inspection(path=Path("disk.raw"), format=Format.RAW, size=1 << 30, checks=(*TABLE, *checks))
+        return make(knowledge=Knowledge(contract.default(), inspection))
+
+    return follower
+
+
+def test_a_failed_mount_is_explained_by_its_partition(follow: Follow, clock: ManualClock) -> None:
+    """Where the console only says that a mount failed, the breach of its partition is the cause."""
+    follower = follow(SUPERBLOCK)
+    follower.feed(IN_INITRD + b"[FAILED] Failed to mount /sysroot/nix/.ro-store.\r\n" + GIVEN_UP)
+    clock.advance(2.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert (Cause.EROFS_SUPERBLOCK, Stage.INITRD) == (verdict.cause, verdict.stage)
+    assert verdict.sentence.startswith("erofs superblock magic is 00000000 on it: /sysroot/nix/.ro-store could not")
+    assert "inspection" in {evidence.source for evidence in verdict.evidence}
+
+
+def test_a_breach_of_what_was_passed_long_ago_explains_nothing(follow: Follow, clock: ManualClock) -> None:
+    """A boot loader that is not where it has to be is no reason for a mount that fails."""
+    follower = follow(LOADER)
+    follower.feed(IN_INITRD + b"[FAILED] Failed to mount /sysroot/nix/.ro-store.\r\n" + GIVEN_UP)
+    clock.advance(2.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert Cause.MOUNT_FAILED is verdict.cause
+    assert "BOOTX64" not in verdict.sentence
+
+
+def test_a_boot_that_gets_ready_is_not_explained(follow: Follow, clock: ManualClock) -> None:
+    """A breach alone is no failure: the guest decides."""
+    follower = follow(SUPERBLOCK)
+    follower.feed(IN_INITRD + b"\r\nWelcome to Debian!\r\n[  OK  ] Reached target Multi-User System.\r\n")
+    clock.advance(60.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert verdict.ready
+
+
+def test_a_device_that_does_not_exist_is_not_waited_for(follow: Follow, clock: ManualClock) -> None:
+    """When the only job that runs waits for a label that the table does not have, that is the verdict."""
+    follower = follow()
+    job = b"A start job is running for /dev/disk/by-partlabel/nosuch (6s / 45s)\r\n"
+    follower.feed(IN_INITRD + b"[ *    ] " + job)
+    clock.advance(1.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert Cause.PARTITION_MISSING is verdict.cause
+    assert verdict.evidence_to_verdict_s <= 2.0
+
+
+@pytest.mark.parametrize(
+    "console",
+    [
+        (
+            b"[ *    ] (1 of 2) A start job is running for /dev/disk/by-partlabel/nosuch (6s / 45s)\r\n"
+            b"[ *    ] (2 of 2) A start job is running for /dev/disk/by-partlabel/root (6s / 45s)\r\n"
+        ),
+        b"[ *    ] A start job is running for /dev/disk/by-partlabel/root (6s / 45s)\r\n",
+        b"[ *    ] A start job is running for /dev/disk/by-label/nosuch (6s / 45s)\r\n",
+        (
+            b"[  OK  ] Reached target Initrd File Systems.\r\n"
+            b"[ *    ] A start job is running for /dev/disk/by-partlabel/nosuch (6s / 45s)\r\n"
+        ),
+        b"A start job is running for /dev/disk/by-partlabel/nosuch (6s / 45s)\r\n",
+    ],
+    ids=["another runs too", "it exists", "not by its partition's label", "nothing needs it", "quoted"],
+)
+def test_other_waits_are_left_to_systemd(follow: Follow, clock: ManualClock, console: bytes) -> None:
+    """A wait that may end, that nobody needs, or that is only quoted, is no failure."""
+    follower = follow()
+    follower.feed(IN_INITRD + console)
+    clock.advance(10.0)
+    assert follower.verdict is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/dev/disk/by-partlabel/nix-store",
+        r"dev-disk-by\x2dpartlabel-nix\x2dstore.device",
+        r"dev-disk-by\x2dpartlabel-nix\x2dstore.device - /dev/disk/by-partlabel/nix-store",
+    ],
+)
+def test_a_device_has_one_path_however_it_is_named(name: str) -> None:
+    """By description, by unit, or by both (systemd.status_unit_format=)."""
+    assert "/dev/disk/by-partlabel/nix-store" == path(name)
