@@ -105,7 +105,8 @@ _OF_PART = {_STORE: _STORE_CAUSES, _ROOT: _ROOT_CAUSES}
 _UNSURE = frozenset(
     {
         Cause.MOUNT_FAILED, Cause.UNIT_FAILED, Cause.DEPENDENCY_FAILED, Cause.EMERGENCY_SHELL, Cause.INIT_MISSING,
-        Cause.DEVICE_TIMEOUT, Cause.PROGRAM_DAMAGED, Cause.KERNEL_PANIC,
+        Cause.DEVICE_TIMEOUT, Cause.PROGRAM_DAMAGED, Cause.KERNEL_PANIC, Cause.EROFS_DAMAGED, Cause.EXT4_DAMAGED,
+        Cause.FSCK_FAILED,
     }
 )  # fmt: skip
 """Causes of stage 1 that a breach of the part in use says more about."""
@@ -173,7 +174,8 @@ class Knowledge:
                 label = self._contract.by_name(breach.part).label if breach.part != _TABLE else ""
                 if breach.cause is Cause.PARTITION_MISSING and f"{_LABELS}{label}" in words:
                     return breach
-        for part in self._parts(verdict):
+        owners = [part for part, causes in _OF_PART.items() if verdict.cause in causes]
+        for part in owners or self._parts(verdict):
             for breach in self._breaches:
                 fits = breach.part == part and breach.cause in _OF_PART.get(part, frozenset())
                 if fits and (verdict.cause in _UNSURE or verdict.cause is breach.cause):

@@ -61,7 +61,9 @@ def announce(target: str, token: str) -> dict[str, bytes]:
 def voices(contract: Contract) -> dict[str, bytes]:
     """Return the credentials by which what stage 1 runs says on the console why it failed, not to the journal only.
 
-    `sysroot-.mount` stands for all units whose name begins so (systemd.unit(5), on drop-ins).
+    Through the kernel's log, at a level that it shows: a unit that may write to the console itself would end
+    systemd's lines on running jobs (src/core/manager.c, `n_on_console`). `sysroot-.mount` stands for all units whose
+    name begins so (systemd.unit(5), on drop-ins).
     """
     units = contract.units
     services = (
@@ -69,7 +71,7 @@ def voices(contract: Contract) -> dict[str, bytes]:
         *("systemd-fsck-root.service", "systemd-fsck@.service"),
     )
     names = {"sysroot.mount": "Mount", "sysroot-.mount": "Mount", **dict.fromkeys(services, "Service")}
-    text = "StandardOutput=journal+console\nStandardError=journal+console\n"
+    text = "StandardError=kmsg\nSyslogLevel=err\n"
     return {f"systemd.unit-dropin.{name}~vmtests-voice": f"[{kind}]\n{text}".encode() for name, kind in names.items()}
 
 
