@@ -145,7 +145,7 @@ class Knowledge:
             return verdict
         breach = self._early(verdict) or self._stage1(verdict)
         if breach is None:
-            return self._menu(self._driver(verdict))
+            return self._menu(verdict)
         check = breach.check
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
@@ -174,6 +174,10 @@ class Knowledge:
                 label = self._contract.by_name(breach.part).label if breach.part != _TABLE else ""
                 if breach.cause is Cause.PARTITION_MISSING and f"{_LABELS}{label}" in words:
                     return breach
+        if verdict.stage is Stage.INITRD and verdict.cause in _UNSURE | {Cause.MODULE_MISSING}:
+            for breach in self._breaches:
+                if breach.cause is Cause.MODULE_MISSING:
+                    return breach
         owners = [part for part, causes in _OF_PART.items() if verdict.cause in causes]
         for part in owners or self._parts(verdict):
             for breach in self._breaches:
@@ -198,23 +202,6 @@ class Knowledge:
             yield _ROOT
         # The rest of stage 1 lives on the store, and the store's upper directory on root.
         yield from (_STORE, _ROOT)
-
-    def _driver(self, verdict: Verdict) -> Verdict:
-        """Say why a device that the disk has did not appear, where not even its disk did."""
-        texts = [item.text for item in verdict.evidence]
-        there = [partition for partition in self._contract.partition if partition.label in self._labels]
-        if (
-            verdict.cause is not Cause.DEVICE_TIMEOUT
-            or not any(partition.device in verdict.sentence for partition in there)
-            or any("Found device" in text for text in texts)
-        ):
-            return verdict
-        return replace(
-            verdict,
-            cause=Cause.MODULE_MISSING,
-            sentence=f"{verdict.sentence}, though the disk has it: the kernel found no disk",
-            hint="the initrd needs the disk's driver (virtio_scsi, sd_mod), as modules of the kernel that is booted",
-        )
 
     def _menu(self, verdict: Verdict) -> Verdict:
         if verdict.stage is not Stage.BOOTLOADER or verdict.cause is not Cause.NO_PROGRESS:

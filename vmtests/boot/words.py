@@ -150,6 +150,13 @@ WORDS = (
         _OVERLAY_HINT,
         kernel=True,
     ),
+    # coreutils mkdir(1), which makes upperdir and workdir before the mount.
+    _clue(
+        Cause.OVERLAY_UPPERDIR,
+        r"mkdir: (?P<what>.{1,300}upper.{0,100}: (?:File exists|Not a directory))$",
+        "the overlay's upperdir cannot be made: {what}",
+        _OVERLAY_HINT,
+    ),
     # Linux fs/ext4/super.c.
     _clue(
         Cause.EXT4_SUPERBLOCK,

@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from vmtests.contract import Contract, Partition
-from vmtests.image import erofs, esp, ext4, fat, gpt
+from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
 from vmtests.image.source import Format, Source, open_disk
 from vmtests.sizes import format_size
@@ -106,7 +106,7 @@ def _checks(disk: Source, contract: Contract, toolbox: Toolbox) -> Iterator[Chec
             yield from sector
             if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
                 descriptor, offset = disk.range(content.offset, content.size)
-                kernel = yield from esp.check_files(fat.Files(descriptor, offset, toolbox), contract)
+                kernel = yield from _esp(fat.Files(descriptor, offset, toolbox), contract, toolbox)
         elif partition.filesystem == "erofs":
             yield from erofs.check(content, where, kernel)
         elif partition.filesystem == "ext4":
@@ -114,6 +114,31 @@ def _checks(disk: Source, contract: Contract, toolbox: Toolbox) -> Iterator[Chec
         else:
             text = f"{partition.filesystem} on {where} was not looked into"
             yield note(where, "file system", partition.filesystem, text)
+
+
+def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
+    """Check the files of the ESP, and the initrd against the kernel that is there; give the kernel's version."""
+    release: str | None = None
+    initrd = False
+    checks = esp.check_files(files, contract)
+    while True:
+        try:
+            check = next(checks)
+        except StopIteration as end:
+            version: tuple[int, int] | None = end.value
+            break
+        yield check
+        if check.ok and check.what == "kernel release":
+            release = check.value
+        initrd |= check.ok and check.what == "initrd"
+    if initrd and (path := files.find(contract.boot.initrd)) is not None:
+        try:
+            packed = files.read(path, initramfs.LIMIT)
+        except fat.FatError as error:
+            yield breach("ESP", "initrd", path, f"initrd {path} cannot be read: {error}")
+        else:
+            yield from initramfs.check(packed, path, release, contract, toolbox)
+    return version
 
 
 def match(contract: Contract, entries: tuple[gpt.Entry, ...]) -> dict[str, gpt.Entry]:
