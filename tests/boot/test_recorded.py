@@ -1,8 +1,8 @@
 """Real consoles, recorded byte for byte, get the verdict that their boot deserved, and prove the patterns.
 
 Beside each `NAME.log` in fixtures/consoles/ is `NAME.json`: the system that was booted, and verdict, stage, cause and
-owner; `events` are those of the machine, and `checks` what inspection found, where the verdict needs them.
-`wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
+owner; `events` are those of the machine, each behind a number of bytes, and `checks` what inspection found, where the
+verdict needs them. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
 """
 
 import json
@@ -76,9 +76,12 @@ def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock:
     """
     data = _recorded(name)
     follower = make(ready_token=_token(data), knowledge=_knowledge(name))
-    follower.feed(data)
+    fed = 0
     for event in EXPECTED[name].get("events", ()):
-        follower.event(MachineEvent(**event, t=clock.monotonic()))
+        follower.feed(data[fed : event["at"]])
+        follower.event(MachineEvent(name=event["name"], detail=event["detail"], t=clock.monotonic()))
+        fed = event["at"]
+    follower.feed(data[fed:])
     while follower.verdict is None and clock.now < 1010.0:
         clock.advance(0.25)
     verdict = follower.verdict

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vmtests.errors import InputError
 from vmtests.machine.accel import Accelerator, AcceleratorName
-from vmtests.machine.argv import Hardware, Net, Parts, comma, oem_strings, qemu_args
+from vmtests.machine.argv import DiskFaults, Hardware, Net, Parts, comma, oem_strings, qemu_args
 from vmtests.machine.firmware import Firmware
 
 SERIAL = "GoogleCloud-76D7E575000040008000000000000001"
@@ -81,6 +81,18 @@ def test_default_machine(parts: Parts) -> None:
         *("-device", "isa-serial,chardev=serial1,index=1"),
     ]
     assert expected == qemu_args(Hardware(), parts)
+
+
+def test_a_broken_disk(parts: Parts) -> None:
+    """Faults are nodes on top of the disk, and the guest's disk is the one on top of all."""
+    faults = DiskFaults(bad_sector=7, full=True, bytes_per_second=1000)
+    args = qemu_args(Hardware(disk_faults=faults), parts)
+    blkdebug, throttle = option(args, "-blockdev")[-2:]
+    assert blkdebug.startswith("driver=blkdebug,node-name=faults0,image=disk0,")
+    assert "inject-error.0.iotype=read,inject-error.0.errno=5,inject-error.0.sector=7" in blkdebug
+    assert "inject-error.1.iotype=write,inject-error.1.errno=28,inject-error.1.sector=-1" in blkdebug
+    assert throttle == "driver=throttle,node-name=throttle0,throttle-group=slow0,file=faults0"
+    assert any("drive=throttle0," in device for device in option(args, "-device"))
 
 
 def test_kvm(parts: Parts) -> None:

@@ -1,0 +1,78 @@
+"""What an initrd holds is checked against the kernel that boots it."""
+
+import gzip
+import lzma
+from collections.abc import Callable
+
+import pytest
+
+from vmtests.contract import Contract
+from vmtests.faults import cpio
+from vmtests.image import initramfs
+from vmtests.image.check import Check
+from vmtests.tools import Toolbox
+
+MODULES = "/usr/lib/modules/6.12.1-test"
+FILES = {
+    f"{MODULES}/kernel/fs/erofs.ko.xz": b"",
+    f"{MODULES}/kernel/fs/overlay.ko": b"",
+    f"{MODULES}/modules.builtin": b"kernel/fs/ext4/ext4.ko\nkernel/fs/fat/vfat.ko\n",
+}
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    members: list[cpio.Member] = []
+    for path, content in files.items():
+        cpio.put(members, path, content)
+    return cpio.pack(members)
+
+
+def _check(packed: bytes, contract: Contract, toolbox: Toolbox, release: str = "6.12.1-test") -> Check:
+    (found,) = initramfs.check(packed, "initrd", release, contract, toolbox)
+    return found
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        bytes,
+        gzip.compress,
+        lzma.compress,
+        lambda plain: _archive({"/kernel/x86/microcode": b"x"}) + bytes(512) + plain,
+    ],
+    ids=["plain", "gzip", "xz", "behind microcode"],
+)
+def test_modules_are_found_however_they_are_packed(
+    pack: Callable[[bytes], bytes], contract: Contract, toolbox: Toolbox
+) -> None:
+    """Compressed or not, and behind an archive of its own for microcode."""
+    assert _check(pack(_archive(FILES)), contract, toolbox).ok
+
+
+def test_modules_of_another_kernel_are_a_breach(contract: Contract, toolbox: Toolbox) -> None:
+    """No module of the initrd fits the kernel of the boot entry."""
+    found = _check(_archive(FILES), contract, toolbox, "6.1.0-other")
+    assert not found.ok
+    assert (
+        found.sentence == "initrd initrd has modules of kernel 6.12.1-test; the kernel that is booted is 6.1.0-other"
+    )
+
+
+def test_a_module_that_stage_1_needs_is_missed(contract: Contract, toolbox: Toolbox) -> None:
+    """The store's and root's file systems and overlay are built in or in the initrd."""
+    found = _check(_archive({path: data for path, data in FILES.items() if "erofs" not in path}), contract, toolbox)
+    assert not found.ok
+    assert "has no module erofs for kernel 6.12.1-test" in found.sentence
+
+
+def test_a_kernel_that_does_not_say_what_is_built_in_is_trusted(contract: Contract, toolbox: Toolbox) -> None:
+    """Without modules.builtin, nothing is known to be missing."""
+    assert _check(_archive({f"{MODULES}/kernel/fs/overlay.ko": b""}), contract, toolbox).ok
+
+
+@pytest.mark.parametrize(
+    "packed", [b"\x1f\x8bgarbage", b"\x28\xb5\x2f\xfdgarbage", b"\x02\x21\x4c\x18lz4", b"070701x"]
+)
+def test_what_cannot_be_read_is_no_breach(packed: bytes, contract: Contract, toolbox: Toolbox) -> None:
+    """A format that is not read here, or damage, is the kernel's to judge."""
+    assert _check(packed, contract, toolbox).ok
