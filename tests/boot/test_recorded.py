@@ -2,7 +2,8 @@
 
 Beside each `NAME.log` in fixtures/consoles/ is `NAME.json`: the system that was booted, and verdict, stage, cause and
 owner; `events` are those of the machine, each behind a number of bytes, and `checks` what inspection found, where the
-verdict needs them. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of a good boot.
+verdict needs them. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of
+a good boot.
 """
 
 import json

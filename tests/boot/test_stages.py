@@ -184,3 +184,17 @@ class TestOtherLines:
     def test_shutdown(self, text: str, expected: bool) -> None:
         """Going down is known, and the end of the initrd is not going down."""
         assert expected is bool(SHUTDOWN.match(normalise(text).text))
+
+
+@pytest.mark.parametrize(
+    ("text", "matched"),
+    [
+        ("-bash-5.2# [  184.129575] Kernel panic - not syncing: x", "Kernel panic - not syncing: x"),
+        ("vm-1 login: [    9.000000] Kernel panic - not syncing: x", "Kernel panic - not syncing: x"),
+        ("# echo [    9.000000] Kernel panic", "# echo [    9.000000] Kernel panic"),
+        ("Nov 23 kernel: [    9.000000] Kernel panic", "Nov 23 kernel: [    9.000000] Kernel panic"),
+    ],
+)
+def test_kernel_behind_a_prompt(text: str, matched: str) -> None:
+    """A prompt that waits does not hide the kernel's words; a line that quotes them stays a quotation."""
+    assert normalise(text).text == matched

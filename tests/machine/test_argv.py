@@ -176,7 +176,7 @@ def test_bad_credential_name(name: str) -> None:
         Hardware(credentials={name: b""})
 
 
-@pytest.mark.parametrize(("memory", "cpus"), [(127, 1), (1024, 0)])
+@pytest.mark.parametrize(("memory", "cpus"), [(31, 1), (1024, 0)])
 def test_machine_too_small(memory: int, cpus: int) -> None:
     """A machine that could not boot is not made."""
     with pytest.raises(InputError, match="cannot boot"):

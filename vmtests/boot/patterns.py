@@ -338,10 +338,10 @@ LINE_RULES = (
         weight=Weight.CLUE,
     ),
     LineRule(
-        cause=Cause.INIT_MISSING,
+        cause=Cause.SWITCH_ROOT_FAILED,
         pattern=re.compile(rf"\[FAILED\] Failed to start {_UNIT}Switch Root\.?$"),
         sentence="the initrd could not hand over to the system",
-        hint="init= must name a program of the system, and the system needs an os-release file",
+        hint="the new root must be there with an os-release file, and init= must name a program of it",
         stages=STAGE1,
         weight=Weight.CLUE,
     ),

@@ -58,6 +58,8 @@ class NormalLine:
 
 # printk_time and CONFIG_PRINTK_CALLER: kernel/printk/printk.c, print_time() and print_caller().
 _STAMP = re.compile(r"\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? ")
+# What the kernel says comes behind a prompt that waits, on its line.
+_PROMPT = re.compile(r".{0,64}?(?:[#$] |login: |assword: )(?=\[ {0,8}\d{1,8}\.\d{6}\] )")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
 # Status field and indentation: systemd src/core/show-status.c and job.c.
@@ -71,6 +73,8 @@ def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
     stamp = None
+    if match := _PROMPT.match(text):
+        text = text[match.end() :]
     if match := _STAMP.match(text):
         stamp = float(match[1])
         text = text[match.end() :]

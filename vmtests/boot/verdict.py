@@ -50,7 +50,6 @@ class Cause(StrEnum):
     MOUNT_FAILED = "mount-failed"
     NO_PROGRESS = "no-progress"
     OUT_OF_MEMORY = "out-of-memory"
-    OVERLAY_LOWERDIR = "overlay-lowerdir"
     OVERLAY_UPPERDIR = "overlay-upperdir"
     OVERLAY_WORKDIR = "overlay-workdir"
     PARTITION_MISSING = "partition-missing"
