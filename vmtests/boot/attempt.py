@@ -22,6 +22,7 @@ _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since system
 _JOBS = 5  # start jobs that are named
 _QUOTED = 120  # characters of a line in a sentence
 _GREETING = "hello"
+_LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
@@ -120,7 +121,7 @@ class Attempt:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
             if match["word"] == _GREETING:
                 self._greeted = True
-            else:
+            elif match["word"] not in _LEAVING:
                 self._target, self._told = line, match["word"]
         elif READY_TARGET.match(normal.text) and (self._target is None or self._getty):
             self._target, self._getty = line, False

@@ -177,7 +177,7 @@ LINE_RULES = (
         stages=EARLY,
         weight=Weight.CLUE,
     ),
-    # Linux init/main.c, kernel_init(); mm/oom_kill.c; kernel/panic.c.
+    # Linux init/main.c, kernel_init(); kernel/panic.c.
     LineRule(
         cause=Cause.INIT_MISSING,
         pattern=re.compile(
@@ -277,16 +277,6 @@ LINE_RULES = (
         weight=Weight.CLUE,
         kernel=True,
     ),
-    # Linux init/initramfs.c: the file system of the initrd lives in memory.
-    LineRule(
-        cause=Cause.OUT_OF_MEMORY,
-        pattern=re.compile(r"Initramfs unpacking failed: write error"),
-        sentence="the initrd did not fit in the machine's memory",
-        hint="give the machine more memory, or make the initrd smaller",
-        stages=BOOTING,
-        weight=Weight.CLUE,
-        kernel=True,
-    ),
     # systemd src/core/job.c and the tables of src/core/{device,mount,service}.c.
     LineRule(
         cause=Cause.DEVICE_TIMEOUT,
@@ -323,18 +313,6 @@ LINE_RULES = (
         sentence="what init= names on the kernel command line is not in the store",
         hint="init= must name a program that is in the store partition",
         stages=STAGE1,
-        weight=Weight.CLUE,
-    ),
-    # systemd src/core/main.c and src/shared/switch-root.c.
-    LineRule(
-        cause=Cause.INIT_MISSING,
-        pattern=re.compile(
-            r"(?P<what>Failed to (?:switch root|execute (?:/sbin/|/nix/|/usr/lib/systemd/)\S{1,300})"
-            r".{0,300})$"
-        ),
-        sentence="the initrd could not hand over to the system: {what}",
-        hint="init= must name a program that is in the store partition",
-        stages=SYSTEMD,
         weight=Weight.CLUE,
     ),
     LineRule(

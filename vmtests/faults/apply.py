@@ -13,7 +13,7 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
-from vmtests.image import gpt
+from vmtests.image import ext4, gpt
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk
 from vmtests.machine.argv import DiskFaults, Hardware
@@ -24,6 +24,8 @@ SECTOR = 512
 
 _MIB = 1 << 20
 _INITRD_LIMIT = 512 * _MIB
+_FREE_BLOCKS = 0x0C  # s_free_blocks_count_lo (fs/ext4/ext4.h)
+_SPARE = 24  # blocks for the large file's extents
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -217,22 +219,30 @@ class _Work:
         for path, target in step.symlink.items():
             commands += [f"rm {path}", f"symlink {path} {target}"]
         commands += step.commands
-        if step.fill:
-            empty = self._directory / "empty"
-            empty.touch()
-            # More than there is: what is left when that fails is nothing.
-            commands += ["cd /", f"write {empty} filler", f"fallocate /filler 0 {self._range('root')[1] // 1024}"]
         script = self._directory / "debugfs"
-        script.write_text("".join(f"{line}\n" for line in commands))
         start, size = self._range("root")
         # debugfs has no way to begin in the middle of a file that works with every release of it.
         part = self._directory / "root.ext4"
         _extract(self._disk, start, size, part)
+        if step.fill:
+            commands += self._fill(part)
+        script.write_text("".join(f"{line}\n" for line in commands))
         said = self._toolbox.run("debugfs", "-w", "-f", script, part)
         if found := re.search(r"^(?!debugfs:)(.*(?:Invalid|nknown|Usage).*)$", said, re.MULTILINE):
             raise HostError(f"debugfs: {found[1]}")
         _insert(part, self._disk, start)
         part.unlink()
+
+    def _fill(self, part: Path) -> list[str]:
+        """Return the commands that take every free block: one large file, then small ones until there is no more."""
+        with part.open("rb") as file:
+            file.seek(ext4.OFFSET + _FREE_BLOCKS)
+            free = int.from_bytes(file.read(4), "little")
+        empty, block = self._directory / "empty", self._directory / "block"
+        empty.touch()
+        block.write_bytes(b"x" * 4096)
+        small = [f"write {block} filler-{number}" for number in range(_SPARE + 8)]
+        return ["cd /", f"write {empty} filler", f"fallocate /filler 0 {free - _SPARE - 1}", *small]
 
     # The table, with sfdisk(8).
 
