@@ -7,6 +7,7 @@ show them (`guest.credentials.voices`); those of the kernel come by themselves. 
 import re
 
 from vmtests.boot.patterns import BOOTING, LOADING, SYSTEMD, LineRule, Weight
+from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
 
@@ -143,13 +144,6 @@ WORDS = (
         _OVERLAY_HINT,
         kernel=True,
     ),
-    _clue(
-        Cause.OVERLAY_UPPERDIR,
-        r"overlayfs: (?P<what>failed to resolve '\S{0,300}upper\S{0,100}': -\d+|upper fs .{1,80})$",
-        "the overlay on the store cannot be mounted: {what}",
-        _OVERLAY_HINT,
-        kernel=True,
-    ),
     # coreutils mkdir(1), which makes upperdir and workdir before the mount.
     _clue(
         Cause.OVERLAY_UPPERDIR,
@@ -212,5 +206,18 @@ WORDS = (
         r"(?P<unit>File System Check .+?)\.?$",
         "{unit} failed",
         "the file system is damaged; look at it with vmtests inspect IMAGE",
+    ),
+    # systemd src/core/main.c, do_queue_default_job(): where it goes when the default target cannot be loaded.
+    LineRule(
+        cause=Cause.DEFAULT_TARGET_MISSING,
+        pattern=re.compile(
+            r"(?:\[OK\] )?(?:Started (?:rescue\.service - )?Rescue Shell|Reached target (?:rescue\.target - )?Rescue Mode)"
+            r"\.$|You are in rescue mode\b"
+        ),
+        sentence="the system went into rescue mode: its default target cannot be loaded, or rescue mode was asked for",
+        hint="default.target must lead to a unit that is there; the kernel's command line must not say `rescue`",
+        stages=frozenset({Stage.USERSPACE}),
+        weight=Weight.SYMPTOM,
+        prompt=True,
     ),
 )
