@@ -211,8 +211,8 @@ WORDS = (
     LineRule(
         cause=Cause.DEFAULT_TARGET_MISSING,
         pattern=re.compile(
-            r"(?:\[OK\] )?(?:Started (?:rescue\.service - )?Rescue Shell|Reached target (?:rescue\.target - )?Rescue Mode)"
-            r"\.$|You are in rescue mode\b"
+            r"(?:\[OK\] )?Started (?:rescue\.service - )?Rescue Shell\.$"
+            r"|(?:\[OK\] )?Reached target (?:rescue\.target - )?Rescue Mode\.$|You are in rescue mode\b"
         ),
         sentence="the system went into rescue mode: its default target cannot be loaded, or rescue mode was asked for",
         hint="default.target must lead to a unit that is there; the kernel's command line must not say `rescue`",
