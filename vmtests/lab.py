@@ -189,7 +189,8 @@ class Vm:
                 )
             )
             if (kept := self._snapshot) is not None:
-                shutil.copyfile(kept.console, self.results / "console.log")
+                for log in ("console.log", "ttyS0.log"):
+                    shutil.copyfile(kept.console, self.results / log)
                 self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
@@ -242,7 +243,7 @@ class Vm:
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
-            shutil.copyfile(self.results / "console.log", template.directory / "console.log")
+            shutil.copyfile(self.results / "ttyS0.log", template.directory / "console.log")
             kept = Snapshot(
                 template=template,
                 record=snapshots.Record(

@@ -70,7 +70,7 @@ class Snapshot:
 
     @property
     def console(self) -> Path:
-        """The raw console of the boot."""
+        """The raw console of the boot, as QEMU kept it."""
         return self.template.directory / "console.log"
 
 
