@@ -76,10 +76,12 @@ let
   rootTree =
     pkgs.runCommand "google-compute-root"
       {
-        nativeBuildInputs = [ pkgs.buildPackages.nix ];
+        nativeBuildInputs = [
+          pkgs.buildPackages.nix
+          pkgs.buildPackages.sqlite
+        ];
       }
       ''
-        export HOME=$TMPDIR NIX_REMOTE=local NIX_STATE_DIR=$out${state}
         ${concatMapStringsSep "\n" (entry: ''
           mkdir -p "$(dirname $out${escapeShellArg entry.path})"
           ${
@@ -91,10 +93,13 @@ let
               "mkdir -p $out${escapeShellArg entry.path}"
           }
         '') rootEntries}
-        mkdir -p $NIX_STATE_DIR
-        nix-store --load-db --option build-users-group "" < ${closure}/registration
-        rm -rf $NIX_STATE_DIR/temproots $NIX_STATE_DIR/gc.lock $NIX_STATE_DIR/db/big-lock $NIX_STATE_DIR/db/reserved
-        :
+        # Nix wants a user and a home.
+        export USER=nobody HOME=$TMPDIR
+        nix-store --store "$TMPDIR/image" --load-db < ${closure}/registration
+        sqlite3 $TMPDIR/image/nix/var/nix/db/db.sqlite "UPDATE ValidPaths SET registrationTime = 1"
+        rm -f $TMPDIR/image/nix/var/nix/db/{big-lock,reserved}
+        mkdir -p $out${state}
+        cp -r $TMPDIR/image/nix/var/nix/db $out${state}/db
       '';
   rootDirectories = lib.unique (map (entry: builtins.elemAt (lib.splitString "/" entry.path) 1) rootEntries);
 
@@ -250,7 +255,7 @@ in
 
     boot.loader.systemd-boot = {
       enable = true;
-      editor = false;
+      editor = mkDefault false;
       # The image's own entry names one system for ever; once the boot loader's builder has written entries, it goes.
       extraInstallCommands = "rm -f ${config.boot.loader.efi.efiSysMountPoint}${boot.entry}\n";
     };

@@ -17,7 +17,7 @@
   config = {
     assertions = [
       {
-        assertion = options.virtualisation ? googleComputeRepart;
+        assertion = options ? virtualisation.googleComputeRepart;
         message = "image-script needs an image to build: import google-compute-repart too.";
       }
     ];

@@ -47,8 +47,10 @@ let
       }:
       make name {
         script = "#!/bin/sh\nset -eu\nPATH=${lib.makeBinPath runtimeInputs}:$PATH\n${text}";
+      } "mkdir -p $out/bin; printf %s \"$script\" > $out/bin/${name}; chmod +x $out/bin/${name}"
+      // {
         meta.mainProgram = name;
-      } "mkdir -p $out/bin; printf %s \"$script\" > $out/bin/${name}; chmod +x $out/bin/${name}";
+      };
     callPackage =
       file: arguments:
       let
@@ -57,6 +59,9 @@ let
       function (builtins.intersectAttrs (builtins.functionArgs function) pkgs // arguments);
     mkShell = { packages, ... }: make "shell" { inherit packages; } ": > $out";
     buildPackages = pkgs;
+    python3 = package "python3" // {
+      withPackages = _: package "python3-env";
+    };
     inherit lib;
     python3Packages = lib.listToAttrs (
       map
@@ -78,7 +83,7 @@ let
         ]
     )
     // {
-      buildPythonApplication = attributes: package attributes.pname;
+      buildPythonPackage = attributes: package attributes.pname;
     };
   }
   // lib.listToAttrs (
@@ -103,6 +108,7 @@ let
         "openssl"
         "pigz"
         "qemu"
+        "sqlite"
         "swtpm"
         "systemd"
         "util-linux"
