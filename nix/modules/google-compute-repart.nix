@@ -317,7 +317,7 @@ in
       esp = lib.mapAttrs (_: file: "${file}") espFiles;
       store = {
         directory = builtins.storeDir;
-        list = "${closure}/store-paths";
+        path_list = "${closure}/store-paths";
       };
       registration = "${closure}/registration";
       inherit state;

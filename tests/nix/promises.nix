@@ -212,7 +212,7 @@ let
         ]
         [
           spec.version
-          (dirOf spec.store.list == dirOf spec.registration)
+          (dirOf spec.store.path_list == dirOf spec.registration)
           spec.contract
           spec.state
         ];

@@ -89,7 +89,7 @@ def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     for mount_point in (contract.store.mount, contract.store.lower):
         (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if spec.registration is not None:
-        _load_database(spec.registration, contract, work, toolbox)
+        _load_database(spec.registration, spec.state or contract.store.state, contract, work, toolbox)
     for directory, names, files in os.walk(work.root):
         for item in (*names, *files):
             os.utime(Path(directory, item), (STORE_TIME, STORE_TIME), follow_symlinks=False)
@@ -110,12 +110,12 @@ def _place(entry: RootEntry, root: Path) -> None:
         target.chmod(int(entry.mode, 8))
 
 
-def _load_database(registration: Path, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+def _load_database(registration: Path, directory: str, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
     """Make the Nix database of the image, once, on its root partition.
 
     A registration that is loaded at every boot brings back to life what garbage collection had deleted.
     """
-    state = work.root / contract.store.state.lstrip("/")
+    state = work.root / directory.lstrip("/")
     state.mkdir(parents=True, exist_ok=True)
     toolbox.run(
         "nix-store",
@@ -130,6 +130,10 @@ def _load_database(registration: Path, contract: Contract, work: _Work, toolbox:
             "HOME": os.fspath(work.directory),
         },
     )
+    # Nix makes this link, to where the profiles are now.
+    profiles = state / "gcroots/profiles"
+    profiles.unlink(missing_ok=True)
+    profiles.symlink_to(f"{directory}/profiles")
     for leftover in ("gc.lock", "temproots", "db/big-lock", "db/reserved"):
         path = state / leftover
         if path.is_dir():
@@ -182,7 +186,8 @@ def _store_start(contract: Contract) -> int:
 
 def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
     compression = [] if spec.compression == "none" else [f"-z{spec.compression}"]
-    mounts = ["--tmpfs", os.fspath(work.tree)]
+    # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
+    mounts = ["--tmpfs", os.fspath(work.tree), "--dir", os.fspath(work.tree / ".links")]
     for path in spec.store.paths:
         source = spec.store.source(path)
         target = work.tree / source.name

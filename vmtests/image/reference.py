@@ -329,7 +329,6 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
         **{f"/{name}": f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
         "/var/run": "/run",
         "/nix/var/nix/profiles/system": system,
-        "/nix/var/nix/gcroots/profiles": "/nix/var/nix/profiles",
         "/nix/var/nix/gcroots/booted-system": "/run/booted-system",
         "/nix/var/nix/gcroots/current-system": "/run/current-system",
     }
