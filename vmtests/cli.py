@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_inspect)
 
     command = commands.add_parser("boot", help="boot an image and say whether it got ready, or why not")
-    command.add_argument("image", metavar="IMAGE", help="`reference`, or the path of a disk image")
+    command.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
     command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")

@@ -34,7 +34,7 @@ from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache
+from vmtests.image import cache, nix
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.image.reference import Modules
@@ -135,7 +135,7 @@ class Vm:
         self._hardware = replace(
             hardware,
             credentials={
-                **credentials.login(self.key.public),
+                **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
                 **credentials.announce(lab.contract.units.ready, self._token),
                 **hardware.credentials,
             },
@@ -366,7 +366,7 @@ class Lab:
         return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
 
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
-        """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
+        """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
         Raises InputError for what is no image, HostError when it cannot be built.
         """
@@ -375,13 +375,13 @@ class Lab:
             path = cache.reference_image(self.contract, parsed, self.toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
+            installable = nix.parse(name)
             if modules:
-                raise InputError(
-                    f"modules are built into the reference image; {name} is built already",
-                    hint="leave --vm-module away",
-                )
-            shown, own = Path(name).name, None
-            path = adopt(Path(name), self._scratch, self.toolbox)
+                way = "import nixosModules.debug in the configuration" if installable else "leave --vm-module away"
+                raise InputError(f"modules are built into the reference image; {name} is another", hint=way)
+            archive = Path(name) if installable is None else nix.build(installable, self._scratch)
+            shown, own = installable or archive.name, None
+            path = adopt(archive, self._scratch, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox))
 
     @functools.cached_property

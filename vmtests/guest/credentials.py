@@ -19,12 +19,45 @@ printf "\\r\\n%%s %%s\\r\\n" {token} "$$state" >/dev/console'
 """
 
 
-def login(public_key: str) -> dict[str, bytes]:
-    """Return the credentials that log root in on the serial line and let `public_key` in over ssh."""
+# The stock profile for clouds of NixOS has no getty on the console. Where there is one, this unit leaves it alone.
+_SHELL = """\
+[Unit]
+Description=Root shell on {console}
+After=serial-getty@{console}.service
+ConditionPathExists=/dev/{console}
+
+[Service]
+ExecCondition=/bin/sh -c '{path}; ! systemctl is-active --quiet serial-getty@{console}.service'
+ExecStart=/bin/sh -c '{path}; cd; exec sh -i'
+Environment=HOME=/root TERM=dumb
+StandardInput=tty-force
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/{console}
+KillMode=process
+IgnoreSIGPIPE=no
+Restart=always
+"""
+
+# What systemd ships as provision.conf, which NixOS leaves out (tmpfiles.d(5), systemd-tmpfiles(8)).
+_TMPFILES = """\
+d /root/.ssh 0700 root root -
+f^ /root/.ssh/authorized_keys 0600 root root - ssh.authorized_keys.root
+"""
+
+
+def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
+    """Return the credentials that give root a shell on the serial line `console`, and let `public_key` in over ssh.
+
+    The shell starts with `target`.
+    """
     return {
         "agetty.autologin": b"root",
         "login.noauth": b"yes",
         "ssh.authorized_keys.root": public_key.encode(),
+        "tmpfiles.extra": _TMPFILES.encode(),
+        "systemd.extra-unit.vmtests-shell.service": _SHELL.format(console=console, path=_PATH).encode(),
+        f"systemd.unit-dropin.{target}~vmtests-shell": b"[Unit]\nWants=vmtests-shell.service\n",
     }
 
 

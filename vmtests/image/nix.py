@@ -3,7 +3,6 @@
 `nix run FLAKE#ATTR` (nix3-run(1)) writes the image to the directory it is run in; see nix/modules/image-script.nix.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,13 +11,14 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError, ImageError, InputError
-from vmtests.guest.result import printable
+from vmtests.text import printable
 
 NAME = "nix"
 DEFAULT = ".#imageScript"
 MINIMUM = (2, 18)
 """The first Nix whose `nix run` takes a package's main program, and that NixOS 25.11 can be evaluated with."""
 
+_PRINTED = "stdout"
 _TAIL = 40  # lines of Nix's output that are kept for an error
 
 
@@ -45,20 +45,20 @@ def build(installable: str, directory: Path) -> Path:
     """
     nix = _find()
     command = [nix, "--extra-experimental-features", "nix-command flakes", "run", "-L", _absolute(installable)]
-    with progress.step(f"nix run {installable}") as running:
+    tail: deque[str] = deque(maxlen=_TAIL)
+    with progress.step(f"nix run {installable}") as running, (directory / _PRINTED).open("wb") as printed:
         try:
             process = subprocess.Popen(
                 command,
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
-                stdout=(directory / "stdout").open("wb"),
+                stdout=printed,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
             )
         except OSError as error:
             raise HostError(f"{nix} cannot be run: {error.strerror}") from error
-        tail: deque[str] = deque(maxlen=_TAIL)
         with process:
             try:
                 assert process.stderr is not None
@@ -90,24 +90,20 @@ def _find() -> str:
     if found is None:
         raise HostError(f"{nix} does not say its version", hint=f"Nix {least} or newer is needed")
     if (int(found[1]), int(found[2])) < MINIMUM:
-        raise HostError(f"Nix {found[0]} is too old for flakes as they are used here", hint=f"install {least} or newer")
+        raise HostError(f"Nix {found[0]} is too old", hint=f"install {least} or newer")
     return nix
 
 
 def _absolute(installable: str) -> str:
     flake, _, attribute = installable.partition("#")
-    scheme, colon, rest = flake.partition(":")
-    if colon:
-        path = rest if scheme == "path" else None
-    else:
-        # A name without a slash is one of the flake registry's (nix3-flake(1)).
-        path = flake if flake.startswith((".", "/")) else None
-    if path is None or os.path.isabs(path):
+    # A name without a slash or dot in front is one of the flake registry's (nix3-flake(1)).
+    local = flake.removeprefix("path:")
+    if local == flake and not flake.startswith((".", "/")):
         return installable
-    place = Path(path).absolute()
+    place = Path(local).absolute()
     if not (place / "flake.nix").is_file():
-        raise InputError(f"{path} has no flake.nix", hint="--vm-image=nix:FLAKE#ATTR names the flake")
-    return f"{scheme + colon if colon else ''}{place.resolve()}#{attribute}"
+        raise InputError(f"{local} has no flake.nix", hint="--vm-image=nix:FLAKE#ATTR names the flake")
+    return f"{'path:' if local != flake else ''}{place.resolve()}#{attribute}"
 
 
 def _error(installable: str, status: int, tail: list[str]) -> HostError | InputError | ImageError:
@@ -115,24 +111,20 @@ def _error(installable: str, status: int, tail: list[str]) -> HostError | InputE
     lines = [printable(line.strip(), 300) for line in tail if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     said = "; ".join(errors[-1:] or lines[-1:] or [f"status {status}"])
-    failed = [line.removeprefix("- ") for line in lines[_after(lines, "Failed assertions:") :] if line.startswith("- ")]
-    if "Failed assertions:" in text and failed:
-        return InputError(f"{installable}: {' '.join(failed)}", hint="change the configuration as it says")
+    refused = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    if "Failed assertions:" in text and refused:
+        return InputError(f"{installable}: {' '.join(refused)}", hint="change the configuration as it says")
     if "does not provide attribute" in text:
         return InputError(f"{installable}: {said}", hint="nix flake show lists what the flake has")
-    if re.search(r"No space left on device", text):
+    if "No space left on device" in text:
         return HostError(f"nix run {installable}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
     if re.search(r"unable to download|Could not resolve host|Connection refused", text):
         return HostError(f"nix run {installable}: {said}", hint="Nix has to reach the flake's inputs and its cache")
     return ImageError(f"nix run {installable} ended with {status}: {said}", hint=f"nix run -L {installable} says more")
 
 
-def _after(lines: list[str], wanted: str) -> int:
-    return next((index for index, line in enumerate(lines) if wanted in line), len(lines))
-
-
 def _archive(installable: str, directory: Path) -> Path:
-    printed = (directory / "stdout").read_text(errors="replace").splitlines()
+    printed = (directory / _PRINTED).read_text(errors="replace").splitlines()
     path = directory / printed[-1] if printed else None
     if path is None or not path.is_file():
         last = printable(printed[-1], 200) if printed else "nothing"
