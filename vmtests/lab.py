@@ -136,6 +136,7 @@ class Vm:
             hardware,
             credentials={
                 **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
+                **credentials.no_metadata(),
                 **credentials.announce(lab.contract.units.ready, self._token),
                 **hardware.credentials,
             },

@@ -99,6 +99,7 @@ REQUIREMENTS = (
 # dash is /bin/sh, which tar calls its compressor through.
 _TREE_EXTRA = ("base-files", "bash", "coreutils", "dash", "ovmf", "systemd-boot-efi", "systemd-ukify")
 
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
 
@@ -198,12 +199,13 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's, without a language, and with the system's search path."""
+    """Return the environment for tools: the caller's without a language, and the system's search path in front."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
         "LC_ALL": "C.UTF-8",
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        # The caller's has the tools on hosts without the usual directories, such as NixOS.
+        "PATH": f"{_SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
         **(extra or {}),
     }
 
@@ -371,6 +373,13 @@ def make_tree(packages: Sequence[str], *, name: str, title: str) -> Path:
     return place
 
 
+def host_firmware() -> tuple[Path, ...]:
+    """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
+    program = shutil.which("qemu-system-x86_64", path=tool_env()["PATH"])
+    beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
+    return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
+
+
 @functools.cache
 def find() -> Toolbox:
     """Find every tool, making the tools tree when the host's own are not all good enough.
@@ -379,7 +388,7 @@ def find() -> Toolbox:
     """
     on_host = {requirement.name: _host_tool(requirement) for requirement in REQUIREMENTS}
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
-    if not Path("/usr/share/qemu/firmware").is_dir():
+    if not any(directory.is_dir() for directory in host_firmware()):
         spoilt.add("machine")
     found = {
         requirement.name: tool

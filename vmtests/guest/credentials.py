@@ -46,6 +46,26 @@ f^ /root/.ssh/authorized_keys 0600 root root - ssh.authorized_keys.root
 """
 
 
+# They wait for a metadata server, and sshd for the first of them.
+_NEED_METADATA = (
+    "google-guest-agent.service",
+    "google-guest-agent-manager.service",
+    "google-guest-compat-manager.service",
+    "google-startup-scripts.service",
+    "google-shutdown-scripts.service",
+)
+_NO_METADATA = b"""\
+[Service]
+ExecCondition=
+ExecCondition=/bin/sh -c 'exit 1'
+"""
+
+
+def no_metadata() -> dict[str, bytes]:
+    """Return the credentials that keep a cloud's agents from waiting for the metadata server that is not there."""
+    return {f"systemd.unit-dropin.{unit}~vmtests": _NO_METADATA for unit in _NEED_METADATA}
+
+
 def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
     """Return the credentials that give root a shell on the serial line `console`, and let `public_key` in over ssh.
 
