@@ -5,6 +5,7 @@
   lib,
   modulesPath,
   pkgs,
+  utils,
   ...
 }:
 
@@ -138,14 +139,9 @@ let
           nixStorePrefix = "/";
         };
       };
-      definitionsDirectory = pkgs.linkFarm "repart.d" (
-        map (name: {
-          name = "${name}.conf";
-          path = pkgs.writeText "${name}.conf" (
-            lib.generators.toINI { listsAsDuplicateKeys = true; } { Partition = config.image.repart.partitions.${name}.repartConfig; }
-          );
-        }) (builtins.attrNames config.image.repart.partitions)
-      );
+      definitionsDirectory = utils.systemdUtils.lib.definitions "repart.d" (pkgs.formats.ini {
+        listsAsDuplicateKeys = true;
+      }) (lib.mapAttrs (_: p: { Partition = p.repartConfig; }) config.image.repart.partitions);
       mkfsEnv = lib.mapAttrs' (filesystem: words: {
         name = "SYSTEMD_REPART_MKFS_OPTIONS_${lib.toUpper filesystem}";
         value = lib.concatStringsSep " " words;

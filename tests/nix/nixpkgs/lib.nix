@@ -50,16 +50,6 @@ let
     escapeURL = replaceStrings [ "%" ":" "/" "?" "&" "=" ] [ "%25" "%3A" "%2F" "%3F" "%26" "%3D" ];
     makeBinPath = concatMapStringsSep ":" (package: "${package}/bin");
     toLower = replaceStrings (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (letters "abcdefghijklmnopqrstuvwxyz");
-    generators.toINI =
-      _:
-      sections:
-      concatStringsSep "\n" (
-        mapAttrsToList (
-          section: values:
-          "[${section}]\n" + builtins.concatStringsSep "" (mapAttrsToList (key: value: "${key}=${toString value}\n") values)
-        ) sections
-      );
-
     # Properties of definitions.
     mkOverride = priority: content: {
       _type = "override";

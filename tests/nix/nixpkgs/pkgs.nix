@@ -24,6 +24,19 @@ let
   pkgs = rec {
     runCommand = make;
     writeText = name: text: make name { inherit text; } "printf %s \"$text\" > $out";
+    formats.ini = _: {
+      generate =
+        name: sections:
+        writeText name (
+          lib.concatStringsSep "\n" (
+            lib.mapAttrsToList (
+              section: values:
+              "[${section}]\n"
+              + lib.concatStringsSep "" (lib.mapAttrsToList (key: value: "${key}=${toString value}\n") values)
+            ) sections
+          )
+        );
+    };
     linkFarm =
       name: links:
       make name { } (
