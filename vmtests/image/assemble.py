@@ -5,8 +5,10 @@ mkfs.erofs writes the store straight into the disk file; `fallocate --insert-ran
 system cannot insert, the store is written to a file of its own and copied by repart.
 """
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +132,8 @@ def _load_database(registration: Path, directory: str, contract: Contract, work:
             "HOME": os.fspath(work.directory),
         },
     )
+    with contextlib.closing(sqlite3.connect(state / "db/db.sqlite")) as database, database:
+        database.execute("UPDATE ValidPaths SET registrationTime = ?", (STORE_TIME,))
     # Nix makes this link, to where the profiles are now.
     profiles = state / "gcroots/profiles"
     profiles.unlink(missing_ok=True)
@@ -242,6 +246,8 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
             "SOURCE_DATE_EPOCH": str(STORE_TIME),
             # FAT32 of less than 260 MiB has too few clusters for OVMF unless a cluster is one sector.
             "SYSTEMD_REPART_MKFS_OPTIONS_VFAT": "-s1",
+            # Repart gives the first two; the seed of directory hashes would be random.
+            "SYSTEMD_REPART_MKFS_OPTIONS_EXT4": f"-E nodiscard,lazy_itable_init=1,hash_seed={spec.seed}",
         },
     )
     # Repart appends to a table; sorted, the numbers are those of the contract's order.
