@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,19 @@ def flake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nix_flake(nix: Path, flake: Path) -> Callable[..., str]:
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for nixpkgs, with the Python packages that the project needs: normalized names, as PEP 503 says."""
+    directory = tmp_path_factory.mktemp("nixpkgs") / "nixpkgs"
+    shutil.copytree(NIXPKGS, directory)
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w.-]+", word) for word in project["dependencies"]]
+    normalized = [re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name]
+    (directory / "python.json").write_text(json.dumps(normalized))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def nix_flake(nix: Path, flake: Path, stand_in: Path) -> Callable[..., str]:
     """Runs a command of `nix` on the project's flake, with the stand-in for nixpkgs; raises HostError."""
 
     def run(*words: str, attribute: str = "") -> str:
@@ -62,7 +76,7 @@ def nix_flake(nix: Path, flake: Path) -> Callable[..., str]:
             [
                 os.fspath(nix),
                 *(*words, f"path:{flake}{attribute}", "--offline", "--no-write-lock-file"),
-                *("--override-input", "nixpkgs", f"path:{NIXPKGS}"),
+                *("--override-input", "nixpkgs", f"path:{stand_in}"),
             ],
             capture_output=True,
             text=True,

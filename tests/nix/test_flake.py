@@ -20,7 +20,7 @@ from .closure.make import Content, write_flake
 
 OUTPUTS = {
     "apps": {"imageScript", "vmtests"},
-    "checks": {"format", "promises", "suite"},
+    "checks": {"promises", "suite"},
     "devShells": {"default"},
     "packages": {"image", "imageScript", "vmtests"},
 }
