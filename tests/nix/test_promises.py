@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vmtests import tools
 from vmtests.errors import HostError
 
 from .closure.make import PROJECT
@@ -98,3 +99,20 @@ def test_modules_import_nothing_of_the_project_but_the_contract() -> None:
     for name in MODULES:
         text = (PROJECT / f"nix/modules/{name}.nix").read_text()
         assert {Path(found).name for found in re.findall(r"\.\./[\w./-]+", text)} <= {"contract.toml"}
+
+
+def test_every_file_parses(tmp_path: Path) -> None:
+    """Every Nix file of the project is Nix, without tabs and without space at the end of a line."""
+    files = [path for part in ("flake.nix", "nix", "tests/nix") for path in _nix_files(PROJECT / part)]
+    assert len(files) > len(MODULES)
+    root = tools.find().root("nix-store")
+    environment = {"NIX_REMOTE": "dummy://", "NIX_CONF_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    tools.run_in(root, ["nix-instantiate", "--parse", *map(str, files)], env=environment)
+    for path in files:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            assert line == line.rstrip(), (path, number)
+            assert "\t" not in line, (path, number)
+
+
+def _nix_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.nix"))
