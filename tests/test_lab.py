@@ -52,10 +52,13 @@ def test_login_hands_in_the_public_key_only() -> None:
 
 
 def test_shell_is_left_to_a_getty() -> None:
-    """The shell that is handed in starts with the target, after the console's getty, and only without one."""
+    """The shell that is handed in starts with the target, after the console's getty, and only without one.
+
+    It is ended by a signal that a shell heeds: SIGTERM would be waited for at each shutdown.
+    """
     given = credentials.login("ssh-ed25519 AAAA me", "ttyS0", "multi-user.target")
     unit = given["systemd.extra-unit.vmtests-shell.service"].decode()
-    assert "After=serial-getty@ttyS0.service" in unit.splitlines()
+    assert {"After=serial-getty@ttyS0.service", "KillSignal=SIGHUP"} <= set(unit.splitlines())
     assert "! systemctl is-active --quiet serial-getty@ttyS0.service" in unit
     dropin = given["systemd.unit-dropin.multi-user.target~vmtests-shell"].decode()
     assert "Wants=vmtests-shell.service" in dropin.splitlines()

@@ -35,6 +35,7 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/{console}
 KillMode=process
+KillSignal=SIGHUP
 IgnoreSIGPIPE=no
 Restart=always
 """
