@@ -29,7 +29,7 @@ nix-check:                ## evaluate the NixOS image, and every promise in test
 	$(NIX) eval --raw .#packages.x86_64-linux.imageScript.drvPath $(INPUT) && echo
 
 nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debian in the place of NixOS; no nixpkgs needed
-	rm -rf results/nix && mkdir -p results
+	mkdir -p results/nix && chmod -R u+w results/nix && rm -rf results/nix
 	$(BIN)/python -m tests.nix.closure.make results/nix
 	PATH="$(CURDIR)/results/nix/bin:$$PATH" $(BIN)/pytest vmtests/ --vm-image="nix:path:$(CURDIR)/results/nix/flake#imageScript"
 

@@ -44,7 +44,11 @@ def build(installable: str, directory: Path) -> Path:
     old, InputError when there is no such flake or attribute, and ImageError when the image cannot be built.
     """
     nix = _find()
-    command = [nix, "--extra-experimental-features", "nix-command flakes", "run", "-L", _absolute(installable)]
+    command = [
+        # Nix and what it starts end with us, even after kill -9.
+        *("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
+        *(nix, "--extra-experimental-features", "nix-command flakes", "run", "-L", _absolute(installable)),
+    ]
     tail: deque[str] = deque(maxlen=_TAIL)
     with progress.step(f"nix run {installable}") as running, (directory / _PRINTED).open("wb") as printed:
         try:
@@ -58,7 +62,7 @@ def build(installable: str, directory: Path) -> Path:
                 errors="replace",
             )
         except OSError as error:
-            raise HostError(f"{nix} cannot be run: {error.strerror}") from error
+            raise HostError(f"bwrap cannot be run: {error.strerror}", hint="install bubblewrap") from error
         with process:
             try:
                 assert process.stderr is not None
