@@ -60,12 +60,13 @@ def write_nix(directory: Path, toolbox: Toolbox) -> Path:
     that tree's own dynamic linker, because all else below /usr is the host's.
     """
     store, configuration, program = directory / "store/nix", directory / "conf", directory / "bin/nix"
-    for path in (store, configuration, program.parent):
+    # Without its state directory Nix would take a store in the home directory, unless it is root.
+    for path in (store / "var/nix", configuration, program.parent):
         path.mkdir(parents=True, exist_ok=True)
     (configuration / "nix.conf").write_text(_CONFIGURATION)
     command = ["bwrap", "--die-with-parent", "--unshare-pid"]
     if os.geteuid() != 0:
-        command += ["--unshare-user", "--uid", "0", "--gid", "0"]
+        command.append("--unshare-user")
     for entry in sorted(Path("/").iterdir()):
         if entry.is_symlink():
             command += ["--symlink", os.fspath(entry.readlink()), os.fspath(entry)]
