@@ -1,5 +1,8 @@
 """`--vm-image=nix:…` runs a flake's program, and says in one sentence what was wrong with Nix or with the flake."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +123,15 @@ def test_program_that_prints_no_file(stand_in: Callable[[str], Path], script: st
     work = stand_in(script)
     with pytest.raises(ImageError, match="which is no file"):
         nix.build("github:o/r#x", work)
+
+
+def test_nix_ends_with_its_parent(stand_in: Callable[[str], Path], tmp_path: Path) -> None:
+    """What Nix started is gone when vmtests is killed with SIGKILL."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    work = stand_in(f"echo up > '{fifo}'; exec 9> '{fifo}'; sleep 1000")
+    script = f"from pathlib import Path; from vmtests.image import nix; nix.build('github:o/r#x', Path({str(work)!r}))"
+    with subprocess.Popen([sys.executable, "-c", script]) as parent, fifo.open("rb") as reader:
+        assert b"up\n" == reader.readline()
+        parent.kill()
+        assert b"" == reader.read()
