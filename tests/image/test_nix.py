@@ -129,7 +129,7 @@ def test_nix_ends_with_its_parent(stand_in: Callable[[str], Path], tmp_path: Pat
     """What Nix started is gone when vmtests is killed with SIGKILL."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    work = stand_in(f"echo up > '{fifo}'; exec 9> '{fifo}'; sleep 1000")
+    work = stand_in(f"exec 9> '{fifo}'; echo up >&9; sleep 1000")
     script = f"from pathlib import Path; from vmtests.image import nix; nix.build('github:o/r#x', Path({str(work)!r}))"
     with subprocess.Popen([sys.executable, "-c", script]) as parent, fifo.open("rb") as reader:
         assert b"up\n" == reader.readline()
