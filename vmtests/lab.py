@@ -21,27 +21,29 @@ from typing import Protocol, Self
 from rich.text import Text
 
 from vmtests import contract as contracts
-from vmtests import progress, tools
+from vmtests import diagnosis, progress, tools
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.contract import Contract
+from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError, InputError, VmtestsError
 from vmtests.guest import credentials
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache, nix
+from vmtests.image import cache, nix, symbols
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import Inspection, inspect
-from vmtests.image.reference import Modules
+from vmtests.image.reference import Modules, recipe
 from vmtests.machine import accel, firmware
 from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
@@ -54,6 +56,7 @@ DISK_SIZE = 4 * GIB
 Watch = Callable[[Follower], None]
 
 _POWEROFF_SECONDS = 120.0
+_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +67,33 @@ class Image:
     path: Path
     modules: Modules | None
     inspection: Inspection
+    debug: bool = False
+    """Whether the module `debug`, which the image does not have, is handed to its guest."""
 
 
 class BootError(VmtestsError):
-    """A boot that did not get ready; `verdict` says why."""
+    """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
 
     exit_code = 1
 
-    def __init__(self, verdict: Verdict, results: Path, inspection: Inspection | None = None) -> None:
+    def __init__(
+        self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
+    ) -> None:
         breaches = [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
         super().__init__(
             f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
+        self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
         if verdict.owner is not None:
             self.owner = verdict.owner
+
+    @property
+    def report(self) -> str:
+        """The sentence, the hint, and the last lines of the stage in which the boot failed."""
+        last = [f"  {line.t:7.2f} {line.text}" for line in self.lines]
+        return "\n".join([str(self), *([f"the last lines of stage {self.verdict.stage}:"] if last else []), *last])
 
 
 class Machine(Protocol):
@@ -132,7 +146,7 @@ class Vm:
         self._lab = lab
         self.key = Key.generate(self.results)
         self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-        self._hardware = replace(
+        self.hardware = replace(
             hardware,
             credentials={
                 **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
@@ -144,6 +158,8 @@ class Vm:
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
         self._watch = watch
+        self._diagnosis: Diagnosis | None = None
+        self._started = time.time()
 
     def __enter__(self) -> Self:
         try:
@@ -161,12 +177,18 @@ class Vm:
                 QemuMachine(
                     toolbox=self._lab.toolbox,
                     accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self._hardware.secure_boot),
-                    hardware=self._hardware,
+                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
+                    hardware=self.hardware,
                     image=self.image.path,
                     results=self.results,
                     listener=self.follower,
                 )
+            )
+            self.follower.doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self._lab.accelerator.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
             )
         except BaseException:
             self._stack.close()
@@ -179,9 +201,16 @@ class Vm:
         self.close()
 
     def close(self) -> None:
-        """End the machine; its results stay."""
+        """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
         self._hang_up()
-        self._stack.close()
+        try:
+            if (known := self._diagnosis) is not None:
+                self._diagnosis = None
+                if self.qemu.alive:
+                    self.qemu.power_cut()
+                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
+        finally:
+            self._stack.close()
 
     # Following.
 
@@ -190,11 +219,22 @@ class Vm:
         return self.follower.wait_verdict()
 
     def wait_ready(self) -> Verdict:
-        """Wait until the guest is ready; raises BootError with the verdict when it does not get there."""
+        """Wait until the guest is ready; raises BootError with the verdict when it does not get there.
+
+        What the machine can still tell is in `diagnosis/` by then.
+        """
         verdict = self.wait_verdict()
         if not verdict.ready:
-            raise BootError(verdict, self.results, self.image.inspection)
+            self.diagnose(verdict)
+            raise BootError(verdict, self.results, self.image.inspection, self.console)
         return verdict
+
+    def diagnose(self, verdict: Verdict) -> Diagnosis:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
+        self._hang_up()
+        lines, scale = self.console, self._lab.accelerator.scale
+        self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
+        return self._diagnosis
 
     @property
     def verdict(self) -> Verdict | None:
@@ -307,20 +347,18 @@ class Vm:
 
 
 class Heartbeat:
-    """Shows on standard error, every ten seconds, where a boot is: the stage, the last line and its age."""
+    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
 
     def __init__(self) -> None:
         self._console = progress.stderr()
         self._shown = time.monotonic()
 
     def __call__(self, follower: Follower) -> None:
-        """Show the last line, unless one was shown lately."""
+        """Show where the boot is, unless that was shown lately."""
         if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
             return
         self._shown = now
-        lines = follower.lines
-        text = f"{lines[-1].text[:90]} (at {lines[-1].t:.0f} s)" if lines else "nothing yet"
-        self._console.print(Text(f"{follower.stage}: {text}"))
+        self._console.print(Text(follower.pulse))
 
 
 class Lab:
@@ -369,7 +407,8 @@ class Lab:
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
         """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
-        Raises InputError for what is no image, HostError when it cannot be built.
+        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
+        no image, HostError when it cannot be built.
         """
         parsed = Modules.parse(modules)
         if name == "reference":
@@ -377,26 +416,39 @@ class Lab:
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
             installable = nix.parse(name)
-            if modules:
-                way = "import nixosModules.debug in the configuration" if installable else "leave --vm-module away"
-                raise InputError(f"modules are built into the reference image; {name} is another", hint=way)
+            if parsed.bloat:
+                way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
+                raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
             archive = Path(name) if installable is None else nix.build(installable, self._scratch)
             shown, own = installable or archive.name, None
             path = adopt(archive, self._scratch, self.toolbox)
-        return Image(name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox))
+        inspection = inspect(path, self.contract, self.toolbox)
+        return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 
     @functools.cached_property
     def _scratch(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
 
     def machine(
-        self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        debug: bool = False,
     ) -> Vm:
         """Return a machine with the image's disk, to be entered; its results go below `name`.
 
-        `watch` is called in the thread that waits for the boot, whenever something has happened.
+        `watch` is called in the thread that waits for the boot, whenever something has happened. With `debug` the
+        guest is told by its command line and by credentials to show its early boot, and to open a root shell on
+        its second serial port; the image is not changed.
         """
         hardware = hardware or Hardware()
+        if debug or image.debug:
+            words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
+            handed = {**credentials.debug_shell(), **hardware.credentials}
+            hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         if hardware.disk_size is None:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return Vm(self, image, hardware, name, watch=watch)

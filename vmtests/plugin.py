@@ -1,16 +1,17 @@
 """The pytest plugin: options, fixtures and the results of a run. What it does is done by `vmtests.lab`."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.junitxml import LogXML
+from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
-from vmtests.lab import Heartbeat, Image, Lab, Vm
+from vmtests.lab import BootError, Heartbeat, Image, Lab, Vm
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 
@@ -65,13 +66,39 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"results: {results}")
 
 
+class _Failed(Failed):
+    """A fixture's failure, which pytest raises again for every test that needs the fixture."""
+
+    see_above = "no machine: see above"
+    told = False
+
+
+class _BootFailed(_Failed):
+    see_above = "boot failed: see above"
+
+
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
     """Report an error of vmtests as its sentence; the traceback would be of the framework."""
     try:
         yield
+    except BootError as error:
+        raise _BootFailed(error.report, pytrace=False) from None
     except VmtestsError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _Failed(str(error), pytrace=False) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the failure of a fixture once; each further test that needed it is an error of one line."""
+    report = yield
+    if call.excinfo is not None and isinstance(error := call.excinfo.value, _Failed):
+        if error.told:
+            report.longrepr = error.see_above
+        error.told = True
+    return report
 
 
 @pytest.fixture(scope="session")
