@@ -10,9 +10,10 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +22,10 @@ from typing import Protocol, Self
 from rich.text import Text
 
 from vmtests import contract as contracts
-from vmtests import diagnosis, progress, tools
+from vmtests import diagnosis, progress, snapshots, tools
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.follow import Follower
+from vmtests.boot.follow import Follower, Past
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.contract import Contract
@@ -37,6 +38,7 @@ from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
 from vmtests.image import cache, nix, symbols
 from vmtests.image.adopt import adopt
+from vmtests.image.cache import remove
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.image.reference import Modules, recipe
 from vmtests.machine import accel, firmware
@@ -48,6 +50,7 @@ from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
+from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
 
 DISK_SIZE = 4 * GIB
@@ -138,25 +141,40 @@ class Machine(Protocol):
 class Vm:
     """A machine under QEMU that is followed, and that commands are run in; a context manager, powered on."""
 
-    def __init__(self, lab: "Lab", image: Image, hardware: Hardware, name: str, *, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        lab: "Lab",
+        image: Image,
+        hardware: Hardware,
+        name: str,
+        *,
+        watch: Watch | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
         self.results.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
         self._lab = lab
-        self.key = Key.generate(self.results)
-        self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-        self.hardware = replace(
-            hardware,
-            credentials={
-                **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
-                **credentials.no_metadata(),
-                **credentials.announce(lab.contract.units.ready, self._token),
-                **hardware.credentials,
-            },
-        )
+        self._snapshot = snapshot
+        if snapshot is not None:
+            self.key, self._token = snapshot.key.copy(self.results), snapshot.record.token
+            self.hardware = snapshot.record.hardware
+        else:
+            self.key = Key.generate(self.results)
+            self._token = f"vmtests-ready-{secrets.token_hex(8)}"
+            self.hardware = replace(
+                hardware,
+                credentials={
+                    **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
+                    **credentials.no_metadata(),
+                    **credentials.announce(lab.contract.units.ready, self._token),
+                    **hardware.credentials,
+                },
+            )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
+        self._host_keys: tuple[str, ...] = ()
         self._watch = watch
         self._diagnosis: Diagnosis | None = None
         self._started = time.time()
@@ -171,6 +189,9 @@ class Vm:
                     ready_token=self._token,
                 )
             )
+            if (kept := self._snapshot) is not None:
+                shutil.copyfile(kept.console, self.results / "console.log")
+                self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
             self.qemu = self._stack.enter_context(
@@ -182,8 +203,11 @@ class Vm:
                     image=self.image.path,
                     results=self.results,
                     listener=self.follower,
+                    template=None if self._snapshot is None else self._snapshot.template,
                 )
             )
+            if self._snapshot is not None:
+                self._go_on(self._snapshot)
             self.follower.doctor = QemuDoctor(
                 self.qemu,
                 self.results / "diagnosis",
@@ -199,6 +223,46 @@ class Vm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
+        serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
+        shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
+        shell.take_over()
+        shell.run(f"date -s @{time.time():.6f}").check()
+        self._shell = shell
+        self._host_keys = snapshot.record.host_keys
+
+    def snapshot(self, directory: Path) -> Snapshot:
+        """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
+
+        Raises GuestError when the guest is not ready, HostError when the snapshot cannot be written.
+        """
+        verdict = self.wait_ready()
+        host_keys = self.host_keys
+        try:
+            template = self.qemu.snapshot(directory)
+            self.key.copy(template.directory)
+            shutil.copyfile(self.results / "console.log", template.directory / "console.log")
+            kept = Snapshot(
+                template=template,
+                record=snapshots.Record(
+                    version=snapshots.VERSION,
+                    place=str(template.directory),
+                    image=str(self.image.path),
+                    hardware=self.hardware,
+                    token=self._token,
+                    public_key=self.key.public,
+                    host_keys=host_keys,
+                    past=Past.of(verdict, self.timeline, self.console),
+                    state=snapshots.state_digest(template),
+                ),
+            )
+            snapshots.save(kept)
+        except BaseException:
+            remove(directory)
+            raise
+        return kept
 
     def close(self) -> None:
         """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
@@ -268,14 +332,20 @@ class Vm:
         return self._shell
 
     @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The public host keys of the guest's sshd, read on the serial console at the first use of each boot."""
+        if not self._host_keys:
+            self._host_keys = tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)
+        return self._host_keys
+
+    @property
     def ssh(self) -> Ssh:
         """A connection to the guest's sshd, opened at the first use of each boot.
 
         The host's key is read on the serial console first, so that no other guest can answer.
         """
         if self._ssh is None:
-            keys = self.shell.run(HOST_KEYS_COMMAND).check().lines
-            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, keys)
+            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, self.host_keys)
             ssh.connect(60.0 * self._lab.accelerator.scale)
             self._ssh = ssh
         return self._ssh
@@ -344,6 +414,7 @@ class Vm:
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._shell = None
+        self._host_keys = ()
 
 
 class Heartbeat:
@@ -425,6 +496,48 @@ class Lab:
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 
+    @contextlib.contextmanager
+    def ready(
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        cache: bool = True,
+    ) -> Iterator[tuple[Vm, Snapshot]]:
+        """Give a machine that is ready, and the snapshot of it before anybody has touched it.
+
+        With `cache` a machine that an earlier run has booted goes on where that boot had ended; otherwise, and when
+        there is none, it is booted cold. Raises BootError, HostError.
+        """
+        ordered = self._order(image, hardware, debug=False)
+        with contextlib.ExitStack() as stack:
+            if not cache or image.path.is_relative_to(self._scratch):
+                vm = stack.enter_context(Vm(self, image, ordered, name, watch=watch))
+                vm.wait_ready()
+                yield vm, vm.snapshot(self._scratch / f"snapshot-{secrets.token_hex(4)}")
+                return
+            place = snapshots.directory(image.path, ordered, self.toolbox, self.accelerator)
+            lock = stack.enter_context(snapshots.Lock(place))
+            kept = snapshots.load(place)
+            if kept is None:
+                lock.alone()
+                if (kept := snapshots.load(place, clear=True)) is None:
+                    vm = stack.enter_context(Vm(self, image, ordered, name, watch=watch))
+                    vm.wait_ready()
+                    kept = vm.snapshot(place)
+                    snapshots.prune(place)
+                    lock.share()
+                    yield vm, kept
+                    return
+                lock.share()
+            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+
+    def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
+        """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
+        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot)
+
     @functools.cached_property
     def _scratch(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
@@ -444,6 +557,10 @@ class Lab:
         guest is told by its command line and by credentials to show its early boot, and to open a root shell on
         its second serial port; the image is not changed.
         """
+        return Vm(self, image, self._order(image, hardware, debug=debug), name, watch=watch)
+
+    def _order(self, image: Image, hardware: Hardware | None, *, debug: bool) -> Hardware:
+        """Return the hardware with all that was not said."""
         hardware = hardware or Hardware()
         if debug or image.debug:
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
@@ -451,4 +568,4 @@ class Lab:
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         if hardware.disk_size is None:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
-        return Vm(self, image, hardware, name, watch=watch)
+        return hardware

@@ -8,6 +8,8 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +23,7 @@ from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, restarted
 from vmtests.boot.timeline import Timeline
+from vmtests.boot.units import Unit, Units
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, HostError
 
@@ -39,6 +42,37 @@ Progress = Callable[[Stage, str, float], None]
 _PROMPT_LIMIT = 200  # bytes; a longer line without newline is no prompt
 _EVENTS = 100
 _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A boot that was followed to its verdict: what is told of it again when a machine goes on from there."""
+
+    verdict: Verdict
+    started: datetime | None
+    starts: dict[Stage, float]
+    ended: float
+    units: tuple[Unit, ...]
+    told: bool
+    lines: tuple[Line, ...]
+
+    @classmethod
+    def of(cls, verdict: Verdict, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
+        """Return what is to be told of a boot."""
+        return cls(
+            verdict=verdict,
+            started=timeline.started,
+            starts=dict(timeline.starts),
+            ended=timeline.ended,
+            units=tuple(timeline.units.asked()),
+            told=timeline.units.told,
+            lines=lines,
+        )
+
+    def timeline(self, boot: int) -> Timeline:
+        """Return its timeline, under the number that it has in the logs now."""
+        units = Units.of(self.units, told=self.told)
+        return Timeline(boot=boot, started=self.started, starts=dict(self.starts), ended=self.ended, units=units)
 
 
 class _Waiter:
@@ -164,6 +198,15 @@ class Follower:
             self._restarts = 0
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
+
+    def resume(self, past: Past) -> None:
+        """Begin with a boot that was followed before: the machine goes on from where another was kept."""
+        with self._changed:
+            self._zero, self._zero_known = self._clock.monotonic() - past.ended, True
+            self._attempt.timeline = past.timeline(self._boot)
+            self._attempt.verdict = past.verdict
+            self._logged(list(past.lines))
+            self._write_timeline()
 
     def expect_end(self) -> None:
         """Say that the machine is switched off on purpose: no event is a failure until `new_boot`."""

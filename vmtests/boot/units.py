@@ -5,7 +5,9 @@ change of state; without, its status lines tell of the units that have any. Time
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 from vmtests.boot.events import clean
 from vmtests.boot.stages import Stage
@@ -95,6 +97,14 @@ class Units:
         self._units: dict[tuple[bool, str], Unit] = {}
         self.told = False
         """Whether systemd told its jobs, and not only its status lines."""
+
+    @classmethod
+    def of(cls, units: Iterable[Unit], *, told: bool) -> Self:
+        """Return followed units again, as `asked` gave them."""
+        known = cls()
+        known.told = told
+        known._units = {(unit.stage.before(Stage.USERSPACE), unit.name): unit for unit in units}
+        return known
 
     def line(self, text: str, t: float, stage: Stage) -> None:
         """Take a normalised line that came in `stage`."""
