@@ -228,7 +228,7 @@ class Vm:
         serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
         shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
         shell.take_over()
-        shell.run(f"date -s @{time.time():.6f}").check()
+        shell.wake()
         self._shell = shell
         self._host_keys = snapshot.record.host_keys
 
@@ -239,6 +239,7 @@ class Vm:
         """
         verdict = self.wait_ready()
         host_keys = self.host_keys
+        self.shell.settle()
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
