@@ -150,6 +150,7 @@ class Vm:
         *,
         watch: Watch | None = None,
         snapshot: Snapshot | None = None,
+        by_serial: bool = False,
     ) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
@@ -173,6 +174,7 @@ class Vm:
             )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
+        self._by_serial = by_serial
         self._host_keys: tuple[str, ...] = ()
         self._watch = watch
         self._diagnosis: Diagnosis | None = None
@@ -359,9 +361,14 @@ class Vm:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer."""
+        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+
+        A fork is logged in on its serial line already: its commands go there until `ssh` is used, or it is restarted.
+        """
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
+        if self._by_serial and self._ssh is None:
+            return self.shell.run(command, timeout, stdin=stdin, limit=limit)
         return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
@@ -414,6 +421,7 @@ class Vm:
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._shell = None
+        self._by_serial = False
         self._host_keys = ()
 
 
@@ -532,11 +540,12 @@ class Lab:
                     yield vm, kept
                     return
                 lock.share()
-            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept)
+            yield stack.enter_context(vm), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
-        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot)
+        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
 
     @functools.cached_property
     def _scratch(self) -> Path:
