@@ -24,7 +24,7 @@ from pathlib import Path
 
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import credentials
-from vmtests.lab import Image, Lab
+from vmtests.lab import DISK_SIZE, Image, Lab
 from vmtests.machine import argv, disk
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
@@ -68,7 +68,7 @@ def _bare(lab: Lab, image: Image) -> float:
     """Start QEMU with nothing around it but its sandbox, and read the console until the guest has no job left."""
     token = f"bare-{secrets.token_hex(8)}"
     handed = {**credentials.login("none"), **credentials.announce(lab.contract.units.ready, token)}
-    size = max(lab.machine(image, name="bare").hardware.disk_size or 0, 0)
+    size = max(DISK_SIZE, disk.backing(image.path).size)
     hardware = replace(Hardware(disk_size=size), credentials=handed)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +48,7 @@ from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
+from vmtests.scratch import scratch
 from vmtests.sizes import GIB
 from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
@@ -549,7 +549,7 @@ class Lab:
 
     @functools.cached_property
     def _scratch(self) -> Path:
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
+        return self._stack.enter_context(scratch(cache_dir()))
 
     def machine(
         self,
