@@ -49,6 +49,8 @@ def make(directory: Path, image: Path) -> Snapshot:
     template.state.write_bytes(b"devices")
     template.ram.touch()
     os.truncate(template.ram, 128 * MIB)
+    for path in (template.disk, template.overlay, template.variables):
+        path.touch()
     snapshot = Snapshot(
         template=template,
         record=Record(
@@ -90,6 +92,10 @@ def _lose_ram(kept: Snapshot) -> None:
     kept.template.ram.unlink()
 
 
+def _lose_disk(kept: Snapshot) -> None:
+    kept.template.disk.unlink()
+
+
 def _lose_image(kept: Snapshot) -> None:
     Path(kept.record.image).unlink()
 
@@ -102,7 +108,7 @@ def _foreign(kept: Snapshot) -> None:
     snapshots.save(dataclasses.replace(kept, record=dataclasses.replace(kept.record, place="/elsewhere")))
 
 
-@pytest.mark.parametrize("spoil", [_change_state, _cut_ram, _lose_ram, _lose_image, _garble, _foreign])
+@pytest.mark.parametrize("spoil", [_change_state, _cut_ram, _lose_ram, _lose_disk, _lose_image, _garble, _foreign])
 def test_unsound_entry_is_dropped_with_one_line(
     spoil: object, kept: Snapshot, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +48,7 @@ from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
+from vmtests.scratch import scratch
 from vmtests.sizes import GIB
 from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
@@ -150,6 +150,7 @@ class Vm:
         *,
         watch: Watch | None = None,
         snapshot: Snapshot | None = None,
+        by_serial: bool = False,
     ) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
@@ -174,6 +175,7 @@ class Vm:
             )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
+        self._by_serial = by_serial
         self._host_keys: tuple[str, ...] = ()
         self._watch = watch
         self._diagnosis: Diagnosis | None = None
@@ -230,7 +232,7 @@ class Vm:
         serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
         shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
         shell.take_over()
-        shell.run(f"date -s @{time.time():.6f}").check()
+        shell.wake()
         self._shell = shell
         self._host_keys = snapshot.record.host_keys
 
@@ -241,6 +243,7 @@ class Vm:
         """
         verdict = self.wait_ready()
         host_keys = self.host_keys
+        self.shell.settle()
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
@@ -360,9 +363,14 @@ class Vm:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer."""
+        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+
+        A fork is logged in on its serial line already: its commands go there until `ssh` is used, or it is restarted.
+        """
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
+        if self._by_serial and self._ssh is None:
+            return self.shell.run(command, timeout, stdin=stdin, limit=limit)
         return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
@@ -415,6 +423,7 @@ class Vm:
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._shell = None
+        self._by_serial = False
         self._host_keys = ()
 
 
@@ -533,15 +542,16 @@ class Lab:
                     yield vm, kept
                     return
                 lock.share()
-            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept)
+            yield stack.enter_context(vm), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
-        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot)
+        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
 
     @functools.cached_property
     def _scratch(self) -> Path:
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
+        return self._stack.enter_context(scratch(cache_dir()))
 
     def machine(
         self,

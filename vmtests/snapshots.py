@@ -121,6 +121,8 @@ def _wrong(snapshot: Snapshot) -> str | None:
         return f"{template.ram} has another size than the machine's memory"
     if record.state != state_digest(template):
         return f"{template.state} was changed"
+    for path in (template.disk, template.overlay, template.variables):
+        path.stat()
     if not Path(record.image).is_file():
         return f"its image {record.image} is gone"
     return None

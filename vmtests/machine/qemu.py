@@ -23,6 +23,7 @@ from vmtests.machine.listener import Listener
 from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.machine.template import Template, copy_sparse
+from vmtests.sizes import MIB
 from vmtests.tools import Toolbox
 
 CONSOLE_PORT, DEBUG_PORT = 0, 1
@@ -162,6 +163,8 @@ class QemuMachine:
                 self._wait_migrated()
                 # QEMU has written everything out and let go of the disk until it goes on.
                 copy_sparse(life.ram, template.ram)
+                # Of a fork the memory is in the stream, and this file has to be as long as others expect.
+                os.truncate(template.ram, self._hardware.memory_mib * MIB)
                 shutil.copyfile(mine.disk, template.disk)
                 shutil.copyfile(mine.variables, template.variables)
                 shutil.copytree(mine.tpm, template.tpm)
