@@ -10,7 +10,6 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -186,11 +185,9 @@ class Vm:
                     budgets=Budgets(scale=self._lab.accelerator.scale),
                     power_on=time.monotonic(),
                     ready_token=self._token,
+                    past=None if self._snapshot is None else self._snapshot.record.past,
                 )
             )
-            if (kept := self._snapshot) is not None:
-                shutil.copyfile(kept.console, self.results / "console.log")
-                self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
             self.qemu = self._stack.enter_context(
@@ -242,7 +239,6 @@ class Vm:
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
-            shutil.copyfile(self.results / "console.log", template.directory / "console.log")
             kept = Snapshot(
                 template=template,
                 record=snapshots.Record(
@@ -257,6 +253,7 @@ class Vm:
                     state=snapshots.state_digest(template),
                 ),
             )
+            kept.take_logs(self.results)
             snapshots.save(kept)
         except BaseException:
             remove(directory)
@@ -531,7 +528,8 @@ class Lab:
                     yield vm, kept
                     return
                 lock.share()
-            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+            with_logs = kept.give_logs(self.results / name)
+            yield stack.enter_context(self.fork(image, with_logs, name=name, watch=watch)), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
