@@ -85,7 +85,7 @@ class Snapshot:
             _copy(results / source, self.template.directory / log)
 
     def give_logs(self, results: Path) -> Self:
-        """Copy the logs of the boot to the results, made if need be, of the machine that goes on from what is returned.
+        """Copy the logs of the boot to `results`, made if need be; who goes on from what is returned goes on in them.
 
         Raises HostError.
         """
