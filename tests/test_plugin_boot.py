@@ -5,11 +5,12 @@ import re
 import pytest
 
 _CONFTEST = """
+import contextlib
 from pathlib import Path
 import pytest
 from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
 from vmtests.errors import Owner
-from vmtests.lab import BootError, Image, Lab
+from vmtests.lab import BootError
 
 VERDICT = Verdict(
     ready=False, stage=Stage.INITRD, cause=Cause.MOUNT_FAILED, sentence="/sysroot could not be mounted",
@@ -21,23 +22,14 @@ LINES = [
 ]
 
 
-class Machine:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def wait_ready(self):
-        raise BootError(VERDICT, Path("results"), None, LINES)
-
-
 class Laboratory:
     def image(self, *_):
         return None
 
-    def machine(self, *_, **__):
-        return Machine()
+    @contextlib.contextmanager
+    def ready(self, *_, **__):
+        raise BootError(VERDICT, Path("results"), None, LINES)
+        yield
 
 
 @pytest.fixture(scope="session")

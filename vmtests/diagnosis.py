@@ -7,21 +7,24 @@ says of every file whether it was got, and why not.
 import contextlib
 import json
 import re
+import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from vmtests import progress
+from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import diagnosis as questions
 from vmtests.guest.serial import SerialShell
 from vmtests.image import journal
-from vmtests.machine.examine import SYNC, QemuDoctor
-from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT, QemuMachine
+from vmtests.machine.examine import SYNC, Bedside, QemuDoctor
+from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT
 from vmtests.tools import Toolbox
 
 SECONDS = 12.0
@@ -34,10 +37,18 @@ _NO_GUEST = frozenset({Cause.KERNEL_PANIC, Cause.QEMU_EXITED, Cause.QEMU_STOPPED
 """Causes after which no shell of the guest can answer."""
 
 
-class _Lines(Protocol):
+class Patient(Bedside, Protocol):
+    """What a diagnosis needs of a machine: see `QemuMachine`."""
+
     @property
-    def text(self) -> str:
-        """The line."""
+    def alive(self) -> bool:
+        """Whether it is on."""
+
+    def serial(self, port: int = ...) -> socket.socket:
+        """Return a socket on a serial port."""
+
+    def written(self, port: int, limit: int = ...) -> bytes:
+        """Return the last bytes that were written to a serial port."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,14 +61,16 @@ class Diagnosis:
     def note(self, name: str, outcome: str) -> None:
         """Say what became of `name`, and write the index anew."""
         self.found[name] = outcome
+        with contextlib.suppress(OSError):  # a full disk: what was found is known all the same
+            self._write()
+
+    def _write(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "index.json").write_text(json.dumps(self.found, indent=2) + "\n")
 
 
-def gather(
-    machine: QemuMachine, verdict: Verdict, lines: Sequence[_Lines], directory: Path, *, scale: float
-) -> Diagnosis:
+def gather(machine: Patient, verdict: Verdict, lines: Sequence[Line], directory: Path, *, scale: float) -> Diagnosis:
     """Fill `directory` from a machine whose boot failed, while it is still on; `lines` are its console's last."""
-    directory.mkdir(parents=True, exist_ok=True)
     diagnosis = Diagnosis(directory=directory)
     with progress.step("diagnosis"):
         if not machine.alive:
@@ -87,14 +100,13 @@ def read_disk(disk: Path, diagnosis: Diagnosis, toolbox: Toolbox, *, since: floa
             diagnosis.note(target.name, f"{size} bytes")
 
 
-def _ask(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis, scale: float) -> None:
+def _ask(machine: Patient, lines: Sequence[Line], diagnosis: Diagnosis, scale: float) -> None:
     """Gather in the debug shell, else in whatever shell is on the console."""
     deadline = time.monotonic() + SECONDS * scale
     for port, name in _ports(machine, lines, diagnosis):
-        with (
-            contextlib.closing(machine.serial(port)) as serial,
-            SerialShell(serial, answer_timeout=SECONDS * scale / 3) as shell,
-        ):
+        with contextlib.closing(machine.serial(port)) as serial, _cut_off(serial, deadline):
+            # Left by the closed line and not by the shell's own end: a guest that hangs does not answer that.
+            shell = SerialShell(serial, answer_timeout=SECONDS * scale / 3)
             try:
                 shell.login(timeout=min(SECONDS * scale / 3, deadline - time.monotonic()))
             except VmtestsError as error:
@@ -111,7 +123,24 @@ def _ask(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis, sc
             return
 
 
-def _ports(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis) -> list[tuple[int, str]]:
+@contextlib.contextmanager
+def _cut_off(connection: socket.socket, deadline: float) -> Iterator[None]:
+    """Shut a connection down at the deadline, which ends every wait on it: an output may take minutes to come."""
+
+    def shut() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(deadline - time.monotonic(), 0.0), shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _ports(machine: Patient, lines: Sequence[Line], diagnosis: Diagnosis) -> list[tuple[int, str]]:
     ports = []
     if _PROMPT.search(machine.written(DEBUG_PORT)):
         ports.append((DEBUG_PORT, "ttyS1"))

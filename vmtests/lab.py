@@ -35,7 +35,7 @@ from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache, symbols
+from vmtests.image import cache, nix, symbols
 from vmtests.image.adopt import adopt
 from vmtests.image.cache import remove
 from vmtests.image.inspect import Inspection, inspect
@@ -165,7 +165,8 @@ class Vm:
             self.hardware = replace(
                 hardware,
                 credentials={
-                    **credentials.login(self.key.public),
+                    **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
+                    **credentials.no_metadata(),
                     **credentials.announce(lab.contract.units.ready, self._token),
                     **hardware.credentials,
                 },
@@ -472,7 +473,7 @@ class Lab:
         return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
 
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
-        """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
+        """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
         The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
         no image, HostError when it cannot be built.
@@ -482,13 +483,13 @@ class Lab:
             path = cache.reference_image(self.contract, parsed, self.toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
+            installable = nix.parse(name)
             if parsed.bloat:
-                raise InputError(
-                    f"the module bloat is built into the reference image; {name} is built already",
-                    hint="only the module debug can be handed to an image that is built",
-                )
-            shown, own = Path(name).name, None
-            path = adopt(Path(name), self._scratch, self.toolbox)
+                way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
+                raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
+            archive = Path(name) if installable is None else nix.build(installable, self._scratch)
+            shown, own = installable or archive.name, None
+            path = adopt(archive, self._scratch, self.toolbox)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 

@@ -224,10 +224,6 @@ class TestFailures:
                 Cause.INIT_MISSING,
             ),
             (
-                b"[    3.100000] Kernel panic - not syncing: System is deadlocked on memory",
-                Cause.OUT_OF_MEMORY,
-            ),
-            (
                 b"[    3.100000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x7f00",
                 Cause.KERNEL_PANIC,
             ),

@@ -53,17 +53,21 @@ def consoles() -> dict[str, list[tuple[str, Stage]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock: ManualClock, name: str) -> None:
-    """Verdict, stage, cause and owner are those of the boot, within two seconds of the evidence."""
+    """Verdict, stage, cause and owner are those of the boot, within two seconds of the evidence.
+
+    An oops gets more time: most are survived, and what comes after it says whether this one was.
+    """
     data = _recorded(name)
     follower = make(ready_token=_token(data))
     follower.feed(data)
-    clock.advance(2.0)
+    while follower.verdict is None and clock.now < 1010.0:
+        clock.advance(0.25)
     verdict = follower.verdict
     assert verdict is not None
     got = verdict.to_json()
     keys = ("verdict", "stage", "cause", "owner")
     assert {key: EXPECTED[name][key] for key in keys} == {key: got[key] for key in keys}
-    assert verdict.evidence_to_verdict_s <= 2.0
+    assert verdict.evidence_to_verdict_s <= (5.0 if b" [#1] " in data else 2.0)
 
 
 @pytest.mark.parametrize("slice_size", [5, 4096])

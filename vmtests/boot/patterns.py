@@ -177,7 +177,7 @@ LINE_RULES = (
         stages=EARLY,
         weight=Weight.CLUE,
     ),
-    # Linux init/main.c, kernel_init(); mm/oom_kill.c; kernel/panic.c.
+    # Linux init/main.c, kernel_init(); kernel/panic.c.
     LineRule(
         cause=Cause.INIT_MISSING,
         pattern=re.compile(
@@ -186,18 +186,6 @@ LINE_RULES = (
         ),
         sentence="the kernel found no init to run: {what}",
         hint="the initrd needs an /init that can be executed; without one the kernel tries init= itself",
-        stages=RUNNING,
-        grace=1.0,
-        kernel=True,
-    ),
-    LineRule(
-        cause=Cause.OUT_OF_MEMORY,
-        pattern=re.compile(
-            r"Kernel panic - not syncing: "
-            r"(?P<what>(?:System is deadlocked on memory|Out of memory).{0,100})"
-        ),
-        sentence="the guest ran out of memory: {what}",
-        hint="give the machine more memory",
         stages=RUNNING,
         grace=1.0,
         kernel=True,
@@ -241,21 +229,24 @@ LINE_RULES = (
         weight=Weight.SYMPTOM,
         kernel=True,
     ),
+    # Linux kernel/watchdog.c. A loaded host without KVM makes the shorter ones.
+    LineRule(
+        cause=Cause.KERNEL_HANG,
+        pattern=re.compile(
+            r"watchdog: BUG: soft lockup - CPU#(?P<cpu>\d{1,5}) stuck for (?P<seconds>1[2-9]\d|[2-9]\d\d|\d{4,9})s! "
+            r"\[(?P<what>.{1,64})\]"
+        ),
+        sentence="the kernel hangs: processor {cpu} is stuck for {seconds} s in {what}",
+        hint="the call trace in console.log names the function; try another accelerator or CPU model",
+        stages=RUNNING,
+        grace=1.0,
+        kernel=True,
+    ),
     LineRule(
         cause=Cause.OUT_OF_MEMORY,
         pattern=re.compile(r"(?:Memory cgroup o|O)ut of memory: Killed process \d+ \((?P<what>.{1,64}?)\)"),
         sentence="the guest ran out of memory, the kernel killed {what}",
         hint="give the machine more memory",
-        stages=BOOTING,
-        weight=Weight.CLUE,
-        kernel=True,
-    ),
-    # Linux init/initramfs.c: the file system of the initrd lives in memory.
-    LineRule(
-        cause=Cause.OUT_OF_MEMORY,
-        pattern=re.compile(r"Initramfs unpacking failed: write error"),
-        sentence="the initrd did not fit in the machine's memory",
-        hint="give the machine more memory, or make the initrd smaller",
         stages=BOOTING,
         weight=Weight.CLUE,
         kernel=True,
@@ -296,18 +287,6 @@ LINE_RULES = (
         sentence="what init= names on the kernel command line is not in the store",
         hint="init= must name a program that is in the store partition",
         stages=STAGE1,
-        weight=Weight.CLUE,
-    ),
-    # systemd src/core/main.c and src/shared/switch-root.c.
-    LineRule(
-        cause=Cause.INIT_MISSING,
-        pattern=re.compile(
-            r"(?P<what>Failed to (?:switch root|execute (?:/sbin/|/nix/|/usr/lib/systemd/)\S{1,300})"
-            r".{0,300})$"
-        ),
-        sentence="the initrd could not hand over to the system: {what}",
-        hint="init= must name a program that is in the store partition",
-        stages=SYSTEMD,
         weight=Weight.CLUE,
     ),
     LineRule(

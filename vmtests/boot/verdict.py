@@ -21,6 +21,7 @@ class Cause(StrEnum):
     FIRMWARE_CRASH = "firmware-crash"
     FIRMWARE_NO_BOOT_DEVICE = "firmware-no-boot-device"
     INIT_MISSING = "init-missing"
+    KERNEL_HANG = "kernel-hang"
     KERNEL_OOPS = "kernel-oops"
     KERNEL_PANIC = "kernel-panic"
     MOUNT_FAILED = "mount-failed"

@@ -28,7 +28,7 @@ class Item:
     limit: int = MIB
 
 
-# The journal comes last: it is the largest, and the time may be up before it has come.
+# The whole journal comes last: it is the largest, and the time may be up before it has come.
 ITEMS = (
     Item(file="failed-units.txt", command="systemctl --failed --full --no-pager --no-legend"),
     Item(file="jobs.txt", command="systemctl list-jobs --full --no-pager"),
@@ -46,6 +46,7 @@ ITEMS = (
     ),
     Item(file="units.txt", command="systemctl list-units --all --full --no-pager --no-legend"),
     Item(file="dmesg.txt", command="dmesg"),
+    Item(file="journal.txt", command="journalctl -b -o short-monotonic --no-hostname --no-pager -n 2000"),
     Item(file="journal.export", command="journalctl -b -o export --no-pager", limit=32 * MIB),
 )
 
@@ -113,5 +114,9 @@ def gather(shell: Shell, directory: Path, deadline: float) -> Iterator[tuple[str
             first = result.stderr.strip().splitlines()[:1]
             yield item.file, f"empty{f': {first[0]}' if first else ''}"
             continue
-        (directory / item.file).write_bytes(result.stdout_bytes)
+        try:
+            (directory / item.file).write_bytes(result.stdout_bytes)
+        except OSError as error:
+            yield item.file, f"cannot be written: {error.strerror}"
+            continue
         yield item.file, f"{len(result.stdout_bytes)} bytes"

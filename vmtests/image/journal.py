@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vmtests.errors import HostError, ImageError
+from vmtests.errors import HostError, ImageError, from_os
 from vmtests.image import ext4, gpt
 from vmtests.image.check import Slice
 from vmtests.image.source import Source, open_disk
@@ -27,6 +27,13 @@ def export(disk: Path, target: Path, toolbox: Toolbox, *, since: float) -> int:
     `disk` is a qcow2 image that nobody has open; it is not changed. Returns the number of bytes. Raises
     ImageError where no ext4 partition holds a journal, HostError when a tool fails.
     """
+    try:
+        return _find(disk, target, toolbox, since)
+    except OSError as error:
+        raise from_os("the journal cannot be read", error) from error
+
+
+def _find(disk: Path, target: Path, toolbox: Toolbox, since: float) -> int:
     with ExitStack() as files:
         source = files.enter_context(open_disk(disk, toolbox))
         directory = Path(files.enter_context(TemporaryDirectory(prefix=".journal-", dir=target.parent)))

@@ -70,7 +70,8 @@ class QemuDoctor:
 
     def look(self, stage: Stage, /) -> Opinion:
         """Look at processors, disk and screen, several times, and change nothing."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
         looks = [self._look()]
         for pause in PAUSES:
             self._sleep(pause)
@@ -109,7 +110,7 @@ class QemuDoctor:
             said = said.followed_by(Opinion(evidence=(("nmi", heard()[before]),)))
         else:
             said = said.followed_by(Opinion(evidence=(("nmi", "no answer to a non-maskable interrupt"),)))
-        (self._directory / "kernel.txt").write_text("".join(f"{line}\n" for line in heard()))
+        self._write("kernel.txt", "".join(f"{line}\n" for line in heard()))
         return said
 
     def sysrq(self, key: str) -> None:
@@ -120,10 +121,15 @@ class QemuDoctor:
 
     def keep(self) -> None:
         """Write registers, disk statistics and the screen to the directory."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / "registers.txt").write_text(self._monitor("info registers -a"))
-        (self._directory / "block.txt").write_text(self._monitor("info block -v") + self._monitor("info blockstats"))
+        self._write("registers.txt", self._monitor("info registers -a"))
+        self._write("block.txt", self._monitor("info block -v") + self._monitor("info blockstats"))
         self._command("screendump", {"filename": os.fspath(self._directory / "screen.png"), "format": "png"})
+
+    def _write(self, name: str, text: str) -> None:
+        # A full disk loses the file; what was seen is in the opinion all the same.
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            (self._directory / name).write_text(text)
 
     def _look(self) -> Look:
         status = self._command("query-status")
