@@ -67,7 +67,7 @@ def _ours(lab: Lab, image: Image, name: str) -> float:
 def _bare(lab: Lab, image: Image) -> float:
     """Start QEMU with nothing around it but its sandbox, and read the console until the guest has no job left."""
     token = f"bare-{secrets.token_hex(8)}"
-    handed = {**credentials.login("none"), **credentials.announce(lab.contract.units.ready, token)}
+    handed = credentials.all_of("none", lab.contract, token)
     size = max(DISK_SIZE, disk.backing(image.path).size)
     hardware = replace(Hardware(disk_size=size), credentials=handed)
     started = time.monotonic()

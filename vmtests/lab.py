@@ -10,7 +10,6 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -167,9 +166,7 @@ class Vm:
             self.hardware = replace(
                 hardware,
                 credentials={
-                    **credentials.login(self.key.public, lab.contract.boot.console, lab.contract.units.ready),
-                    **credentials.no_metadata(),
-                    **credentials.announce(lab.contract.units.ready, self._token),
+                    **credentials.all_of(self.key.public, lab.contract, self._token),
                     **hardware.credentials,
                 },
             )
@@ -189,12 +186,9 @@ class Vm:
                     budgets=Budgets(scale=self._lab.accelerator.scale),
                     power_on=time.monotonic(),
                     ready_token=self._token,
+                    past=None if self._snapshot is None else self._snapshot.record.past,
                 )
             )
-            if (kept := self._snapshot) is not None:
-                for log in ("console.log", "ttyS0.log"):
-                    shutil.copyfile(kept.console, self.results / log)
-                self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
             self.qemu = self._stack.enter_context(
@@ -247,7 +241,6 @@ class Vm:
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
-            shutil.copyfile(self.results / "ttyS0.log", template.directory / "console.log")
             kept = Snapshot(
                 template=template,
                 record=snapshots.Record(
@@ -262,6 +255,7 @@ class Vm:
                     state=snapshots.state_digest(template),
                 ),
             )
+            kept.take_logs(self.results)
             snapshots.save(kept)
         except BaseException:
             remove(directory)
@@ -542,7 +536,7 @@ class Lab:
                     yield vm, kept
                     return
                 lock.share()
-            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept)
+            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
             yield stack.enter_context(vm), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:

@@ -4,6 +4,8 @@ systemd-debug-generator(8) makes units of the credentials `systemd.extra-unit.*`
 ≥ 256); an older guest ignores them. Nothing in the image changes.
 """
 
+from vmtests.contract import Contract
+
 _PATH = "PATH=$$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/bin"
 
 _ANNOUNCE = """\
@@ -119,3 +121,9 @@ def debug_shell() -> dict[str, bytes]:
         "systemd.unit-dropin.debug-shell.service~vmtests": b"[Service]\nTTYPath=/dev/ttyS1\n",
         "systemd.unit-dropin.sysinit.target~vmtests-debug": b"[Unit]\nWants=debug-shell.service\n",
     }
+
+
+def all_of(public_key: str, contract: Contract, token: str) -> dict[str, bytes]:
+    """Return the credentials that every guest of ours gets."""
+    console, target = contract.boot.console, contract.units.ready
+    return {**login(public_key, console, target), **no_metadata(), **announce(target, token)}
