@@ -67,7 +67,12 @@ def _ours(lab: Lab, image: Image, name: str) -> float:
 def _bare(lab: Lab, image: Image) -> float:
     """Start QEMU with nothing around it but its sandbox, and read the console until the guest has no job left."""
     token = f"bare-{secrets.token_hex(8)}"
-    handed = {**credentials.login("none"), **credentials.announce(lab.contract.units.ready, token)}
+    console, target = lab.contract.boot.console, lab.contract.units.ready
+    handed = {
+        **credentials.login("none", console, target),
+        **credentials.no_metadata(),
+        **credentials.announce(target, token),
+    }
     size = max(DISK_SIZE, disk.backing(image.path).size)
     hardware = replace(Hardware(disk_size=size), credentials=handed)
     started = time.monotonic()
@@ -81,19 +86,19 @@ def _bare(lab: Lab, image: Image) -> float:
             files.append(directory / f"oem-{number}")
             files[-1].write_bytes(text)
         ends = [tuple(stack.enter_context(end) for end in socket.socketpair()) for _ in range(4)]
-        console, debug, debug_port, monitor = (other.fileno() for _, other in ends)
+        serial, debug, debug_port, monitor = (other.fileno() for _, other in ends)
         ram = os.memfd_create("bare")
         stack.callback(os.close, ram)
         parts = argv.Parts(
             accelerator=lab.accelerator, firmware=firmware, variables=directory / "variables",
-            disk=directory / "disk.qcow2", credential_files=tuple(files), qmp_fd=monitor, serial_fds=(console, debug),
+            disk=directory / "disk.qcow2", credential_files=tuple(files), qmp_fd=monitor, serial_fds=(serial, debug),
             serial_logs=(directory / "ttyS0.log", directory / "ttyS1.log"), firmware_fd=debug_port,
             ram=Path(f"/proc/self/fd/{ram}"),
         )  # fmt: skip
         arguments = [item for item in argv.qemu_args(hardware, parts) if item != "-S"]
         process = subprocess.Popen(
             lab.toolbox.argv("qemu-system-x86_64", *arguments),
-            pass_fds=[console, debug, debug_port, monitor, ram],
+            pass_fds=[serial, debug, debug_port, monitor, ram],
             stdin=subprocess.DEVNULL,
         )
         stack.callback(process.wait)
