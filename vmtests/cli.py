@@ -24,7 +24,6 @@ from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import HostError, InputError, VmtestsError
-from vmtests.guest.result import printable
 from vmtests.image import archive, assemble, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
@@ -33,6 +32,7 @@ from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.sizes import parse_size
+from vmtests.text import printable
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it

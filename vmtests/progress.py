@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from vmtests.text import printable
+
 QUIET_SECONDS = 10.0
 """Seconds between two lines of a running step where nothing can be repainted."""
 
@@ -34,12 +36,12 @@ class Step:
 
     def note(self, text: str) -> None:
         """Say what the step is doing; cheap enough to be called for every line of a tool's output."""
-        clean = "".join(c if c.isprintable() else " " for c in text).strip()[:90]
+        shown = printable(text.strip(), 90)
         if self._status is not None:
-            self._status.update(Text(f"{self._title}: {clean} ({self.seconds:.0f} s)"))
+            self._status.update(Text(f"{self._title}: {shown} ({self.seconds:.0f} s)"))
         elif time.monotonic() - self._last >= QUIET_SECONDS:
             self._last = time.monotonic()
-            self._console.print(Text(f"{self._title}: {clean} ({self.seconds:.0f} s)"))
+            self._console.print(Text(f"{self._title}: {shown} ({self.seconds:.0f} s)"))
 
 
 def stderr() -> Console:

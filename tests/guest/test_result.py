@@ -3,7 +3,7 @@
 import pytest
 
 from vmtests.errors import GuestError
-from vmtests.guest.result import GuestTimeout, Result, printable
+from vmtests.guest.result import GuestTimeout, Result
 
 
 def _result(stdout: bytes = b"", stderr: bytes = b"", exit_code: int = 0) -> Result:
@@ -56,8 +56,3 @@ def test_timeout_tells_what_was_last() -> None:
     """The error of a command that took too long has its last line."""
     error = GuestTimeout("sleep", 1.5, stdout=b"one\ntwo\n")
     assert error.message == "'sleep' did not end within 1.5 s in the guest; its last line was 'two'"
-
-
-def test_printable_is_short() -> None:
-    """Long text is cut."""
-    assert printable("x" * 1000, limit=10) == "x" * 10 + "…"

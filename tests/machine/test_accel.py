@@ -60,7 +60,7 @@ def test_silent_qemu_with_closed_stderr() -> None:
 def test_other_status() -> None:
     """QEMU's own failure is told in its last words, made printable."""
     outcome = accel.watch(python("import sys; sys.exit('failed\\n\\x1b[1mno MSR\\n')"), 10)
-    assert Outcome(works=False, reason="QEMU ended with status 1: ?[1mno MSR") == outcome
+    assert Outcome(works=False, reason="QEMU ended with status 1: \\x1b[1mno MSR") == outcome
 
 
 def test_no_program() -> None:

@@ -12,7 +12,8 @@ from typing import overload
 import msgspec
 
 from vmtests.errors import GuestError
-from vmtests.guest.result import Runner, printable
+from vmtests.guest.result import Runner
+from vmtests.text import printable
 
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 

@@ -7,7 +7,7 @@ import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 
 from vmtests.errors import GuestError
-from vmtests.guest.result import printable
+from vmtests.text import printable
 
 if TYPE_CHECKING:
     _Spawn = SocketSpawn[bytes]

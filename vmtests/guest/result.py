@@ -4,15 +4,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from vmtests.errors import GuestError
+from vmtests.text import printable
 
 OUTPUT_LIMIT = 16 << 20
 """Bytes of each output stream of one command that are taken from a guest."""
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Return `limit` characters of a guest's text for a message, control characters escaped."""
-    cut = text if len(text) <= limit else f"{text[:limit]}…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

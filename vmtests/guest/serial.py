@@ -19,8 +19,9 @@ from vmtests.errors import GuestError, InputError
 from vmtests.guest import wire
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import find_shell
-from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result, printable
+from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.guest.wire import Nonce, pauses
+from vmtests.text import printable
 
 DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest, with random names
 """Where the guest may keep the files of a command, best first; even stage 1 has one of them."""

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from paramiko.pkey import UnknownKeyType
 
 from vmtests.errors import GuestError, InputError
-from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result, printable
+from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
+from vmtests.text import printable
 
 HOST_KEYS_COMMAND = "cat /etc/ssh/ssh_host_*_key.pub"
 """What is run over the serial console to learn the guest's host keys (sshd(8), FILES)."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from vmtests.text import printable
+
 TEXT_LIMIT = 400
 """Characters of a value or sentence that are kept; an image can hold names of any length."""
 
@@ -28,12 +30,8 @@ class Readable(Protocol):
 
 
 def clean(text: str) -> str:
-    """Return `text` with everything escaped that is not printable, in at most `TEXT_LIMIT` characters.
-
-    Labels and file names come out of the image and may hold terminal sequences or bidirectional controls.
-    """
-    cut = text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    """Return a name or label out of the image, printable."""
+    return printable(text, TEXT_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

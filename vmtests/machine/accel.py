@@ -20,6 +20,7 @@ import msgspec
 
 from vmtests.errors import HostError
 from vmtests.resources import cache_dir
+from vmtests.text import printable
 from vmtests.tools import Toolbox, tool_env
 
 PROBE_SECONDS = 8.0
@@ -246,5 +247,4 @@ def _last_line(said: bytes) -> str:
 
 
 def _clean(line: bytes) -> str:
-    text = line.decode(errors="replace")
-    return "".join(c if c.isprintable() else "?" for c in text).strip()[:200]
+    return printable(line.decode(errors="replace").strip())

@@ -13,8 +13,10 @@ from vmtests.machine.listener import Listener, MachineEvent
 from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp
 from vmtests.machine.wires import Wires
+from vmtests.text import printable
 
 _STDERR_TAIL = 16 << 10  # bytes of QEMU's standard error that are kept in memory
+_STDERR_LINE = 1000  # characters of one line of it
 _SIGNALLED = 128  # bubblewrap exits with this and the number of the signal that ended its child
 
 
@@ -101,5 +103,4 @@ class Life:
 
 def _printable(data: bytes) -> str:
     """Return text with only printable characters and line ends."""
-    text = data.decode(errors="replace")
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return "\n".join(printable(line, _STDERR_LINE) for line in data.decode(errors="replace").splitlines())

@@ -1,0 +1,22 @@
+"""Foreign text in messages."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmtests.text import printable
+
+
+def test_long_text_is_cut() -> None:
+    """Text over the limit is cut, and one sees that it was."""
+    assert printable("x" * 1000, limit=10) == "x" * 10 + "…"
+
+
+def test_control_characters_are_escaped() -> None:
+    """Terminal sequences and bidirectional controls are shown, not obeyed."""
+    assert printable("\x1b[2J\u202ea\n") == r"\x1b[2J\u202ea\n"
+
+
+@given(st.text(st.characters(codec=None)))
+def test_nothing_unprintable_is_left(text: str) -> None:
+    """Whatever the text, lone surrogates too, the result is printable."""
+    assert printable(text).isprintable()
