@@ -1,11 +1,12 @@
 """The emulator, put together."""
 
 import contextlib
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vmtests import progress
+from vmtests.emulator import scratch
 from vmtests.emulator.api import Admin, Api, storage_routes
 from vmtests.emulator.catalog import Catalog
 from vmtests.emulator.disks import Disks
@@ -15,10 +16,12 @@ from vmtests.emulator.images import Images
 from vmtests.emulator.instances import Instances
 from vmtests.emulator.objects import Objects
 from vmtests.emulator.operations import Cloud, Operations
+from vmtests.emulator.real import MEMORY_MIB, QemuHypervisor
 from vmtests.emulator.server import Server, listen
 from vmtests.emulator.timers import Timers
 from vmtests.emulator.uploads import Uploads
 from vmtests.errors import HostError
+from vmtests.lab import Lab
 from vmtests.resources import cache_dir
 
 HOST = "127.0.0.1"
@@ -35,9 +38,18 @@ class Emulator:
     machines.
     """
 
-    def __init__(self, *, port: int = 0, hypervisor: Hypervisor | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        hypervisor: Hypervisor | None = None,
+        accelerator: str = "auto",
+        memory_mib: int = MEMORY_MIB,
+    ) -> None:
         self._port = port
         self._given = hypervisor
+        self._accelerator = accelerator
+        self._memory_mib = memory_mib
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -54,9 +66,8 @@ class Emulator:
         self._stack.close()
 
     def _start(self) -> None:
-        directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="emulator-", dir=cache_dir())))
-        assert self._given is not None
-        self.hypervisor = self._given
+        directory = self._stack.enter_context(scratch.directory(cache_dir() / "emulator"))
+        self.hypervisor = self._given or self._qemu(directory / "machines")
         try:
             listening = listen(HOST, self._port)
         except OSError as error:
@@ -90,6 +101,23 @@ class Emulator:
         self._stack.callback(operations.close)
         self._stack.callback(self._close, cloud)
         self._stack.enter_context(Server(listening, self.api.answer, software="vmtests"))
+
+    @property
+    def environment(self) -> list[str]:
+        """What makes an unmodified gcloud talk to the emulator, as lines for a shell."""
+        return [
+            f"export CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE={self.endpoint}/compute/v1/",
+            f"export CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE={self.endpoint}/storage/v1/",
+            "export CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_CORE_PROJECT=emulated",
+        ]
+
+    def _qemu(self, results: Path) -> Hypervisor:
+        lab = self._stack.enter_context(Lab(results, accelerator=self._accelerator))
+        hypervisor = QemuHypervisor(lab, results, memory_mib=self._memory_mib)
+        # What is wrong with this host is said now, not at the first instance.
+        with progress.step("looking for an accelerator"):
+            hypervisor.probe()
+        return self._stack.enter_context(hypervisor)
 
     @staticmethod
     def _close(cloud: Cloud) -> None:

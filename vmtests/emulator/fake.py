@@ -78,13 +78,20 @@ class FakeMachine:
 class FakeHypervisor:
     """Makes fake machines, and keeps them by name in `machines`; `boot` is what one says when it starts."""
 
-    ssh_port = 22
-    patience = 1.0
-
     def __init__(self, boot: Callable[[MachineSpec], bytes] = lambda _: BOOT, *, deaf: bool = False) -> None:
         self.machines: dict[str, FakeMachine] = {}
         self._boot = boot
         self._deaf = deaf
+
+    @property
+    def ssh_port(self) -> int:
+        """What would be the port of ssh."""
+        return 22
+
+    @property
+    def patience(self) -> float:
+        """Fake machines take no time."""
+        return 1.0
 
     def make_disk(self, path: Path, image: Path | None, size: int) -> None:
         """Make an empty file."""

@@ -13,15 +13,14 @@ class MachineSpec:
     """A machine to be made: `disk` is a qcow2 file that it may write to; memory is in MiB."""
 
     name: str
-    hostname: str
-    """The whole name, with its domain."""
+    domain: str
+    """The domain of its name."""
     identity: uuid.UUID
     cpus: int
     memory_mib: int
     disk: Path
     internal: str
     """Its IPv4 address in the instance's network."""
-    mac: str
     external: str
     """The address on the host on which its ssh is reached."""
     nvme: bool = False
@@ -50,6 +49,11 @@ class Machine(Protocol):
 
     What they raise is a VmtestsError.
     """
+
+    @property
+    def on(self) -> bool:
+        """Whether it is powered on."""
+        ...
 
     def start(self) -> None:
         """Power on; also again, on the same disk and the same firmware variables."""

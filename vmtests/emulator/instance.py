@@ -93,7 +93,7 @@ class Instance:
         self.machine = hypervisor.machine(
             MachineSpec(
                 name=self.place.name,
-                hostname=self.hostname,
+                domain=self.domain,
                 identity=uuid.UUID(int=int(self.resource["id"]) << 64 | project_number(self.place.project)),
                 cpus=self.kind.cpus,
                 memory_mib=self.kind.memory_mib,
@@ -102,7 +102,6 @@ class Instance:
                 secure_boot=bool(secure.get("enableSecureBoot")),
                 tpm=bool(secure.get("enableVtpm")),
                 internal=self.addresses.internal,
-                mac=self.addresses.mac,
                 external=self.addresses.external,
             ),
             self,
@@ -137,9 +136,12 @@ class Instance:
     @property
     def hostname(self) -> str:
         """The whole name, as the zone's DNS has it."""
-        return str(
-            self.resource.get("hostname") or f"{self.place.name}.{self.place.zone}.c.{self.place.project}.internal"
-        )
+        return str(self.resource.get("hostname") or f"{self.place.name}.{self.domain}")
+
+    @property
+    def domain(self) -> str:
+        """The domain that the zone's DNS has for the project."""
+        return f"{self.place.zone}.c.{self.place.project}.internal"
 
     @property
     def attributes(self) -> dict[str, str]:

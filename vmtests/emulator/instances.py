@@ -274,10 +274,13 @@ class Instances:
     # Power.
 
     def _switch_on(self, instance: Instance) -> None:
-        instance.power().start()
+        machine = instance.power()
+        machine.start()
         with self._cloud.changed:
-            instance.set_status(Status.RUNNING)
-            self._set_expiry(instance)
+            # A machine may have ended before anybody could say that it runs.
+            instance.set_status(Status.RUNNING if machine.on else Status.TERMINATED)
+            if machine.on:
+                self._set_expiry(instance)
 
     def _switch_off(self, instance: Instance, seconds: float) -> None:
         with self._cloud.changed:

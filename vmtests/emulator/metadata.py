@@ -11,7 +11,7 @@ from vmtests.emulator.http import Json, Reply, Request
 ADDRESS = "169.254.169.254"
 """Where a guest finds it, on port 80."""
 
-_FLAVOR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
+_FLAVOR = {"Metadata-Flavor": "Google"}
 _ROOT = "/computeMetadata/v1/"
 _ATTRIBUTES = ("attributes", "guestAttributes")
 _VALUE_LIMIT = 256 << 10  # bytes

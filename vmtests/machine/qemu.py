@@ -19,6 +19,7 @@ from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.life import Exit, Life, MachineExitError
 from vmtests.machine.listener import Listener
+from vmtests.machine.netns import Namespace
 from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.tools import Toolbox
@@ -33,7 +34,8 @@ _FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s
 class QemuMachine:
     """A machine with an image's disk, powered on; a context manager.
 
-    The image is never written: the disk is an overlay that outlives a power cut and ends with `close`.
+    The image is never written: the disk is an overlay that outlives a power cut and ends with `close`. With `own`
+    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given.
     `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
     screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
     hears the first serial port, the firmware, and events. One thread at a time may call the methods;
@@ -53,6 +55,8 @@ class QemuMachine:
         results: Path,
         listener: Listener,
         name: str = "",
+        own: bool = False,
+        namespace: Namespace | None = None,
     ) -> None:
         self._name = name
         self._toolbox = toolbox
@@ -60,6 +64,8 @@ class QemuMachine:
         self._firmware = firmware
         self._hardware = hardware
         self._image = disk.backing(image)
+        self._own = own
+        self._namespace = namespace
         self._results = results.absolute()
         self._listener = listener
         self._private: Path | None = None
@@ -72,7 +78,8 @@ class QemuMachine:
         try:
             self._results.mkdir(parents=True, exist_ok=True)
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
-            disk.make_overlay(self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size)
+            if not self._own:
+                disk.make_overlay(self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size)
             shutil.copyfile(self._firmware.vars_template.outside, self._private / "variables")
             (self._private / "tpm").mkdir()
             for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
@@ -248,7 +255,7 @@ class QemuMachine:
                 accelerator=self._accelerator,
                 firmware=self._firmware,
                 variables=self._private / "variables",
-                disk=self._private / "disk.qcow2",
+                disk=self._image.path if self._own else self._private / "disk.qcow2",
                 credential_files=self._credential_files(),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
@@ -257,13 +264,16 @@ class QemuMachine:
                 tpm_fd=tpm_fd,
             )
             command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts))
+            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, *([] if tpm_fd is None else [tpm_fd])]
+            if self._namespace is not None:
+                command = [*self._namespace.argv, *command]
+                inherited += self._namespace.fds
             with self._command.open("a") as file:
                 file.write(shlex.join(command) + "\n")
             if self._powered_on:
                 self._listener.new_boot("power-on")
             self._powered_on = True
             life.wires.start()
-            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, *([] if tpm_fd is None else [tpm_fd])]
             life.process = SandboxedProcess(
                 command, pass_fds=inherited, stderr=stderr_fd, on_exit=life.on_exit, name="qemu"
             )
