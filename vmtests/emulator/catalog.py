@@ -61,6 +61,11 @@ def zone_exists(zone: str) -> bool:
     return zone in ZONES.get(region_of(zone), ())
 
 
+def default_account(project: str) -> str:
+    """Return the e-mail address of a project's default service account."""
+    return f"{project_number(project)}-compute@developer.gserviceaccount.com"
+
+
 def machine_type(link: object, *, project: str, zone: str) -> MachineType:
     """Return the machine type that a link names; raises ApiError."""
     place = parse_link(link, "machineTypes", project=project, zone=zone)
@@ -98,7 +103,7 @@ class Catalog:
             "creationTimestamp": _CREATED,
             "selfLink": self._cloud.link(f"projects/{project}"),
             "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "AAAAAAAAAAA="},
-            "defaultServiceAccount": f"{project_number(project)}-compute@developer.gserviceaccount.com",
+            "defaultServiceAccount": default_account(project),
             "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
             "defaultNetworkTier": "PREMIUM",
         }

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from vmtests.emulator import naming
-from vmtests.emulator.catalog import machine_type, zone_exists, zone_scopes
+from vmtests.emulator.catalog import default_account, machine_type, zone_exists, zone_scopes
 from vmtests.emulator.disks import Disk, Disks
 from vmtests.emulator.http import ApiError, Json, Request, Route, invalid, not_found
 from vmtests.emulator.hypervisor import Hypervisor
@@ -149,8 +149,14 @@ class Instances:
             "networkInterfaces": [card],
             "disks": [{**attached, "interface": "NVME" if kind.nvme else "SCSI"}],
             "scheduling": scheduling,
-            **{name: given[name] for name in ("description", "hostname", "serviceAccounts") if given.get(name)},
+            **{name: given[name] for name in ("description", "hostname") if given.get(name)},
         }
+        if accounts := given.get("serviceAccounts"):
+            default = default_account(project)
+            resource["serviceAccounts"] = [
+                {**one, "email": default if one.get("email") == "default" else one.get("email", default)}
+                for one in accounts
+            ]
         for name in ("shieldedInstanceConfig", "displayDevice"):
             if isinstance(given.get(name), dict):
                 resource[name] = given[name]

@@ -212,7 +212,7 @@ def _net(hardware: Hardware) -> list[str]:
     return [
         "-netdev",
         (
-            f"user,id=net0,net=10.128.0.0/20,host=10.128.0.1,dhcpstart={hardware.address},"
+            f"user,id=net0,ipv6=off,net=10.128.0.0/20,host=10.128.0.1,dhcpstart={hardware.address},"
             f"hostname={comma(hardware.hostname)},domainname={comma(hardware.domain)},restrict={restrict},"
             # Port 0 lets the kernel choose one that is free, without a race; QEMU's monitor tells which.
             "hostfwd=tcp:127.0.0.1:0-:22"
