@@ -242,4 +242,6 @@ def _check_storage(check: Checker) -> None:
     for name in ("dir%2Fa", "b"):
         check.ask("DELETE", f"/storage/v1/b/other/o/{name}")
     check.ask("GET", "/storage/v1/b/other")
+    check.ask("GET", "/storage/v1/b/other/storageLayout")
+    check.ask("GET", "/storage/v1/b/other/managedFolders")
     check.ask("DELETE", "/storage/v1/b/other")

@@ -27,6 +27,8 @@ def storage_routes(objects: Objects, uploads: Uploads) -> tuple[Iterator[Route],
         yield Route("storage.buckets.get", "GET", "b/{bucket}", objects.get_bucket)
         yield Route("storage.buckets.patch", "PATCH", "b/{bucket}", objects.patch_bucket)
         yield Route("storage.buckets.delete", "DELETE", "b/{bucket}", objects.delete_bucket)
+        yield Route("storage.buckets.getStorageLayout", "GET", "b/{bucket}/storageLayout", objects.layout)
+        yield Route("storage.managedFolders.list", "GET", "b/{bucket}/managedFolders", objects.managed_folders)
         yield Route("storage.objects.list", "GET", "b/{bucket}/o", objects.list)
         yield Route("storage.objects.get", "GET", "b/{bucket}/o/{object}", objects.get)
         yield Route("storage.objects.patch", "PATCH", "b/{bucket}/o/{object}", objects.patch)

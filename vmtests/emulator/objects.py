@@ -153,6 +153,24 @@ class Objects:
         with self._lock:
             return dict(self._bucket(request).resource)
 
+    def layout(self, request: Request) -> Json:
+        """Return how a bucket is laid out (`storage.buckets.getStorageLayout`)."""
+        with self._lock:
+            resource = self._bucket(request).resource
+        return {
+            "kind": "storage#storageLayout",
+            "bucket": resource["name"],
+            "location": resource["location"],
+            "locationType": "multi-region" if len(resource["location"]) <= len("ASIA") else "region",
+            "hierarchicalNamespace": {"enabled": False},
+        }
+
+    def managed_folders(self, request: Request) -> Json:
+        """List the managed folders of a bucket, of which there are none (`storage.managedFolders.list`)."""
+        with self._lock:
+            self._bucket(request)
+        return {"kind": "storage#managedFolders"}
+
     def patch_bucket(self, request: Request) -> Json:
         """Change a bucket (`storage.buckets.patch`); what is null is removed."""
         given = request.json()

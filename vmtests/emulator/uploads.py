@@ -154,22 +154,24 @@ def _parts(request: Request) -> tuple[Json, "_Media"]:
     boundary = message.get_param("boundary")
     if message.get_content_type() != "multipart/related" or not isinstance(boundary, str):
         raise ApiError(400, "badContent", "A multipart/related body with a boundary is needed.")
-    delimiter = b"--" + boundary.encode()
+    # gcloud puts the boundary in single quotes and ends lines with LF alone, both against RFC 2046.
+    delimiter = b"--" + boundary.strip("'").encode()
     reader = _Reader(request.body)
     reader.until(delimiter)
-    reader.until(b"\r\n\r\n")
+    line_end = b"\r\n" if reader.until(b"\n").endswith(b"\r") else b"\n"
+    reader.until(line_end * 2)
     try:
-        given = json.loads(reader.until(b"\r\n" + delimiter))
+        given = json.loads(reader.until(line_end + delimiter))
     except ValueError as error:
         raise ApiError(400, "parseError", f"Parse Error: {error}") from error
     if not isinstance(given, dict):
         raise ApiError(400, "parseError", "Parse Error: the metadata is not a JSON object")
-    headers = reader.until(b"\r\n\r\n").decode("latin-1")
+    headers = reader.until(line_end * 2).decode("latin-1")
     for line in headers.splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() == "content-type":
             given.setdefault("contentType", value.strip())
-    return given, _Media(reader, b"\r\n" + delimiter + b"--")
+    return given, _Media(reader, line_end + delimiter + b"--")
 
 
 class _Reader:
