@@ -6,6 +6,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Client:
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
         self.status = 0
-        self.headers: Mapping[str, str] = {}
+        self.headers = Message()
 
     def ask(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> bytes:
         """Return the body of the answer; its status and headers are in `status` and `headers`."""

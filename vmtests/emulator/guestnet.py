@@ -16,6 +16,7 @@ from vmtests.emulator.http import Reply, Request
 from vmtests.emulator.server import Server
 from vmtests.machine.netns import Namespace
 
+_CONNECTIONS = 64
 _DATAGRAM = 4096
 _NTP_EPOCH = 2208988800  # seconds from 1900 to 1970 (RFC 5905)
 _NTP_BYTES = 48
@@ -27,7 +28,7 @@ class GuestNetwork:
     """Answers in a namespace: HTTP by `metadata`, DNS for `names`, and NTP; a context manager."""
 
     def __init__(self, namespace: Namespace, metadata: Callable[[Request], Reply], names: Mapping[str, str]) -> None:
-        self._server = Server(namespace.listening, metadata, software="Metadata Server for VM")
+        self._server = Server(namespace.listening, metadata, software="Metadata Server for VM", limit=_CONNECTIONS)
         self._dns, self._ntp = namespace.dns, namespace.ntp
         self._names = {name.lower(): address for name, address in names.items()}
         self._stop_in, self._stop_out = os.pipe()

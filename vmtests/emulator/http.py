@@ -3,6 +3,7 @@
 A route carries the id that the method has in Google's discovery documents, so that a test can hold each against them.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,19 +39,30 @@ class Request:
 
     @classmethod
     def of(cls, method: str, target: str, headers: Message, body: Body) -> "Request":
-        """Return the request for a target with a query string; of a parameter given twice the last one counts."""
-        parts = urlsplit(target)
+        """Return the request for a target with a query string; of a parameter given twice the last one counts.
+
+        Raises ApiError.
+        """
+        try:
+            parts = urlsplit(target)
+        except ValueError as error:
+            raise ApiError(400, "badRequest", f"Bad Request: {error}") from error
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         return cls(method=method, path=parts.path, query=query, headers=headers, body=body)
 
-    def json(self) -> Json:
-        """Return the body as an object; an empty body is an empty object. Raises ApiError."""
+    def read(self) -> "Request":
+        """Return the request with its body in memory; raises ApiError when that is larger than any JSON is here."""
         data = self.body.read(_JSON_LIMIT + 1)
         if len(data) > _JSON_LIMIT:
             raise ApiError(413, "uploadTooLarge", f"The request has more than {_JSON_LIMIT} bytes.")
+        return replace(self, body=io.BytesIO(data))
+
+    def json(self) -> Json:
+        """Return the body as an object; an empty body is an empty object. Raises ApiError."""
+        data = self.read().body.read()
         try:
             value = json.loads(data or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ApiError(400, "parseError", f"Parse Error: {error}") from error
         if not isinstance(value, dict):
             raise ApiError(400, "parseError", "Parse Error: the body is not a JSON object")

@@ -14,7 +14,7 @@ ADDRESS = "169.254.169.254"
 _FLAVOR = {"Metadata-Flavor": "Google"}
 _ROOT = "/computeMetadata/v1/"
 _ATTRIBUTES = ("attributes", "guestAttributes")
-_VALUE_LIMIT = 256 << 10  # bytes
+_GUEST_LIMIT = 1 << 20  # bytes, of all that a guest may say
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TIMEOUT = 3600
 
@@ -114,9 +114,10 @@ class Metadata:
                 return self._guest_directory(request, attributes, path)
             namespace, key = path
             if request.method == "PUT":
-                data = request.body.read(_VALUE_LIMIT + 1)
-                if len(data) > _VALUE_LIMIT:
-                    return _text(413, "The value is too large.\n")
+                data = request.body.read(_GUEST_LIMIT + 1)
+                kept = sum(len(key) + len(value) for values in attributes.values() for key, value in values.items())
+                if len(data) + len(key) + kept > _GUEST_LIMIT:
+                    return _text(413, "There are too many guest attributes.\n")
                 attributes.setdefault(namespace, {})[key] = data.decode(errors="replace")
                 self._changed.notify_all()
                 return _text(200, "")

@@ -301,7 +301,6 @@ class Objects:
         """Make an object of a whole content and return it; raises ApiError, and the content is then the caller's."""
         if not isinstance(name, str) or not 0 < len(name.encode()) <= _NAME_BYTES:
             raise ApiError(400, "required", "Required parameter: name")
-        content.check(given)
         with self._lock:
             home = self._bucket_named(bucket)
             before = home.objects.get(name)

@@ -16,6 +16,7 @@ WAIT_SECONDS = 120.0
 """Seconds that `wait` blocks at most, as the API's reference says."""
 
 _END_SECONDS = 30.0
+_REMEMBERED = 5000  # operations
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class Operations:
         """Return a handler that holds the lock, and answers a `requestId` it knows with what it began then."""
 
         def handle(request: Request) -> Json | Reply:
+            # Before the lock is taken: a body that comes slowly holds up nobody else.
+            request = request.read()
             request_id = request.query.get("requestId")
             key = (request.method, request.path, str(request_id))
             with self._cloud.changed:
@@ -111,6 +114,7 @@ class Operations:
         with cloud.changed:
             self._operations[place] = operation
             self._workers.add(worker)
+            self._forget_oldest()
         worker.start()
         return dict(operation)
 
@@ -155,6 +159,15 @@ class Operations:
         with self._cloud.changed:
             operation.update(change)
             self._cloud.changed.notify_all()
+
+    def _forget_oldest(self) -> None:
+        if len(self._operations) <= _REMEMBERED:
+            return
+        place = next((place for place, one in self._operations.items() if one["status"] == "DONE"), None)
+        if place is None:
+            return
+        del self._operations[place]
+        self._by_request = {key: value for key, value in self._by_request.items() if value != place}
 
     def _place(self, project: str, operation: Json) -> Place:
         zone = operation.get("zone")

@@ -133,13 +133,16 @@ class _Body:
 class Server(ThreadingHTTPServer):
     """Serves a socket that listens already, in threads of its own; a context manager.
 
-    Leaving it closes every connection, those in the middle of a reply too.
+    Leaving it closes every connection, those in the middle of a reply too. Of more than `limit` connections at a time
+    the newest are closed unanswered.
     """
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, listening: socket.socket, answer: Callable[[Request], Reply], *, software: str) -> None:
+    def __init__(
+        self, listening: socket.socket, answer: Callable[[Request], Reply], *, software: str, limit: int = 512
+    ) -> None:
         address: tuple[str, int] = listening.getsockname()[:2]
         super().__init__(address, Connection, bind_and_activate=False)
         self.socket.close()
@@ -147,6 +150,7 @@ class Server(ThreadingHTTPServer):
         self.software = software
         self.answer = answer
         self._connections: set[socket.socket] = set()
+        self._limit = limit
         self._lock = threading.Lock()
         self._stop_in, self._stop_out = os.pipe()
         self._thread = threading.Thread(target=self._accept, name=f"http-{address[1]}", daemon=True)
@@ -179,6 +183,9 @@ class Server(ThreadingHTTPServer):
     def process_request_thread(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
         """Serve one connection."""
         with self._lock:
+            if len(self._connections) >= self._limit:
+                self.shutdown_request(request)
+                return
             self._connections.add(request)
         try:
             super().process_request_thread(request, client_address)

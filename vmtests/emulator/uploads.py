@@ -86,7 +86,7 @@ class Uploads:
         content = self._objects.new_content()
         try:
             content.take(media)
-            content.check(parse_hash_header(request.headers.get("X-Goog-Hash", "")))
+            content.check({**given, **parse_hash_header(request.headers.get("X-Goog-Hash", ""))})
             name = request.query.get("name") or given.get("name")
             return self._objects.put(request, request.params["bucket"], name, given, content)
         except BaseException:
@@ -123,7 +123,7 @@ class Uploads:
         if content.size != total:
             raise ApiError(400, "invalid", f"{content.size} bytes have come for an object of {total}.")
         try:
-            content.check(parse_hash_header(request.headers.get("X-Goog-Hash", "")))
+            content.check({**session.given, **parse_hash_header(request.headers.get("X-Goog-Hash", ""))})
             session.done = self._objects.put(session.request, session.bucket, session.name, session.given, content)
         except ApiError:
             content.discard()
