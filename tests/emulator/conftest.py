@@ -118,6 +118,17 @@ def emulator(hypervisor: FakeHypervisor, cache: Path, monkeypatch: pytest.Monkey
         yield made
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of an emulator with an image, for all tests of a file that change nothing in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VMTESTS_CACHE", str(tmp_path_factory.mktemp("shared")))
+        with Emulator(hypervisor=FakeHypervisor()) as made:
+            client = Client(made)
+            client.image()
+            yield client
+
+
 @pytest.fixture
 def client(emulator: Emulator) -> Client:
     """A client of the emulator."""

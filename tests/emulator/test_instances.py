@@ -73,13 +73,13 @@ def test_machine_is_as_ordered(ready: Client, hypervisor: FakeHypervisor) -> Non
         ({"metadata": {"items": [{"key": "a", "value": "b"}, {"key": "a", "value": "c"}]}}, 400, "metadata"),
     ],
 )
-def test_impossible_orders_are_refused(ready: Client, fields: dict[str, Any], status: int, said: str) -> None:
+def test_impossible_orders_are_refused(shared: Client, fields: dict[str, Any], status: int, said: str) -> None:
     """What Compute Engine refuses is refused at once, by its codes, and leaves nothing behind."""
-    answer = ready.json("POST", f"{ZONAL}/instances", instance(**fields))
-    assert (status, status) == (ready.status, answer["error"]["code"])
+    answer = shared.json("POST", f"{ZONAL}/instances", instance(**fields))
+    assert (status, status) == (shared.status, answer["error"]["code"])
     assert said in answer["error"]["message"]
-    assert "items" not in ready.json("GET", f"{ZONAL}/instances")
-    assert "items" not in ready.json("GET", f"{ZONAL}/disks")
+    assert "items" not in shared.json("GET", f"{ZONAL}/instances")
+    assert "items" not in shared.json("GET", f"{ZONAL}/disks")
 
 
 def test_bios_image_is_refused(client: Client) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 from vmtests.emulator.http import ApiError, Json, invalid
 
@@ -14,6 +14,7 @@ _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1035, as the API
 _LABEL_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 _LABEL_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
 _LABELS = 64
+_PACIFIC = timezone(timedelta(hours=-8))
 _ORIGIN = re.compile(r"https?://[^/]+/")
 _VERSION = re.compile(r"compute/(?:v1|beta)/")
 
@@ -90,13 +91,18 @@ def project_number(project: str) -> int:
 
 
 def now() -> str:
-    """Return the time (RFC 3339, with milliseconds)."""
+    """Return the time as Compute Engine writes it."""
     return timestamp(0.0)
 
 
 def timestamp(ahead: float) -> str:
-    """Return the time `ahead` seconds from now (RFC 3339, with milliseconds)."""
-    return (datetime.now(UTC) + timedelta(seconds=ahead)).isoformat(timespec="milliseconds")
+    """Return the time `ahead` seconds from now as Compute Engine writes it: RFC 3339, with California's offset."""
+    return (datetime.now(_PACIFIC) + timedelta(seconds=ahead)).isoformat(timespec="milliseconds")
+
+
+def storage_now() -> str:
+    """Return the time as Cloud Storage writes it: RFC 3339, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def fingerprint(value: object) -> str:

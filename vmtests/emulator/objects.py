@@ -131,7 +131,7 @@ class Objects:
             if name in self._buckets:
                 message = "Your previous request to create the named bucket succeeded and you already own it."
                 raise ApiError(409, "conflict", message)
-            now = naming.now()
+            now = naming.storage_now()
             resource: Json = {
                 **{key: value for key, value in given.items() if key not in _BUCKET_OWN},
                 "kind": "storage#bucket",
@@ -307,7 +307,7 @@ class Objects:
             _preconditions(request, before)
             # Microseconds, and never the same twice.
             self._generation = max(self._generation + 1, time.time_ns() // 1000)
-            generation, now = str(self._generation), naming.now()
+            generation, now = str(self._generation), naming.storage_now()
             link = f"b/{bucket}/o/{quote(name, safe='')}"
             resource: Json = {
                 **{key: given[key] for key in _OBJECT_TAKEN if key in given},
@@ -372,7 +372,7 @@ def _change(resource: Json, change: Json) -> None:
         else:
             resource[key] = value
     resource["metageneration"] = str(int(resource["metageneration"]) + 1)
-    resource["updated"] = naming.now()
+    resource["updated"] = naming.storage_now()
 
 
 def _preconditions(request: Request, stored: Stored | None) -> None:

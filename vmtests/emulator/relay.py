@@ -39,6 +39,10 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, and every connection that it carries."""
         with self._lock:
             self._closed = True
             for one in self._open:
