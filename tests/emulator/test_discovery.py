@@ -206,6 +206,8 @@ def test_answers_have_only_fields_of_the_schema(
     check.ask("POST", f"{vm}/setTags", {"fingerprint": got["tags"]["fingerprint"], "items": ["a"]})
     check.ask("POST", f"{vm}/setDeletionProtection?deletionProtection=false")
     check.ask("PATCH", f"{vm}/updateDisplayDevice", {"enableDisplay": True})
+    common = check.ask("GET", f"/compute/v1/projects/{PROJECT}")["commonInstanceMetadata"]
+    check.done(check.ask("POST", f"/compute/v1/projects/{PROJECT}/setCommonInstanceMetadata", common))
     for action in ("reset", "stop", "start"):
         check.done(check.ask("POST", f"{vm}/{action}"))
     check.done(check.ask("DELETE", vm))

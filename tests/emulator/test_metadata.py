@@ -131,6 +131,17 @@ def test_guest_attributes(vm: Instance) -> None:
     assert 404 == ask(vm, f"{V1}instance/guest-attributes/ns/a%20b", "PUT", b"x").status
 
 
+def test_project_metadata_reaches_every_guest(vm: Instance, shared: Client) -> None:
+    """What is given to the project is told to its guests, by who knows what was there."""
+    url = "/compute/v1/projects/proj"
+    known = shared.json("GET", url)["commonInstanceMetadata"]["fingerprint"]
+    body = {"fingerprint": known, "items": [{"key": "ssh-keys", "value": "all:key"}]}
+    assert "error" not in shared.done(shared.json("POST", f"{url}/setCommonInstanceMetadata", body))
+    assert "all:key" == text(vm, "project/attributes/ssh-keys")
+    shared.json("POST", f"{url}/setCommonInstanceMetadata", body)
+    assert 412 == shared.status
+
+
 def test_guest_attributes_are_off_by_default(client: Client) -> None:
     """A guest writes nothing unless the instance's metadata lets it."""
     client.image()

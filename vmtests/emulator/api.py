@@ -1,7 +1,7 @@
 """All APIs behind one address: Compute v1, Cloud Storage v1, batches, tokens, and the emulator's own."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -106,11 +106,11 @@ def _token(request: Request) -> Reply:
 class Admin:
     """The emulator's own API, below `/emulator/v1/`: faults, and what a cloud does to its customers."""
 
-    def __init__(self, cloud: Cloud, instances: Instances, timers: Timers, ssh_port: Callable[[], int]) -> None:
+    def __init__(self, cloud: Cloud, instances: Instances, timers: Timers, about: Json) -> None:
         self._cloud = cloud
         self._instances = instances
         self._timers = timers
-        self._ssh_port = ssh_port
+        self._facts = about
 
     def routes(self) -> Iterator[Route]:
         """The methods, whose ids are in no discovery document."""
@@ -125,7 +125,7 @@ class Admin:
 
     def _about(self, request: Request) -> Json:
         del request
-        return {"sshPort": self._ssh_port()}
+        return self._facts
 
     def _faults(self, request: Request) -> Json:
         del request

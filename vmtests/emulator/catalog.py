@@ -1,12 +1,12 @@
-"""Projects, zones, regions and machine types: what is always there and never changes."""
+"""Projects, zones, regions and machine types: what is always there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmtests.emulator.http import Json, Request, Route, invalid, not_found
 from vmtests.emulator.listing import aggregated, listed
-from vmtests.emulator.naming import parse_link, project_number
-from vmtests.emulator.operations import Cloud
+from vmtests.emulator.naming import Place, check_fingerprint, metadata_of, parse_link, project_number
+from vmtests.emulator.operations import Cloud, Operations
 
 ZONES = {
     "us-central1": ("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f"),
@@ -77,14 +77,21 @@ def machine_type(link: object, *, project: str, zone: str) -> MachineType:
 class Catalog:
     """Answers for projects, zones, regions and machine types."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, operations: Operations) -> None:
         self._cloud = cloud
+        self._operations = operations
 
     def routes(self) -> Iterator[Route]:
-        """The methods of projects, zones, regions and machineTypes that only read."""
+        """The methods of projects, zones, regions and machineTypes."""
         project = "projects/{project}"
         types = f"{project}/zones/{{zone}}/machineTypes"
         yield Route("compute.projects.get", "GET", project, self._project)
+        yield Route(
+            "compute.projects.setCommonInstanceMetadata",
+            "POST",
+            f"{project}/setCommonInstanceMetadata",
+            self._operations.once(self._set_metadata),
+        )
         yield Route("compute.zones.list", "GET", f"{project}/zones", self._zones)
         yield Route("compute.zones.get", "GET", f"{project}/zones/{{zone}}", self._get_zone)
         yield Route("compute.regions.list", "GET", f"{project}/regions", self._regions)
@@ -102,11 +109,23 @@ class Catalog:
             "name": project,
             "creationTimestamp": _CREATED,
             "selfLink": self._cloud.link(f"projects/{project}"),
-            "commonInstanceMetadata": {"kind": "compute#metadata", "fingerprint": "AAAAAAAAAAA="},
+            "commonInstanceMetadata": self._metadata(project),
             "defaultServiceAccount": default_account(project),
             "xpnProjectStatus": "UNSPECIFIED_XPN_PROJECT_STATUS",
             "defaultNetworkTier": "PREMIUM",
         }
+
+    def _metadata(self, project: str) -> Json:
+        return self._cloud.project_metadata.setdefault(project, metadata_of({}))
+
+    def _set_metadata(self, request: Request) -> Json:
+        given, project = request.json(), request.params["project"]
+        check_fingerprint(given.get("fingerprint"), self._metadata(project)["fingerprint"])
+        self._cloud.project_metadata[project] = metadata_of(given)
+        self._cloud.changed.notify_all()
+        place = Place(project=project, zone=None, collection="", name="")
+        number = str(project_number(project))
+        return self._operations.begin(request, "setMetadata", place, number, lambda: None)
 
     def _zone(self, project: str, zone: str) -> Json:
         return {

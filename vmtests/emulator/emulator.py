@@ -11,6 +11,8 @@ from vmtests.emulator.api import Admin, Api, storage_routes
 from vmtests.emulator.catalog import Catalog
 from vmtests.emulator.disks import Disks
 from vmtests.emulator.faults import Faults
+from vmtests.emulator.gateway import SerialGateway
+from vmtests.emulator.http import Json
 from vmtests.emulator.hypervisor import Hypervisor
 from vmtests.emulator.images import Images
 from vmtests.emulator.instances import Instances
@@ -89,13 +91,20 @@ class Emulator:
         self.timers = self._stack.enter_context(Timers())
         self.instances = Instances(cloud, operations, disks, self.hypervisor, self.timers)
         compute = [
-            *Catalog(cloud).routes(),
+            *Catalog(cloud, operations).routes(),
             *operations.routes(),
             *images.routes(),
             *disks.routes(),
             *self.instances.routes(),
         ]
-        admin = Admin(cloud, self.instances, self.timers, lambda: self.hypervisor.ssh_port)
+        self.gateway = self._stack.enter_context(SerialGateway(HOST, 0, self.instances.at))
+        """The interactive serial console: an ssh server on `gateway.port`, with the key `gateway.host_key`."""
+        about: Json = {
+            "sshPort": self.hypervisor.ssh_port,
+            "serialPort": self.gateway.port,
+            "serialHostKey": self.gateway.host_key,
+        }
+        admin = Admin(cloud, self.instances, self.timers, about)
         self.api = Api(cloud, compute, storage_routes(objects, Uploads(objects, self.endpoint)), admin.routes())
         self._stack.callback(self.instances.close)
         self._stack.callback(operations.close)

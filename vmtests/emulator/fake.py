@@ -62,6 +62,10 @@ class FakeMachine:
         if was_on:
             self.host.off()
 
+    def type(self, port: int, data: bytes) -> None:
+        """Echo what is typed, in capitals."""
+        self.host.serial(port, data.upper())
+
     def screenshot(self) -> bytes:
         """Return a grey pixel."""
         return _PNG

@@ -71,6 +71,10 @@ class Machine(Protocol):
         """Take the power away; returns when the machine is off."""
         ...
 
+    def type(self, port: int, data: bytes, /) -> None:
+        """Type on a serial port (1 is ttyS0), from any thread; what there is no such port for is lost."""
+        ...
+
     def screenshot(self) -> bytes:
         """Return the screen as a PNG image."""
         ...

@@ -12,15 +12,13 @@ from vmtests.emulator.disks import Disk
 from vmtests.emulator.http import ApiError, Json, Reply, Request
 from vmtests.emulator.hypervisor import Hypervisor, Machine, MachineSpec
 from vmtests.emulator.metadata import GuestAttributes, Metadata
-from vmtests.emulator.naming import Place, project_number
+from vmtests.emulator.naming import Place, attributes_of, project_number
 from vmtests.emulator.operations import Cloud
 from vmtests.emulator.serialport import Ring
 from vmtests.emulator.timers import Timer
 
 SERIAL_PORTS = 4
 GATEWAY = "10.128.0.1"
-
-_METADATA_LIMIT = 512 << 10  # bytes, of all values together
 
 
 class Status(StrEnum):
@@ -146,7 +144,12 @@ class Instance:
     @property
     def attributes(self) -> dict[str, str]:
         """The metadata that was given to the instance."""
-        return {item["key"]: item.get("value", "") for item in self.resource["metadata"].get("items", [])}
+        return attributes_of(self.resource["metadata"])
+
+    @property
+    def project_attributes(self) -> dict[str, str]:
+        """The metadata that was given to the whole project."""
+        return attributes_of(self.cloud.project_metadata.get(self.place.project, {}))
 
     def writable_guest_attributes(self) -> GuestAttributes | None:
         """Return what the guest has said, None when it may say nothing."""
@@ -215,23 +218,5 @@ class Instance:
             "virtualClock": {"driftToken": "0"},
             "zone": f"projects/{number}/zones/{self.place.zone}",
         }
-        project = {"attributes": {}, "numericProjectId": number, "projectId": self.place.project}
+        project = {"attributes": self.project_attributes, "numericProjectId": number, "projectId": self.place.project}
         return {"instance": instance, "oslogin": {"authenticate": {"sessions": {}}}, "project": project}
-
-
-def metadata_of(given: object) -> Json:
-    """Return an instance's metadata with its fingerprint; raises ApiError."""
-    items = given.get("items") or [] if isinstance(given, dict) else []
-    if given is not None and not isinstance(given, dict):
-        raise ApiError(400, "invalid", "Invalid value for field 'resource.metadata'.")
-    keys = [item.get("key") if isinstance(item, dict) else None for item in items]
-    if not all(isinstance(key, str) and key for key in keys) or len(set(keys)) != len(keys):
-        message = "Invalid value for field 'resource.metadata.items': every item has a key, and no two have the same."
-        raise ApiError(400, "invalid", message)
-    if sum(len(str(item.get("value", "")).encode()) for item in items) > _METADATA_LIMIT:
-        raise ApiError(400, "invalid", "Invalid value for field 'resource.metadata': it has more than 512 KiB.")
-    kept = [{"key": item["key"], "value": str(item.get("value", ""))} for item in items]
-    answer: Json = {"kind": "compute#metadata", "fingerprint": naming.fingerprint(kept)}
-    if kept:
-        answer["items"] = kept
-    return answer

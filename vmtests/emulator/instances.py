@@ -9,9 +9,9 @@ from vmtests.emulator.catalog import default_account, machine_type, zone_exists,
 from vmtests.emulator.disks import Disk, Disks
 from vmtests.emulator.http import ApiError, Json, Request, Route, invalid, not_found
 from vmtests.emulator.hypervisor import Hypervisor
-from vmtests.emulator.instance import SERIAL_PORTS, Addresses, Instance, Status, metadata_of
+from vmtests.emulator.instance import SERIAL_PORTS, Addresses, Instance, Status
 from vmtests.emulator.listing import aggregated, listed
-from vmtests.emulator.naming import Place, check_fingerprint, check_name, parse_link, set_labels
+from vmtests.emulator.naming import Place, check_fingerprint, check_name, metadata_of, parse_link, set_labels
 from vmtests.emulator.network import new_addresses
 from vmtests.emulator.operations import NO_REQUEST, Cloud, Operations
 from vmtests.emulator.scheduling import scheduling_of
@@ -422,12 +422,11 @@ class Instances:
     # Reading.
 
     def _find(self, request: Request, param: str = "instance") -> Instance:
-        place = Place(
-            project=request.params["project"],
-            zone=request.params["zone"],
-            collection="instances",
-            name=request.params[param],
-        )
+        return self.at(request.params["project"], request.params["zone"], request.params[param])
+
+    def at(self, project: str, zone: str, name: str) -> Instance:
+        """Return an instance by its name or number; raises ApiError."""
+        place = Place(project=project, zone=zone, collection="instances", name=name)
         with self._cloud.changed:
             if (instance := self._instances.get(place)) is not None:
                 return instance

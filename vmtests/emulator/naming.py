@@ -14,6 +14,7 @@ _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1035, as the API
 _LABEL_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 _LABEL_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
 _LABELS = 64
+_METADATA_LIMIT = 512 << 10  # bytes, of all values together
 _PACIFIC = timezone(timedelta(hours=-8))
 _ORIGIN = re.compile(r"https?://[^/]+/")
 _VERSION = re.compile(r"compute/(?:v1|beta)/")
@@ -21,7 +22,10 @@ _VERSION = re.compile(r"compute/(?:v1|beta)/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a resource is: its project, its zone (None for what is global), its collection and its name."""
+    """Where a resource is: its project, its zone (None for what is global), its collection and its name.
+
+    A project itself has none of the last two.
+    """
 
     project: str
     zone: str | None
@@ -31,6 +35,8 @@ class Place:
     @property
     def path(self) -> str:
         """The name from `projects/` on."""
+        if not self.collection:
+            return f"projects/{self.project}"
         scope = "global" if self.zone is None else f"zones/{self.zone}"
         return f"projects/{self.project}/{scope}/{self.collection}/{self.name}"
 
@@ -125,3 +131,26 @@ def set_labels(resource: Json, labels: object) -> None:
     if checked:
         resource["labels"] = checked
     resource["labelFingerprint"] = fingerprint(checked)
+
+
+def metadata_of(given: object) -> Json:
+    """Return metadata with its fingerprint; raises ApiError."""
+    items = given.get("items") or [] if isinstance(given, dict) else []
+    if given is not None and not isinstance(given, dict):
+        raise ApiError(400, "invalid", "Invalid value for field 'metadata'.")
+    keys = [item.get("key") if isinstance(item, dict) else None for item in items]
+    if not all(isinstance(key, str) and key for key in keys) or len(set(keys)) != len(keys):
+        message = "Invalid value for field 'metadata.items': every item has a key, and no two have the same."
+        raise ApiError(400, "invalid", message)
+    if sum(len(str(item.get("value", "")).encode()) for item in items) > _METADATA_LIMIT:
+        raise ApiError(400, "invalid", "Invalid value for field 'metadata': it has more than 512 KiB.")
+    kept = [{"key": item["key"], "value": str(item.get("value", ""))} for item in items]
+    answer: Json = {"kind": "compute#metadata", "fingerprint": fingerprint(kept)}
+    if kept:
+        answer["items"] = kept
+    return answer
+
+
+def attributes_of(metadata: Json) -> dict[str, str]:
+    """Return the values of metadata by their keys."""
+    return {item["key"]: item["value"] for item in metadata.get("items", [])}

@@ -28,6 +28,8 @@ class Cloud:
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     """Held to read or change any resource; notified when one has changed."""
     closing: threading.Event = field(default_factory=threading.Event)
+    project_metadata: dict[str, Json] = field(default_factory=dict)
+    """The metadata that all instances of a project have, by the project's name."""
     faults: Faults = field(default_factory=Faults)
 
     def link(self, path: str) -> str:

@@ -131,6 +131,11 @@ class RealMachine:
         if self._qemu.alive:
             self._qemu.power_cut()
 
+    def type(self, port: int, data: bytes) -> None:
+        """Type on one of the two ports that there are."""
+        if port <= DEBUG_PORT + 1:
+            self._qemu.send_serial(data, port - 1)
+
     def screenshot(self) -> bytes:
         """Return the screen as PNG."""
         path = self._qemu.screenshot()
