@@ -22,7 +22,7 @@ from vmtests.emulator.real import MEMORY_MIB, QemuHypervisor
 from vmtests.emulator.server import Server, listen
 from vmtests.emulator.timers import Timers
 from vmtests.emulator.uploads import Uploads
-from vmtests.errors import HostError
+from vmtests.errors import HostError, InputError
 from vmtests.lab import Lab
 from vmtests.resources import cache_dir
 
@@ -36,8 +36,8 @@ class Emulator:
         client = compute_v1.InstancesClient(client_options={"api_endpoint": emulator.endpoint}, …)
 
     `port` 0 chooses one that is free. Leaving it ends every instance and forgets all that was stored; a process
-    that is killed takes its instances with it. Raises HostError when the port is taken or the host cannot run
-    machines.
+    that is killed takes its instances with it. Raises InputError for what is no port or too little memory, HostError
+    when the port is taken or the host cannot run machines.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Emulator:
         self.hypervisor = self._given or self._qemu(directory / "machines")
         try:
             listening = listen(HOST, self._port)
+        except OverflowError as error:
+            raise InputError(f"{self._port} is not a port", hint="ports go up to 65535") from error
         except OSError as error:
             raise HostError(
                 f"port {self._port} of {HOST} cannot be listened on: {error.strerror}",

@@ -92,11 +92,6 @@ class FakeHypervisor:
         """What would be the port of ssh."""
         return 22
 
-    @property
-    def patience(self) -> float:
-        """Fake machines take no time."""
-        return 1.0
-
     def make_disk(self, path: Path, image: Path | None, size: int) -> None:
         """Make an empty file."""
         del image, size

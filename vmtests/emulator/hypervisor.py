@@ -50,11 +50,6 @@ class Machine(Protocol):
     What they raise is a VmtestsError.
     """
 
-    @property
-    def on(self) -> bool:
-        """Whether it is powered on."""
-        ...
-
     def start(self) -> None:
         """Power on; also again, on the same disk and the same firmware variables."""
         ...
@@ -98,9 +93,4 @@ class Hypervisor(Protocol):
     @property
     def ssh_port(self) -> int:
         """The port on which every machine's ssh is reached, on its external address."""
-        ...
-
-    @property
-    def patience(self) -> float:
-        """How many times longer than real hardware a guest takes."""
         ...

@@ -63,6 +63,8 @@ class Instance:
     ports: list[Ring] = field(default_factory=lambda: [Ring() for _ in range(SERIAL_PORTS)])
     guest_attributes: GuestAttributes = field(default_factory=dict)
     preempted: bool = False
+    went_off: bool = False
+    """Whether the machine has ended since it was started last."""
     expiry: Timer | None = None
     server: Metadata = field(init=False)
 

@@ -33,6 +33,7 @@ SSH_PORTS = (22, 2222)
 _TRIED = "127.251.251.251"
 _READ = 64 << 10
 _CONNECT_SECONDS = 10.0
+_EXIT_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -103,14 +104,11 @@ class RealMachine:
             stack.enter_context(Relay(spec.external, ssh_port(), self._connect))
             self._stack = stack.pop_all()
 
-    @property
-    def on(self) -> bool:
-        """Whether QEMU runs."""
-        return self._qemu.alive
-
     def start(self) -> None:
         """Start QEMU."""
         if self._started:
+            # Who hears that QEMU has ended is told a moment before it may be started again.
+            self._qemu.wait_exit(_EXIT_SECONDS)
             self._qemu.start()
         else:
             self._qemu.__enter__()
@@ -157,9 +155,14 @@ class RealMachine:
 
 
 class QemuHypervisor:
-    """Makes machines in QEMU; a context manager. What QEMU writes about each machine goes below `results`."""
+    """Makes machines in QEMU; a context manager. What QEMU writes about each machine goes below `results`.
+
+    Raises InputError when `memory_mib`, the most that a machine gets, is not enough for one.
+    """
 
     def __init__(self, lab: Lab, results: Path, *, memory_mib: int = MEMORY_MIB) -> None:
+        # Too little of it is said now, not at the first instance.
+        Hardware(memory_mib=memory_mib)
         self._lab = lab
         self._results = results
         self._memory_mib = memory_mib
@@ -184,11 +187,6 @@ class QemuHypervisor:
         """Find out how machines run here; raises HostError when none can."""
         self._lab.firmware()
         _ = self._lab.accelerator
-
-    @property
-    def patience(self) -> float:
-        """How much slower guests are here than on real hardware."""
-        return self._lab.accelerator.scale
 
     def make_disk(self, path: Path, image: Path | None, size: int) -> None:
         """Make a qcow2 file."""

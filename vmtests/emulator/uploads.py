@@ -7,8 +7,9 @@ import threading
 from dataclasses import dataclass
 from email.message import Message
 
+from vmtests.emulator.content import Content, parse_hash_header
 from vmtests.emulator.http import ApiError, Body, Json, Reply, Request
-from vmtests.emulator.objects import Content, Objects, parse_hash_header
+from vmtests.emulator.objects import Objects
 
 _CHUNK = 1 << 20
 _METADATA = 1 << 20  # bytes; an object's own metadata has 8 KiB at most
