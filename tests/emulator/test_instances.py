@@ -216,6 +216,23 @@ def test_metadata_is_changed_by_its_fingerprint(ready: Client, hypervisor: FakeH
     assert 412 == ready.status
 
 
+def test_fingerprint_comes_in_either_alphabet(ready: Client) -> None:
+    """A fingerprint is taken as it was given, and in the other alphabet of base64."""
+    ready.instance()
+    seen = set()
+    for number in range(40):
+        known = ready.json("GET", VM)["metadata"]["fingerprint"]
+        seen |= set(known)
+        body = {
+            "fingerprint": known.replace("-", "+").replace("_", "/"),
+            "items": [{"key": "n", "value": f"{number}"}],
+        }
+        ready.json("POST", f"{VM}/setMetadata", body)
+        assert 200 == ready.status
+    assert {"-", "_"} <= seen
+    assert not {"+", "/"} & seen
+
+
 def test_protected_instance_stays(ready: Client) -> None:
     """An instance that is protected from deletion cannot be deleted until it is not."""
     ready.instance(deletionProtection=True)

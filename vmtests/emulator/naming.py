@@ -15,6 +15,7 @@ _LABEL_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 _LABEL_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
 _LABELS = 64
 _METADATA_LIMIT = 512 << 10  # bytes, of all values together
+_URL_SAFE = str.maketrans("+/", "-_")
 _PACIFIC = timezone(timedelta(hours=-8))
 _ORIGIN = re.compile(r"https?://[^/]+/")
 _VERSION = re.compile(r"compute/(?:v1|beta)/")
@@ -112,14 +113,15 @@ def storage_now() -> str:
 
 
 def fingerprint(value: object) -> str:
-    """Return the fingerprint of a value, by which a client says which one it has changed."""
+    """Return the fingerprint of a value, by which a client says which one it has changed; base64, safe in an URL."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
-    return base64.b64encode(digest[:8]).decode()
+    return base64.urlsafe_b64encode(digest[:8]).decode()
 
 
 def check_fingerprint(given: object, known: str) -> None:
     """Raise ApiError unless a change was made to what is there now."""
-    if given != known:
+    # It is of the type `bytes`: clients send it back in either alphabet of RFC 4648.
+    if not isinstance(given, str) or given.translate(_URL_SAFE) != known:
         message = "Either no fingerprint was given or it is not that of the resource as it is now."
         raise ApiError(412, "conditionNotMet", message)
 
