@@ -8,7 +8,10 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
-from vmtests.lab import BootError, Lab
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
+from vmtests.lab import BootError, Image, Lab
+from vmtests.machine.argv import Hardware
 
 
 def test_failed_boot_is_a_sentence_with_stage_cause_and_console() -> None:
@@ -37,12 +40,39 @@ def test_results_are_made_when_they_are_needed(tmp_path: Path) -> None:
 
 def test_announcement_waits_for_the_target_and_the_last_job() -> None:
     """The unit that a guest is handed comes after the target, and asks systemd before it says the token."""
-    given = credentials.announce("multi-user.target", "secret")
+    given = credentials.announce("multi-user.target", "secrettoken")
     unit = given["systemd.extra-unit.vmtests-announce.service"].decode()
     assert "After=multi-user.target" in unit.splitlines()
-    assert unit.index("is-system-running --wait") < unit.index("secret")
+    assert unit.index("is-system-running --wait") < unit.index("secre ttoken")
     dropin = given["systemd.unit-dropin.multi-user.target~vmtests"].decode()
     assert "Wants=vmtests-announce.service" in dropin.splitlines()
+
+
+def test_token_is_nowhere_in_what_is_handed_over() -> None:
+    """A manager that prints its units and command lines does not print the token, which would look like ready."""
+    given = credentials.announce("multi-user.target", "secrettoken")
+    assert [] == [name for name, text in given.items() if b"secrettoken" in text]
+
+
+def test_guest_greets_before_its_first_service() -> None:
+    """That the guest makes units of credentials is known before any of its services can print."""
+    given = credentials.announce("multi-user.target", "secrettoken")
+    unit = given["systemd.extra-unit.vmtests-greet.service"].decode()
+    assert {"DefaultDependencies=no", "Before=sysinit.target"} <= set(unit.splitlines())
+    assert "secre ttoken hello" in unit
+
+
+def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> None:
+    """Command line and credentials make stage 1 talk; what the caller asked for comes last and wins."""
+    inspection = Inspection(path=tmp_path, format=Format.RAW, size=1 << 20, checks=())
+    (disk := tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    image = Image(name="own", path=disk, modules=None, inspection=inspection, debug=True)
+    with Lab(tmp_path) as lab:
+        vm = lab.machine(image, Hardware(cmdline_extra="quiet"))
+    words = vm.hardware.cmdline_extra.split()
+    assert {"systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
+    assert "quiet" == words[-1]
+    assert b"ttyS1" in vm.hardware.credentials["systemd.unit-dropin.debug-shell.service~vmtests"]
 
 
 def test_login_hands_in_the_public_key_only() -> None:

@@ -171,3 +171,30 @@ def test_sandbox_dies_with_its_parent(tmp_path: Path) -> None:
     os.set_blocking(reader, True)
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+@pytest.mark.parametrize(("words", "kept"), [("Failed to fetch b", ["a.deb"]), ("No space left on device", None)])
+def test_failed_tree_leaves_only_what_was_fetched(
+    words: str, kept: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tree that could not be made only whole packages are left, and on a full disk not even these."""
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    tree = tmp_path / "tree"
+    archives = tree / "var/cache/apt/archives"
+    program.write_text(f"#!/bin/sh\nmkdir -p {archives}\ntouch {archives}/a.deb\necho 'E: {words}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tools, "tool_env", lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"})
+    with pytest.raises(HostError):
+        tools.unpack_debian(tree, ["a"], "tree")
+    assert not tree.exists()
+    downloads = tmp_path / "tree.downloads"
+    assert kept == (sorted(path.name for path in downloads.iterdir()) if downloads.exists() else None)
+
+
+def test_tool_that_hangs_on_a_full_disk_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that says that the disk is full and stays is ended, and the error says so."""
+    monkeypatch.setattr(tools, "_LOOK_SECONDS", 0.05)
+    with pytest.raises(ToolError, match="No space left on device") as caught:
+        tools.run_in(Path("/"), ["sh", "-c", "echo 'write: No space left on device' >&2; exec sleep 1000"])
+    assert "free some space" in (caught.value.hint or "")

@@ -22,6 +22,8 @@ from vmtests import contract as contracts
 from vmtests import doctor, progress, tools
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
@@ -106,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("image", metavar="IMAGE", help="`reference`, or the path of a disk image")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
+    command.add_argument(
+        "--debug",
+        action="store_true",
+        help="follow stage 1 unit by unit, with a root shell on the second serial port; the image is not changed",
+    )
     command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
     command.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
     command.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
@@ -209,9 +216,14 @@ def _boot(arguments: argparse.Namespace) -> int:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.accelerator.name} ({lab.accelerator.reason})"))
         watch = Heartbeat() if arguments.quiet else Cockpit(out)
-        with lab.machine(image, hardware, watch=watch) as vm:
+        with lab.machine(image, hardware, watch=watch, debug=arguments.debug) as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)
+            if not verdict.ready:
+                vm.diagnose(verdict)
+            units = vm.timeline.units
+        if arguments.debug or image.debug or (image.modules and image.modules.debug):
+            _show_units(units, out)
     if arguments.json:
         _print_json(verdict.to_json())
     else:
@@ -252,6 +264,23 @@ class Cockpit:
             self._last = lines[-1]
 
 
+def _show_units(units: Units, console: Console) -> None:
+    """Print a table of stage 1, unit by unit, and of what failed later."""
+    if not units.told:
+        console.print(Text("the guest does not tell its jobs (no systemd, or a boot loader that reads no SMBIOS)"))
+    table = Table(box=None, header_style="bold")
+    for column in ("at", "seconds", "waited"):
+        table.add_column(column, justify="right")
+    for column in ("unit", "result", "waited for"):
+        table.add_column(column)
+    for unit in units.asked():
+        if unit.stage.before(Stage.USERSPACE) or unit.failed:
+            times = (f"{t:.2f}" if t is not None else "" for t in (unit.first, unit.seconds, unit.waited))
+            style = "red" if unit.failed else "yellow" if not unit.result else ""
+            table.add_row(*times, Text(unit.name, style), Text(unit.result or "not ended"), Text(unit.waits_for))
+    console.print(table)
+
+
 def _show(verdict: Verdict, results: Path) -> None:
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold")
@@ -270,6 +299,8 @@ def _show(verdict: Verdict, results: Path) -> None:
         console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
     if verdict.hint:
         console.print(Text(f"hint: {verdict.hint}"))
+    if (results / "diagnosis").is_dir():
+        console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
     console.print(Text(f"results: {results}"))
 
 

@@ -10,9 +10,10 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,31 +22,35 @@ from typing import Protocol, Self
 from rich.text import Text
 
 from vmtests import contract as contracts
-from vmtests import progress, tools
+from vmtests import diagnosis, progress, snapshots, tools
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.follow import Follower
+from vmtests.boot.follow import Follower, Past
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.contract import Contract
+from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError, InputError, VmtestsError
 from vmtests.guest import credentials
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache
+from vmtests.image import cache, symbols
 from vmtests.image.adopt import adopt
+from vmtests.image.cache import remove
 from vmtests.image.inspect import Inspection, inspect
-from vmtests.image.reference import Modules
+from vmtests.image.reference import Modules, recipe
 from vmtests.machine import accel, firmware
 from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
+from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
 
 DISK_SIZE = 4 * GIB
@@ -54,6 +59,7 @@ DISK_SIZE = 4 * GIB
 Watch = Callable[[Follower], None]
 
 _POWEROFF_SECONDS = 120.0
+_LAST_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +70,33 @@ class Image:
     path: Path
     modules: Modules | None
     inspection: Inspection
+    debug: bool = False
+    """Whether the module `debug`, which the image does not have, is handed to its guest."""
 
 
 class BootError(VmtestsError):
-    """A boot that did not get ready; `verdict` says why."""
+    """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
 
     exit_code = 1
 
-    def __init__(self, verdict: Verdict, results: Path, inspection: Inspection | None = None) -> None:
+    def __init__(
+        self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
+    ) -> None:
         breaches = [] if inspection is None else [f"; the image: {breach}" for breach in inspection.breaches[:3]]
         super().__init__(
             f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
+        self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
         if verdict.owner is not None:
             self.owner = verdict.owner
+
+    @property
+    def report(self) -> str:
+        """The sentence, the hint, and the last lines of the stage in which the boot failed."""
+        last = [f"  {line.t:7.2f} {line.text}" for line in self.lines]
+        return "\n".join([str(self), *([f"the last lines of stage {self.verdict.stage}:"] if last else []), *last])
 
 
 class Machine(Protocol):
@@ -124,25 +141,42 @@ class Machine(Protocol):
 class Vm:
     """A machine under QEMU that is followed, and that commands are run in; a context manager, powered on."""
 
-    def __init__(self, lab: "Lab", image: Image, hardware: Hardware, name: str, *, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        lab: "Lab",
+        image: Image,
+        hardware: Hardware,
+        name: str,
+        *,
+        watch: Watch | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
         self.results.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
         self._lab = lab
-        self.key = Key.generate(self.results)
-        self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-        self._hardware = replace(
-            hardware,
-            credentials={
-                **credentials.login(self.key.public),
-                **credentials.announce(lab.contract.units.ready, self._token),
-                **hardware.credentials,
-            },
-        )
+        self._snapshot = snapshot
+        if snapshot is not None:
+            self.key, self._token = snapshot.key.copy(self.results), snapshot.record.token
+            self.hardware = snapshot.record.hardware
+        else:
+            self.key = Key.generate(self.results)
+            self._token = f"vmtests-ready-{secrets.token_hex(8)}"
+            self.hardware = replace(
+                hardware,
+                credentials={
+                    **credentials.login(self.key.public),
+                    **credentials.announce(lab.contract.units.ready, self._token),
+                    **hardware.credentials,
+                },
+            )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
+        self._host_keys: tuple[str, ...] = ()
         self._watch = watch
+        self._diagnosis: Diagnosis | None = None
+        self._started = time.time()
 
     def __enter__(self) -> Self:
         try:
@@ -154,18 +188,30 @@ class Vm:
                     ready_token=self._token,
                 )
             )
+            if (kept := self._snapshot) is not None:
+                shutil.copyfile(kept.console, self.results / "console.log")
+                self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
             self.qemu = self._stack.enter_context(
                 QemuMachine(
                     toolbox=self._lab.toolbox,
                     accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self._hardware.secure_boot),
-                    hardware=self._hardware,
+                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
+                    hardware=self.hardware,
                     image=self.image.path,
                     results=self.results,
                     listener=self.follower,
+                    template=None if self._snapshot is None else self._snapshot.template,
                 )
+            )
+            if self._snapshot is not None:
+                self._go_on(self._snapshot)
+            self.follower.doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self._lab.accelerator.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
             )
         except BaseException:
             self._stack.close()
@@ -177,10 +223,57 @@ class Vm:
     ) -> None:
         self.close()
 
+    def _go_on(self, snapshot: Snapshot) -> None:
+        """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
+        serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
+        shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
+        shell.take_over()
+        shell.run(f"date -s @{time.time():.6f}").check()
+        self._shell = shell
+        self._host_keys = snapshot.record.host_keys
+
+    def snapshot(self, directory: Path) -> Snapshot:
+        """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
+
+        Raises GuestError when the guest is not ready, HostError when the snapshot cannot be written.
+        """
+        verdict = self.wait_ready()
+        host_keys = self.host_keys
+        try:
+            template = self.qemu.snapshot(directory)
+            self.key.copy(template.directory)
+            shutil.copyfile(self.results / "console.log", template.directory / "console.log")
+            kept = Snapshot(
+                template=template,
+                record=snapshots.Record(
+                    version=snapshots.VERSION,
+                    place=str(template.directory),
+                    image=str(self.image.path),
+                    hardware=self.hardware,
+                    token=self._token,
+                    public_key=self.key.public,
+                    host_keys=host_keys,
+                    past=Past.of(verdict, self.timeline, self.console),
+                    state=snapshots.state_digest(template),
+                ),
+            )
+            snapshots.save(kept)
+        except BaseException:
+            remove(directory)
+            raise
+        return kept
+
     def close(self) -> None:
-        """End the machine; its results stay."""
+        """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
         self._hang_up()
-        self._stack.close()
+        try:
+            if (known := self._diagnosis) is not None:
+                self._diagnosis = None
+                if self.qemu.alive:
+                    self.qemu.power_cut()
+                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
+        finally:
+            self._stack.close()
 
     # Following.
 
@@ -189,11 +282,22 @@ class Vm:
         return self.follower.wait_verdict()
 
     def wait_ready(self) -> Verdict:
-        """Wait until the guest is ready; raises BootError with the verdict when it does not get there."""
+        """Wait until the guest is ready; raises BootError with the verdict when it does not get there.
+
+        What the machine can still tell is in `diagnosis/` by then.
+        """
         verdict = self.wait_verdict()
         if not verdict.ready:
-            raise BootError(verdict, self.results, self.image.inspection)
+            self.diagnose(verdict)
+            raise BootError(verdict, self.results, self.image.inspection, self.console)
         return verdict
+
+    def diagnose(self, verdict: Verdict) -> Diagnosis:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
+        self._hang_up()
+        lines, scale = self.console, self._lab.accelerator.scale
+        self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
+        return self._diagnosis
 
     @property
     def verdict(self) -> Verdict | None:
@@ -227,14 +331,20 @@ class Vm:
         return self._shell
 
     @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The public host keys of the guest's sshd, read on the serial console at the first use of each boot."""
+        if not self._host_keys:
+            self._host_keys = tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)
+        return self._host_keys
+
+    @property
     def ssh(self) -> Ssh:
         """A connection to the guest's sshd, opened at the first use of each boot.
 
         The host's key is read on the serial console first, so that no other guest can answer.
         """
         if self._ssh is None:
-            keys = self.shell.run(HOST_KEYS_COMMAND).check().lines
-            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, keys)
+            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, self.host_keys)
             ssh.connect(60.0 * self._lab.accelerator.scale)
             self._ssh = ssh
         return self._ssh
@@ -303,23 +413,22 @@ class Vm:
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._shell = None
+        self._host_keys = ()
 
 
 class Heartbeat:
-    """Shows on standard error, every ten seconds, where a boot is: the stage, the last line and its age."""
+    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
 
     def __init__(self) -> None:
         self._console = progress.stderr()
         self._shown = time.monotonic()
 
     def __call__(self, follower: Follower) -> None:
-        """Show the last line, unless one was shown lately."""
+        """Show where the boot is, unless that was shown lately."""
         if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
             return
         self._shown = now
-        lines = follower.lines
-        text = f"{lines[-1].text[:90]} (at {lines[-1].t:.0f} s)" if lines else "nothing yet"
-        self._console.print(Text(f"{follower.stage}: {text}"))
+        self._console.print(Text(follower.pulse))
 
 
 class Lab:
@@ -368,34 +477,94 @@ class Lab:
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
         """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
 
-        Raises InputError for what is no image, HostError when it cannot be built.
+        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
+        no image, HostError when it cannot be built.
         """
         parsed = Modules.parse(modules)
         if name == "reference":
             path = cache.reference_image(self.contract, parsed, self.toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
-            if modules:
+            if parsed.bloat:
                 raise InputError(
-                    f"modules are built into the reference image; {name} is built already",
-                    hint="leave --vm-module away",
+                    f"the module bloat is built into the reference image; {name} is built already",
+                    hint="only the module debug can be handed to an image that is built",
                 )
             shown, own = Path(name).name, None
             path = adopt(Path(name), self._scratch, self.toolbox)
-        return Image(name=shown, path=path, modules=own, inspection=inspect(path, self.contract, self.toolbox))
+        inspection = inspect(path, self.contract, self.toolbox)
+        return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
+
+    @contextlib.contextmanager
+    def ready(
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        cache: bool = True,
+    ) -> Iterator[tuple[Vm, Snapshot]]:
+        """Give a machine that is ready, and the snapshot of it before anybody has touched it.
+
+        With `cache` a machine that an earlier run has booted goes on where that boot had ended; otherwise, and when
+        there is none, it is booted cold. Raises BootError, HostError.
+        """
+        ordered = self._order(image, hardware, debug=False)
+        with contextlib.ExitStack() as stack:
+            if not cache or image.path.is_relative_to(self._scratch):
+                vm = stack.enter_context(Vm(self, image, ordered, name, watch=watch))
+                vm.wait_ready()
+                yield vm, vm.snapshot(self._scratch / f"snapshot-{secrets.token_hex(4)}")
+                return
+            place = snapshots.directory(image.path, ordered, self.toolbox, self.accelerator)
+            lock = stack.enter_context(snapshots.Lock(place))
+            kept = snapshots.load(place)
+            if kept is None:
+                lock.alone()
+                if (kept := snapshots.load(place, clear=True)) is None:
+                    vm = stack.enter_context(Vm(self, image, ordered, name, watch=watch))
+                    vm.wait_ready()
+                    kept = vm.snapshot(place)
+                    snapshots.prune(place)
+                    lock.share()
+                    yield vm, kept
+                    return
+                lock.share()
+            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+
+    def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
+        """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
+        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot)
 
     @functools.cached_property
     def _scratch(self) -> Path:
         return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
 
     def machine(
-        self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        debug: bool = False,
     ) -> Vm:
         """Return a machine with the image's disk, to be entered; its results go below `name`.
 
-        `watch` is called in the thread that waits for the boot, whenever something has happened.
+        `watch` is called in the thread that waits for the boot, whenever something has happened. With `debug` the
+        guest is told by its command line and by credentials to show its early boot, and to open a root shell on
+        its second serial port; the image is not changed.
         """
+        return Vm(self, image, self._order(image, hardware, debug=debug), name, watch=watch)
+
+    def _order(self, image: Image, hardware: Hardware | None, *, debug: bool) -> Hardware:
+        """Return the hardware with all that was not said."""
         hardware = hardware or Hardware()
+        if debug or image.debug:
+            words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
+            handed = {**credentials.debug_shell(), **hardware.credentials}
+            hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         if hardware.disk_size is None:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
-        return Vm(self, image, hardware, name, watch=watch)
+        return hardware

@@ -1,18 +1,23 @@
 """The pytest plugin: options, fixtures and the results of a run. What it does is done by `vmtests.lab`."""
 
+import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.junitxml import LogXML
+from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
-from vmtests.lab import Heartbeat, Image, Lab, Vm
+from vmtests.lab import BootError, Heartbeat, Image, Lab, Vm
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
+from vmtests.snapshots import Snapshot
 
 _RESULTS = pytest.StashKey[Path]()
 
@@ -38,6 +43,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("auto", "kvm", "tcg"),
         default="auto",
         help="the accelerator (default: %(default)s)",
+    )
+    group.addoption(
+        "--vm-cache",
+        action=argparse.BooleanOptionalAction,
+        default=not os.environ.get("CI"),
+        help="go on from the machine that an earlier run booted (default: yes, but not where CI is set)",
+    )
+    group.addoption(
+        "--vm-fresh",
+        choices=("fork", "boot"),
+        default="fork",
+        help="how a test gets a machine of its own (default: %(default)s)",
     )
     group.addoption("--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)")
     group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
@@ -65,13 +82,39 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"results: {results}")
 
 
+class _Failed(Failed):
+    """A fixture's failure, which pytest raises again for every test that needs the fixture."""
+
+    see_above = "no machine: see above"
+    told = False
+
+
+class _BootFailed(_Failed):
+    see_above = "boot failed: see above"
+
+
 @contextlib.contextmanager
 def _one_line() -> Iterator[None]:
     """Report an error of vmtests as its sentence; the traceback would be of the framework."""
     try:
         yield
+    except BootError as error:
+        raise _BootFailed(error.report, pytrace=False) from None
     except VmtestsError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _Failed(str(error), pytrace=False) from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the failure of a fixture once; each further test that needed it is an error of one line."""
+    report = yield
+    if call.excinfo is not None and isinstance(error := call.excinfo.value, _Failed):
+        if error.told:
+            report.longrepr = error.see_above
+        error.told = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -97,13 +140,65 @@ def image(
 
 
 @pytest.fixture(scope="session")
-def boot(lab: Lab, image: Image, uncaptured: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[Vm]:
-    """One followed cold boot of the image under test, which got ready; it fails once, with the verdict."""
+def ready(
+    lab: Lab,
+    image: Image,
+    pytestconfig: pytest.Config,
+    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Iterator[tuple[Vm, Snapshot]]:
+    """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
         with uncaptured(), _one_line():
-            vm = stack.enter_context(lab.machine(image, watch=Heartbeat()))
-            vm.wait_ready()
-        yield vm
+            cache = pytestconfig.getoption("vm_cache")
+            both = stack.enter_context(lab.ready(image, watch=Heartbeat(), cache=cache))
+        yield both
+
+
+@pytest.fixture(scope="session")
+def boot(ready: tuple[Vm, Snapshot]) -> Vm:
+    """One followed cold boot of the image under test, which got ready; it fails once, with the verdict.
+
+    With `--vm-cache` it is that of an earlier run, if image, machine and vmtests are the same.
+    """
+    return ready[0]
+
+
+@pytest.fixture(scope="session")
+def snapshot(ready: tuple[Vm, Snapshot]) -> Snapshot:
+    """The machine of `boot` at rest, for `lab.fork`."""
+    return ready[1]
+
+
+@pytest.fixture
+def fresh_vms(
+    lab: Lab,
+    image: Image,
+    snapshot: Snapshot,
+    pytestconfig: pytest.Config,
+    request: pytest.FixtureRequest,
+    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+) -> Iterator[Callable[[int], list[Vm]]]:
+    """A function that returns so many pristine booted machines for this test alone."""
+    with contextlib.ExitStack() as stack:
+        count = itertools.count(1)
+
+        def make(number: int) -> list[Vm]:
+            names = [f"{request.node.name}-{next(count)}".replace("/", "_") for _ in range(number)]
+            with uncaptured(), _one_line():
+                if pytestconfig.getoption("vm_fresh") == "fork":
+                    return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
+                machines = [stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names]
+                for machine in machines:
+                    machine.wait_ready()
+                return machines
+
+        yield make
+
+
+@pytest.fixture
+def fresh_vm(fresh_vms: Callable[[int], list[Vm]]) -> Vm:
+    """A pristine booted machine for this test alone, forked from the machine of `boot`."""
+    return fresh_vms(1)[0]
 
 
 @pytest.fixture

@@ -85,6 +85,9 @@ REQUIREMENTS = (
     Requirement(name="mcopy", package="mtools", minimum=(4,), why="fills and reads the ESP", group="build"),
     Requirement(name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"),
     Requirement(name="dumpe2fs", package="e2fsprogs", minimum=(1, 46), why="reads a superblock", version_argv=("-V",)),
+    Requirement(name="e2fsck", package="e2fsprogs", minimum=(1, 46), why="replays a journal", version_argv=("-V",)),
+    Requirement(name="debugfs", package="e2fsprogs", minimum=(1, 46), why="reads unmounted", version_argv=("-V",)),
+    Requirement(name="journalctl", package="systemd", minimum=(252,), why="reads compact journals"),
     Requirement(name="nix-store", package="nix-bin", minimum=(2, 20), why="registers store paths"),
     Requirement(name="cpio", package="cpio", minimum=(2, 12), why="packs an initrd reproducibly"),
     Requirement(name="zstd", package="zstd", minimum=(1, 5), why="packs an initrd"),
@@ -97,6 +100,9 @@ REQUIREMENTS = (
 
 # Not programs: firmware, the boot loader, and the C library's own tools that the programs above call.
 # dash is /bin/sh, which tar calls its compressor through.
+_NO_SPACE = "No space left"  # strerror(ENOSPC)
+_TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
+_LOOK_SECONDS = 1.0  # between two looks
 _TREE_EXTRA = ("base-files", "bash", "coreutils", "dash", "ovmf", "systemd-boot-efi", "systemd-ukify")
 
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
@@ -167,31 +173,53 @@ def run_in(
     Raises ToolError, as `Toolbox.run` does.
     """
     prefix = sandbox(root)
-    with tempfile.TemporaryFile() as arguments:
+    with tempfile.TemporaryFile() as arguments, tempfile.TemporaryFile() as said:
         # A store has thousands of paths, and a command line has room for 2 MiB (execve(2)): mounts go by file.
         arguments.write(b"".join(item.encode() + b"\0" for item in mounts))
         arguments.seek(0)
-        result = subprocess.run(
+        with subprocess.Popen(
             [*prefix[:-1], "--args", str(arguments.fileno()), "--", *command],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
             encoding="utf-8",
             errors="replace",
             env=tool_env(env),
             pass_fds=(arguments.fileno(),),
-            check=False,
-        )
-    if result.returncode != 0:
-        raise tool_error(command[0], result.returncode, result.stderr)
-    return result.stdout
+        ) as process:
+            try:
+                stdout = _communicate(process, stdin, said.fileno())
+            except BaseException:
+                process.kill()
+                raise
+        said.seek(0)
+        stderr = said.read().decode("utf-8", "replace")
+    if process.returncode != 0:
+        raise tool_error(command[0], process.returncode, stderr)
+    return stdout
+
+
+def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int) -> str:
+    """Return what `process` wrote, and end it when it says that the disk is full and does not end by itself.
+
+    mkfs.erofs 1.8 waits for its worker threads for ever when one of them cannot write.
+    """
+    full = False
+    while True:
+        try:
+            return process.communicate(stdin, timeout=_LOOK_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            stdin = None  # it is on its way
+            if full:
+                process.kill()
+            full = _NO_SPACE.encode() in os.pread(stderr, _TAIL, max(os.fstat(stderr).st_size - _TAIL, 0))
 
 
 def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
     """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
     last = lines[-1] if lines else "no message"
-    hint = "free some space, or set VMTESTS_CACHE" if "No space left" in stderr else None
+    hint = "free some space, or set VMTESTS_CACHE" if _NO_SPACE in stderr else None
     if last.startswith("bwrap:"):
         hint = "vmtests doctor says what is missing; user namespaces must be allowed, or run as root"
     return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))
@@ -294,9 +322,7 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
         raise HostError(f"{' and '.join(missing)} not found on this host", hint=_MAKE_NEEDS)
     downloads = target.with_name(f"{target.name}.downloads")
     downloads.mkdir(exist_ok=True)
-    for package in target.glob("var/cache/apt/archives/*.deb"):
-        package.replace(downloads / package.name)
-    shutil.rmtree(target, ignore_errors=True)
+    _clear(target, downloads)  # what a killed run left
     mirror = os.environ.get("VMTESTS_MIRROR")
     put_back = f'find {shlex.quote(str(downloads))} -name "*.deb" -exec mv -t "$1/var/cache/apt/archives" {{}} +'
     command = [
@@ -326,18 +352,30 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
             for line in process.stderr:
                 tail.append(line.strip())
                 running.note(line)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
-        raise _unpack_error(title, tail)
+            process.wait()
+        finally:
+            if process.returncode != 0:
+                process.kill()
+                process.wait()
+                _clear(target, downloads)
+        if process.returncode != 0:
+            if any(_NO_SPACE in line for line in tail):
+                shutil.rmtree(downloads, ignore_errors=True)
+            raise _unpack_error(title, tail)
     shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _clear(target: Path, downloads: Path) -> None:
+    """Remove a half-made tree; the packages that were fetched whole are kept for the next try."""
+    for package in target.glob("var/cache/apt/archives/*.deb"):
+        package.replace(downloads / package.name)
+    shutil.rmtree(target, ignore_errors=True)
 
 
 def _unpack_error(title: str, tail: Sequence[str]) -> HostError:
     text = "\n".join(tail)
     errors = [line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))]
-    if "No space left" in text:
+    if _NO_SPACE in text:
         return HostError(f"{title}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
     if re.search(r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text):
         return HostError(

@@ -48,7 +48,7 @@ class TestTimeline:
         assert timeline.starts[Stage.INITRD] == 5.0
 
     def test_file(self, tmp_path: Path) -> None:
-        """timeline.json has the boot's number, its date, and start and duration of each stage."""
+        """timeline.json has the boot's number, its date, start and duration of each stage, and the units."""
         timeline = Timeline(boot=2, started=EPOCH)
         timeline.enter(Stage.BOOTLOADER, 1.5)
         timeline.write(tmp_path / "timeline.json")
@@ -57,6 +57,7 @@ class TestTimeline:
             "started": "2025-01-01T00:00:00+00:00",
             "start": {"firmware": 0.0, "bootloader": 1.5},
             "seconds": {"firmware": 1.5, "bootloader": 0.0},
+            "units": [],
         }
 
     def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:

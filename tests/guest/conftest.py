@@ -112,6 +112,7 @@ class Guest:
         """End everything."""
         self.unplug()
         self._kill_session()
+        self.process.kill()  # it has no session yet when it has only just been started
         self.process.wait()
         for thread in self._threads:
             thread.join()

@@ -30,6 +30,7 @@ def parts(tcg: Accelerator, ovmf: Firmware) -> Parts:
         serial_fds=(11, 12),
         serial_logs=(Path("/r/ttyS0.log"), Path("/r/ttyS1.log")),
         firmware_fd=13,
+        ram=Path("/proc/self/fd/14"),
     )
 
 
@@ -42,8 +43,9 @@ def test_default_machine(parts: Parts) -> None:
     """The default machine is exactly this command line."""
     expected = [
         *("-name", "guest=vm-1"),
-        *("-machine", "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL"),
+        *("-machine", "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"),
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024M"),
+        *("-object", "memory-backend-file,id=ram0,size=1024M,mem-path=/proc/self/fd/14,share=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-S", "-action", "panic=none"),
         *("-device", "vmgenid,guid=auto", "-device", "pvpanic", "-device", "VGA,addr=2"),
         *("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd"),
@@ -92,7 +94,7 @@ def test_firmware_that_needs_smm(parts: Parts) -> None:
     """Firmware for secure boot gets SMM, and flash that only SMM may write."""
     firmware = dataclasses.replace(parts.firmware, features=frozenset({"requires-smm"}))
     args = qemu_args(Hardware(secure_boot=True), dataclasses.replace(parts, firmware=firmware))
-    assert option(args, "-machine") == ["q35,x-oem-id=Google,x-oem-table-id=GOOGTBL,smm=on"]
+    assert option(args, "-machine") == ["q35,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0,smm=on"]
     assert option(args, "-global") == ["driver=cfi.pflash01,property=secure,value=on"]
 
 
@@ -189,3 +191,11 @@ def test_command_line_of_one_line(text: str) -> None:
     """What is added to the kernel's command line is one line."""
     with pytest.raises(InputError, match="one line"):
         Hardware(cmdline_extra=text)
+
+
+def test_fork(parts: Parts) -> None:
+    """A fork maps its template's memory privately, never writes to it, and waits for the state of the devices."""
+    args = qemu_args(Hardware(), dataclasses.replace(parts, ram=Path("/t/ram"), template=True))
+    memory = "memory-backend-file,id=ram0,size=1024M,mem-path=/t/ram,share=off,readonly=on,rom=off"
+    assert memory in option(args, "-object")
+    assert option(args, "-incoming") == ["defer"]

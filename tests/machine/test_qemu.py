@@ -68,8 +68,8 @@ def test_refused_command_line(bench: Bench) -> None:
     """When QEMU refuses to start, the error has its status, its words and its command line."""
     with pytest.raises(MachineExitError) as raised, bench.make(Hardware(hostname="refuse")):
         pass
-    assert Exit(returncode=1, stderr="fake-qemu: -smp 900: ?[31mtoo many\n") == raised.value.exit
-    assert raised.value.message == "QEMU ended with status 1: fake-qemu: -smp 900: ?[31mtoo many"
+    assert Exit(returncode=1, stderr="fake-qemu: -smp 900: \\x1b[31mtoo many") == raised.value.exit
+    assert raised.value.message == "QEMU ended with status 1: fake-qemu: -smp 900: \\x1b[31mtoo many"
     assert bench.results / "qemu.argv" == raised.value.command
 
 

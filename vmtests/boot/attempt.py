@@ -1,11 +1,13 @@
 """One boot from power-on to its verdict: no clock, no lock, no files; times are seconds since power-on."""
 
+import re
 from collections import deque
 from collections.abc import Callable
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.events import MachineEvent
+from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
 from vmtests.boot.judge import Judge
 from vmtests.boot.patterns import SILENCES
@@ -15,7 +17,11 @@ from vmtests.boot.verdict import Cause, Evidence, Verdict
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
+_JOBS = 5  # start jobs that are named
 _QUOTED = 120  # characters of a line in a sentence
+_GREETING = "hello"
+# The states of systemctl(1), `is-system-running`.
+_WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
 
 class Attempt:
@@ -23,12 +29,22 @@ class Attempt:
 
     systemd prints no more status once a getty has the console (src/core/manager.c, `n_on_console`), which on a
     slow machine is before multi-user.target. So a guest that can be told to is asked to print `token` and its
-    state when its last job has ended; of others a login prompt and a long silence have to do.
+    state when its last job has ended; of others a login prompt and a long silence have to do. A guest that greeted
+    with the token is known to do as it was asked.
+
+    Where somebody examines the guest, the end of a budget is no verdict yet: `stuck` is the stage then, until
+    `conclude` is called.
     """
 
     def __init__(self, timeline: Timeline, budgets: Budgets, load: Callable[[], float], token: str = "") -> None:
         self._token = token
-        self._told: Line | None = None
+        self._announcement = re.compile(rf"{re.escape(token)} (?P<word>{_WORDS})\b") if token else None
+        self._greeted = False
+        self._examinations = 0
+        self._stuck_at = 0.0
+        self.stuck: Stage | None = None
+        self.provoked = False
+        self._told = ""
         self._getty = False
         self.timeline = timeline
         self.verdict: Verdict | None = None
@@ -69,21 +85,28 @@ class Attempt:
         if self.verdict is None:
             self._advance(normal, t)
         line = Line(t=t, text=text, stage=self.stage)
-        self.last_line = line
+        if not self.provoked:
+            self.last_line = line
         if normal.text not in self._recent:
             self._recent.append(normal.text)
             self.progress(t)
-        if self.failure is None:
+            # systemd says it again within seconds, unless a getty has the console by then.
+            self._waits_for = "" if not self.provoked else self._waits_for
+        if self.failure is None and not self.provoked:
             self._judge.line(normal, text, t, self.stage)
         if self.verdict is None:
             self._jobs.line(normal.text)
+            self.timeline.units.line(normal.text, t, self.stage)
             if not self.stage.before(Stage.SWITCH_ROOT):
                 self._look_for_target(normal, line)
         return line
 
     def _look_for_target(self, normal: NormalLine, line: Line) -> None:
-        if self._token and self._token in line.text:
-            self._target = self._told = line
+        if self._announcement is not None and (match := self._announcement.search(line.text)):
+            if match["word"] == _GREETING:
+                self._greeted = True
+            else:
+                self._target, self._told = line, match["word"]
         elif READY_TARGET.match(normal.text) and (self._target is None or self._getty):
             self._target, self._getty = line, False
         elif self._target is None and LOGIN_PROMPT.match(normal.text):
@@ -109,24 +132,58 @@ class Attempt:
 
     def progress(self, t: float) -> None:
         """Say that the guest got on."""
+        if self.provoked:
+            return  # it talks because it was made to
         self._last_progress = t
         self._load_seen = 1.0
+
+    @property
+    def waits_for(self) -> str:
+        """What systemd said last that it waits for; empty where it said nothing."""
+        return self._waits_for
+
+    def left(self, t: float) -> float:
+        """Seconds of the budget that are left at `t`."""
+        return max(self._budget_end() - t, 0.0)
 
     def age(self, t: float) -> float:
         """Seconds since the last progress."""
         return max(t - self._last_progress, 0.0)
 
-    def tick(self, t: float, *, budget: bool = False) -> None:
-        """Give the verdict if it is time; `budget` says whether silence counts as well."""
+    def tick(self, t: float, *, budget: bool = False, examined: bool = False) -> None:
+        """Give the verdict if it is time; `budget` says whether silence counts as well, `examined` whether
+        somebody looks at a guest that is stuck.
+        """
         if self.failure is not None:
             return
         if self._judge.deadline is not None:
             if t >= self._judge.deadline:
                 self._fail(t)
-        elif self.verdict is None and not self._settled(t) and budget and t >= self._budget_end():
+        elif self.verdict is None and not self._settled(t) and budget and not self.stuck and t >= self._budget_end():
             self._load_seen = max(self._load_seen, self._load())
-            if t >= self._budget_end():
-                self._stuck(t)
+            if examined:
+                self.stuck, self._stuck_at = self.stage, t
+            elif not self.left(t):
+                self._stuck(t, Opinion())
+
+    @property
+    def moved_on(self) -> bool:
+        """Whether the guest got on since it was called stuck, or has found another end."""
+        if self.failure is not None or self.suspicious or self.verdict is not None:
+            return True
+        return self.stage is not self.stuck or self._last_progress > self._stuck_at
+
+    def conclude(self, opinion: Opinion, t: float) -> None:
+        """Take the doctor's opinion on a guest that is `stuck`: it goes on, or this is the verdict."""
+        moved_on = self.moved_on
+        self.stuck, self.provoked = None, False
+        if moved_on or (opinion.cause is None and self.left(t)):
+            return  # on a loaded host a silence means nothing yet, but what holds the guest up may be plain
+        self._examinations += 1
+        if opinion.moving and self._examinations < PATIENCE:
+            self.progress(t)
+        else:
+            self._stuck(t, opinion)
 
     def deadline(self) -> float | None:
         """When `tick` may have something to say although nothing comes; None when it never will."""
@@ -134,9 +191,9 @@ class Attempt:
             return None
         if self._judge.deadline is not None:
             return self._judge.deadline
-        if self.verdict is not None:
+        if self.verdict is not None or self.stuck is not None:
             return None
-        if self._target is not None:
+        if self._target is not None and not (self._greeted and not self._told):
             return min(self._settle_end(), self._budget_end())
         return self._budget_end()
 
@@ -170,10 +227,11 @@ class Attempt:
         if self._target is None:
             return False
         open_jobs = self._jobs.running
-        if self._told is not None:
-            state = self._told.text.partition(self._token)[2].strip()[:_QUOTED]
-            sentence = f"multi-user.target was reached and no start job is left; systemd is {state}"
-            ready_at = self._told.t
+        if self._told:
+            sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
+            ready_at = self._target.t
+        elif self._greeted:
+            return False  # what looks like the end of the boot may be any program's words
         elif (open_jobs or self._getty) and t < self._settle_end():
             return False
         elif self._getty:
@@ -208,7 +266,7 @@ class Attempt:
         else:
             self.failure_after_ready = failure
 
-    def _stuck(self, t: float) -> None:
+    def _stuck(self, t: float, opinion: Opinion) -> None:
         stage, age = self.stage, self.age(t)
         silence = SILENCES[stage]
         if age >= self._budgets.seconds(stage):
@@ -221,17 +279,22 @@ class Attempt:
         else:
             sentence += f'; the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
             evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+        if running := [name for name in self._jobs.running if name not in self._waits_for][:_JOBS]:
+            evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:_QUOTED]))
         if self._waits_for:
             sentence += f"; {self._waits_for[:_QUOTED]}"
+        if opinion.says:
+            sentence += f"; {opinion.says}"
+        evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
         self.timeline.end(t)
         self.verdict = Verdict(
             ready=False,
             stage=stage,
-            cause=Cause.NO_PROGRESS,
+            cause=opinion.cause or Cause.NO_PROGRESS,
             sentence=sentence,
             evidence=tuple(dict.fromkeys(evidence)),
-            hint=silence.hint,
-            owner=silence.owner,
+            hint=opinion.hint or silence.hint,
+            owner=opinion.owner or silence.owner,
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )

@@ -1,5 +1,6 @@
 """The console on disk: raw bytes, and time-stamped lines as JSON."""
 
+import errno
 import json
 import os
 from collections import deque
@@ -13,6 +14,10 @@ from typing import Self
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import HostError
+from vmtests.sizes import GIB
+
+LOG_LIMIT = 2 * GIB
+"""Bytes of each log that are kept: what floods a console must not fill the host's disk."""
 
 KEPT_LINES = 500
 """Lines that are kept in memory; all of them are in the file."""
@@ -34,10 +39,13 @@ class Line:
 
 
 class _Log:
-    """A file that is appended to until the disk is full; then its error is kept, and no more is written."""
+    """A file that is appended to until the disk is full or the file has `limit` bytes; then its error is kept, and
+    no more is written.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int) -> None:
         self.path = path
+        self._room = limit
         self.error: OSError | None = None
         self.told = False
         try:
@@ -50,6 +58,10 @@ class _Log:
 
     def write(self, data: bytes) -> None:
         if self.error is not None or self._file.closed:
+            return
+        self._room -= len(data)
+        if self._room < 0:
+            self.error = OSError(errno.EFBIG, "a flood is not kept")
             return
         view = memoryview(data)
         try:
@@ -67,11 +79,11 @@ class ConsoleLog:
 
     Each object in `console.jsonl` is `{"boot", "t", "stage", "source", "text"}`. A log that exists is
     continued, and `next_boot` is one more than its last boot. `name` is put before the files' names when
-    several machines share the directory. A full disk is no error: see `take_error`. Raises HostError when a
-    file cannot be opened.
+    several machines share the directory. Neither a full disk nor a log with `limit` bytes is an error: see
+    `take_error`. Raises HostError when a file cannot be opened.
     """
 
-    def __init__(self, directory: Path, name: str = "") -> None:
+    def __init__(self, directory: Path, name: str = "", *, limit: int = LOG_LIMIT) -> None:
         prefix = f"{name}." if name else ""
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -85,7 +97,7 @@ class ConsoleLog:
         self._lines: deque[Line] = deque(maxlen=KEPT_LINES)
         with ExitStack() as stack:
             self._raw, self._json, self._firmware = (
-                _opened(stack, directory / f"{prefix}{file}")
+                _opened(stack, directory / f"{prefix}{file}", limit)
                 for file in ("console.log", "console.jsonl", "firmware.log")
             )
             self._stack = stack.pop_all()
@@ -142,8 +154,8 @@ class ConsoleLog:
         return None
 
 
-def _opened(stack: ExitStack, path: Path) -> _Log:
-    log = _Log(path)
+def _opened(stack: ExitStack, path: Path, limit: int) -> _Log:
+    log = _Log(path, limit)
     stack.callback(log.close)
     return log
 

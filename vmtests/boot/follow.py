@@ -8,6 +8,8 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,9 +19,11 @@ from vmtests.boot.budgets import Budgets, load_factor
 from vmtests.boot.clock import Clock, SystemClock
 from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.events import RESET, SHUTDOWN, MachineEvent
+from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, restarted
 from vmtests.boot.timeline import Timeline
+from vmtests.boot.units import Unit, Units
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, HostError
 
@@ -40,6 +44,37 @@ _EVENTS = 100
 _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A boot that was followed to its verdict: what is told of it again when a machine goes on from there."""
+
+    verdict: Verdict
+    started: datetime | None
+    starts: dict[Stage, float]
+    ended: float
+    units: tuple[Unit, ...]
+    told: bool
+    lines: tuple[Line, ...]
+
+    @classmethod
+    def of(cls, verdict: Verdict, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
+        """Return what is to be told of a boot."""
+        return cls(
+            verdict=verdict,
+            started=timeline.started,
+            starts=dict(timeline.starts),
+            ended=timeline.ended,
+            units=tuple(timeline.units.asked()),
+            told=timeline.units.told,
+            lines=lines,
+        )
+
+    def timeline(self, boot: int) -> Timeline:
+        """Return its timeline, under the number that it has in the logs now."""
+        units = Units.of(self.units, told=self.told)
+        return Timeline(boot=boot, started=self.started, starts=dict(self.starts), ended=self.ended, units=units)
+
+
 class _Waiter:
     """Somebody who waits for a line."""
 
@@ -58,7 +93,8 @@ class Follower:
     `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
     `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
     restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
-    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left.
+    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left. `doctor`
+    is asked about a guest that made no progress for its budget, before that is a verdict.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
     those who wait. Raises HostError when the logs cannot be made.
@@ -78,6 +114,8 @@ class Follower:
         ready_token: str = "",
     ) -> None:
         self.on_progress = on_progress
+        self.doctor: Doctor | None = None
+        self._in_examination = False
         self._ready_token = ready_token
         self._clock = clock or SystemClock()
         self._budgets = budgets or Budgets()
@@ -161,6 +199,15 @@ class Follower:
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
 
+    def resume(self, past: Past) -> None:
+        """Begin with a boot that was followed before: the machine goes on from where another was kept."""
+        with self._changed:
+            self._zero, self._zero_known = self._clock.monotonic() - past.ended, True
+            self._attempt.timeline = past.timeline(self._boot)
+            self._attempt.verdict = past.verdict
+            self._logged(list(past.lines))
+            self._write_timeline()
+
     def expect_end(self) -> None:
         """Say that the machine is switched off on purpose: no event is a failure until `new_boot`."""
         with self._changed:
@@ -193,6 +240,18 @@ class Follower:
             return self._attempt.timeline
 
     @property
+    def pulse(self) -> str:
+        """Where the boot is, in one line: stage, last line and its age, what it waits for, and the budget left."""
+        with self._changed:
+            attempt, now = self._attempt, self._now()
+            words = [f"{attempt.stage}: {self._last_words()}"]
+            if attempt.waits_for:
+                words.append(attempt.waits_for[:120])
+            if attempt.verdict is None:
+                words.append(f"{attempt.left(now):.0f} s left to get on")
+            return "; ".join(words)
+
+    @property
     def boot(self) -> int:
         """The number of this boot in the logs, from 1."""
         return self._boot
@@ -222,8 +281,9 @@ class Follower:
                 self._tick(budget=True)
                 if (verdict := self._attempt.verdict) is not None:
                     return verdict
-                self._wait(self._attempt.deadline())
-            self._heartbeat()
+                if not (stuck := self._stuck()):
+                    self._wait(self._attempt.deadline())
+            self._examine() if stuck else self._heartbeat()
 
     def wait_line(self, regex: str | re.Pattern[str], timeout: float) -> Line:
         """Return the first line in which `regex` is found, of the unfinished one and all that come.
@@ -254,13 +314,47 @@ class Follower:
                             hint=f"the console is in {self._results}",
                         )
                     deadline = self._attempt.deadline()
-                    self._wait(end if deadline is None else min(deadline, end))
-                self._heartbeat()
+                    if not (stuck := self._stuck()):
+                        self._wait(end if deadline is None else min(deadline, end))
+                self._examine() if stuck else self._heartbeat()
         finally:
             with self._changed:
                 self._waiters.remove(waiter)
 
+    # What follows is called without the lock.
+
+    def _examine(self) -> None:
+        """Ask the doctor about a guest that is stuck: first what can be seen, then what it says for itself."""
+        doctor, attempt = self.doctor, self._attempt
+        assert doctor is not None
+        opinion = Opinion()
+        try:
+            opinion = doctor.look(attempt.stage)
+            if opinion.moving or opinion.cause is not None:
+                return
+            with self._changed:
+                if attempt.moved_on or attempt.left(self._now()):
+                    return
+                attempt.provoked, since = True, self._now()
+            told = doctor.provoke(lambda: [normalise(line.text).text for line in self.lines if line.t > since])
+            opinion = opinion.followed_by(told)
+        except HostError as error:
+            opinion = opinion.followed_by(Opinion(evidence=(("doctor", error.message),)))
+        finally:
+            with self._changed:
+                self._in_examination = False
+                attempt.conclude(opinion, self._now())
+                self._tick()
+                self._changed.notify_all()
+
     # What follows is called with the lock held, except _heartbeat.
+
+    def _stuck(self) -> bool:
+        """Whether this thread has to have the guest examined: one does, and the others wait."""
+        if self._attempt.stuck is None or self._in_examination:
+            return False
+        self._in_examination = True
+        return True
 
     def _begin(self, power_on: float | None, reason: str) -> None:
         self._ending = False
@@ -349,7 +443,7 @@ class Follower:
 
     def _tick(self, *, budget: bool = False) -> None:
         before = (self._attempt.verdict, self._attempt.failure_after_ready)
-        self._attempt.tick(self._now(), budget=budget)
+        self._attempt.tick(self._now(), budget=budget, examined=self.doctor is not None)
         if before != (self._attempt.verdict, self._attempt.failure_after_ready):
             self._write_timeline()
             self._changed.notify_all()

@@ -78,7 +78,8 @@ class EventRule:
     when: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
 
 
-_UNIT = r"(?:\S+\.[a-z]+ - )?"  # `systemd.status_unit_format=combined` puts the unit's name in front
+# `systemd.status_unit_format=combined` puts the unit's name in front, cut where the line is too long.
+_UNIT = r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?"
 _STORE_HINT = "compare partition labels and mount units with the contract: vmtests inspect IMAGE"
 _ESP_HINT = "the ESP needs /EFI/BOOT/BOOTX64.EFI on a FAT file system with 512-byte sectors: vmtests inspect IMAGE"
 _PANIC_HINT = "the lines before the panic say what the kernel was doing; boot with --vm-module=debug for more"
@@ -124,22 +125,13 @@ LINE_RULES = (
         owner=Owner.HOST,
         grace=1.0,
     ),
-    LineRule(
-        cause=Cause.FIRMWARE_CRASH,
-        pattern=re.compile(r"!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) |ASSERT (?P<where>\[.{1,300})"),
-        sentence="the firmware crashed: {what}{where}",
-        hint="try another firmware build; firmware.log has what came before",
-        stages=EARLY,
-        owner=Owner.HOST,
-        grace=1.0,
-        source="firmware",
-    ),
     # systemd src/boot/boot.c, log_error_status(): with file and line since 254. Errors that are ignored say
     # so.
     LineRule(
         cause=Cause.OUT_OF_MEMORY,
         pattern=re.compile(
-            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?Error (?:loading|preparing) .{1,600}: Out of resources$"
+            r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?"
+            r"(?:Error (?:loading|preparing)|Failed to execute) .{1,600}: Out of resources$"
         ),
         sentence="the boot loader had not enough memory for kernel and initrd",
         hint="give the machine more memory, or make the initrd smaller",
@@ -159,14 +151,21 @@ LINE_RULES = (
         stages=EARLY,
         grace=1.0,
     ),
-    # GRUB grub-core/kern/err.c, in adopted images.
+    # GRUB grub-core/kern/err.c, in adopted images; it takes a key or goes on to its own shell after an error.
     LineRule(
         cause=Cause.BOOTLOADER_ERROR,
-        pattern=re.compile(r"(?:error: (?P<what>.{1,300})|grub(?: rescue)?> ?)$"),
+        pattern=re.compile(r"error: (?P<what>.{1,300}?)\.?$"),
         sentence="the boot loader failed: {what}",
         hint="the boot loader's configuration names something that is not there",
         stages=frozenset({Stage.BOOTLOADER}),
         grace=1.0,
+    ),
+    LineRule(
+        cause=Cause.BOOTLOADER_ERROR,
+        pattern=re.compile(r"grub(?: rescue)?> ?$"),
+        sentence="the boot loader found no configuration and waits for commands",
+        hint="GRUB needs its grub.cfg where it was told at its installation to look for it",
+        stages=frozenset({Stage.BOOTLOADER}),
         prompt=True,
     ),
     # Linux drivers/firmware/efi/libstub, efi_err(): some are survived.
@@ -278,6 +277,15 @@ LINE_RULES = (
         stages=SYSTEMD,
         weight=Weight.CLUE,
     ),
+    # initramfs-tools scripts/local, local_device_setup().
+    LineRule(
+        cause=Cause.DEVICE_TIMEOUT,
+        pattern=re.compile(r"ALERT!  (?P<device>\S{1,300}) does not exist\.  Dropping to a shell!$"),
+        sentence="device {device} did not appear",
+        hint="root= on the kernel's command line must name a file system that is there",
+        stages=STAGE1,
+        weight=Weight.CLUE,
+    ),
     # nixpkgs nixos/modules/system/boot/systemd/initrd.nix: the service fails when init= leads nowhere.
     LineRule(
         cause=Cause.INIT_MISSING,
@@ -300,6 +308,14 @@ LINE_RULES = (
         sentence="the initrd could not hand over to the system: {what}",
         hint="init= must name a program that is in the store partition",
         stages=SYSTEMD,
+        weight=Weight.CLUE,
+    ),
+    LineRule(
+        cause=Cause.INIT_MISSING,
+        pattern=re.compile(rf"\[FAILED\] Failed to start {_UNIT}Switch Root\.?$"),
+        sentence="the initrd could not hand over to the system",
+        hint="init= must name a program of the system, and the system needs an os-release file",
+        stages=STAGE1,
         weight=Weight.CLUE,
     ),
     LineRule(

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vmtests.boot.stages import Stage
+from vmtests.boot.units import Units
 from vmtests.errors import HostError
 
 
@@ -19,6 +20,7 @@ class Timeline:
     started: datetime | None = None
     starts: dict[Stage, float] = field(default_factory=lambda: {Stage.FIRMWARE: 0.0})
     ended: float = 0.0
+    units: Units = field(default_factory=Units)
 
     @property
     def stage(self) -> Stage:
@@ -47,12 +49,15 @@ class Timeline:
         return {stage: round(max(end - start, 0.0), 3) for (stage, start), end in zip(begins, ends, strict=True)}
 
     def to_json(self) -> dict[str, object]:
-        """Return boot number, date of power-on (ISO 8601, UTC), starts and durations in seconds."""
+        """Return boot number, date of power-on (ISO 8601, UTC), starts and durations in seconds, and the
+        units that were started.
+        """
         return {
             "boot": self.boot,
             "started": self.started.isoformat() if self.started else None,
             "start": {str(stage): round(start, 3) for stage, start in self.starts.items()},
             "seconds": {str(stage): seconds for stage, seconds in self.seconds.items()},
+            "units": [unit.to_json() for unit in self.units.asked()],
         }
 
     def write(self, path: Path) -> None:

@@ -16,6 +16,7 @@ class Cause(StrEnum):
     BOOTLOADER_ERROR = "bootloader-error"
     DEPENDENCY_FAILED = "dependency-failed"
     DEVICE_TIMEOUT = "device-timeout"
+    DISK_STALLED = "disk-stalled"
     EMERGENCY_SHELL = "emergency-shell"
     FIRMWARE_CRASH = "firmware-crash"
     FIRMWARE_NO_BOOT_DEVICE = "firmware-no-boot-device"
@@ -27,6 +28,8 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     POWERED_OFF = "powered-off"
     QEMU_EXITED = "qemu-exited"
+    QEMU_STOPPED = "qemu-stopped"
+    SCREEN_ONLY = "screen-only"
     UNEXPECTED_RESET = "unexpected-reset"
     UNIT_FAILED = "unit-failed"
 

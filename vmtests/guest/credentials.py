@@ -15,7 +15,19 @@ After={target}
 [Service]
 Type=exec
 ExecStart=/bin/sh -c '{path}; state=$$(systemctl is-system-running --wait); \
-printf "\\r\\n%%s %%s\\r\\n" {token} "$$state" >/dev/console'
+printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} "$$state" >/dev/console'
+"""
+
+# Tells that this guest makes units of credentials, so that it will announce itself; before any service can print.
+_GREET = """\
+[Unit]
+Description=Greet the host
+DefaultDependencies=no
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >/dev/console'
 """
 
 
@@ -29,10 +41,27 @@ def login(public_key: str) -> dict[str, bytes]:
 
 
 def announce(target: str, token: str) -> dict[str, bytes]:
-    """Return the credentials by which a guest prints `token` and its state once `target` is up and no job is left."""
+    """Return the credentials by which a guest prints `token` and its state once `target` is up and no job is left.
+
+    It greets before its first service starts: one that did has to announce itself too. The units have the token in
+    two parts: a manager that prints the command which it runs does not print the token.
+    """
+    middle = len(token) // 2
+    parts = {"first": token[:middle], "rest": token[middle:]}
     return {
-        "systemd.extra-unit.vmtests-announce.service": _ANNOUNCE.format(
-            target=target, token=token, path=_PATH
-        ).encode(),
+        "systemd.extra-unit.vmtests-greet.service": _GREET.format(**parts).encode(),
+        "systemd.unit-dropin.sysinit.target~vmtests": b"[Unit]\nWants=vmtests-greet.service\n",
+        "systemd.extra-unit.vmtests-announce.service": _ANNOUNCE.format(target=target, path=_PATH, **parts).encode(),
         f"systemd.unit-dropin.{target}~vmtests": b"[Unit]\nWants=vmtests-announce.service\n",
+    }
+
+
+def debug_shell() -> dict[str, bytes]:
+    """Return the credentials that open a root shell on ttyS1, where the boot loader adds no `systemd.debug_shell=`.
+
+    The unit is systemd's own debug-shell.service: asked for twice, it is there once.
+    """
+    return {
+        "systemd.unit-dropin.debug-shell.service~vmtests": b"[Service]\nTTYPath=/dev/ttyS1\n",
+        "systemd.unit-dropin.sysinit.target~vmtests-debug": b"[Unit]\nWants=debug-shell.service\n",
     }

@@ -129,6 +129,10 @@ class SerialShell:
                 self._ready = True
                 return
 
+    def take_over(self) -> None:
+        """Go on in a guest in which another SerialShell had logged in on this line, and which was forked since."""
+        self._ready = True
+
     def _bring_agent(self, deadline: float) -> None:
         for text in (*_first(), *([_QUIET_KERNEL] if self._quiet_kernel else [])):
             self._type(text, deadline)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paramiko.pkey import UnknownKeyType
 
-from vmtests.errors import GuestError, InputError
+from vmtests.errors import GuestError, HostError, InputError
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
 
@@ -59,6 +59,17 @@ class Key:
         except OSError as error:
             raise InputError(f"the ssh key {path} cannot be written: {error.strerror}") from error
         return cls(path=path, public=public)
+
+    def copy(self, directory: Path) -> "Key":
+        """Copy the pair into `directory`; raises HostError when it cannot be written."""
+        path = directory / self.path.name
+        try:
+            path.touch(0o600)
+            path.write_bytes(self.path.read_bytes())
+            path.with_name(f"{path.name}.pub").write_text(f"{self.public}\n")
+        except OSError as error:
+            raise HostError(f"the ssh key {path} cannot be written: {error.strerror}") from error
+        return Key(path=path, public=self.public)
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):

@@ -88,6 +88,12 @@ class Parts:
     serial_fds: tuple[int, int]
     serial_logs: tuple[Path, Path]
     firmware_fd: int
+    ram: Path
+    """The file that is the guest's memory."""
+    template: bool = False
+    """Whether the machine is a fork: `ram` is then a template's, shared by all and written by none, and the state of
+    the devices comes in by QMP.
+    """
     tpm_fd: int | None = None
 
 
@@ -120,7 +126,9 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
 
 
 def _board(hardware: Hardware, parts: Parts) -> list[str]:
-    machine = "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL"
+    machine = "q35,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
+    # What a fork writes stays its own: the template's file is mapped privately (QEMU ≥ 8.2 for `rom=off`).
+    sharing = "share=off,readonly=on,rom=off" if parts.template else "share=on"
     if parts.firmware.needs_smm:
         machine += ",smm=on"
     threads = ",thread=multi" if parts.accelerator.name is AcceleratorName.TCG else ""
@@ -131,6 +139,9 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
         *("-cpu", parts.accelerator.cpu),
         *("-smp", str(hardware.cpus)),
         *("-m", f"{hardware.memory_mib}M"),
+        "-object",
+        f"memory-backend-file,id=ram0,size={hardware.memory_mib}M,mem-path={comma(parts.ram)},{sharing}",
+        *(("-incoming", "defer") if parts.template else ()),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         # Paused, so that the monitor listens before the guest's first instruction.
         "-S",

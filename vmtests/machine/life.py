@@ -1,6 +1,7 @@
 """One life of QEMU, from power-on to its exit, and how it ended."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Life:
         self.exit: Exit | None = None
         self.process: SandboxedProcess | None = None
         self.qmp: Qmp | None = None
+        self.ram = -1
         self._listener = listener
         self._stderr = bytearray()
         self._stderr_log = stderr_log.open("ab", buffering=0)
@@ -85,12 +87,18 @@ class Life:
     def abandon(self) -> None:
         """Give everything back when QEMU could not even be started."""
         self.wires.join()
+        self._close()
+
+    def _close(self) -> None:
         self._stderr_log.close()
+        if self.ram >= 0:
+            os.close(self.ram)
+            self.ram = -1
 
     def on_exit(self, returncode: int) -> None:
         """Tell everybody, in the thread of the process, when every byte has been read."""
         self.wires.join()
-        self._stderr_log.close()
+        self._close()
         if returncode > _SIGNALLED:
             returncode = _SIGNALLED - returncode
         self.exit = Exit(returncode=returncode, stderr=_printable(bytes(self._stderr)))

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +23,13 @@ from vmtests.machine.listener import Listener
 from vmtests.machine.netns import Namespace
 from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp, QmpLostError
+from vmtests.machine.template import Template, copy_sparse
 from vmtests.tools import Toolbox
 
 CONSOLE_PORT, DEBUG_PORT = 0, 1
 """The serial ports: ttyS0, which the boot is followed on, and ttyS1 for a debug shell."""
 
+_MIGRATION_LOOK = 0.002  # seconds between two looks at a migration that takes some hundredths of a second
 _END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
 _FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
 
@@ -55,6 +58,7 @@ class QemuMachine:
         results: Path,
         listener: Listener,
         name: str = "",
+        template: Template | None = None,
         own: bool = False,
         namespace: Namespace | None = None,
     ) -> None:
@@ -63,7 +67,8 @@ class QemuMachine:
         self._accelerator = accelerator
         self._firmware = firmware
         self._hardware = hardware
-        self._image = disk.backing(image)
+        self._template = template
+        self._image = disk.backing(image if template is None else template.disk)
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
@@ -78,10 +83,16 @@ class QemuMachine:
         try:
             self._results.mkdir(parents=True, exist_ok=True)
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
-            if not self._own:
-                disk.make_overlay(self._toolbox, self._image, self._private / "disk.qcow2", self._hardware.disk_size)
-            shutil.copyfile(self._firmware.vars_template.outside, self._private / "variables")
-            (self._private / "tpm").mkdir()
+            mine = Template(self._private)
+            if (template := self._template) is None:
+                if not self._own:
+                    disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
+                shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
+                mine.tpm.mkdir()
+            else:
+                shutil.copyfile(template.overlay, mine.disk)
+                shutil.copyfile(template.variables, mine.variables)
+                shutil.copytree(template.tpm, mine.tpm)
             for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
                 path.write_bytes(text)
             self.start()
@@ -131,12 +142,67 @@ class QemuMachine:
             monitor = self._spawn(life)
             with self._waiting(life):
                 monitor.__enter__()
+                if (template := self._template) is not None:
+                    self._resume(template)
+                    self._template = None  # the next power-on is a cold one
                 if self._hardware.net is not Net.NONE:
                     self._ssh_port = self._find_ssh_port()
                 self.execute("cont")
         except BaseException:
             self._end()
             raise
+
+    def snapshot(self, directory: Path) -> Template:
+        """Keep the machine as it is now, as a template in `directory`, which is made; it goes on afterwards.
+
+        It stands still for about a second. Raises HostError when the template cannot be written.
+        """
+        template = Template(directory.absolute())
+        mine = Template(self._files)
+        life = self._running()
+        try:
+            template.directory.mkdir(mode=0o700)
+            self.execute("stop")
+            try:
+                self._ignore_memory()
+                self.execute("migrate", {"uri": f"file:{template.state}"})
+                self._wait_migrated()
+                # QEMU has written everything out and let go of the disk until it goes on.
+                copy_sparse(life.ram, template.ram)
+                shutil.copyfile(mine.disk, template.disk)
+                shutil.copyfile(mine.variables, template.variables)
+                shutil.copytree(mine.tpm, template.tpm)
+            finally:
+                self.execute("cont")
+            disk.make_overlay(self._toolbox, disk.backing(template.disk), template.overlay, None)
+        except OSError as error:
+            raise HostError(
+                f"{error.filename or template.directory} cannot be written: {error.strerror}",
+                hint="free some space, or set VMTESTS_CACHE",
+            ) from error
+        return template
+
+    def _resume(self, template: Template) -> None:
+        self._ignore_memory()
+        self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
+        self._wait_migrated()
+
+    def _ignore_memory(self) -> None:
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+    def _wait_migrated(self) -> None:
+        """Wait until the state of the devices is out, or in."""
+        life, pause = self._running(), threading.Event()
+        while True:
+            answer = self.execute("query-migrate")
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if status == "completed":
+                return
+            if status in {"failed", "cancelled"} or life.exited.is_set():
+                reason = answer.get("error-desc", status) if isinstance(answer, dict) else status
+                raise HostError(f"the machine's state cannot be kept or taken: {reason}")
+            pause.wait(_MIGRATION_LOOK)
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0) -> object:
         """Run a QMP command and return its value; `timeout` is in seconds.
@@ -159,6 +225,18 @@ class QemuMachine:
     def send_serial(self, data: bytes, port: int = CONSOLE_PORT) -> None:
         """Type bytes on a serial port."""
         self._running().wires.send(port, data)
+
+    def written(self, port: int, limit: int = 512) -> bytes:
+        """Return the last `limit` bytes that were written to a serial port."""
+        with self._result(f"ttyS{port}.log").open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - limit, 0))
+            return file.read()
+
+    @property
+    def disk(self) -> Path:
+        """The machine's disk, a qcow2 file; unless it is the machine's own, it is there until `close`."""
+        assert self._private is not None
+        return self._image.path if self._own else self._private / "disk.qcow2"
 
     def screenshot(self) -> Path:
         """Write the screen to a new PNG file in the results and return its path."""
@@ -220,6 +298,13 @@ class QemuMachine:
             raise
 
     @property
+    def _files(self) -> Path:
+        """The directory of the machine's own files."""
+        if self._private is None:
+            raise HostError("the machine is not powered on")
+        return self._private
+
+    @property
     def _command(self) -> Path:
         return self._result("qemu.argv")
 
@@ -251,20 +336,24 @@ class QemuMachine:
             life.wires.add_port(firmware, self._listener.feed_firmware)
             life.wires.add_reader(stderr, life.on_stderr)
             tpm_fd = self._start_tpm(theirs) if self._hardware.tpm else None
+            # Nothing is left of it, whatever kills us; a fork maps the template's.
+            life.ram = os.memfd_create("guest-ram")
             parts = argv.Parts(
                 accelerator=self._accelerator,
                 firmware=self._firmware,
                 variables=self._private / "variables",
-                disk=self._image.path if self._own else self._private / "disk.qcow2",
+                disk=self.disk,
                 credential_files=self._credential_files(),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
                 serial_logs=(self._result("ttyS0.log"), self._result("ttyS1.log")),
                 firmware_fd=firmware_fd,
+                ram=Path(f"/proc/self/fd/{life.ram}") if self._template is None else self._template.ram,
+                template=self._template is not None,
                 tpm_fd=tpm_fd,
             )
             command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts))
-            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, *([] if tpm_fd is None else [tpm_fd])]
+            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]
                 inherited += self._namespace.fds

@@ -14,14 +14,15 @@ BLOAT = "bloat:1G"
 
 
 @pytest.fixture(scope="module")
-def modular(lab: Lab, uncaptured: Callable[[], AbstractContextManager[None]]) -> Iterator[Vm]:
+def modular(
+    lab: Lab, pytestconfig: pytest.Config, uncaptured: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Vm]:
     """A machine whose image has both modules, booted once for this file."""
     with ExitStack() as stack:
         with uncaptured():
-            vm = stack.enter_context(
-                lab.machine(lab.image("reference", ["debug", BLOAT]), name="modules", watch=Heartbeat())
-            )
-            vm.wait_ready()
+            image = lab.image("reference", ["debug", BLOAT])
+            cache = pytestconfig.getoption("vm_cache")
+            vm, _ = stack.enter_context(lab.ready(image, name="modules", watch=Heartbeat(), cache=cache))
         yield vm
 
 

@@ -2,13 +2,17 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import pytest
 
+from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Vm
+from vmtests.lab import Image, Lab, Vm
+from vmtests.snapshots import Snapshot
 from vmtests.suite.conftest import store_writer
 
 Write = Callable[[str], Result]
@@ -24,26 +28,56 @@ class Marks:
     collected: str
 
 
-@pytest.fixture(scope="module")
-def rebooted(boot: Vm, contract: Contract) -> Iterator[Marks]:
-    """The shared machine after a clean reboot, with marks from before."""
-    marks = _leave_marks(boot, contract, "reboot")
-    boot.reboot()
-    yield marks
-    _wipe_marks(boot, contract, marks, "reboot")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """A machine that was restarted, and what was left on it before."""
+
+    vm: Vm
+    marks: Marks
 
 
 @pytest.fixture(scope="module")
-def cut(boot: Vm, contract: Contract, rebooted: Marks) -> Iterator[Marks]:  # noqa: ARG001 - one after the other
-    """The shared machine after its power was cut, with marks that were synced before."""
-    marks = _leave_marks(boot, contract, "cut")
-    boot.run("sync").check()
-    store_writer(boot, contract)("echo unsynced > vmtests-unsynced").check()
-    boot.power_cut()
-    boot.power_on()
-    yield marks
-    _wipe_marks(boot, contract, marks, "cut")
-    store_writer(boot, contract)("rm -f vmtests-unsynced").check()
+def restarted(
+    lab: Lab,
+    image: Image,
+    snapshot: Snapshot,
+    contract: Contract,
+    uncaptured: Callable[[], AbstractContextManager[None]],
+) -> Iterator[dict[str, Restarted]]:
+    """Two forks of the booted machine, one rebooted cleanly and one whose power was cut, at the same time."""
+
+    def reboot(vm: Vm) -> Restarted:
+        marks = _leave_marks(vm, contract, "reboot")
+        vm.reboot()
+        return Restarted(vm=vm, marks=marks)
+
+    def cut(vm: Vm) -> Restarted:
+        marks = _leave_marks(vm, contract, "cut")
+        vm.run("sync").check()
+        store_writer(vm, contract)("echo unsynced > vmtests-unsynced").check()
+        vm.power_cut()
+        vm.power_on()
+        return Restarted(vm=vm, marks=marks)
+
+    with ExitStack() as stack:
+        with uncaptured(), progress.step("a clean reboot and a power cut"), ThreadPoolExecutor() as pool:
+            running = {}
+            for way in (reboot, cut):
+                vm = stack.enter_context(lab.fork(image, snapshot, name=way.__name__))
+                running[way.__name__] = pool.submit(way, vm)
+        yield {name: future.result() for name, future in running.items()}
+
+
+@pytest.fixture
+def rebooted(restarted: dict[str, Restarted]) -> Restarted:
+    """The machine after its clean reboot."""
+    return restarted["reboot"]
+
+
+@pytest.fixture
+def cut(restarted: dict[str, Restarted]) -> Restarted:
+    """The machine after its power cut: what was marked was synced before."""
+    return restarted["cut"]
 
 
 def _leave_marks(vm: Vm, contract: Contract, name: str) -> Marks:
@@ -59,53 +93,51 @@ def _leave_marks(vm: Vm, contract: Contract, name: str) -> Marks:
     return Marks(nonce=nonce, deleted=path, boot_id=vm.facts.boot_id(), collected=collected)
 
 
-def _wipe_marks(vm: Vm, contract: Contract, marks: Marks, name: str) -> None:
-    back = f"cp --preserve=all '{contract.store.lower}/{marks.deleted}' '{marks.deleted}'"
-    store_writer(vm, contract)(f"rm vmtests-{name}; {back}").check()
-
-
-def test_reboot_is_another_boot(vm: Vm, rebooted: Marks) -> None:
+def test_reboot_is_another_boot(rebooted: Restarted) -> None:
     """A clean reboot brings the guest to ready again, under another boot id."""
-    assert vm.facts.boot_id() != rebooted.boot_id
+    assert rebooted.vm.facts.boot_id() != rebooted.marks.boot_id
 
 
-def test_written_path_survives_a_reboot(vm: Vm, rebooted: Marks, contract: Contract) -> None:
+def test_written_path_survives_a_reboot(rebooted: Restarted, contract: Contract) -> None:
     """A file written through the overlay is there after a clean reboot."""
-    assert vm.run(f"cat {contract.store.mount}/vmtests-reboot").check().stdout == f"{rebooted.nonce}\n"
+    written = rebooted.vm.run(f"cat {contract.store.mount}/vmtests-reboot").check().stdout
+    assert written == f"{rebooted.marks.nonce}\n"
 
 
-def test_whiteout_survives_a_reboot(vm: Vm, rebooted: Marks, contract: Contract) -> None:
+def test_whiteout_survives_a_reboot(rebooted: Restarted, contract: Contract) -> None:
     """A file of the image that was deleted stays deleted after a clean reboot."""
-    assert vm.run(f"test -e '{contract.store.mount}/{rebooted.deleted}'").exit_code == 1
-    vm.run(f"test -f '{contract.store.lower}/{rebooted.deleted}'").check()
+    deleted = rebooted.marks.deleted
+    assert rebooted.vm.run(f"test -e '{contract.store.mount}/{deleted}'").exit_code == 1
+    rebooted.vm.run(f"test -f '{contract.store.lower}/{deleted}'").check()
 
 
-def test_store_is_mounted_alike_after_a_reboot(vm: Vm, rebooted: Marks, contract: Contract) -> None:  # noqa: ARG001
+def test_store_is_mounted_alike_after_a_reboot(rebooted: Restarted, contract: Contract) -> None:
     """The second boot mounts the store as the first: overlay, and the read-only bind on top."""
-    mounts = vm.mounts.at(contract.store.mount)
+    mounts = rebooted.vm.mounts.at(contract.store.mount)
     assert [mount.fstype for mount in mounts] == ["overlay", "overlay"]
     assert set(contract.store.bind_options) <= set(mounts[-1].options)
 
 
-def test_database_is_not_loaded_again_at_boot(vm: Vm, rebooted: Marks) -> None:
+def test_database_is_not_loaded_again_at_boot(rebooted: Restarted) -> None:
     """A path that Nix deleted stays unknown after a reboot: the database is baked in, not loaded at each boot."""
-    assert vm.run(f"nix-store --check-validity {rebooted.collected}").exit_code != 0
-    assert vm.run(f"test -e {rebooted.collected}").exit_code == 1
+    collected = rebooted.marks.collected
+    assert rebooted.vm.run(f"nix-store --check-validity {collected}").exit_code != 0
+    assert rebooted.vm.run(f"test -e {collected}").exit_code == 1
 
 
-def test_power_cut_boots_again(vm: Vm, cut: Marks) -> None:
+def test_power_cut_boots_again(cut: Restarted) -> None:
     """After a power cut the next boot gets ready, under another boot id, with no failed unit."""
-    assert vm.facts.boot_id() != cut.boot_id
-    assert [unit.name for unit in vm.units.failed] == []
+    assert cut.vm.facts.boot_id() != cut.marks.boot_id
+    assert [unit.name for unit in cut.vm.units.failed] == []
 
 
-def test_synced_path_survives_a_power_cut(vm: Vm, cut: Marks, contract: Contract) -> None:
+def test_synced_path_survives_a_power_cut(cut: Restarted, contract: Contract) -> None:
     """What was synced before the power cut is there with its content, whiteouts too."""
-    assert vm.run(f"cat {contract.store.mount}/vmtests-cut").check().stdout == f"{cut.nonce}\n"
-    assert vm.run(f"test -e '{contract.store.mount}/{cut.deleted}'").exit_code == 1
+    assert cut.vm.run(f"cat {contract.store.mount}/vmtests-cut").check().stdout == f"{cut.marks.nonce}\n"
+    assert cut.vm.run(f"test -e '{contract.store.mount}/{cut.marks.deleted}'").exit_code == 1
 
 
-def test_overlay_is_writable_after_a_power_cut(vm: Vm, cut: Marks, contract: Contract) -> None:  # noqa: ARG001
+def test_overlay_is_writable_after_a_power_cut(cut: Restarted, contract: Contract) -> None:
     """The overlay takes writes after a power cut: workdir was cleaned, upperdir is sound."""
-    write: Write = store_writer(vm, contract)
+    write: Write = store_writer(cut.vm, contract)
     write("mkdir vmtests-after; echo x > vmtests-after/file; rm -r vmtests-after").check()

@@ -1,0 +1,108 @@
+"""The hang doctor at the bedside: what it asks of QEMU and of the guest's kernel, and what it keeps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from vmtests.boot import Cause, Stage
+from vmtests.machine.examine import PAUSES, QemuDoctor
+from vmtests.machine.qmp import QmpCommandError
+
+_REGISTERS = (
+    "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000000\r\n"
+    "RIP=ffffffff994b5a0b RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\r\n"
+)
+
+
+class Patient:
+    """A machine that answers as QEMU 10 does; `refuses` are commands that it does not have."""
+
+    def __init__(self, refuses: Sequence[str] = (), screens: Sequence[bytes] = (b"a",), in_use: int = 0) -> None:
+        self.refuses = refuses
+        self.screens = list(screens)
+        self.in_use = in_use
+        self.done: list[str] = []
+        self.typed = bytearray()
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0) -> object:
+        """Answer a QMP command."""
+        given = dict(arguments or {})
+        self.done.append(f"{command} {given.get('command-line', '')}".strip())
+        if command in self.refuses:
+            raise QmpCommandError(f"QMP: {command}: not found")
+        if command == "screendump":
+            screen = self.screens.pop(0) if len(self.screens) > 1 else self.screens[0]
+            Path(str(given["filename"])).write_bytes(screen)
+        answers: dict[str, object] = {
+            "query-status": {"status": "running", "running": True},
+            "human-monitor-command": _REGISTERS,
+            "query-blockstats": [{"stats": {"rd_operations": 40, "wr_operations": 2}}],
+            "x-query-virtio": [
+                {"path": "/machine/scsi0/virtio-backend", "name": "virtio-scsi"},
+                {"name": "virtio-rng"},
+            ],
+            "x-query-virtio-status": {"num-vqs": 4},
+            "x-query-virtio-queue-status": {"inuse": self.in_use},
+        }
+        return answers.get(command)
+
+    def send_serial(self, data: bytes, port: int = 0) -> None:
+        """Take what is typed."""
+        self.typed += data
+
+
+def _doctor(patient: Patient, directory: Path) -> QemuDoctor:
+    return QemuDoctor(patient, directory, scale=0.01, sleep=lambda _: None)
+
+
+def test_look_keeps_registers_disk_and_screen(tmp_path: Path) -> None:
+    """A look leaves registers.txt, block.txt and screen.png in a directory that it makes, and nothing else."""
+    patient = Patient()
+    found = _doctor(patient, tmp_path / "diagnosis").look(Stage.INITRD)
+    assert "the only processor sleeps: the guest waits for something" == found.says
+    assert ["block.txt", "registers.txt", "screen.png"] == sorted(
+        path.name for path in (tmp_path / "diagnosis").iterdir()
+    )
+    assert "RIP=ffffffff994b5a0b" in (tmp_path / "diagnosis/registers.txt").read_text()
+
+
+def test_look_changes_nothing_in_the_guest(tmp_path: Path) -> None:
+    """No interrupt, no break and no key is sent before the doctor provokes."""
+    patient = Patient()
+    _doctor(patient, tmp_path).look(Stage.INITRD)
+    assert {"inject-nmi", "chardev-send-break"} & set(patient.done) == set()
+    assert b"" == patient.typed
+
+
+def test_look_sees_a_screen_that_changes(tmp_path: Path) -> None:
+    """Pictures of the screen are compared over all looks, so that a cursor that blinks is seen."""
+    patient = Patient(screens=[b"a", b"b", *[b"a"] * len(PAUSES)])
+    assert Cause.SCREEN_ONLY is _doctor(patient, tmp_path).look(Stage.KERNEL).cause
+
+
+def test_requests_in_flight_are_counted_without_control_queues(tmp_path: Path) -> None:
+    """Of a virtio-scsi controller's queues the first two carry no disk request."""
+    found = _doctor(Patient(in_use=3), tmp_path).look(Stage.INITRD)
+    assert Cause.DISK_STALLED is found.cause
+    assert found.says.startswith("6 disk requests are in flight")
+
+
+@pytest.mark.parametrize(
+    "command", ["query-status", "human-monitor-command", "query-blockstats", "x-query-virtio", "screendump"]
+)
+def test_look_is_poorer_where_qemu_lacks_a_command(tmp_path: Path, command: str) -> None:
+    """A QEMU without a command still gives an opinion."""
+    found = _doctor(Patient(refuses=[command]), tmp_path).look(Stage.INITRD)
+    assert found.evidence
+    assert None is found.cause
+
+
+def test_kernel_is_asked_by_sysrq_and_then_by_interrupt(tmp_path: Path) -> None:
+    """A break comes before each key, the console is made loud first, and the interrupt is last."""
+    patient = Patient()
+    said = _doctor(patient, tmp_path).provoke(lambda: ["Uhhuh. NMI received for unknown reason 21 on CPU 0."])
+    assert b"9lw" == patient.typed
+    assert ["chardev-send-break"] * 3 + ["inject-nmi"] == patient.done
+    assert ("nmi", "no answer to a non-maskable interrupt") in said.evidence
+    assert "Uhhuh" in (tmp_path / "kernel.txt").read_text()

@@ -1,0 +1,69 @@
+"""In pytest a boot that fails, fails once: one sentence with the last lines, and one line for each other test."""
+
+import re
+
+import pytest
+
+_CONFTEST = """
+from pathlib import Path
+import pytest
+from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
+from vmtests.errors import Owner
+from vmtests.lab import BootError, Image, Lab
+
+VERDICT = Verdict(
+    ready=False, stage=Stage.INITRD, cause=Cause.MOUNT_FAILED, sentence="/sysroot could not be mounted",
+    evidence=(), hint="look at the file system", owner=Owner.IMAGE, evidence_to_verdict_s=0.1,
+)
+LINES = [
+    Line(t=1.0, text="EFI stub: Loaded initrd", stage=Stage.KERNEL),
+    *(Line(t=2.0 + n, text=f"stage 1 says {n}", stage=Stage.INITRD) for n in range(30)),
+]
+
+
+class Machine:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def wait_ready(self):
+        raise BootError(VERDICT, Path("results"), None, LINES)
+
+
+class Laboratory:
+    def image(self, *_):
+        return None
+
+    def machine(self, *_, **__):
+        return Machine()
+
+
+@pytest.fixture(scope="session")
+def lab():
+    return Laboratory()
+"""
+
+_TESTS = """
+def test_first(vm): pass
+def test_second(vm): pass
+def test_third(boot): pass
+def test_other(): pass
+"""
+
+
+def test_failed_boot_is_told_once(pytester: pytest.Pytester) -> None:
+    """Tests that need a failed boot are errors of one cause: told once with the last lines, then one line each."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    result = pytester.runpytest_subprocess("--vm-results=results")
+    result.assert_outcomes(errors=3, passed=1)
+    text = result.stdout.str()
+    body = text[text.index("ERRORS") : text.index("short test summary")]
+    assert 1 == body.count("boot failed in initrd: /sysroot could not be mounted (hint: look at the file system;")
+    assert [f"stage 1 says {n}" for n in range(18, 30)] == re.findall(r"stage 1 says \d+", body)
+    assert ["boot failed: see above"] * 2 == re.findall(r"^boot failed: .*$", body, re.MULTILINE)
+    assert "Loaded initrd" not in body
+    assert ".py:" not in body
+    assert 2 == (pytester.path / "results/junit.xml").read_text().count(">boot failed: see above<")

@@ -1,0 +1,147 @@
+"""Machines that are kept across runs: only whole, sound and own entries are used."""
+
+import dataclasses
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from vmtests import snapshots
+from vmtests.boot.console import Line
+from vmtests.boot.follow import Past
+from vmtests.boot.stages import Stage
+from vmtests.boot.timeline import Timeline
+from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.machine.argv import Hardware
+from vmtests.machine.template import Template, copy_sparse
+from vmtests.sizes import MIB
+from vmtests.snapshots import Lock, Record, Snapshot
+
+PAST = Past.of(
+    Verdict(
+        ready=True,
+        stage=Stage.READY,
+        cause=None,
+        sentence="ready",
+        evidence=(Evidence(t=9.5, source="console", text="token running"),),
+        hint="",
+        owner=None,
+        evidence_to_verdict_s=0.0,
+        seconds={Stage.FIRMWARE: 9.5},
+    ),
+    Timeline(started=datetime(2026, 1, 1, tzinfo=UTC), starts={Stage.FIRMWARE: 0.0, Stage.READY: 9.5}),
+    (Line(t=1.0, text="hello", stage=Stage.KERNEL),),
+)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Snapshot:
+    """A whole entry of a machine with 128 MiB."""
+    return make(tmp_path / "snapshots" / "one", tmp_path / "disk.raw")
+
+
+def make(directory: Path, image: Path) -> Snapshot:
+    """Make an entry."""
+    directory.mkdir(parents=True)
+    image.touch()
+    template = Template(directory)
+    template.state.write_bytes(b"devices")
+    template.ram.touch()
+    os.truncate(template.ram, 128 * MIB)
+    snapshot = Snapshot(
+        template=template,
+        record=Record(
+            version=snapshots.VERSION,
+            place=str(directory),
+            image=str(image),
+            hardware=Hardware(memory_mib=128, credentials={"a": b"\0\xff"}),
+            token="t",
+            public_key="ssh-ed25519 AAAA",
+            host_keys=("ssh-ed25519 BBBB",),
+            past=PAST,
+            state=snapshots.state_digest(template),
+        ),
+    )
+    snapshots.save(snapshot)
+    return snapshot
+
+
+def test_what_is_kept_is_found_as_it_was(kept: Snapshot) -> None:
+    """A record comes back equal, its boot, credentials and hardware included."""
+    assert snapshots.load(kept.template.directory) == kept
+
+
+def test_entry_without_record_is_none(kept: Snapshot) -> None:
+    """An entry whose making was interrupted is not taken for whole."""
+    (kept.template.directory / "record.json").unlink()
+    assert snapshots.load(kept.template.directory) is None
+
+
+def _change_state(kept: Snapshot) -> None:
+    kept.template.state.write_bytes(b"changed")
+
+
+def _cut_ram(kept: Snapshot) -> None:
+    os.truncate(kept.template.ram, MIB)
+
+
+def _lose_ram(kept: Snapshot) -> None:
+    kept.template.ram.unlink()
+
+
+def _lose_image(kept: Snapshot) -> None:
+    Path(kept.record.image).unlink()
+
+
+def _garble(kept: Snapshot) -> None:
+    (kept.template.directory / "record.json").write_bytes(b"{")
+
+
+def _foreign(kept: Snapshot) -> None:
+    snapshots.save(dataclasses.replace(kept, record=dataclasses.replace(kept.record, place="/elsewhere")))
+
+
+@pytest.mark.parametrize("spoil", [_change_state, _cut_ram, _lose_ram, _lose_image, _garble, _foreign])
+def test_unsound_entry_is_dropped_with_one_line(
+    spoil: object, kept: Snapshot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A corrupted or foreign entry is not used, and who may remove it does, with one line."""
+    assert callable(spoil)
+    spoil(kept)
+    assert snapshots.load(kept.template.directory) is None
+    assert kept.template.directory.exists()
+    assert snapshots.load(kept.template.directory, clear=True) is None
+    assert not kept.template.directory.exists()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("a kept machine is not sound")
+
+
+def test_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit those used longest ago are removed, half-made ones always, and used ones never."""
+    entries = {}
+    for age, name in enumerate(("newest", "locked", "older", "oldest")):
+        snapshot = make(tmp_path / "snapshots" / name, tmp_path / "disk.raw")
+        stamp = 1_000_000 - age
+        os.utime(snapshot.template.directory / "record.json", (stamp, stamp))
+        entries[name] = snapshot.template.directory
+    (tmp_path / "snapshots" / "half").mkdir()
+    monkeypatch.setattr(snapshots, "LIMIT", 0)
+    with Lock(entries["locked"]):
+        snapshots.prune(entries["newest"])
+    left = sorted(path.name for path in (tmp_path / "snapshots").iterdir() if path.is_dir())
+    assert left == ["locked", "newest"]
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    """Memory that the guest never touched takes no room, and what it wrote is copied exactly."""
+    source = tmp_path / "ram"
+    with source.open("wb") as file:
+        file.truncate(64 * MIB)
+        os.pwrite(file.fileno(), b"x" * 5000, 3 * MIB + 1)
+        os.pwrite(file.fileno(), b"y", 64 * MIB - 1)
+    with source.open("rb") as file:
+        copy_sparse(file.fileno(), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert (tmp_path / "copy").stat().st_blocks * 512 < MIB

@@ -1,0 +1,131 @@
+"""Gathering `diagnosis/` after a boot has failed: all that machine, guest and disk can still tell, in bounded time.
+
+The verdict is given before anything here begins. Nothing here raises for what a broken guest does: `index.json`
+says of every file whether it was got, and why not.
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from vmtests import progress
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Verdict
+from vmtests.errors import GuestError, VmtestsError
+from vmtests.guest import diagnosis as questions
+from vmtests.guest.serial import SerialShell
+from vmtests.image import journal
+from vmtests.machine.examine import SYNC, QemuDoctor
+from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT, QemuMachine
+from vmtests.tools import Toolbox
+
+SECONDS = 12.0
+"""Seconds that a guest with KVM gets to answer; a shell has to be found in a third of them."""
+
+# A shell's prompt at the end; the firmware writes to the second port too.
+_PROMPT = re.compile(rb"[#$] (?:\x1b\[[0-9;?]{0,16}[A-Za-z])*$")
+_LOCKED = "the root account is locked"
+_NO_GUEST = frozenset({Cause.KERNEL_PANIC, Cause.QEMU_EXITED, Cause.QEMU_STOPPED, Cause.POWERED_OFF})
+"""Causes after which no shell of the guest can answer."""
+
+
+class _Lines(Protocol):
+    @property
+    def text(self) -> str:
+        """The line."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Diagnosis:
+    """The directory that is filled, and what became of each thing that was wanted, by name."""
+
+    directory: Path
+    found: dict[str, str] = field(default_factory=dict)
+
+    def note(self, name: str, outcome: str) -> None:
+        """Say what became of `name`, and write the index anew."""
+        self.found[name] = outcome
+        (self.directory / "index.json").write_text(json.dumps(self.found, indent=2) + "\n")
+
+
+def gather(
+    machine: QemuMachine, verdict: Verdict, lines: Sequence[_Lines], directory: Path, *, scale: float
+) -> Diagnosis:
+    """Fill `directory` from a machine whose boot failed, while it is still on; `lines` are its console's last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    diagnosis = Diagnosis(directory=directory)
+    with progress.step("diagnosis"):
+        if not machine.alive:
+            diagnosis.note("machine", "it is off")
+            return diagnosis
+        doctor = QemuDoctor(machine, directory, scale=scale)
+        _attempt(diagnosis, "registers and screen", doctor.keep)
+        if verdict.stage.before(Stage.INITRD) or verdict.cause in _NO_GUEST:
+            diagnosis.note("shell", f"none is tried: the boot ended in {verdict.stage}, {verdict.cause}")
+        else:
+            _ask(machine, lines, diagnosis, scale)
+        if not verdict.stage.before(Stage.SWITCH_ROOT):
+            # What journald wrote is in the guest's page cache; the disk is read when the machine is off.
+            _attempt(diagnosis, "sync", lambda: doctor.sysrq(SYNC))
+    return diagnosis
+
+
+def read_disk(disk: Path, diagnosis: Diagnosis, toolbox: Toolbox, *, since: float) -> None:
+    """Read the journal off the disk of a machine that has ended; `since` is when it was switched on (epoch)."""
+    target = diagnosis.directory / "journal-on-disk.export"
+    with progress.step("journal on the disk"):
+        try:
+            size = journal.export(disk, target, toolbox, since=since)
+        except VmtestsError as error:
+            diagnosis.note(target.name, error.message)
+        else:
+            diagnosis.note(target.name, f"{size} bytes")
+
+
+def _ask(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis, scale: float) -> None:
+    """Gather in the debug shell, else in whatever shell is on the console."""
+    deadline = time.monotonic() + SECONDS * scale
+    for port, name in _ports(machine, lines, diagnosis):
+        with (
+            contextlib.closing(machine.serial(port)) as serial,
+            SerialShell(serial, answer_timeout=SECONDS * scale / 3) as shell,
+        ):
+            try:
+                shell.login(timeout=min(SECONDS * scale / 3, deadline - time.monotonic()))
+            except VmtestsError as error:
+                diagnosis.note(f"shell on {name}", error.message)
+                continue
+            diagnosis.note(f"shell on {name}", "entered")
+            chosen: questions.Shell = shell
+            try:
+                shell.run("echo fit", SECONDS * scale / 3)
+            except GuestError:
+                chosen = questions.PlainShell(serial)
+            for file, outcome in questions.gather(chosen, diagnosis.directory, deadline):
+                diagnosis.note(file, outcome)
+            return
+
+
+def _ports(machine: QemuMachine, lines: Sequence[_Lines], diagnosis: Diagnosis) -> list[tuple[int, str]]:
+    ports = []
+    if _PROMPT.search(machine.written(DEBUG_PORT)):
+        ports.append((DEBUG_PORT, "ttyS1"))
+    if any(_LOCKED in line.text for line in lines):
+        diagnosis.note("shell on ttyS0", "the root account is locked; boot with --debug")
+    else:
+        ports.append((CONSOLE_PORT, "ttyS0"))
+    return ports
+
+
+def _attempt(diagnosis: Diagnosis, name: str, action: Callable[[], object]) -> None:
+    try:
+        action()
+    except VmtestsError as error:
+        diagnosis.note(name, error.message)
+    else:
+        diagnosis.note(name, "done")

@@ -1,0 +1,84 @@
+"""The journal on a disk, read without booting it: what a guest that died in stage 2 had to say."""
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vmtests.errors import HostError, ImageError
+from vmtests.image import ext4, gpt
+from vmtests.image.check import Slice
+from vmtests.image.source import Source, open_disk
+from vmtests.tools import Toolbox, tool_env, tool_error
+
+PLACE = "/var/log/journal"
+"""Where journald keeps what outlives a boot (systemd-journald.service(8))."""
+
+TOOL_SECONDS = 60.0
+"""Seconds that each of e2fsck, debugfs and journalctl may need."""
+
+_CORRECTED = 1  # e2fsck(8): errors were corrected
+
+
+def export(disk: Path, target: Path, toolbox: Toolbox, *, since: float) -> int:
+    """Write the journal's entries since `since` (seconds of the epoch) to `target`, in journalctl's export format.
+
+    `disk` is a qcow2 image that nobody has open; it is not changed. Returns the number of bytes. Raises
+    ImageError where no ext4 partition holds a journal, HostError when a tool fails.
+    """
+    with ExitStack() as files:
+        source = files.enter_context(open_disk(disk, toolbox))
+        directory = Path(files.enter_context(TemporaryDirectory(prefix=".journal-", dir=target.parent)))
+        for offset, length in _ext4_partitions(source):
+            descriptor, at = source.range(offset, length)
+            if at != 0:
+                raise HostError(
+                    "only the journal of a qcow2 image can be read", hint="its file system is repaired first"
+                )
+            place = f"/proc/self/fd/{descriptor}"
+            # What was mounted when the power went has its newest blocks in the file system's own journal.
+            _run(toolbox, "e2fsck", "-p", "-E", "journal_only", place, descriptor=descriptor)
+            _run(toolbox, "debugfs", "-R", f'rdump {PLACE} "{directory}"', place, descriptor=descriptor)
+            if any(directory.rglob("*.journal")):
+                return _export(directory, target, toolbox, since)
+    raise ImageError(f"no ext4 partition of the disk has a journal in {PLACE}")
+
+
+def _ext4_partitions(source: Source) -> list[tuple[int, int]]:
+    size = gpt.sector_size(source)
+    if size is None:
+        return []
+    table = gpt.read(source, size)
+    places = [(table.start(entry), table.length(entry)) for entry in table.entries]
+    return [(start, length) for start, length in places if ext4.holds(Slice(source, start, length))]
+
+
+def _export(directory: Path, target: Path, toolbox: Toolbox, since: float) -> int:
+    # Files of one machine are in a directory of its machine id; of others there are none on a disk of one system.
+    holders = sorted({path.parent for path in directory.rglob("*.journal")})
+    options = (f"--directory={holders[0]}", f"--since=@{since:.0f}", "--output=export", "--no-pager", "--quiet")
+    with target.open("wb") as file:
+        _run(toolbox, "journalctl", *options, output=file.fileno())
+    return target.stat().st_size
+
+
+def _run(toolbox: Toolbox, name: str, *args: str, descriptor: int | None = None, output: int | None = None) -> None:
+    kept: Sequence[int] = () if descriptor is None else (descriptor,)
+    try:
+        result = subprocess.run(
+            toolbox.argv(name, *args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if output is None else output,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=tool_env({"TZ": "UTC"}),
+            pass_fds=kept,
+            timeout=TOOL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{name} did not end within {TOOL_SECONDS:g} s") from error
+    if result.returncode not in {0, _CORRECTED}:
+        raise tool_error(name, result.returncode, result.stderr)

@@ -1,0 +1,188 @@
+"""The hang doctor at the bedside: what QEMU's monitor tells of a machine, and what its kernel says when asked.
+
+QMP's `x-query-virtio` and the human monitor's `info registers` are QEMU's own (qapi/virtio.json,
+hmp-commands-info.hx); a QEMU that lacks one of them makes the look poorer, never fail.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vmtests.boot import hang
+from vmtests.boot.hang import Look, Opinion
+from vmtests.boot.stages import Stage
+from vmtests.errors import VmtestsError
+from vmtests.image.kallsyms import Symbols
+from vmtests.machine.qmp import QmpCommandError
+
+PAUSES = (0.3, 0.5, 0.7, 0.5)
+"""Seconds between looks: uneven, or a cursor that blinks would be seen at the same moment each time."""
+
+LOUDEST, TRACES, BLOCKED, SYNC = "9", "l", "w", "s"
+"""Keys of Documentation/admin-guide/sysrq.rst: all messages on the console, stacks of the processors, stacks of
+tasks that wait for a device, and all disks synced."""
+
+# QEMU target/i386/monitor.c, mem_print(); Linux Documentation/arch/x86/x86_64/mm.rst: kernel text mapping.
+_MAPPED = re.compile(r"^([0-9a-f]{16})-[0-9a-f]{16} ", re.MULTILINE)
+_KERNELS = range(0xFFFFFFFF80000000, 0xFFFFFFFFC0000000)
+
+_ANSWER_SECONDS = 1.5
+_KEY_SECONDS = 0.2  # the kernel's window after a break is five seconds (drivers/tty/serial/serial_core.c)
+_PICTURE_LIMIT = 64 << 20
+
+
+class Bedside(Protocol):
+    """What the doctor needs of a machine."""
+
+    def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ...) -> object:
+        """Run a QMP command."""
+
+    def send_serial(self, data: bytes, port: int = ...) -> None:
+        """Type bytes on a serial port."""
+
+
+class QemuDoctor:
+    """Examines a machine under QEMU; what it finds is written to `directory`, which is made when it is needed.
+
+    `scale` stretches what the guest gets to answer (1 for KVM). `symbols` returns names for the addresses of the
+    guest's kernel; it is called when they are needed, and raises ImageError where there are none.
+    """
+
+    def __init__(
+        self,
+        machine: Bedside,
+        directory: Path,
+        *,
+        scale: float = 1.0,
+        symbols: Callable[[], Symbols] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._machine = machine
+        self._directory = directory
+        self._scale = scale
+        self._symbols = symbols
+        self._sleep = sleep
+
+    def look(self, stage: Stage, /) -> Opinion:
+        """Look at processors, disk and screen, several times, and change nothing."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        looks = [self._look()]
+        for pause in PAUSES:
+            self._sleep(pause)
+            looks.append(self._look())
+        self.keep()
+        if stage.before(Stage.KERNEL):
+            return hang.opinion(stage, looks)
+        name, note = self._names()
+        return hang.opinion(stage, looks, name).followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
+
+    def _names(self) -> tuple[Callable[[int], str], str]:
+        """Return what names an address of the kernel, and where nothing does, why."""
+        if self._symbols is None:
+            return hex, ""
+        # The first mapping where kernels are is the text; KASLR moves it in steps of 2 MiB.
+        starts = (int(match[1], 16) for match in _MAPPED.finditer(self._monitor("info mem")))
+        base = next((start for start in starts if start in _KERNELS), None)
+        if base is None:
+            return hex, "the kernel's text is not mapped"
+        try:
+            known = self._symbols()
+        except VmtestsError as error:
+            return hex, error.message
+        return (lambda address: known.name(address, base)), ""
+
+    def provoke(self, heard: Callable[[], Sequence[str]], /) -> Opinion:
+        """Ask the kernel by sysrq on the serial line for its stacks, then by a non-maskable interrupt."""
+        for key in (LOUDEST, TRACES, BLOCKED):
+            self.sysrq(key)
+        self._hear(heard)
+        said = hang.kernel_words(heard())
+        self._command("inject-nmi")
+        before = len(heard())
+        self._hear(heard)
+        if len(heard()) > before:
+            said = said.followed_by(Opinion(evidence=(("nmi", heard()[before]),)))
+        else:
+            said = said.followed_by(Opinion(evidence=(("nmi", "no answer to a non-maskable interrupt"),)))
+        (self._directory / "kernel.txt").write_text("".join(f"{line}\n" for line in heard()))
+        return said
+
+    def sysrq(self, key: str) -> None:
+        """Send a break and a key on the console: the kernel's own shell, where CONFIG_MAGIC_SYSRQ_SERIAL is set."""
+        self._command("chardev-send-break", {"id": "serial0"})
+        self._machine.send_serial(key.encode())
+        self._sleep(_KEY_SECONDS)
+
+    def keep(self) -> None:
+        """Write registers, disk statistics and the screen to the directory."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "registers.txt").write_text(self._monitor("info registers -a"))
+        (self._directory / "block.txt").write_text(self._monitor("info block -v") + self._monitor("info blockstats"))
+        self._command("screendump", {"filename": os.fspath(self._directory / "screen.png"), "format": "png"})
+
+    def _look(self) -> Look:
+        status = self._command("query-status")
+        return Look(
+            t=time.monotonic(),
+            cpus=hang.parse_registers(self._monitor("info registers -a")),
+            status=str(status.get("status", "running")) if isinstance(status, dict) else "running",
+            requests=self._requests(),
+            in_flight=self._in_flight(),
+            screen=self._screen(),
+        )
+
+    def _command(self, name: str, arguments: dict[str, object] | None = None) -> Any:
+        try:
+            return self._machine.execute(name, arguments, timeout=5.0)
+        except QmpCommandError:
+            return None  # this QEMU, or this machine, does not have it
+
+    def _monitor(self, line: str) -> str:
+        return str(self._command("human-monitor-command", {"command-line": line}) or "").replace("\r", "")
+
+    def _requests(self) -> int:
+        total = 0
+        for device in self._command("query-blockstats") or []:
+            stats = device.get("stats", {})
+            total += sum(int(stats.get(f"{kind}_operations", 0)) for kind in ("rd", "wr", "flush", "unmap"))
+        return total
+
+    def _in_flight(self) -> int | None:
+        """Return the requests that a disk controller has taken and not answered."""
+        count: int | None = None
+        for device in self._command("x-query-virtio") or []:
+            kind = device.get("name")
+            if kind not in {"virtio-scsi", "virtio-blk"}:
+                continue
+            status = self._command("x-query-virtio-status", {"path": device["path"]}) or {}
+            # Queues 0 and 1 of virtio-scsi are for control and events (virtio 1.2, section 5.6.2).
+            for queue in range(2 if kind == "virtio-scsi" else 0, min(int(status.get("num-vqs", 0)), 16)):
+                one = self._command("x-query-virtio-queue-status", {"path": device["path"], "queue": queue})
+                if one is None:
+                    break
+                count = (count or 0) + int(one.get("inuse", 0))
+        return count
+
+    def _screen(self) -> str:
+        path = self._directory / ".screen"
+        try:
+            self._command("screendump", {"filename": os.fspath(path)})
+            with path.open("rb") as file:
+                return hashlib.sha256(file.read(_PICTURE_LIMIT)).hexdigest()
+        except OSError:
+            return ""
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _hear(self, heard: Callable[[], Sequence[str]]) -> None:
+        """Wait until the guest has said what it had to say, or nothing for its time."""
+        end, count = time.monotonic() + _ANSWER_SECONDS * self._scale, -1
+        while time.monotonic() < end and len(heard()) != count:
+            count = len(heard())
+            self._sleep(_ANSWER_SECONDS * self._scale / 4)

@@ -1,0 +1,210 @@
+"""Booted machines that are kept in the cache, so that the next run begins where a boot had ended.
+
+An entry is a machine's template with the record of its boot. Its record is written last: an entry without one is
+half made, and is made again. A lock on each entry is shared by all who use it and held alone by who makes or removes
+it (flock(2), which ends with its holder).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from rich.text import Text
+
+from vmtests import progress
+from vmtests.boot.follow import Past
+from vmtests.errors import HostError
+from vmtests.guest.ssh import Key
+from vmtests.image.cache import remove
+from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.machine.argv import Hardware
+from vmtests.machine.template import Template
+from vmtests.resources import cache_dir
+from vmtests.sizes import GIB, MIB
+from vmtests.text import printable
+from vmtests.tools import Toolbox
+
+VERSION = 1
+LIMIT = 8 * GIB
+"""Bytes that all entries may take on the disk; those that were used longest ago go first."""
+
+_RECORD = "record.json"
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is known of a template: where it is, its machine, the boot behind it, and how to see that it is whole.
+
+    `state` is the SHA-256 of the devices' state.
+    """
+
+    version: int
+    place: str
+    image: str
+    hardware: Hardware
+    token: str
+    public_key: str
+    host_keys: tuple[str, ...]
+    past: Past
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A booted machine at rest, from which any number of machines go on."""
+
+    template: Template
+    record: Record
+
+    @property
+    def key(self) -> Key:
+        """The ssh key that the guest lets in."""
+        return Key(path=self.template.directory / "id_ed25519", public=self.record.public_key)
+
+    @property
+    def console(self) -> Path:
+        """The raw console of the boot."""
+        return self.template.directory / "console.log"
+
+
+def save(snapshot: Snapshot) -> None:
+    """Write the record, which makes the entry whole; raises HostError."""
+    path = snapshot.template.directory / _RECORD
+    partial = path.with_name(f"{_RECORD}.partial")
+    try:
+        partial.write_bytes(msgspec.json.encode(snapshot.record))
+        partial.replace(path)
+    except OSError as error:
+        raise HostError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
+    """Return the entry in `directory`; None when there is none that is whole and sound.
+
+    With `clear`, for who holds its lock alone, what is not sound is removed, with a word about it.
+    """
+    try:
+        data = (directory / _RECORD).read_bytes()
+        snapshot = Snapshot(template=Template(directory), record=msgspec.json.decode(data, type=Record, strict=False))
+        if (wrong := _wrong(snapshot)) is None:
+            os.utime(directory / _RECORD)
+            return snapshot
+    except FileNotFoundError as error:
+        wrong = "" if error.filename == str(directory / _RECORD) else f"{error.filename} is missing"
+    except (msgspec.DecodeError, OSError) as error:
+        wrong = str(error)
+    if clear:
+        if wrong:
+            progress.stderr().print(Text(f"a kept machine is not sound and is booted again: {printable(wrong)}"))
+        remove(directory)
+    return None
+
+
+def state_digest(template: Template) -> str:
+    """Return the SHA-256 of the devices' state."""
+    with template.state.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _wrong(snapshot: Snapshot) -> str | None:
+    record, template = snapshot.record, snapshot.template
+    if record.version != VERSION or record.place != str(template.directory):
+        return f"{template.directory} was made elsewhere, or by another version"
+    if template.ram.stat().st_size != record.hardware.memory_mib * MIB:
+        return f"{template.ram} has another size than the machine's memory"
+    if record.state != state_digest(template):
+        return f"{template.state} was changed"
+    if not Path(record.image).is_file():
+        return f"its image {record.image} is gone"
+    return None
+
+
+def directory(image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
+    """Return the place of the machine that is made of all this, by this version of vmtests and QEMU."""
+    stat = image.stat()
+    qemu = toolbox.tools["qemu-system-x86_64"]
+    known = (
+        VERSION,
+        (str(image), stat.st_size, stat.st_mtime_ns, stat.st_ino),
+        (qemu.version, str(toolbox.root(qemu.name))),
+        (str(accelerator.name), accelerator.cpu, _host_cpu() if accelerator.name is AcceleratorName.KVM else ""),
+        hardware,
+        _code(),
+    )
+    digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
+    return cache_dir() / "snapshots" / f"{image.parent.name[:60]}-{digest}"
+
+
+def _host_cpu() -> str:
+    """Return what identifies the host's CPU (proc(5), /proc/cpuinfo)."""
+    wanted = ("model name", "flags", "microcode")
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(wanted))
+
+
+def _code() -> str:
+    """Return a digest of what takes part in a boot and in judging it."""
+    digest = hashlib.sha256()
+    for room in ("boot", "guest", "machine"):
+        for path in sorted((_PACKAGE / room).glob("*.*")):
+            digest.update(path.read_bytes())
+    for name in ("lab.py", "snapshots.py"):
+        digest.update((_PACKAGE / name).read_bytes())
+    return digest.hexdigest()
+
+
+class Lock:
+    """An entry's lock, shared at first; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        self._path = directory.with_name(f"{directory.name}.lock")
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("ab")
+        self.share()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def share(self) -> None:
+        """Hold it with others; waits for whoever makes the entry just now."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def alone(self) -> None:
+        """Hold it alone; waits for all others. What was seen before may have changed."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+
+def prune(keep: Path) -> None:
+    """Remove what was left half made, and the entries used longest ago until the rest fits in LIMIT."""
+    sizes = {}
+    for entry in keep.parent.iterdir():
+        if entry.is_dir():
+            with contextlib.suppress(OSError):
+                sizes[entry] = sum(path.stat().st_blocks * 512 for path in entry.iterdir())
+    total = sum(sizes.values())
+    for entry in sorted(sizes, key=_used):
+        whole = (entry / _RECORD).exists()
+        if entry == keep or (whole and total <= LIMIT):
+            continue
+        with contextlib.suppress(BlockingIOError), entry.with_name(f"{entry.name}.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(entry)
+            total -= sizes[entry]
+
+
+def _used(entry: Path) -> float:
+    with contextlib.suppress(OSError):
+        return (entry / _RECORD).stat().st_mtime
+    return 0.0
