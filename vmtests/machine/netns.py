@@ -92,7 +92,7 @@ class Namespaces:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "vmtests.machine.netns", str(theirs.fileno()), self._address],
+                [sys.executable, "-P", "-m", "vmtests.machine.netns", str(theirs.fileno()), self._address],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
