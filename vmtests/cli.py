@@ -25,6 +25,8 @@ from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
+from vmtests.emulator import Emulator
+from vmtests.emulator.fake import FakeHypervisor
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
@@ -118,6 +120,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
     command.add_argument("--quiet", action="store_true", help="do not show the console")
     command.set_defaults(command=_boot)
+
+    command = commands.add_parser(
+        "emulator", help="serve a Compute Engine and Cloud Storage on this host that boot real machines"
+    )
+    command.add_argument("--port", type=int, default=0, metavar="N", help="the port (default: one that is free)")
+    command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
+    command.add_argument(
+        "--memory", default="2G", metavar="SIZE", help="a machine's memory at most (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-boot", action="store_true", help="only say that machines boot: to try out an API client"
+    )
+    command.set_defaults(command=_emulator)
     return parser
 
 
@@ -214,6 +229,20 @@ def _boot(arguments: argparse.Namespace) -> int:
     else:
         _show(verdict, lab.results)
     return 0 if verdict.ready else 1
+
+
+def _emulator(arguments: argparse.Namespace) -> int:
+    with Emulator(
+        port=arguments.port,
+        hypervisor=FakeHypervisor() if arguments.no_boot else None,
+        accelerator=arguments.accel,
+        memory_mib=parse_size(arguments.memory) >> 20,
+    ) as emulator:
+        print(emulator.endpoint, flush=True)
+        for line in emulator.environment:
+            progress.stderr().print(Text(line))
+        while True:
+            signal.pause()
 
 
 class Cockpit:
