@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: vmtests test lint constraints host clean
+.PHONY: vmtests nix-check nix-vmtests test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -18,6 +18,20 @@ lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Against nixpkgs itself: the flake's own input (needs a network), or a checkout: make nix-check NIXPKGS=/path
+INPUT := --no-write-lock-file $(if $(NIXPKGS),--override-input nixpkgs path:$(abspath $(NIXPKGS)))
+NIX   := nix --extra-experimental-features 'nix-command flakes'
+
+nix-check:                ## evaluate the NixOS image, and every promise in tests/nix/promises.nix
+	$(NIX) flake check --no-build . $(INPUT)
+	$(NIX) eval --raw .#packages.x86_64-linux.image.drvPath $(INPUT) && echo
+	$(NIX) eval --raw .#packages.x86_64-linux.imageScript.drvPath $(INPUT) && echo
+
+nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debian in the place of NixOS; no nixpkgs needed
+	mkdir -p results/nix && chmod -R u+w results/nix && rm -rf results/nix
+	$(BIN)/python -m tests.nix.closure.make results/nix
+	PATH="$(CURDIR)/results/nix/bin:$$PATH" $(BIN)/pytest vmtests/ --vm-image="nix:path:$(CURDIR)/results/nix/flake#imageScript"
 
 $(STAMP): pyproject.toml constraints.txt | host
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,23 @@ def test_interrupted_command_says_so_and_exits_with_130(here: Path, number: sign
         assert process.stderr is not None
         assert process.stderr.read() == "vmtests: interrupted\n"
     assert process.returncode == 130
+
+
+def test_emulator_serves_until_it_is_ended(here: Path) -> None:
+    """The emulator prints its address, serves, and ends at SIGTERM; then nothing of it is left."""
+    command = [sys.executable, "-m", "vmtests.cli", "emulator", "--no-boot"]
+    environment = {**os.environ, "VMTESTS_CACHE": str(here)}
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}/compute/v1/projects/p/zones/us-east1-b") as answer:
+            assert "us-east1-b" == json.load(answer)["name"]
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == "vmtests: interrupted"
+    assert [] == list((here / "emulator").iterdir())
 
 
 def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,4 +77,18 @@ def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> 
 
 def test_login_hands_in_the_public_key_only() -> None:
     """The guest gets the public half of the run's key."""
-    assert credentials.login("ssh-ed25519 AAAA me")["ssh.authorized_keys.root"] == b"ssh-ed25519 AAAA me"
+    given = credentials.login("ssh-ed25519 AAAA me", "ttyS0", "multi-user.target")
+    assert given["ssh.authorized_keys.root"] == b"ssh-ed25519 AAAA me"
+
+
+def test_shell_is_left_to_a_getty() -> None:
+    """The shell that is handed in starts with the target, after the console's getty, and only without one.
+
+    It is ended by a signal that a shell heeds: SIGTERM would be waited for at each shutdown.
+    """
+    given = credentials.login("ssh-ed25519 AAAA me", "ttyS0", "multi-user.target")
+    unit = given["systemd.extra-unit.vmtests-shell.service"].decode()
+    assert {"After=serial-getty@ttyS0.service", "KillSignal=SIGHUP"} <= set(unit.splitlines())
+    assert "! systemctl is-active --quiet serial-getty@ttyS0.service" in unit
+    dropin = given["systemd.unit-dropin.multi-user.target~vmtests-shell"].decode()
+    assert "Wants=vmtests-shell.service" in dropin.splitlines()

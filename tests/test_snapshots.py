@@ -16,7 +16,7 @@ from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.sizes import MIB
-from vmtests.snapshots import Lock, Record, Snapshot
+from vmtests.snapshots import LOGS, Lock, Record, Snapshot
 
 PAST = Past.of(
     Verdict(
@@ -49,6 +49,10 @@ def make(directory: Path, image: Path) -> Snapshot:
     template.state.write_bytes(b"devices")
     template.ram.touch()
     os.truncate(template.ram, 128 * MIB)
+    for path in (template.disk, template.overlay, template.variables):
+        path.touch()
+    for log in LOGS:
+        (directory / log).write_text(f"{log}\n")
     snapshot = Snapshot(
         template=template,
         record=Record(
@@ -90,6 +94,14 @@ def _lose_ram(kept: Snapshot) -> None:
     kept.template.ram.unlink()
 
 
+def _lose_disk(kept: Snapshot) -> None:
+    kept.template.disk.unlink()
+
+
+def _lose_log(kept: Snapshot) -> None:
+    (kept.template.directory / "console.jsonl").unlink()
+
+
 def _lose_image(kept: Snapshot) -> None:
     Path(kept.record.image).unlink()
 
@@ -102,7 +114,9 @@ def _foreign(kept: Snapshot) -> None:
     snapshots.save(dataclasses.replace(kept, record=dataclasses.replace(kept.record, place="/elsewhere")))
 
 
-@pytest.mark.parametrize("spoil", [_change_state, _cut_ram, _lose_ram, _lose_image, _garble, _foreign])
+@pytest.mark.parametrize(
+    "spoil", [_change_state, _cut_ram, _lose_ram, _lose_disk, _lose_log, _lose_image, _garble, _foreign]
+)
 def test_unsound_entry_is_dropped_with_one_line(
     spoil: object, kept: Snapshot, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +130,20 @@ def test_unsound_entry_is_dropped_with_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("a kept machine is not sound")
+
+
+def test_logs_of_the_boot_come_back_whole(kept: Snapshot, tmp_path: Path) -> None:
+    """A machine that goes on has every byte of both serial ports and every line, however long the boot was."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    for log in LOGS:
+        (first / log).write_text(f"{log}: {'x' * 100_000}\n")
+    (first / "console.log").write_text("a few bytes behind")
+    kept.take_logs(first)
+    assert kept.give_logs(second).record.past.logged
+    given = {log: (second / log).read_text() for log in LOGS}
+    assert given == {log: (first / source).read_text() for log, source in LOGS.items()}
+    assert given["console.log"] == given["ttyS0.log"]
 
 
 def test_oldest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,21 @@ def test_missing_mmdebstrap_is_said_in_one_line(cache: Path, monkeypatch: pytest
     assert "apt-get install mmdebstrap" in (caught.value.hint or "")
 
 
+def test_tools_of_a_host_without_usual_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's search path comes after the system's, and firmware may be described beside QEMU, as on NixOS."""
+    store = tmp_path / "store/qemu"
+    (store / "bin").mkdir(parents=True)
+    (store / "bin/qemu-system-x86_64").write_text("#!/bin/sh\n")
+    (store / "bin/qemu-system-x86_64").chmod(0o755)
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "qemu-system-x86_64").symlink_to(store / "bin/qemu-system-x86_64")
+    monkeypatch.setattr(tools, "_SYSTEM_PATH", "/nowhere")
+    monkeypatch.setenv("PATH", str(profile))
+    assert f"/nowhere:{profile}" == tools.tool_env()["PATH"]
+    assert (Path("/usr/share/qemu/firmware"), store / "share/qemu/firmware") == tools.host_firmware()
+
+
 def test_sandbox_dies_with_its_parent(tmp_path: Path) -> None:
     """A tool whose parent is killed with SIGKILL is gone with it."""
     fifo = tmp_path / "fifo"

@@ -25,10 +25,12 @@ from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
+from vmtests.emulator import Emulator
+from vmtests.emulator.fake import FakeHypervisor
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.faults import catalogue
 from vmtests.faults.run import Outcome, Runner
-from vmtests.image import archive, assemble, cache, spec
+from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
 from vmtests.lab import Heartbeat, Lab
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_inspect)
 
     command = commands.add_parser("boot", help="boot an image and say whether it got ready, or why not")
-    command.add_argument("image", metavar="IMAGE", help="`reference`, or the path of a disk image")
+    command.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
     command.add_argument(
@@ -130,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
     command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
     command.set_defaults(command=_faults)
+
+    command = commands.add_parser(
+        "emulator", help="serve a Compute Engine and Cloud Storage on this host that boot real machines"
+    )
+    command.add_argument("--port", type=int, default=0, metavar="N", help="the port (default: one that is free)")
+    command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
+    command.add_argument(
+        "--memory", default="2G", metavar="SIZE", help="a machine's memory at most (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-boot", action="store_true", help="only say that machines boot: to try out an API client"
+    )
+    command.set_defaults(command=_emulator)
     return parser
 
 
@@ -149,26 +164,26 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     if arguments.spec and arguments.module:
         raise InputError("--module and --spec exclude each other", hint="modules are for the reference image")
-    if arguments.spec and not arguments.out:
-        raise InputError("--spec needs --out", hint="say where the disk goes: --out disk.raw")
+    if arguments.spec and not (arguments.out or arguments.archive):
+        raise InputError("--spec needs --out or --archive", hint="say where the image goes: --out disk.raw")
     modules = Modules.parse(arguments.module)
     for target in (arguments.out, arguments.archive):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
             raise InputError(f"{target} is no place for a file", hint="name a file in a directory that exists")
     described = None if arguments.spec is None else spec.load(arguments.spec)
     toolbox = tools.find()
+    made = [path for path in (arguments.out, arguments.archive) if path is not None]
     if described is not None:
-        assemble.assemble(described, arguments.out, toolbox)
-        disk: Path = arguments.out
+        build.build(described, toolbox, disk=arguments.out, packed=arguments.archive)
     else:
         disk = cache.reference_image(contracts.default(), modules, toolbox)
         if arguments.out is not None:
             _copy(disk, arguments.out)
-    if arguments.archive is not None:
-        archive.pack(disk, arguments.archive, toolbox)
-    for made in (arguments.out, arguments.archive) if arguments.out or arguments.archive else (disk,):
-        if made is not None:
-            print(made)
+        if arguments.archive is not None:
+            archive.pack(disk, arguments.archive, toolbox)
+        made = made or [disk]
+    for path in made:
+        print(path)
     return 0
 
 
@@ -255,6 +270,20 @@ def _show_outcome(outcome: Outcome) -> None:
     if not outcome.right:
         told = outcome.to_json()
         console.print(Text(f"  expected {told['expected']}, got {told['got']}"))
+
+
+def _emulator(arguments: argparse.Namespace) -> int:
+    with Emulator(
+        port=arguments.port,
+        hypervisor=FakeHypervisor() if arguments.no_boot else None,
+        accelerator=arguments.accel,
+        memory_mib=parse_size(arguments.memory) >> 20,
+    ) as emulator:
+        print(emulator.endpoint, flush=True)
+        for line in emulator.environment:
+            progress.stderr().print(Text(line))
+        while True:
+            signal.pause()
 
 
 class Cockpit:

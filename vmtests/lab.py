@@ -10,8 +10,6 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +35,7 @@ from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import cache, symbols
+from vmtests.image import cache, nix, symbols
 from vmtests.image.adopt import adopt
 from vmtests.image.cache import remove
 from vmtests.image.inspect import Inspection, inspect
@@ -50,6 +48,7 @@ from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.resources import cache_dir
+from vmtests.scratch import scratch
 from vmtests.sizes import GIB
 from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
@@ -155,6 +154,7 @@ class Vm:
         *,
         watch: Watch | None = None,
         snapshot: Snapshot | None = None,
+        by_serial: bool = False,
     ) -> None:
         self.image = image
         self.results = lab.results / name if name else lab.results
@@ -171,14 +171,13 @@ class Vm:
             self.hardware = replace(
                 hardware,
                 credentials={
-                    **credentials.login(self.key.public),
-                    **credentials.announce(lab.contract.units.ready, self._token),
-                    **credentials.voices(lab.contract),
+                    **credentials.all_of(self.key.public, lab.contract, self._token),
                     **hardware.credentials,
                 },
             )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
+        self._by_serial = by_serial
         self._host_keys: tuple[str, ...] = ()
         self._watch = watch
         self._diagnosis: Diagnosis | None = None
@@ -193,11 +192,9 @@ class Vm:
                     power_on=time.monotonic(),
                     ready_token=self._token,
                     knowledge=Knowledge(self._lab.contract, self.image.inspection),
+                    past=None if self._snapshot is None else self._snapshot.record.past,
                 )
             )
-            if (kept := self._snapshot) is not None:
-                shutil.copyfile(kept.console, self.results / "console.log")
-                self.follower.resume(kept.record.past)
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
             self.qemu = self._stack.enter_context(
@@ -235,7 +232,7 @@ class Vm:
         serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
         shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
         shell.take_over()
-        shell.run(f"date -s @{time.time():.6f}").check()
+        shell.wake()
         self._shell = shell
         self._host_keys = snapshot.record.host_keys
 
@@ -246,10 +243,10 @@ class Vm:
         """
         verdict = self.wait_ready()
         host_keys = self.host_keys
+        self.shell.settle()
         try:
             template = self.qemu.snapshot(directory)
             self.key.copy(template.directory)
-            shutil.copyfile(self.results / "console.log", template.directory / "console.log")
             kept = Snapshot(
                 template=template,
                 record=snapshots.Record(
@@ -264,6 +261,7 @@ class Vm:
                     state=snapshots.state_digest(template),
                 ),
             )
+            kept.take_logs(self.results)
             snapshots.save(kept)
         except BaseException:
             remove(directory)
@@ -365,9 +363,14 @@ class Vm:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer."""
+        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+
+        A fork is logged in on its serial line already: its commands go there until `ssh` is used, or it is restarted.
+        """
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
+        if self._by_serial and self._ssh is None:
+            return self.shell.run(command, timeout, stdin=stdin, limit=limit)
         return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
@@ -420,6 +423,7 @@ class Vm:
         if self._ssh is not None:
             self._ssh.close()
         self._ssh = self._shell = None
+        self._by_serial = False
         self._host_keys = ()
 
 
@@ -482,7 +486,7 @@ class Lab:
         return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
 
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
-        """Return an image by name: `reference`, built unless it is in the cache, or the path of a disk.
+        """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
         The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
         no image, HostError when it cannot be built.
@@ -492,13 +496,13 @@ class Lab:
             path = cache.reference_image(self.contract, parsed, self.toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
+            installable = nix.parse(name)
             if parsed.bloat:
-                raise InputError(
-                    f"the module bloat is built into the reference image; {name} is built already",
-                    hint="only the module debug can be handed to an image that is built",
-                )
-            shown, own = Path(name).name, None
-            path = adopt(Path(name), self.scratch, self.toolbox)
+                way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
+                raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
+            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
+            shown, own = installable or archive.name, None
+            path = adopt(archive, self.scratch, self.toolbox)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
 
@@ -538,16 +542,17 @@ class Lab:
                     yield vm, kept
                     return
                 lock.share()
-            yield stack.enter_context(self.fork(image, kept, name=name, watch=watch)), kept
+            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
+            yield stack.enter_context(vm), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
-        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot)
+        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
 
     @functools.cached_property
     def scratch(self) -> Path:
         """A directory in the cache that goes with the laboratory."""
-        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="adopted-", dir=cache_dir())))
+        return self._stack.enter_context(scratch(cache_dir()))
 
     def machine(
         self,

@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--vm-image",
         default="reference",
-        metavar="reference|PATH",
+        metavar="reference|nix[:FLAKE#ATTR]|PATH",
         help="the image under test (default: %(default)s)",
     )
     group.addoption(

@@ -9,7 +9,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from vmtests import progress
 from vmtests.boot.follow import Past
-from vmtests.errors import HostError
+from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.image.cache import remove
 from vmtests.machine.accel import Accelerator, AcceleratorName
@@ -30,9 +31,19 @@ from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 from vmtests.tools import Toolbox
 
-VERSION = 1
+VERSION = 2
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
+
+LOGS = {
+    # Both from QEMU's: ours may be a few bytes behind it.
+    "console.log": "ttyS0.log",
+    "ttyS0.log": "ttyS0.log",
+    "ttyS1.log": "ttyS1.log",
+    "console.jsonl": "console.jsonl",
+    "firmware.log": "firmware.log",
+}
+"""What a snapshot keeps of a boot's logs, and what it is a copy of."""
 
 _RECORD = "record.json"
 _PACKAGE = Path(__file__).parent
@@ -68,10 +79,30 @@ class Snapshot:
         """The ssh key that the guest lets in."""
         return Key(path=self.template.directory / "id_ed25519", public=self.record.public_key)
 
-    @property
-    def console(self) -> Path:
-        """The raw console of the boot."""
-        return self.template.directory / "console.log"
+    def take_logs(self, results: Path) -> None:
+        """Copy the logs of the boot from the results of the machine, or raise HostError."""
+        for log, source in LOGS.items():
+            _copy(results / source, self.template.directory / log)
+
+    def give_logs(self, results: Path) -> Self:
+        """Copy the logs of the boot to `results`, made if need be; who goes on from what is returned goes on in them.
+
+        Raises HostError.
+        """
+        try:
+            results.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os("the results cannot be written", error) from error
+        for log in LOGS:
+            _copy(self.template.directory / log, results / log)
+        return replace(self, record=replace(self.record, past=replace(self.record.past, logged=True)))
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise from_os("the logs of a kept machine cannot be copied", error) from error
 
 
 def save(snapshot: Snapshot) -> None:
@@ -121,6 +152,10 @@ def _wrong(snapshot: Snapshot) -> str | None:
         return f"{template.ram} has another size than the machine's memory"
     if record.state != state_digest(template):
         return f"{template.state} was changed"
+    for path in (template.disk, template.overlay, template.variables):
+        path.stat()
+    for log in LOGS:
+        (template.directory / log).stat()
     if not Path(record.image).is_file():
         return f"its image {record.image} is gone"
     return None

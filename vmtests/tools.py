@@ -105,6 +105,7 @@ _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 _TREE_EXTRA = ("base-files", "bash", "coreutils", "dash", "ovmf", "systemd-boot-efi", "systemd-ukify")
 
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
 
@@ -226,12 +227,13 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's, without a language, and with the system's search path."""
+    """Return the environment for tools: the caller's without a language, and the system's search path in front."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
         "LC_ALL": "C.UTF-8",
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        # The caller's has the tools on hosts without the usual directories, such as NixOS.
+        "PATH": f"{_SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
         **(extra or {}),
     }
 
@@ -409,6 +411,13 @@ def make_tree(packages: Sequence[str], *, name: str, title: str) -> Path:
     return place
 
 
+def host_firmware() -> tuple[Path, ...]:
+    """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
+    program = shutil.which("qemu-system-x86_64", path=tool_env()["PATH"])
+    beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
+    return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
+
+
 @functools.cache
 def find() -> Toolbox:
     """Find every tool, making the tools tree when the host's own are not all good enough.
@@ -417,7 +426,7 @@ def find() -> Toolbox:
     """
     on_host = {requirement.name: _host_tool(requirement) for requirement in REQUIREMENTS}
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
-    if not Path("/usr/share/qemu/firmware").is_dir():
+    if not any(directory.is_dir() for directory in host_firmware()):
         spoilt.add("machine")
     found = {
         requirement.name: tool

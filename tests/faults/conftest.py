@@ -64,6 +64,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: 
     store = work / "store" / SYSTEM.rpartition("/")[2]
     store.mkdir(parents=True)
     (store / "prepare-root").write_text(SCRIPT)
+    (store / "data").write_bytes(b"\x55" * (24 << 20))  # a store that can be cut
     etc = work / "etc/systemd/system"
     etc.mkdir(parents=True)
     described = {

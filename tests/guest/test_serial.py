@@ -20,6 +20,19 @@ def test_streams_are_separate(shell: SerialShell) -> None:
     assert (result.stdout, result.stderr, result.exit_code) == ("out\n", "err\n", 3)
 
 
+def test_short_command_takes_one_question(make_guest: MakeGuest, connect: Connect) -> None:
+    """A command that writes little is run, and its outputs fetched, by a single call into the guest."""
+    guest = make_guest()
+    shell = connect(guest)
+    shell.settle()
+    guest.sent.clear()
+    result = shell.run("echo 'a: b\\c'; echo err >&2; exit 3")
+    shell.settle()
+    assert (result.stdout, result.stderr, result.exit_code) == ("a: b\\c\n", "err\n", 3)
+    calls = [line.split()[4] for line in guest.sent.splitlines() if line.startswith(b"_vm ")]
+    assert calls == [b"_vm_go", b"_vm_drop", b"_vm_state"]
+
+
 def test_output_is_byte_exact(shell: SerialShell) -> None:
     """Every byte value comes back as it was written, although the line is a text channel."""
     result = shell.run('for i in $(seq 0 255); do printf "\\\\$(printf %03o $i)"; done')

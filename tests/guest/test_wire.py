@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vmtests.errors import GuestError
 from vmtests.guest import wire
-from vmtests.guest.wire import Encoding, Output
+from vmtests.guest.wire import Encoding, Output, Short
 
 
 @given(st.binary(max_size=70))
@@ -124,3 +124,27 @@ def test_descriptions_that_are_none(words: list[str]) -> None:
     """A description of an output that the agent would not write raises ValueError."""
     with pytest.raises(ValueError, match=r"."):
         Output.parse(words)
+
+
+def _short(code: int, stdout: str, stderr: str) -> bytes:
+    escaped = [text.replace("\\", "\\\\").replace(":", "\\c").replace("\n", "\\n") for text in (stdout, stderr)]
+    payload = f"{code} \\ {escaped[0]} \\ {escaped[1]}"
+    return f"tag:{payload}:{len(payload)}.".encode()
+
+
+_PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n"), max_size=200)
+
+
+@given(st.integers(0, 255), _PRINTABLE, _PRINTABLE)
+def test_short_outputs_come_back_as_they_were(code: int, stdout: str, stderr: str) -> None:
+    """Exit code and both outputs of a command that wrote little are read from one line."""
+    expected = Short(code=code, stdout=stdout.encode(), stderr=stderr.encode())
+    assert Short.parse("tag", _short(code, stdout, stderr)) == expected
+
+
+@given(_PRINTABLE, st.data())
+def test_short_outputs_that_lost_a_byte_are_not_taken(stdout: str, data: st.DataObject) -> None:
+    """A line that lost a byte is no answer."""
+    line = _short(0, stdout, "")
+    at = data.draw(st.integers(0, len(line) - 1))
+    assert Short.parse("tag", line[:at] + line[at + 1 :]) is None

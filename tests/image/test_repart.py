@@ -31,9 +31,9 @@ def test_esp_has_a_fixed_size_and_root_a_least_size(tmp_path: Path) -> None:
 
 
 def test_store_in_place_is_neither_formatted_nor_filled(tmp_path: Path) -> None:
-    """The store that is on the disk already is only described."""
+    """The store that is on the disk already is only described, and takes no more of the disk."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {"store": {}})
-    assert set(_read(tmp_path / "d/20-store.conf")) == {"type", "label", "uuid"}
+    assert set(_read(tmp_path / "d/20-store.conf")) == {"type", "label", "uuid", "weight"}
 
 
 def test_store_from_a_file_is_copied_block_by_block(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """image.json is read strictly, and names the field or the file at fault."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,22 @@ def test_written_spec_reads_back_equal(tmp_path: Path, data: dict[str, Any]) -> 
     assert spec.load(tmp_path / "again.json") == loaded
 
 
+def test_listed_paths_are_paths(tmp_path: Path, data: dict[str, Any]) -> None:
+    """Paths that are listed in a file count like those in the spec, each once."""
+    (tmp_path / "store/def-y").mkdir()
+    (tmp_path / "list").write_text("/nix/store/abc-x\n/nix/store/def-y\n")
+    data["store"]["path_list"] = "list"
+    assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
+
+
+def test_every_field_is_documented() -> None:
+    """docs/image-json.md has a row for each field of the format."""
+    text = (Path(__file__).parents[2] / "docs/image-json.md").read_text()
+    fields = {field.name for field in dataclasses.fields(spec.ImageSpec)} - {"store"}
+    fields |= {f"store.{field.name}" for field in dataclasses.fields(spec.StoreSpec)}
+    assert fields == set(re.findall(r"^\| `([a-z_.]+)` \|", text, re.MULTILINE))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
@@ -66,7 +84,10 @@ def test_written_spec_reads_back_equal(tmp_path: Path, data: dict[str, Any]) -> 
         ("store", {"directory": "store", "paths": ["/nix/store/none"]}, "does not exist"),
         ("store", {"directory": "store", "paths": ["/nix/store/a/b"]}, "not a path directly below"),
         ("store", {"directory": "store", "paths": ["/usr/abc-x"]}, "not a path directly below"),
+        ("store", {"directory": "store", "path_list": "none"}, "cannot be read"),
+        ("store", {"directory": "store", "path_list": "reg"}, "the store has no paths"),
         ("registration", "none", "is not a file"),
+        ("state", "nix/var", "not an absolute path"),
         ("seed", "no-uuid", "is not a UUID"),
         ("root", [{"path": "etc"}], "not an absolute path"),
         ("root", [{"path": "/../etc"}], "not an absolute path"),

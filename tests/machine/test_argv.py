@@ -67,7 +67,7 @@ def test_default_machine(parts: Parts) -> None:
         ),
         "-netdev",
         (
-            "user,id=net0,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,hostname=vm-1,"
+            "user,id=net0,ipv6=off,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,hostname=vm-1,"
             "domainname=us-central1-a.c.p.internal,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
         ),
         *("-device", "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,romfile=,addr=4"),
@@ -122,6 +122,21 @@ def test_network(parts: Parts, net: Net, restrict: str) -> None:
     """The guest reaches the host's network only when that is asked for."""
     (netdev,) = option(qemu_args(Hardware(net=net), parts), "-netdev")
     assert restrict in netdev.split(",")
+
+
+def test_address(parts: Parts) -> None:
+    """The guest gets its address and domain by DHCP, and a hardware address made as Compute Engine makes them."""
+    args = qemu_args(Hardware(address="10.128.3.17", domain="z.c.p.internal", net=Net.USER), parts)
+    (netdev,) = option(args, "-netdev")
+    assert {"dhcpstart=10.128.3.17", "domainname=z.c.p.internal"} <= set(netdev.split(","))
+    assert [arg for arg in args if "mac=42:01:0a:80:03:11" in arg]
+
+
+def test_nvme(parts: Parts) -> None:
+    """The disk of a newer machine type is an NVMe namespace, and the first to boot from."""
+    devices = option(qemu_args(Hardware(nvme=True), parts), "-device")
+    assert [device.split(",")[0] for device in devices if "bootindex=1" in device] == ["nvme"]
+    assert not [device for device in devices if "scsi" in device]
 
 
 def test_no_network(parts: Parts) -> None:

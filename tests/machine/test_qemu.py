@@ -170,6 +170,31 @@ def test_close_leaves_results_only(bench: Bench) -> None:
     assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
 
 
+def test_own_disk_is_written_to_and_stays(
+    tmp_path: Path, tcg: Accelerator, ovmf: Firmware, recorder: Recorder
+) -> None:
+    """A machine with a disk of its own makes no overlay, and leaves the disk where it is."""
+    own = tmp_path / "own.qcow2"
+    own.write_bytes(b"QFI\xfb" + bytes(60))
+    machine = QemuMachine(
+        toolbox=FakeToolbox(),
+        accelerator=tcg,
+        firmware=ovmf,
+        hardware=Hardware(),
+        image=own,
+        results=tmp_path / "results",
+        listener=recorder,
+        own=True,
+    )
+    with machine:
+        pass
+    words = shlex.split((tmp_path / "results/qemu.argv").read_text())
+    assert [f"driver=file,node-name=file0,cache.no-flush=on,filename={own}"] == [
+        word for word in words if "node-name=file0" in word
+    ]
+    assert own.exists()
+
+
 def test_one_command_line_per_power_on(bench: Bench) -> None:
     """`qemu.argv` has one line for each power-on, which a shell splits into the arguments that were used."""
     with bench.make(Hardware()) as machine:

@@ -121,6 +121,10 @@ class ConsoleLog:
         """The last lines, at most KEPT_LINES."""
         return tuple(self._lines)
 
+    def remember(self, lines: Iterable[Line]) -> None:
+        """Take lines for the last ones that are in the file already."""
+        self._lines.extend(lines)
+
     @property
     def last(self) -> Line | None:
         """The last line."""

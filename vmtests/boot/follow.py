@@ -56,6 +56,8 @@ class Past:
     units: tuple[Unit, ...]
     told: bool
     lines: tuple[Line, ...]
+    logged: bool = False
+    """Whether the logs that are there, and go on, are those of this boot."""
 
     @classmethod
     def of(cls, verdict: Verdict, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
@@ -96,7 +98,8 @@ class Follower:
     restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
     called in the thread that waits. A line with `ready_token` comes from a guest that has no job left.
     `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
-    budget, before that is a verdict.
+    budget, before that is a verdict. With `past` the machine goes on from where another was kept,
+    and so do its seconds.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
     those who wait. Raises HostError when the logs cannot be made.
@@ -115,6 +118,7 @@ class Follower:
         on_progress: Progress | None = None,
         ready_token: str = "",
         knowledge: Knowledge | None = None,
+        past: Past | None = None,
     ) -> None:
         self.on_progress = on_progress
         self.doctor: Doctor | None = None
@@ -135,7 +139,10 @@ class Follower:
         self._restarts = 0
         self._ending = False
         self._boot = self._log.next_boot
-        self._begin(power_on, "power-on")
+        if past is None:
+            self._begin(power_on, "power-on")
+        else:
+            self._go_on(past)
 
     def __enter__(self) -> Self:
         return self
@@ -202,15 +209,6 @@ class Follower:
             self._restarts = 0
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
-
-    def resume(self, past: Past) -> None:
-        """Begin with a boot that was followed before: the machine goes on from where another was kept."""
-        with self._changed:
-            self._zero, self._zero_known = self._clock.monotonic() - past.ended, True
-            self._attempt.timeline = past.timeline(self._boot)
-            self._attempt.verdict = past.verdict
-            self._logged(list(past.lines))
-            self._write_timeline()
 
     def expect_end(self) -> None:
         """Say that the machine is switched off on purpose: no event is a failure until `new_boot`."""
@@ -365,6 +363,20 @@ class Follower:
         self._start_clock(power_on)
         text = f"boot {self._boot}: {reason}"
         self._logged([Line(t=0.0, text=text, stage=Stage.FIRMWARE, source="event")])
+
+    def _go_on(self, past: Past) -> None:
+        if past.logged:
+            self._boot -= 1
+        self._start_clock(self._clock.monotonic() - past.ended)
+        self._attempt.timeline = past.timeline(self._boot)
+        self._attempt.verdict = past.verdict
+        if past.logged:
+            self._log.remember(past.lines)
+        else:
+            self._logged(list(past.lines))
+        text = f"boot {self._boot}: goes on from where it was kept"
+        self._logged([Line(t=past.ended, text=text, stage=self._attempt.stage, source="event")])
+        self._write_timeline()
 
     def _next_boot(self, power_on: float, reason: str) -> None:
         self._finish_lines()

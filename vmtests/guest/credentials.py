@@ -33,12 +33,66 @@ ExecStart=/bin/sh -c 'printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >/dev
 """
 
 
-def login(public_key: str) -> dict[str, bytes]:
-    """Return the credentials that log root in on the serial line and let `public_key` in over ssh."""
+# The stock profile for clouds of NixOS has no getty on the console. Where there is one, this unit leaves it alone.
+_SHELL = """\
+[Unit]
+Description=Root shell on {console}
+After=serial-getty@{console}.service
+ConditionPathExists=/dev/{console}
+
+[Service]
+ExecCondition=/bin/sh -c '{path}; ! systemctl is-active --quiet serial-getty@{console}.service'
+ExecStart=/bin/sh -c '{path}; cd; exec sh -i'
+Environment=HOME=/root TERM=dumb
+StandardInput=tty-force
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/{console}
+KillMode=process
+KillSignal=SIGHUP
+IgnoreSIGPIPE=no
+Restart=always
+"""
+
+# What systemd ships as provision.conf, which NixOS leaves out (tmpfiles.d(5), systemd-tmpfiles(8)).
+_TMPFILES = """\
+d /root/.ssh 0700 root root -
+f^ /root/.ssh/authorized_keys 0600 root root - ssh.authorized_keys.root
+"""
+
+
+# They wait for a metadata server, and sshd for the first of them.
+_NEED_METADATA = (
+    "google-guest-agent.service",
+    "google-guest-agent-manager.service",
+    "google-guest-compat-manager.service",
+    "google-startup-scripts.service",
+    "google-shutdown-scripts.service",
+)
+_NO_METADATA = b"""\
+[Service]
+ExecCondition=
+ExecCondition=/bin/sh -c 'exit 1'
+"""
+
+
+def no_metadata() -> dict[str, bytes]:
+    """Return the credentials that keep a cloud's agents from waiting for the metadata server that is not there."""
+    return {f"systemd.unit-dropin.{unit}~vmtests": _NO_METADATA for unit in _NEED_METADATA}
+
+
+def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
+    """Return the credentials that give root a shell on the serial line `console`, and let `public_key` in over ssh.
+
+    The shell starts with `target`.
+    """
     return {
         "agetty.autologin": b"root",
         "login.noauth": b"yes",
         "ssh.authorized_keys.root": public_key.encode(),
+        "tmpfiles.extra": _TMPFILES.encode(),
+        "systemd.extra-unit.vmtests-shell.service": _SHELL.format(console=console, path=_PATH).encode(),
+        f"systemd.unit-dropin.{target}~vmtests-shell": b"[Unit]\nWants=vmtests-shell.service\n",
     }
 
 
@@ -84,3 +138,9 @@ def debug_shell() -> dict[str, bytes]:
         "systemd.unit-dropin.debug-shell.service~vmtests": b"[Service]\nTTYPath=/dev/ttyS1\n",
         "systemd.unit-dropin.sysinit.target~vmtests-debug": b"[Unit]\nWants=debug-shell.service\n",
     }
+
+
+def all_of(public_key: str, contract: Contract, token: str) -> dict[str, bytes]:
+    """Return the credentials that every guest of ours gets."""
+    console, target = contract.boot.console, contract.units.ready
+    return {**login(public_key, console, target), **no_metadata(), **announce(target, token), **voices(contract)}

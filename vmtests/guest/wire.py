@@ -24,6 +24,7 @@ CHUNK = 700
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:@_")
 _ESCAPED = [chr(byte) if byte in _PLAIN else rf"\\0{byte:03o}" for byte in range(256)]
 _NOTHING = r"\\c"  # printf(1p): ends the output
+_SHORT = re.compile(rb"(\d{1,3}) \\ ((?:[^\\]|\\[\\nc])*) \\ ((?:[^\\]|\\[\\nc])*)")
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -81,6 +82,30 @@ class Output:
             checksum=None if checksum == "-" else int(checksum),
             encoded_size=None if encoded_size == "-" else int(encoded_size),
         )
+
+
+_UNESCAPE = {b"\\\\": b"\\", b"\\n": b"\n", b"\\c": b":"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Short:
+    """A command that ended and wrote little, in one answer."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @classmethod
+    def parse(cls, tag: str, line: bytes) -> "Short | None":
+        """Read `tag:CODE \\ STDOUT \\ STDERR:length.` in a line; None when that is not in it, or not whole."""
+        match = answer_pattern(tag).search(line)
+        if match is None or len(match[1]) != int(match[2]):
+            return None
+        fields = _SHORT.fullmatch(match[1])
+        if fields is None:
+            return None
+        stdout, stderr = (re.sub(rb"\\[\\nc]", lambda found: _UNESCAPE[found[0]], fields[n]) for n in (2, 3))
+        return cls(code=int(fields[1]), stdout=stdout, stderr=stderr)
 
 
 def chunks(data: bytes) -> Iterator[str]:

@@ -5,8 +5,10 @@ mkfs.erofs writes the store straight into the disk file; `fallocate --insert-ran
 system cannot insert, the store is written to a file of its own and copied by repart.
 """
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +91,7 @@ def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     for mount_point in (contract.store.mount, contract.store.lower):
         (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if spec.registration is not None:
-        _load_database(spec.registration, contract, work, toolbox)
+        _load_database(spec.registration, spec.state or contract.store.state, contract, work, toolbox)
     for directory, names, files in os.walk(work.root):
         for item in (*names, *files):
             os.utime(Path(directory, item), (STORE_TIME, STORE_TIME), follow_symlinks=False)
@@ -110,12 +112,12 @@ def _place(entry: RootEntry, root: Path) -> None:
         target.chmod(int(entry.mode, 8))
 
 
-def _load_database(registration: Path, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+def _load_database(registration: Path, directory: str, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
     """Make the Nix database of the image, once, on its root partition.
 
     A registration that is loaded at every boot brings back to life what garbage collection had deleted.
     """
-    state = work.root / contract.store.state.lstrip("/")
+    state = work.root / directory.lstrip("/")
     state.mkdir(parents=True, exist_ok=True)
     toolbox.run(
         "nix-store",
@@ -130,6 +132,12 @@ def _load_database(registration: Path, contract: Contract, work: _Work, toolbox:
             "HOME": os.fspath(work.directory),
         },
     )
+    with contextlib.closing(sqlite3.connect(state / "db/db.sqlite")) as database, database:
+        database.execute("UPDATE ValidPaths SET registrationTime = ?", (STORE_TIME,))
+    # Nix makes this link, to where the profiles are now.
+    profiles = state / "gcroots/profiles"
+    profiles.unlink(missing_ok=True)
+    profiles.symlink_to(f"{directory}/profiles")
     for leftover in ("gc.lock", "temproots", "db/big-lock", "db/reserved"):
         path = state / leftover
         if path.is_dir():
@@ -182,7 +190,8 @@ def _store_start(contract: Contract) -> int:
 
 def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
     compression = [] if spec.compression == "none" else [f"-z{spec.compression}"]
-    mounts = ["--tmpfs", os.fspath(work.tree)]
+    # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
+    mounts = ["--tmpfs", os.fspath(work.tree), "--dir", os.fspath(work.tree / ".links")]
     for path in spec.store.paths:
         source = spec.store.source(path)
         target = work.tree / source.name
@@ -237,6 +246,8 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
             "SOURCE_DATE_EPOCH": str(STORE_TIME),
             # FAT32 of less than 260 MiB has too few clusters for OVMF unless a cluster is one sector.
             "SYSTEMD_REPART_MKFS_OPTIONS_VFAT": "-s1",
+            # Repart gives the first two; the seed of directory hashes would be random.
+            "SYSTEMD_REPART_MKFS_OPTIONS_EXT4": f"-E nodiscard,lazy_itable_init=1,hash_seed={spec.seed}",
         },
     )
     # Repart appends to a table; sorted, the numbers are those of the contract's order.

@@ -92,9 +92,10 @@ def describe(contract: Contract, modules: Modules, work: Path, toolbox: Toolbox,
     store = NixStore(root=cache / "store", toolbox=toolbox)
     userland = _userland(tree, store, work)
     system = _system(userland, contract, store, work)
-    paths = [userland, system, *_bloat(modules.bloat, store, work)]
+    bloat = _bloat(modules.bloat, store, work)
+    paths = [userland, system, *bloat]
     registration = work / "registration"
-    registration.write_text(store.registration(paths, {system: [userland]}))
+    registration.write_text(store.registration(paths, {system: [userland, *bloat]}))
     initrd = work / "initrd.zst"
     _initrd(tree, contract, modules, work / "initrd", initrd, toolbox)
     entry = _entry(contract, modules, system, work)
@@ -329,7 +330,6 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
         **{f"/{name}": f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")},
         "/var/run": "/run",
         "/nix/var/nix/profiles/system": system,
-        "/nix/var/nix/gcroots/profiles": "/nix/var/nix/profiles",
         "/nix/var/nix/gcroots/booted-system": "/run/booted-system",
         "/nix/var/nix/gcroots/current-system": "/run/current-system",
     }

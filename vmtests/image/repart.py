@@ -26,7 +26,10 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
     elif partition.name != "store":
         lines.append(f"Format={partition.filesystem}")
         lines += [f"CopyFiles={_escape(source)}:{_escape(target)}" for target, source in content.items()]
-    if partition.size_bytes is not None:
+    if partition.size_bytes is None:
+        # It has the size of its content; what the disk has besides is root's.
+        lines.append("Weight=0")
+    else:
         lines.append(f"SizeMinBytes={partition.size_bytes}")
         if not partition.grow:
             lines.append(f"SizeMaxBytes={partition.size_bytes}")

@@ -7,8 +7,9 @@ it. Version 1:
       "version": 1,
       "name": "reference",
       "esp": {"/EFI/BOOT/BOOTX64.EFI": "/abs/file", …},
-      "store": {"directory": "/nix/store", "paths": ["/nix/store/<hash>-<name>", …]},
+      "store": {"directory": "/nix/store", "paths": ["/nix/store/<hash>-<name>", …], "path_list": "/abs/file"},
       "registration": "/abs/file",
+      "state": "/nix/var/nix",
       "root": [
         {"path": "/etc", "source": "/abs/file-or-directory"},
         {"path": "/tmp", "mode": "1777"},
@@ -19,9 +20,10 @@ it. Version 1:
       "seed": "<uuid>"
     }
 
-`store.directory` is where the named paths are on the machine that builds; `registration` is what
-`nix-store --dump-db` writes and `--load-db` reads. `compression` is mkfs.erofs(1)'s `-z` argument; `contract` is
-the project's own unless given; `seed` makes every UUID of the image.
+`store.directory` is where the named paths are on the machine that builds; further ones may be in the file
+`store.path_list`, a path per line. `registration` is what `nix-store --dump-db` writes and `--load-db` reads, and
+`state` the directory on the root partition whose `db` is made of it. `compression` is mkfs.erofs(1)'s `-z` argument;
+`contract` is the project's own unless given; `seed` makes every UUID of the image. docs/image-json.md says more.
 """
 
 import dataclasses
@@ -42,10 +44,14 @@ DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSpec:
-    """Store paths by the names that they have in the image, and the directory that holds them now."""
+    """Store paths by the names that they have in the image, and the directory that holds them now.
+
+    A spec that was loaded has the paths of `path_list` among `paths`.
+    """
 
     directory: Path
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    path_list: Path | None = None
 
     def source(self, path: str) -> Path:
         """Return where a store path is on this machine."""
@@ -74,6 +80,7 @@ class ImageSpec:
     esp: dict[str, Path]
     store: StoreSpec
     registration: Path | None = None
+    state: str | None = None
     root: tuple[RootEntry, ...] = ()
     compression: str = "none"
     seed: str = DEFAULT_SEED
@@ -117,7 +124,7 @@ def load(path: Path) -> ImageSpec:
     try:
         spec = msgspec.convert(data, ImageSpec, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}", hint="vmtests/image/spec.py describes the format") from error
+        raise InputError(f"{path}: {error}", hint="docs/image-json.md describes the format") from error
     spec = _absolute(spec, path.absolute().parent)
     check(spec, str(path))
     return spec
@@ -127,7 +134,7 @@ def _absolute(spec: ImageSpec, base: Path) -> ImageSpec:
     return dataclasses.replace(
         spec,
         esp={target: base / source for target, source in spec.esp.items()},
-        store=StoreSpec(directory=base / spec.store.directory, paths=spec.store.paths),
+        store=_listed(spec.store, base),
         registration=None if spec.registration is None else base / spec.registration,
         root=tuple(
             RootEntry(
@@ -139,6 +146,18 @@ def _absolute(spec: ImageSpec, base: Path) -> ImageSpec:
             for entry in spec.root
         ),
     )
+
+
+def _listed(store: StoreSpec, base: Path) -> StoreSpec:
+    """Return `store` with the paths of its list, each once, in the order in which they are named."""
+    listed: list[str] = []
+    if store.path_list is not None:
+        try:
+            listed = (base / store.path_list).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the list of store paths {base / store.path_list} cannot be read: {error}") from error
+    paths = dict.fromkeys([*store.paths, *listed])
+    return StoreSpec(directory=base / store.directory, paths=tuple(paths))
 
 
 def check(spec: ImageSpec, origin: str) -> None:
@@ -164,6 +183,8 @@ def check(spec: ImageSpec, origin: str) -> None:
             raise InputError(f"{origin}: store path {source} does not exist")
     if spec.registration is not None and not spec.registration.is_file():
         raise InputError(f"{origin}: registration {spec.registration} is not a file")
+    if spec.state is not None:
+        _check_entry(RootEntry(path=spec.state), origin)
     for entry in spec.root:
         _check_entry(entry, origin)
 

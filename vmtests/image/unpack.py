@@ -86,7 +86,8 @@ def _member(path: Path, archive: tarfile.TarFile) -> tarfile.TarInfo:
 def _map(member: tarfile.TarInfo) -> list[tuple[int, int]]:
     """Return the ranges of the disk that the archive holds, as (offset, size) in bytes."""
     sparse: list[tuple[int, int]] | None = getattr(member, "sparse", None)
-    return [(0, member.size)] if sparse is None else sparse
+    # The four entries of a header are there also when fewer are used (tar(5)).
+    return [(0, member.size)] if sparse is None else [(offset, size) for offset, size in sparse if size]
 
 
 def _copy(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, target: int) -> None:

@@ -59,6 +59,11 @@ class Hardware:
     tpm: bool = False
     net: Net = Net.ISOLATED
     hostname: str = "vm-1"
+    domain: str = "us-central1-a.c.p.internal"
+    address: str = "10.128.0.2"
+    """What the guest gets by DHCP, in 10.128.0.0/20; its hardware address is made of it."""
+    nvme: bool = False
+    """The disk is an NVMe namespace instead of a virtio-scsi disk, as with the newer machine types."""
     identity: uuid.UUID = _IDENTITY
     """SMBIOS system UUID; serial numbers are made of it."""
     credentials: Mapping[str, bytes] = field(default_factory=dict)
@@ -123,7 +128,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *_board(hardware, parts),
         *_firmware(parts),
         *_smbios(hardware, parts),
-        *_disk(hardware.disk_faults, parts),
+        *_disk(hardware, parts),
         *_net(hardware),
         *("-object", "rng-random,filename=/dev/urandom,id=rng0"),
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
@@ -219,15 +224,21 @@ def _disk_faults(faults: DiskFaults) -> tuple[list[str], str]:
     return args, top
 
 
-def _disk(faults: DiskFaults, parts: Parts) -> list[str]:
+def _disk(hardware: Hardware, parts: Parts) -> list[str]:
     # A power cut here ends QEMU and not the host, whose page cache survives: a flush has to leave QEMU, no
     # more.
     cache = "cache.no-flush=on"
-    broken, top = _disk_faults(faults)
-    return [
+    broken, top = _disk_faults(hardware.disk_faults)
+    blocks = [
         *("-blockdev", f"driver=file,node-name=file0,{cache},filename={comma(parts.disk)}"),
         *("-blockdev", f"driver=qcow2,node-name=disk0,{cache},file=file0"),
         *broken,
+    ]
+    if hardware.nvme:
+        sectors = "physical_block_size=4096,logical_block_size=512"
+        return [*blocks, "-device", f"nvme,drive={top},serial=nvme_card-pd,{sectors},addr=3,bootindex=1"]
+    return [
+        *blocks,
         *("-device", "virtio-scsi-pci,id=scsi0,addr=3"),
         "-device",
         # The guest's rule that makes google-persistent-disk-0 reads the designator that `device_id` sets.
@@ -244,15 +255,17 @@ def _net(hardware: Hardware) -> list[str]:
     if hardware.net is Net.NONE:
         return []
     restrict = "on" if hardware.net is Net.ISOLATED else "off"
+    # As Compute Engine makes hardware addresses.
+    mac = ":".join(["42:01", *(f"{int(part):02x}" for part in hardware.address.split("."))])
     return [
         "-netdev",
         (
-            "user,id=net0,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,"
-            f"hostname={comma(hardware.hostname)},domainname=us-central1-a.c.p.internal,restrict={restrict},"
+            f"user,id=net0,ipv6=off,net=10.128.0.0/20,host=10.128.0.1,dhcpstart={hardware.address},"
+            f"hostname={comma(hardware.hostname)},domainname={comma(hardware.domain)},restrict={restrict},"
             # Port 0 lets the kernel choose one that is free, without a race; QEMU's monitor tells which.
             "hostfwd=tcp:127.0.0.1:0-:22"
         ),
-        *("-device", "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,romfile=,addr=4"),
+        *("-device", f"virtio-net-pci,netdev=net0,mac={mac},host_mtu=1460,romfile=,addr=4"),
     ]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from vmtests import tools
 from vmtests.errors import HostError
 
 _DIRECTORIES = ("etc/qemu/firmware", "usr/share/qemu/firmware")  # of falling priority
@@ -133,8 +134,10 @@ def survey(root: Path) -> Findings:
 
 def _descriptors(root: Path) -> Iterator[Path]:
     by_name: dict[str, Path] = {}
-    for directory in _DIRECTORIES:
-        for path in Path(root, directory).glob("*.json"):
+    # A QEMU that is not in /usr, as on NixOS, has its descriptors beside it.
+    beside = tools.host_firmware() if root == Path("/") else ()
+    for directory in (*(root / name for name in _DIRECTORIES), *beside):
+        for path in directory.glob("*.json"):
             by_name.setdefault(path.name, path)
     for name in sorted(by_name):
         yield by_name[name]

@@ -21,9 +21,11 @@ from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.life import Exit, Life, MachineExitError
 from vmtests.machine.listener import Listener
+from vmtests.machine.netns import Namespace
 from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.machine.template import Template, copy_sparse
+from vmtests.sizes import MIB
 from vmtests.tools import Toolbox
 
 CONSOLE_PORT, DEBUG_PORT = 0, 1
@@ -37,7 +39,8 @@ _FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s
 class QemuMachine:
     """A machine with an image's disk, powered on; a context manager.
 
-    The image is never written: the disk is an overlay that outlives a power cut and ends with `close`.
+    The image is never written: the disk is an overlay that outlives a power cut and ends with `close`. With `own`
+    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given.
     `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
     screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
     hears the first serial port, the firmware, and events. One thread at a time may call the methods;
@@ -58,6 +61,8 @@ class QemuMachine:
         listener: Listener,
         name: str = "",
         template: Template | None = None,
+        own: bool = False,
+        namespace: Namespace | None = None,
     ) -> None:
         self._name = name
         self._toolbox = toolbox
@@ -66,6 +71,8 @@ class QemuMachine:
         self._hardware = hardware
         self._template = template
         self._image = disk.backing(image if template is None else template.disk)
+        self._own = own
+        self._namespace = namespace
         self._results = results.absolute()
         self._listener = listener
         self._private: Path | None = None
@@ -80,7 +87,8 @@ class QemuMachine:
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
             mine = Template(self._private)
             if (template := self._template) is None:
-                disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
+                if not self._own:
+                    disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
                 shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
                 mine.tpm.mkdir()
             else:
@@ -163,6 +171,8 @@ class QemuMachine:
                 self._wait_migrated()
                 # QEMU has written everything out and let go of the disk until it goes on.
                 copy_sparse(life.ram, template.ram)
+                # Of a fork the memory is in the stream, and this file has to be as long as others expect.
+                os.truncate(template.ram, self._hardware.memory_mib * MIB)
                 shutil.copyfile(mine.disk, template.disk)
                 shutil.copyfile(mine.variables, template.variables)
                 shutil.copytree(mine.tpm, template.tpm)
@@ -228,9 +238,9 @@ class QemuMachine:
 
     @property
     def disk(self) -> Path:
-        """The machine's disk, a qcow2 overlay; it is there until `close`."""
+        """The machine's disk, a qcow2 file; unless it is the machine's own, it is there until `close`."""
         assert self._private is not None
-        return self._private / "disk.qcow2"
+        return self._image.path if self._own else self._private / "disk.qcow2"
 
     def screenshot(self) -> Path:
         """Write the screen to a new PNG file in the results and return its path."""
@@ -342,7 +352,7 @@ class QemuMachine:
                 accelerator=self._accelerator,
                 firmware=self._firmware,
                 variables=self._private / "variables",
-                disk=self._private / "disk.qcow2",
+                disk=self.disk,
                 credential_files=self._credential_files(),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
@@ -353,13 +363,16 @@ class QemuMachine:
                 tpm_fd=tpm_fd,
             )
             command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts))
+            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
+            if self._namespace is not None:
+                command = [*self._namespace.argv, *command]
+                inherited += self._namespace.fds
             with self._command.open("a") as file:
                 file.write(shlex.join(command) + "\n")
             if self._powered_on:
                 self._listener.new_boot("power-on")
             self._powered_on = True
             life.wires.start()
-            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             life.process = SandboxedProcess(
                 command, pass_fds=inherited, stderr=stderr_fd, on_exit=life.on_exit, name="qemu"
             )

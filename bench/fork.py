@@ -1,0 +1,159 @@
+"""Forks a booted machine again and again: time to the first command's answer, and private memory of each.
+
+    bench/fork.py -n 500            one after the other
+    bench/fork.py -n 10 --alive 100 and then so many at once, each asked for its own nonce
+    bench/fork.py --json            one JSON line and nothing else
+
+`boot_over_fork` is the cold boot behind the snapshot over the median of the forks. Exit status 1 when an answer was
+wrong, two forks drew the same random number, a clock was more than a second off, or something was left over.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vmtests.boot.stages import Stage
+from vmtests.errors import VmtestsError
+from vmtests.lab import Image, Lab, Vm
+from vmtests.results import new_directory
+from vmtests.sizes import MIB
+from vmtests.snapshots import Snapshot
+
+CLOCK_LIMIT = 1.0
+_COMMAND = "echo {nonce}; cat /proc/sys/kernel/random/uuid; date +%s.%N"
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the forks said."""
+
+    seconds: list[float] = field(default_factory=list)
+    uuids: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def ask(self, vm: Vm, since: float | None = None) -> None:
+        """Ask a fork for its nonce, a random number and the time; `since` is when it was asked for."""
+        nonce = secrets.token_hex(8)
+        before = time.time()
+        lines = vm.run(_COMMAND.format(nonce=nonce)).lines
+        if since is not None:
+            self.seconds.append(time.monotonic() - since)
+        if len(lines) != 3 or lines[0] != nonce or lines[1] in self.uuids:
+            self.wrong.append(f"{nonce}: {lines}")
+            return
+        self.uuids.append(lines[1])
+        if not before - CLOCK_LIMIT < float(lines[2]) < time.time() + CLOCK_LIMIT:
+            self.wrong.append(f"the clock says {lines[2]}, the host {before}")
+
+
+def main() -> int:
+    """Run the forks."""
+    parser = argparse.ArgumentParser(description="Fork a booted machine again and again.")
+    parser.add_argument("-n", type=int, default=50, metavar="N", help="forks in a row (default: %(default)s)")
+    parser.add_argument("--alive", type=int, default=10, metavar="N", help="forks at once (default: %(default)s)")
+    parser.add_argument("--image", default="reference", help="`reference`, or the path of a disk image")
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    parser.add_argument("--results", type=Path, metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    arguments = parser.parse_args()
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+        image = lab.image(arguments.image)
+        with lab.ready(image) as (vm, snapshot):
+            boot = vm.timeline.starts[Stage.READY]
+            answers = Answers()
+            _warm(lab, image, snapshot)
+            before = _mine()
+            for number in range(arguments.n):
+                since = time.monotonic()
+                with lab.fork(image, snapshot, name=f"fork-{number}") as fork:
+                    answers.ask(fork, since)
+                if not arguments.json:
+                    print(f"{number + 1:4} {answers.seconds[-1]:6.3f} s", flush=True)
+            private = _many(lab, image, snapshot, answers, arguments.alive)
+            left = _mine() - before
+    median = statistics.median(answers.seconds)
+    for wrong in answers.wrong:
+        print(f"fork: {wrong}", file=sys.stderr)
+    for name in sorted(left):
+        print(f"fork: left over: {name}", file=sys.stderr)
+    print(
+        json.dumps(
+            {
+                "forks": arguments.n,
+                "fork_median_s": round(median, 3),
+                "fork_p95_s": round(sorted(answers.seconds)[int(0.95 * (arguments.n - 1))], 3),
+                "boot_s": round(boot, 1),
+                "boot_over_fork": round(boot / median, 1),
+                "alive": arguments.alive,
+                "private_mb": round(max(private), 1),
+                "wrong": len(answers.wrong),
+                "left_over": len(left),
+            }
+        )
+    )
+    return 1 if answers.wrong or left else 0
+
+
+def _warm(lab: Lab, image: Image, snapshot: Snapshot) -> None:
+    with lab.fork(image, snapshot, name="warm") as fork:
+        fork.run("true").check()
+
+
+def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: int) -> list[float]:
+    """Keep so many forks alive, ask them all once more, and return the private megabytes of each."""
+    with ExitStack() as stack:
+        forks = [stack.enter_context(lab.fork(image, snapshot, name=f"alive-{n}")) for n in range(number)]
+        for fork in forks:
+            answers.ask(fork)
+        return [_private(pid) for pid in _qemus(snapshot)]
+
+
+def _qemus(snapshot: Snapshot) -> list[int]:
+    """Return the processes that map the snapshot's memory, which the sandboxes around them do not."""
+    found = []
+    for pid in _descendants():
+        try:
+            if str(snapshot.template.ram) in Path(f"/proc/{pid}/maps").read_text():
+                found.append(pid)
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def _private(pid: int) -> float:
+    """Return the memory that a process shares with no other, in megabytes (proc(5), smaps_rollup)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return kilobytes * 1024 / MIB
+
+
+def _descendants() -> list[int]:
+    found, todo = [], [os.getpid()]
+    while todo:
+        pid = todo.pop()
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            children = [int(child) for child in task.read_text().split()]
+            found += children
+            todo += children
+    return found
+
+
+def _mine() -> set[str]:
+    """Name what this process has open, and its processes and threads."""
+    files = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    return files | {f"thread {number}" for number in range(threads)} | {f"process {pid}" for pid in _descendants()}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except VmtestsError as error:
+        sys.exit(f"fork: {error}")

@@ -1,0 +1,369 @@
+# A Compute Engine image by systemd-repart: UEFI, the store in a read-only erofs below a writable overlay, root last
+# and growing. Partition labels, mount points and files of the ESP come from the contract.
+{
+  config,
+  lib,
+  modulesPath,
+  pkgs,
+  utils,
+  ...
+}:
+
+let
+  inherit (lib)
+    concatMapStringsSep
+    escapeShellArg
+    mkDefault
+    mkForce
+    mkOption
+    optional
+    optionalAttrs
+    optionals
+    types
+    ;
+
+  cfg = config.virtualisation.googleComputeRepart;
+  inherit (cfg) contract;
+  inherit (contract) boot store;
+  partition = name: lib.findFirst (p: p.name == name) (throw "the contract has no partition ${name}") contract.partition;
+  esp = partition "esp";
+  lower = partition "store";
+  root = partition "root";
+  device = p: "/dev/disk/by-partlabel/${p.label}";
+
+  inherit (config.system.build) toplevel;
+  closure = pkgs.closureInfo { rootPaths = [ toplevel ]; };
+
+  # Where the database of the image is: local-overlay-store keeps it apart from what is registered later.
+  state = if cfg.localOverlayStore then "/nix/.ro-state" else store.state;
+
+  loader = "${config.systemd.package}/lib/systemd/boot/efi/systemd-bootx64.efi";
+  espFiles = {
+    ${boot.loader} = loader;
+    # Where a later `bootctl update` looks.
+    "/EFI/systemd/systemd-bootx64.efi" = loader;
+    ${boot.loader_config} = pkgs.writeText "loader.conf" ''
+      timeout ${if config.boot.loader.timeout == null then "menu-force" else toString config.boot.loader.timeout}
+      editor no
+    '';
+    ${boot.entry} = pkgs.writeText "nixos.conf" ''
+      title NixOS
+      sort-key nixos
+      linux ${boot.kernel}
+      initrd ${boot.initrd}
+      options init=${toplevel}/init ${toString config.boot.kernelParams}
+    '';
+    ${boot.kernel} = "${config.system.build.kernel}/${config.system.boot.loader.kernelFile}";
+    ${boot.initrd} = "${config.system.build.initialRamdisk}/${config.system.boot.loader.initrdFile}";
+  };
+
+  rootEntries = [
+    {
+      path = "${store.state}/profiles/system-1-link";
+      symlink = "${toplevel}";
+    }
+    {
+      path = "${store.state}/profiles/system";
+      symlink = "system-1-link";
+    }
+    {
+      path = "${store.state}/gcroots/profiles";
+      symlink = "${store.state}/profiles";
+    }
+  ]
+  ++ cfg.root;
+
+  # The same for the image that is built in the store, where files have neither owners nor modes of their own.
+  rootTree =
+    pkgs.runCommand "google-compute-root"
+      {
+        nativeBuildInputs = [
+          pkgs.buildPackages.nix
+          pkgs.buildPackages.sqlite
+        ];
+      }
+      ''
+        ${concatMapStringsSep "\n" (entry: ''
+          mkdir -p "$(dirname $out${escapeShellArg entry.path})"
+          ${
+            if entry.symlink or null != null then
+              "ln -s ${escapeShellArg entry.symlink} $out${escapeShellArg entry.path}"
+            else if entry.source or null != null then
+              "cp -rT --no-preserve=mode ${entry.source} $out${escapeShellArg entry.path}"
+            else
+              "mkdir -p $out${escapeShellArg entry.path}"
+          }
+        '') rootEntries}
+        # Nix wants a user and a home.
+        export USER=nobody HOME=$TMPDIR
+        nix-store --store "$TMPDIR/image" --load-db < ${closure}/registration
+        sqlite3 $TMPDIR/image/nix/var/nix/db/db.sqlite "UPDATE ValidPaths SET registrationTime = 1"
+        rm -f $TMPDIR/image/nix/var/nix/db/{big-lock,reserved}
+        mkdir -p $out${state}
+        cp -r $TMPDIR/image/nix/var/nix/db $out${state}/db
+      '';
+  rootDirectories = lib.unique (map (entry: builtins.elemAt (lib.splitString "/" entry.path) 1) rootEntries);
+
+  definition =
+    p:
+    {
+      Type = p.type;
+      Label = p.label;
+      Format = p.filesystem;
+    }
+    // optionalAttrs (p ? size) { SizeMinBytes = p.size; }
+    // optionalAttrs (p ? size && !(p.grow or false)) { SizeMaxBytes = p.size; }
+    // optionalAttrs (p.read_only or false) { Minimize = "best"; };
+
+  # The file's arguments were renamed between releases; it is given those that it takes.
+  repartImage = import "${modulesPath}/image/repart-image.nix";
+  storeName = "20-${lower.name}";
+  image = pkgs.callPackage repartImage (
+    builtins.intersectAttrs (builtins.functionArgs repartImage) {
+      inherit (config.image) baseName;
+      imageFileBasename = config.image.baseName;
+      inherit (config.image.repart)
+        compression
+        name
+        sectorSize
+        seed
+        split
+        version
+        ;
+      systemd = config.image.repart.package;
+      fileSystems = map (p: p.filesystem) contract.partition;
+      finalPartitions = config.image.repart.finalPartitions // {
+        # The store is the whole partition; the second name is that of newer releases.
+        ${storeName} = config.image.repart.finalPartitions.${storeName} // {
+          stripNixStorePrefix = true;
+          nixStorePrefix = "/";
+        };
+      };
+      definitionsDirectory = utils.systemdUtils.lib.definitions "repart.d" (pkgs.formats.ini {
+        listsAsDuplicateKeys = true;
+      }) (lib.mapAttrs (_: p: { Partition = p.repartConfig; }) config.image.repart.partitions);
+      mkfsEnv = lib.mapAttrs' (filesystem: words: {
+        name = "SYSTEMD_REPART_MKFS_OPTIONS_${lib.toUpper filesystem}";
+        value = lib.concatStringsSep " " words;
+      }) config.image.repart.mkfsOptions;
+    }
+  );
+in
+{
+  imports = [
+    "${modulesPath}/virtualisation/google-compute-image.nix"
+    "${modulesPath}/image/repart.nix"
+  ];
+
+  options.virtualisation.googleComputeRepart = {
+    contract = mkOption {
+      type = types.attrs;
+      default = builtins.fromTOML (builtins.readFile ../../fixtures/contract.toml);
+      defaultText = lib.literalExpression "builtins.fromTOML (builtins.readFile fixtures/contract.toml)";
+      example = lib.literalExpression "builtins.fromTOML (builtins.readFile ./contract.toml)";
+      description = ''
+        What the image promises: partitions, mounts, files of the ESP and names of units. Whatever differs from the
+        default has to be given to the tests too.
+      '';
+    };
+
+    compression = mkOption {
+      type = types.str;
+      default = "none";
+      example = "lz4hc,9";
+      description = "The store's compression, as {manpage}`mkfs.erofs(1)` takes it after `-z`, or `none`.";
+    };
+
+    localOverlayStore = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether Nix knows that its store is an overlay (the experimental `local-overlay-store`): garbage collection
+        then leaves no whiteouts, and optimising copies nothing up.
+      '';
+    };
+
+    root = mkOption {
+      type = types.listOf (types.attrsOf (types.nullOr types.str));
+      default = [ ];
+      example = lib.literalExpression ''
+        [
+          {
+            path = "/etc/motd";
+            source = "''${./motd}";
+            mode = "0644";
+          }
+        ]
+      '';
+      description = ''
+        What else is on the root partition: entries with `path` and either `source` or `symlink`, or neither for an
+        empty directory. `mode` is kept by `imageScript` only.
+      '';
+    };
+
+    spec = mkOption {
+      type = types.attrs;
+      readOnly = true;
+      internal = true;
+      description = "The content of image.json (docs/image-json.md), from which `imageScript` builds.";
+    };
+  };
+
+  config = {
+    assertions = [
+      {
+        assertion = config.virtualisation.googleComputeImage.efi;
+        message = "google-compute-repart boots by UEFI only: set virtualisation.googleComputeImage.efi = true.";
+      }
+      {
+        assertion = !config.boot.loader.grub.enable;
+        message = "google-compute-repart boots with systemd-boot: set boot.loader.grub.enable = false.";
+      }
+      {
+        assertion = config.boot.initrd.systemd.enable;
+        message = "google-compute-repart mounts its store with systemd in stage 1: set boot.initrd.systemd.enable = true.";
+      }
+      {
+        assertion = cfg.localOverlayStore || !(config.nix.settings.auto-optimise-store or false);
+        message = "Hard links between store paths would copy the read-only store up: set nix.settings.auto-optimise-store = false, or virtualisation.googleComputeRepart.localOverlayStore = true.";
+      }
+      {
+        assertion = cfg.localOverlayStore || !config.nix.optimise.automatic;
+        message = "Optimising the store would copy the read-only part of it up: set nix.optimise.automatic = false, or virtualisation.googleComputeRepart.localOverlayStore = true.";
+      }
+      {
+        assertion = lib.last contract.partition == root;
+        message = "google-compute-repart grows the root partition at boot: it has to be the contract's last.";
+      }
+    ]
+    ++ map (p: {
+      assertion = builtins.stringLength p.label >= 1 && builtins.stringLength p.label <= 36;
+      message = "The partition label \"${p.label}\" has ${toString (builtins.stringLength p.label)} characters: GPT allows 1 to 36.";
+    }) contract.partition;
+
+    boot.initrd.systemd.enable = mkDefault true;
+    # By these PID 1 reads the credentials that a hypervisor hands in (systemd.system-credentials(7)).
+    boot.initrd.availableKernelModules = [
+      "dmi_sysfs"
+      "qemu_fw_cfg"
+    ];
+
+    boot.loader.systemd-boot = {
+      enable = true;
+      editor = mkDefault false;
+      # The image's own entry names one system for ever; once the boot loader's builder has written entries, it goes.
+      extraInstallCommands = "rm -f ${config.boot.loader.efi.efiSysMountPoint}${boot.entry}\n";
+    };
+
+    fileSystems = {
+      "/" = {
+        device = mkForce (device root);
+        fsType = mkForce root.filesystem;
+        autoResize = true;
+      };
+      "/boot" = {
+        device = mkForce (device esp);
+        fsType = mkForce esp.filesystem;
+        options = [ "umask=0077" ];
+      };
+      ${store.lower} = {
+        device = device lower;
+        fsType = lower.filesystem;
+        options = [ "ro" ];
+        neededForBoot = true;
+        # fsck.erofs is not in the initrd, and there is nothing that it could repair.
+        noCheck = true;
+      };
+      ${store.mount}.overlay = {
+        lowerdir = [ store.lower ];
+        upperdir = store.upper;
+        workdir = store.work;
+      };
+    };
+
+    nix.settings = lib.mkIf cfg.localOverlayStore {
+      experimental-features = [
+        "local-overlay-store"
+        "read-only-local-store"
+      ];
+      # The kernel shows the overlay's directories below /sysroot, where stage 1 mounted them, so Nix cannot check.
+      store =
+        "local-overlay://?lower-store="
+        + lib.escapeURL "local?real=${store.lower}&state=${state}&read-only=true"
+        + "&upper-layer=${store.upper}&check-mount=false";
+    };
+
+    # Files that were built in the store are read-only.
+    systemd.tmpfiles.rules = map (path: "z ${path} 0755 root root - -") (
+      [
+        "/nix"
+        "/nix/var"
+        store.state
+        "${store.state}/gcroots"
+        "${store.state}/profiles"
+      ]
+      ++ optionals (!cfg.localOverlayStore) [ "${state}/db" ]
+    )
+    ++ optional (!cfg.localOverlayStore) "z ${state}/db/db.sqlite 0644 root root - -";
+
+    virtualisation.googleComputeRepart.spec = {
+      version = 1;
+      name = config.image.baseName;
+      esp = lib.mapAttrs (_: file: "${file}") espFiles;
+      store = {
+        directory = builtins.storeDir;
+        path_list = "${closure}/store-paths";
+      };
+      registration = "${closure}/registration";
+      inherit state;
+      root = rootEntries;
+      inherit (cfg) compression;
+      inherit contract;
+    };
+
+    image.repart = {
+      name = mkDefault "google-compute-repart";
+      sectorSize = contract.disk.sector_size;
+      partitions = {
+        "10-${esp.name}" = {
+          contents = lib.mapAttrs (_: source: { inherit source; }) espFiles;
+          repartConfig = definition esp;
+        };
+        ${storeName} = {
+          storePaths = [ toplevel ];
+          # The local overlay store wants it in the layer that it cannot write to.
+          contents."/.links".source = pkgs.runCommand "empty" { } "mkdir $out";
+          repartConfig = definition lower;
+        };
+        "30-${root.name}" = {
+          contents = lib.listToAttrs (
+            map (name: {
+              name = "/${name}";
+              value.source = "${rootTree}/${name}";
+            }) rootDirectories
+          );
+          repartConfig = definition root;
+        };
+      };
+      mkfsOptions = {
+        # An optimised store on the building machine has hard links, which must not be in the image.
+        erofs = [
+          "--all-root"
+          "--hard-dereference"
+        ]
+        ++ optional (cfg.compression != "none") "-z${cfg.compression}";
+        # FAT32 of less than 260 MiB has too few clusters for OVMF unless a cluster is one sector.
+        vfat = [ "-s1" ];
+      };
+    };
+
+    # Both modules that are imported define these.
+    image.extension = mkForce "raw";
+    system.build = {
+      imageSpec = pkgs.writeText "image.json" (builtins.toJSON cfg.spec);
+      image = mkForce image;
+      googleComputeImage = mkForce image;
+    };
+  };
+}

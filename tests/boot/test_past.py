@@ -1,0 +1,80 @@
+"""A machine that goes on from where another was kept is followed as if it had been the same one."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmtests.boot import Follower
+from vmtests.boot.events import MachineEvent
+from vmtests.boot.follow import Past
+from vmtests.boot.stages import Stage
+
+from .fakes import GOOD_BOOT, ManualClock
+
+
+@pytest.fixture
+def booted(make: Callable[..., Follower], clock: ManualClock) -> Past:
+    """A boot that got ready after some seconds, and was followed to its end; its logs are there."""
+    follower = make()
+    clock.now += 7.0
+    follower.feed(GOOD_BOOT)
+    verdict = follower.wait_verdict()
+    assert verdict.ready
+    follower.close()
+    return Past.of(verdict, follower.timeline, follower.lines)
+
+
+def _entries(results: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (results / "console.jsonl").read_text().splitlines()]
+
+
+def test_known_boot_goes_on_in_its_logs(make: Callable[..., Follower], booted: Past, tmp_path: Path) -> None:
+    """Where the logs of the boot are, nothing is told twice, and what comes belongs to the same boot."""
+    before = _entries(tmp_path / "results")
+    follower = make(past=dataclasses.replace(booted, logged=True))
+    follower.feed(b"after\n")
+    after = _entries(tmp_path / "results")
+    assert after[: len(before)] == before
+    assert [entry["text"] for entry in after[len(before) :]] == ["boot 1: goes on from where it was kept", "after"]
+    assert {entry["boot"] for entry in after} == {1}
+    assert [line.text for line in follower.lines] == [*(line.text for line in booted.lines), "after"]
+
+
+def test_boot_is_told_where_it_was_not_known(make: Callable[..., Follower], booted: Past, tmp_path: Path) -> None:
+    """Where the logs are of other boots, the last lines of the boot are its beginning."""
+    make(past=booted)
+    told = [
+        entry["text"]
+        for entry in _entries(tmp_path / "results")
+        if entry["source"] == "console" and entry["boot"] == 2
+    ]
+    assert told == [line.text for line in booted.lines]
+
+
+def test_seconds_stand_still_while_it_is_kept(
+    make: Callable[..., Follower], booted: Past, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Verdict and stages are those of the boot, and its clock goes on from its end."""
+    clock.now += 86_400.0
+    follower = make(past=booted)
+    assert follower.verdict == booted.verdict
+    assert follower.stage is Stage.READY
+    follower.feed(b"after\n")
+    assert booted.ended == pytest.approx(follower.lines[-1].t)
+    assert json.loads((tmp_path / "results/timeline-2.json").read_text())["start"]["ready"] == pytest.approx(
+        booted.starts[Stage.READY], abs=0.001
+    )
+
+
+def test_failure_after_going_on_is_seen(make: Callable[..., Follower], booted: Past, clock: ManualClock) -> None:
+    """A machine that goes on and then dies has failed after it was ready."""
+    follower = make(past=booted)
+    follower.event(MachineEvent(name="exit", detail={"returncode": 1}, t=clock.now))
+    clock.now += 60.0
+    failure = follower.failure_after_ready
+    assert failure is not None
+    assert not failure.ready
+    assert follower.verdict == booted.verdict

@@ -1,0 +1,97 @@
+"""A disk is made of its spec and of nothing else."""
+
+import hashlib
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from vmtests.contract import Contract
+from vmtests.image.assemble import assemble
+from vmtests.image.spec import ImageSpec, StoreSpec
+from vmtests.image.store import NixStore
+from vmtests.sizes import MIB
+from vmtests.tools import Toolbox, run_in
+
+from .samples import Patient, program
+
+STORE, ROOT = 2, 3
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: Toolbox) -> ImageSpec:
+    """A spec with one path of a real Nix store, registered in a directory of its own."""
+    work = tmp_path_factory.mktemp("registered")
+    (work / "thing").mkdir()
+    (work / "thing/init").write_text("#!/bin/sh\n")
+    (work / "loader").write_bytes(program())
+    store = NixStore(root=work / "nix", toolbox=toolbox)
+    path = store.add(work / "thing")
+    (work / "registration").write_text(store.registration([path], {}))
+    return ImageSpec(
+        version=1,
+        name="test",
+        esp={contract.boot.loader: work / "loader"},
+        store=StoreSpec(directory=store.directory, paths=(path,)),
+        registration=work / "registration",
+        state="/nix/.ro-state",
+    )
+
+
+@pytest.fixture(scope="module")
+def disk(
+    registered: ImageSpec, tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: Toolbox
+) -> Patient:
+    """The disk of that spec."""
+    path = tmp_path_factory.mktemp("disk") / "disk.raw"
+    assemble(registered, path, toolbox)
+    return Patient(path, contract, toolbox)
+
+
+def _blocks(path: Path) -> dict[int, bytes]:
+    """Return digests of the blocks that are not zero, by their place; holes are not read."""
+    found: dict[int, bytes] = {}
+    with path.open("rb") as file:
+        size, place = os.fstat(file.fileno()).st_size, 0
+        while place < size:
+            try:
+                place = os.lseek(file.fileno(), place, os.SEEK_DATA)
+            except OSError:  # ENXIO: a hole up to the end
+                break
+            place -= place % MIB
+            block = os.pread(file.fileno(), MIB, place)
+            if block.strip(b"\0"):
+                found[place] = hashlib.sha256(block).digest()
+            place += MIB
+    return found
+
+
+def _in_root(disk: Patient, command: str) -> str:
+    """Run a command of debugfs(8) on the root partition."""
+    place = f"{disk.path}?offset={disk.start(ROOT)}"
+    return run_in(disk.toolbox.root("mkfs.ext4"), ["debugfs", "-R", command, place])
+
+
+def test_equal_specs_give_equal_disks(disk: Patient, registered: ImageSpec, tmp_path: Path, toolbox: Toolbox) -> None:
+    """A spec that is built again gives the same bytes, the Nix database and directory hashes too."""
+    assemble(registered, tmp_path / "disk.raw", toolbox)
+    assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
+
+
+def test_database_is_in_the_state_directory(disk: Patient, registered: ImageSpec, tmp_path: Path) -> None:
+    """The registration becomes the database of the directory that the spec names, and of no other."""
+    _in_root(disk, f"dump /nix/.ro-state/db/db.sqlite {tmp_path / 'db.sqlite'}")
+    with closing(sqlite3.connect(tmp_path / "db.sqlite")) as database:
+        assert list(registered.store.paths) == [path for (path,) in database.execute("SELECT path FROM ValidPaths")]
+    assert "/nix/.ro-state/profiles" in _in_root(disk, "stat /nix/.ro-state/gcroots/profiles")
+    assert "var" not in _in_root(disk, "ls /nix")
+
+
+def test_store_has_a_directory_for_links(disk: Patient, registered: ImageSpec) -> None:
+    """Beside its paths the lower store has the empty directory that Nix's local overlay store wants, and no more."""
+    offset = f"--offset={disk.start(STORE)}"
+    listed = run_in(disk.toolbox.root("mkfs.erofs"), ["dump.erofs", offset, "--ls", "--path=/", str(disk.path)])
+    names = {line.split()[-1] for line in listed.splitlines() if len(line.split()) == 3 and line.split()[0].isdigit()}
+    assert {".links", registered.store.paths[0].rsplit("/", 1)[1]} == names - {".", ".."}

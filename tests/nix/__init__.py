@@ -1,0 +1,1 @@
+"""Tests of the Nix side, run by real Nix."""

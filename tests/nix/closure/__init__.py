@@ -1,0 +1,1 @@
+"""A closure without nixpkgs, and the flake that makes an image of it."""

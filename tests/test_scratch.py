@@ -1,0 +1,40 @@
+"""Scratch directories end with their owner, however that ends."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from vmtests.scratch import scratch
+
+_KILLED = """
+import os, pathlib, signal, sys
+from vmtests.scratch import scratch
+with scratch(pathlib.Path(sys.argv[1])) as path:
+    (path / "large").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_scratch_ends_with_its_block(tmp_path: Path) -> None:
+    """Nothing is left of a scratch directory, whatever is in it."""
+    with scratch(tmp_path) as path:
+        (path / "deep").mkdir()
+        (path / "deep/file").touch()
+    assert not path.exists()
+
+
+def test_scratch_of_the_living_is_left_alone(tmp_path: Path) -> None:
+    """Another run's scratch directory stays as long as that run lives."""
+    with scratch(tmp_path) as one, scratch(tmp_path) as other:
+        assert one.is_dir()
+        assert one != other
+
+
+def test_scratch_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> None:
+    """What a run left that was killed with SIGKILL is removed when another begins."""
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("scratch-*/large")
+    with scratch(tmp_path):
+        assert not left.exists()

@@ -1,0 +1,48 @@
+"""A test can have a machine of its own: forked from the booted one, pristine, with an identity where it matters."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+from vmtests.contract import Contract
+from vmtests.lab import Vm
+from vmtests.suite.conftest import store_writer
+
+CLOCK_LIMIT = 1.0
+"""Seconds that the clock of a fresh machine may differ from the host's."""
+
+
+def test_fresh_machines_share_nothing(fresh_vms: Callable[[int], list[Vm]], contract: Contract) -> None:
+    """What one fresh machine writes, to its memory, its disk or the store, no other sees."""
+    one, other = fresh_vms(2)
+    nonce = secrets.token_hex(8)
+    one.run(f"echo {nonce} > /run/fresh; echo {nonce} > /var/fresh; sync").check()
+    store_writer(one, contract)(f"echo {nonce} > fresh").check()
+    seen = f"cat /run/fresh /var/fresh {contract.store.mount}/fresh"
+    assert one.run(seen).check().lines == [nonce] * 3
+    assert other.run(seen).stdout == ""
+
+
+def test_fresh_machines_draw_different_random_numbers(fresh_vms: Callable[[int], list[Vm]]) -> None:
+    """Two machines forked from one memory draw different random numbers from the first on."""
+    drawn = [vm.run("cat /proc/sys/kernel/random/uuid").check().stdout for vm in fresh_vms(2)]
+    assert len(set(drawn)) == 2
+
+
+def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
+    """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
+    before = time.time()
+    told = float(fresh_vm.run("date +%s.%N").check().stdout)
+    assert before - CLOCK_LIMIT < told < time.time() + CLOCK_LIMIT
+
+
+def test_fresh_machine_answers_over_ssh(fresh_vm: Vm) -> None:
+    """ssh reaches the fresh machine, and no other: what was written on its serial line is there."""
+    nonce = secrets.token_hex(8)
+    fresh_vm.shell.run(f"echo {nonce} > /run/fresh").check()
+    assert fresh_vm.ssh.run("cat /run/fresh").check().stdout == f"{nonce}\n"
+
+
+def test_fresh_machine_is_healthy(fresh_vm: Vm) -> None:
+    """A fresh machine has no failed unit, and its systemd is running."""
+    assert fresh_vm.run("systemctl is-system-running").stdout.strip() == "running"
