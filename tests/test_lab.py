@@ -70,7 +70,7 @@ def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> 
     with Lab(tmp_path) as lab:
         vm = lab.machine(image, Hardware(cmdline_extra="quiet"))
     words = vm.hardware.cmdline_extra.split()
-    assert {"systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
+    assert {"rd.systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
     assert "quiet" == words[-1]
     assert b"ttyS1" in vm.hardware.credentials["systemd.unit-dropin.debug-shell.service~vmtests"]
 

@@ -19,8 +19,8 @@ in
     boot.consoleLogLevel = lib.mkForce 7;
     boot.kernelParams = [
       "printk.devkmsg=on"
-      "systemd.log_level=debug"
-      "systemd.log_target=console"
+      "rd.systemd.log_level=debug"
+      "rd.systemd.log_target=console"
       # On a port of its own, from the start of either stage: on the console it would fight with the messages.
       "rd.systemd.debug_shell=ttyS1"
       "systemd.debug_shell=ttyS1"

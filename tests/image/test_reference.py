@@ -74,7 +74,7 @@ def test_debug_module_takes_away_what_hides_a_failure(tmp_path: Path) -> None:
     debug = reference._entry(default(), Modules(debug=True), "/nix/store/x", tmp_path).read_text()
     assert "panic=1" in plain.split()
     assert {"panic=1", "loglevel=4"} & set(debug.split()) == set()
-    assert {"rd.systemd.debug_shell=ttyS1", "systemd.log_level=debug"} <= set(debug.split())
+    assert {"rd.systemd.debug_shell=ttyS1", "rd.systemd.log_level=debug"} <= set(debug.split())
 
 
 @pytest.mark.parametrize("size", [MIB, 3 * MIB + 17, 20 * MIB])

@@ -281,8 +281,8 @@ let
         ]
         [
           (has debug.boot.kernelParams [
-            "systemd.log_level=debug"
-            "systemd.log_target=console"
+            "rd.systemd.log_level=debug"
+            "rd.systemd.log_target=console"
           ])
           debug.boot.consoleLogLevel
         ];
