@@ -62,6 +62,11 @@ def unchanged(data: bytes) -> bytes:
     return data
 
 
+def _heed() -> None:
+    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Guest:
     """A process on a pseudo terminal, whose other side is a socket as a machine's serial port is."""
 
@@ -78,7 +83,13 @@ class Guest:
         self._terminal, slave = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "vt220", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=home
+            ["setsid", "--ctty", *argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            cwd=home,
+            preexec_fn=_heed,
         )
         os.close(slave)
         self._threads = [threading.Thread(target=target) for target in (self._upwards, self._downwards)]
