@@ -15,6 +15,7 @@ from vmtests import tools
 from vmtests.errors import HostError, InputError
 from vmtests.image import nix as adapter
 from vmtests.image.inspect import inspect
+from vmtests.resources import cache_dir
 
 from .closure.make import Content, write_flake
 
@@ -89,6 +90,8 @@ def test_nix_run_prints_the_archive(closure_flake: Path, tmp_path: Path) -> None
         f'image=$(nix run path:{closure_flake}#imageScript) && echo "it is $image"',
         shell=True,
         cwd=tmp_path,
+        # Nix has a home of its own here, and the tools are in the cache of this one.
+        env={**os.environ, "VMTESTS_CACHE": os.fspath(cache_dir())},
         capture_output=True,
         text=True,
         check=False,
