@@ -21,10 +21,11 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import VmtestsError
-from vmtests.lab import Image, Lab, Vm
+from vmtests.lab import Lab
 from vmtests.results import new_directory
 from vmtests.sizes import MIB
 from vmtests.snapshots import Snapshot
+from vmtests.vm import Image, Vm
 
 CLOCK_LIMIT = 1.0
 _COMMAND = "echo {nonce}; cat /proc/sys/kernel/random/uuid; date +%s.%N"

@@ -190,7 +190,7 @@ def _code() -> str:
     for room in ("boot", "guest", "machine"):
         for path in sorted((_PACKAGE / room).glob("*.*")):
             digest.update(path.read_bytes())
-    for name in ("lab.py", "snapshots.py"):
+    for name in ("lab.py", "snapshots.py", "vm.py"):
         digest.update((_PACKAGE / name).read_bytes())
     return digest.hexdigest()
 

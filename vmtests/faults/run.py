@@ -13,7 +13,8 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
-from vmtests.lab import Image, Lab, Vm
+from vmtests.lab import Lab
+from vmtests.vm import Image, Vm
 
 EVIDENCE_SECONDS = 2.0
 """Seconds from the evidence to the verdict that a fault which leaves evidence may take."""
