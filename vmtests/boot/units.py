@@ -1,7 +1,7 @@
 """A boot unit by unit: when each was asked for, what it waited for, when it ran, and what came of it.
 
-Read from the console. With `rd.systemd.log_level=debug rd.systemd.log_target=console` systemd tells every job and every
-change of state; without, its status lines tell of the units that have any. Times are those of the lines.
+Read from the console. With `rd.systemd.log_level=debug rd.systemd.log_target=console` systemd tells every job and
+every change of state; without, its status lines tell of the units that have any. Times are those of the lines.
 """
 
 import re
