@@ -1,8 +1,11 @@
 """In pytest a boot that fails, fails once: one sentence with the last lines, and one line for each other test."""
 
 import re
+from collections.abc import Callable
 
 import pytest
+
+Run = Callable[..., pytest.RunResult]
 
 _CONFTEST = """
 import contextlib
@@ -45,11 +48,11 @@ def test_other(): pass
 """
 
 
-def test_failed_boot_is_told_once(pytester: pytest.Pytester) -> None:
+def test_failed_boot_is_told_once(pytester: pytest.Pytester, run: Run) -> None:
     """Tests that need a failed boot are errors of one cause: told once with the last lines, then one line each."""
     pytester.makeconftest(_CONFTEST)
     pytester.makepyfile(_TESTS)
-    result = pytester.runpytest_subprocess("--vm-results=results")
+    result = run("--vm-results=results")
     result.assert_outcomes(errors=3, passed=1)
     text = result.stdout.str()
     body = text[text.index("ERRORS") : text.index("short test summary")]
