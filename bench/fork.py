@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import VmtestsError
-from vmtests.lab import Image, Lab, Vm
+from vmtests.lab import Image, Lab, QemuVm
 from vmtests.results import new_directory
 from vmtests.sizes import MIB
 from vmtests.snapshots import Snapshot
@@ -38,7 +38,7 @@ class Answers:
     uuids: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def ask(self, vm: Vm, since: float | None = None) -> None:
+    def ask(self, vm: QemuVm, since: float | None = None) -> None:
         """Ask a fork for its nonce, a random number and the time; `since` is when it was asked for."""
         nonce = secrets.token_hex(8)
         before = time.time()

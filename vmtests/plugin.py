@@ -187,7 +187,7 @@ def fresh_vms(
             with uncaptured(), _one_line():
                 if pytestconfig.getoption("vm_fresh") == "fork":
                     return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
-                machines = [stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names]
+                machines: list[Vm] = [stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names]
                 for machine in machines:
                     machine.wait_ready()
                 return machines

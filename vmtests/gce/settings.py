@@ -82,7 +82,7 @@ def _default() -> "tuple[Credentials, str | None]":
     from vmtests.gce.errors import of_exception
 
     try:
-        found: tuple[Credentials, str | None] = google.auth.default(scopes=_SCOPES)  # type: ignore[no-untyped-call]
+        found: tuple[Credentials, str | None] = google.auth.default(scopes=_SCOPES)
     except GoogleAuthError as error:
         raise of_exception("logging in", error) or error from error
     return found
