@@ -30,7 +30,7 @@ class Laboratory:
         return None
 
     @contextlib.contextmanager
-    def ready(self, *_, **__):
+    def start(self, *_, **__):
         raise BootError(VERDICT, Path("results"), None, LINES)
         yield
 

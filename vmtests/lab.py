@@ -10,18 +10,14 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.text import Text
-
 from vmtests import contract as contracts
-from vmtests import progress, snapshots, tools
-from vmtests.boot.follow import Follower
+from vmtests import snapshots, tools
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.guest import credentials
@@ -34,37 +30,23 @@ from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.firmware import Firmware
+from vmtests.qemu import QemuVm
 from vmtests.resources import cache_dir
 from vmtests.scratch import scratch
 from vmtests.sizes import GIB
 from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
-from vmtests.vm import Image, Vm, Watch
+from vmtests.vm import Image, Watch
 
 DISK_SIZE = 4 * GIB
 """Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
 
 
-class Heartbeat:
-    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
-
-    def __init__(self) -> None:
-        self._console = progress.stderr()
-        self._shown = time.monotonic()
-
-    def __call__(self, follower: Follower) -> None:
-        """Show where the boot is, unless that was shown lately."""
-        if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
-            return
-        self._shown = now
-        self._console.print(Text(follower.pulse))
-
-
-class Start:
+class QemuStart:
     """A machine that was powered on, or goes on from where an earlier run had booted it (`Lab.start`)."""
 
     def __init__(
-        self, vm: Vm, place: Path, lock: snapshots.Lock | None = None, *, kept: Snapshot | None = None
+        self, vm: QemuVm, place: Path, lock: snapshots.Lock | None = None, *, kept: Snapshot | None = None
     ) -> None:
         self.vm = vm
         self._place = place
@@ -158,49 +140,32 @@ class Lab:
         name: str = "",
         watch: Watch | None = None,
         cache: bool = True,
-    ) -> Iterator["Start"]:
+    ) -> Iterator["QemuStart"]:
         """Give a machine that is powered on, on its way to ready.
 
         With `cache` a machine that an earlier run has booted goes on where that boot had ended; otherwise, and when
-        there is none, it is booted cold. Raises HostError.
+        there is none, it is booted cold, which `QemuStart.wait` waits for. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=False)
         with contextlib.ExitStack() as stack:
-            vm = Vm(self, image, ordered, name, watch=watch)
+            vm = QemuVm(self, image, ordered, name, watch=watch)
             if not cache or image.path.is_relative_to(self.scratch):
-                yield Start(stack.enter_context(vm), self.scratch / f"snapshot-{secrets.token_hex(4)}")
+                yield QemuStart(stack.enter_context(vm), self.scratch / f"snapshot-{secrets.token_hex(4)}")
                 return
             place = snapshots.directory(image.path, ordered, self.toolbox, self.accelerator)
             lock = stack.enter_context(snapshots.Lock(place))
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
                 if (kept := snapshots.load(place, clear=True)) is None:
-                    yield Start(stack.enter_context(vm), place, lock)
+                    yield QemuStart(stack.enter_context(vm), place, lock)
                     return
                 lock.share()
-            vm = Vm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
-            yield Start(stack.enter_context(vm), place, kept=kept)
+            vm = QemuVm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
+            yield QemuStart(stack.enter_context(vm), place, kept=kept)
 
-    @contextlib.contextmanager
-    def ready(
-        self,
-        image: Image,
-        hardware: Hardware | None = None,
-        *,
-        name: str = "",
-        watch: Watch | None = None,
-        cache: bool = True,
-    ) -> Iterator[tuple[Vm, Snapshot]]:
-        """Give a machine that is ready, and the snapshot of it before anybody has touched it, as `start` does.
-
-        Raises BootError, HostError.
-        """
-        with self.start(image, hardware, name=name, watch=watch, cache=cache) as start:
-            yield start.vm, start.wait()
-
-    def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> Vm:
+    def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
-        return Vm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
+        return QemuVm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
 
     @functools.cached_property
     def scratch(self) -> Path:
@@ -215,14 +180,14 @@ class Lab:
         name: str = "",
         watch: Watch | None = None,
         debug: bool = False,
-    ) -> Vm:
+    ) -> QemuVm:
         """Return a machine with the image's disk, to be entered; its results go below `name`.
 
         `watch` is called in the thread that waits for the boot, whenever something has happened. With `debug` the
         guest is told by its command line and by credentials to show its early boot, and to open a root shell on
         its second serial port; the image is not changed.
         """
-        return Vm(self, image, self._order(image, hardware, debug=debug), name, watch=watch)
+        return QemuVm(self, image, self._order(image, hardware, debug=debug), name, watch=watch)
 
     def _order(self, image: Image, hardware: Hardware | None, *, debug: bool) -> Hardware:
         """Return the hardware with all that was not said."""

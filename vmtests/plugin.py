@@ -14,11 +14,11 @@ from _pytest.outcomes import Failed
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
-from vmtests.lab import Heartbeat, Lab
+from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.snapshots import Snapshot
-from vmtests.vm import BootError, Image, Vm
+from vmtests.vm import BootError, Heartbeat, Image, Vm
 
 Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
 """Returns a context for what takes long: its progress is seen, and an error of vmtests is told by its sentence."""
@@ -152,7 +152,8 @@ def ready(
     with contextlib.ExitStack() as stack:
         with uncaptured():
             cache = pytestconfig.getoption("vm_cache")
-            both = stack.enter_context(lab.ready(image, watch=Heartbeat(), cache=cache))
+            start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+            both = start.vm, start.wait()
         yield both
 
 
@@ -189,7 +190,8 @@ def fresh_vms(
             with uncaptured():
                 if pytestconfig.getoption("vm_fresh") == "fork":
                     return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
-                machines = [stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names]
+                booting = (lab.machine(image, name=name, watch=Heartbeat()) for name in names)
+                machines: list[Vm] = [stack.enter_context(machine) for machine in booting]
                 for machine in machines:
                     machine.wait_ready()
                 return machines

@@ -1,45 +1,40 @@
-"""A machine under QEMU that is followed, judged and asked: what a test holds in its hands."""
+"""A machine that is followed while it boots, and that commands are run in, wherever it is.
 
+`qemu.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `Laboratory` is what makes them.
+"""
+
+import abc
 import contextlib
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
-from vmtests import diagnosis, snapshots
-from vmtests.boot.budgets import Budgets
+from rich.text import Text
+
+from vmtests import progress
 from vmtests.boot.console import Line
-from vmtests.boot.explain import Knowledge
-from vmtests.boot.follow import Follower, Past
+from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
-from vmtests.diagnosis import Diagnosis
+from vmtests.contract import Contract
 from vmtests.errors import GuestError, VmtestsError
-from vmtests.guest import credentials
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key, Ssh
-from vmtests.image import symbols
-from vmtests.image.cache import remove
+from vmtests.guest.ssh import Key, Ssh
 from vmtests.image.inspect import Inspection
 from vmtests.image.reference import Modules
 from vmtests.machine.argv import Hardware
-from vmtests.machine.examine import QemuDoctor
-from vmtests.machine.qemu import QemuMachine
 from vmtests.snapshots import Snapshot
 
-if TYPE_CHECKING:
-    from vmtests.lab import Lab
-
 Watch = Callable[[Follower], None]
-"""Called in the thread that waits for a boot, whenever something has happened."""
 
-_POWEROFF_SECONDS = 120.0
 _LAST_LINES = 12
+_CONNECT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,182 +78,38 @@ class BootError(VmtestsError):
         return "\n".join([str(self), *([f"the last lines of stage {self.verdict.stage}:"] if last else []), *last])
 
 
-class Machine(Protocol):
-    """A booted machine, wherever it runs."""
+class Vm(abc.ABC):
+    """A machine that is followed, and that commands are run in; a context manager, powered on."""
 
-    def run(self, command: str, /, timeout: float = ..., *, stdin: bytes | None = ...) -> Result:
-        """Run a shell command as root and return what it wrote; raises GuestError when it does not end."""
-        ...
+    follower: Follower
 
-    @property
-    def mounts(self) -> Mounts:
-        """The mounts of the guest, as they are now."""
-        ...
-
-    @property
-    def units(self) -> Units:
-        """The units of the guest's systemd, as they are now."""
-        ...
-
-    def reboot(self) -> Verdict:
-        """Reboot cleanly and wait until the guest is ready again."""
-        ...
-
-    def power_cut(self) -> None:
-        """Take the power away at once."""
-        ...
-
-    def power_on(self) -> Verdict:
-        """Give it back and wait until the guest is ready."""
-        ...
-
-    @property
-    def console(self) -> tuple[Line, ...]:
-        """The last lines of the console."""
-        ...
-
-    def screenshot(self) -> Path:
-        """Write the screen to a file and return its path."""
-        ...
-
-
-class Vm:
-    """A machine under QEMU that is followed, and that commands are run in; a context manager, powered on."""
-
-    def __init__(
-        self,
-        lab: "Lab",
-        image: Image,
-        hardware: Hardware,
-        name: str,
-        *,
-        watch: Watch | None = None,
-        snapshot: Snapshot | None = None,
-        by_serial: bool = False,
-    ) -> None:
+    def __init__(self, image: Image, results: Path, key: Key) -> None:
         self.image = image
-        self.results = lab.results / name if name else lab.results
-        self.results.mkdir(parents=True, exist_ok=True)
+        self.results = results
+        self.key = key
         self._stack = contextlib.ExitStack()
-        self._lab = lab
-        self._snapshot = snapshot
-        if snapshot is not None:
-            self.key, self._token = snapshot.key.copy(self.results), snapshot.record.token
-            self.hardware = snapshot.record.hardware
-        else:
-            self.key = Key.generate(self.results)
-            self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-            self.hardware = replace(
-                hardware,
-                credentials={
-                    **credentials.all_of(self.key.public, lab.contract, self._token),
-                    **hardware.credentials,
-                },
-            )
         self._ssh: Ssh | None = None
         self._shell: SerialShell | None = None
-        self._by_serial = by_serial
+        self._by_serial = False
         self._host_keys: tuple[str, ...] = ()
-        self._watch = watch
-        self._diagnosis: Diagnosis | None = None
-        self._started = time.time()
 
+    @property
+    @abc.abstractmethod
+    def scale(self) -> float:
+        """How many times longer it takes for everything than a machine with KVM."""
+
+    @abc.abstractmethod
     def __enter__(self) -> Self:
-        try:
-            self.follower = self._stack.enter_context(
-                Follower(
-                    self.results,
-                    budgets=Budgets(scale=self._lab.accelerator.scale),
-                    power_on=time.monotonic(),
-                    ready_token=self._token,
-                    knowledge=Knowledge(self._lab.contract, self.image.inspection),
-                    past=None if self._snapshot is None else self._snapshot.record.past,
-                )
-            )
-            if (watch := self._watch) is not None:
-                self.follower.on_progress = lambda *_: watch(self.follower)
-            self.qemu = self._stack.enter_context(
-                QemuMachine(
-                    toolbox=self._lab.toolbox,
-                    accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
-                    hardware=self.hardware,
-                    image=self.image.path,
-                    results=self.results,
-                    listener=self.follower,
-                    template=None if self._snapshot is None else self._snapshot.template,
-                )
-            )
-            if self._snapshot is not None:
-                self._go_on(self._snapshot)
-            self.follower.doctor = QemuDoctor(
-                self.qemu,
-                self.results / "diagnosis",
-                scale=self._lab.accelerator.scale,
-                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
-            )
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
+        """Power on."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
-    def _go_on(self, snapshot: Snapshot) -> None:
-        """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
-        serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
-        shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
-        shell.take_over()
-        shell.wake()
-        self._shell = shell
-        self._host_keys = snapshot.record.host_keys
-
-    def snapshot(self, directory: Path) -> Snapshot:
-        """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
-
-        Raises GuestError when the guest is not ready, HostError when the snapshot cannot be written.
-        """
-        verdict = self.wait_ready()
-        host_keys = self.host_keys
-        self.shell.settle()
-        try:
-            template = self.qemu.snapshot(directory)
-            self.key.copy(template.directory)
-            kept = Snapshot(
-                template=template,
-                record=snapshots.Record(
-                    version=snapshots.VERSION,
-                    place=str(template.directory),
-                    image=str(self.image.path),
-                    hardware=self.hardware,
-                    token=self._token,
-                    public_key=self.key.public,
-                    host_keys=host_keys,
-                    past=Past.of(verdict, self.timeline, self.console),
-                    state=snapshots.state_digest(template),
-                ),
-            )
-            kept.take_logs(self.results)
-            snapshots.save(kept)
-        except BaseException:
-            remove(directory)
-            raise
-        return kept
-
+    @abc.abstractmethod
     def close(self) -> None:
-        """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
-        self._hang_up()
-        try:
-            if (known := self._diagnosis) is not None:
-                self._diagnosis = None
-                if self.qemu.alive:
-                    self.qemu.power_cut()
-                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
-        finally:
-            self._stack.close()
+        """End the machine; its results stay."""
 
     # Following.
 
@@ -277,12 +128,9 @@ class Vm:
             raise BootError(verdict, self.results, self.image.inspection, self.console)
         return verdict
 
-    def diagnose(self, verdict: Verdict) -> Diagnosis:
-        """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
-        self._hang_up()
-        lines, scale = self.console, self._lab.accelerator.scale
-        self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
-        return self._diagnosis
+    @abc.abstractmethod
+    def diagnose(self, verdict: Verdict) -> object:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -299,38 +147,42 @@ class Vm:
         """The last lines of the console, over all boots of this machine."""
         return self.follower.lines
 
+    @abc.abstractmethod
     def screenshot(self) -> Path:
-        """Write the screen to a PNG file and return its path."""
-        return self.qemu.screenshot()
+        """Write the screen to a file and return its path."""
 
     # In the guest.
 
     @property
+    @abc.abstractmethod
+    def ssh_address(self) -> tuple[str, int]:
+        """Where the guest's sshd is reached: host and port."""
+
+    @property
+    @abc.abstractmethod
     def shell(self) -> SerialShell:
-        """A root shell on the serial console, logged in at the first use of each boot."""
-        if self._shell is None:
-            serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
-            shell = SerialShell(serial, answer_timeout=30.0 * self._lab.accelerator.scale)
-            shell.login(timeout=60.0 * self._lab.accelerator.scale)
-            self._shell = shell
-        return self._shell
+        """A root shell on a serial line, found at the first use of each boot."""
+
+    @abc.abstractmethod
+    def _find_host_keys(self) -> tuple[str, ...]:
+        """Return the public host keys of the guest's sshd, by a way that no other guest can use; raises GuestError."""
 
     @property
     def host_keys(self) -> tuple[str, ...]:
-        """The public host keys of the guest's sshd, read on the serial console at the first use of each boot."""
+        """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
         if not self._host_keys:
-            self._host_keys = tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)
+            self._host_keys = self._find_host_keys()
         return self._host_keys
 
     @property
     def ssh(self) -> Ssh:
         """A connection to the guest's sshd, opened at the first use of each boot.
 
-        The host's key is read on the serial console first, so that no other guest can answer.
+        The host's key is known before, so that no other guest can answer.
         """
         if self._ssh is None:
-            ssh = Ssh("127.0.0.1", self.qemu.ssh_port, self.key, self.host_keys)
-            ssh.connect(60.0 * self._lab.accelerator.scale)
+            ssh = Ssh(*self.ssh_address, self.key, self.host_keys)
+            ssh.connect(_CONNECT_SECONDS * self.scale)
             self._ssh = ssh
         return self._ssh
 
@@ -345,7 +197,7 @@ class Vm:
     ) -> Result:
         """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
 
-        A fork is logged in on its serial line already: its commands go there until `ssh` is used, or it is restarted.
+        A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
         """
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
@@ -384,28 +236,18 @@ class Vm:
             ssh.run("systemctl --no-block reboot", 30.0)
         self._hang_up()
 
-    def shut_down(self) -> None:
-        """Power off cleanly from inside and wait until QEMU has ended."""
-        ssh = self.ssh
-        self.follower.expect_end()
-        with contextlib.suppress(GuestError):
-            ssh.run("systemctl --no-block poweroff", 30.0)
-        self._hang_up()
-        self.qemu.wait_exit(_POWEROFF_SECONDS * self._lab.accelerator.scale)
-
+    @abc.abstractmethod
     def power_cut(self) -> None:
-        """Kill QEMU at once: what the guest had not synced is lost."""
-        self._hang_up()
-        self.qemu.power_cut()
+        """Take the power away at once: what the guest had not synced is lost."""
 
     def power_on(self) -> Verdict:
-        """Power on again, on the same disk, and wait until the guest is ready; raises BootError."""
+        """Give it back, on the same disk, and wait until the guest is ready; raises BootError."""
         self.begin_power_on()
         return self.wait_ready()
 
+    @abc.abstractmethod
     def begin_power_on(self) -> None:
-        """Power on again, for who has other things to do before `wait_ready`."""
-        self.qemu.start()
+        """Give it back, for who has other things to do before `wait_ready`."""
 
     def _hang_up(self) -> None:
         if self._ssh is not None:
@@ -413,3 +255,61 @@ class Vm:
         self._ssh = self._shell = None
         self._by_serial = False
         self._host_keys = ()
+
+
+class Heartbeat:
+    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
+
+    def __init__(self) -> None:
+        self._console = progress.stderr()
+        self._shown = time.monotonic()
+
+    def __call__(self, follower: Follower) -> None:
+        """Show where the boot is, unless that was shown lately."""
+        if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
+            return
+        self._shown = now
+        self._console.print(Text(follower.pulse))
+
+
+class Start(Protocol):
+    """A machine that was powered on, or goes on from where an earlier run had booted it."""
+
+    @property
+    def vm(self) -> Vm:
+        """The machine."""
+
+    def wait(self) -> Snapshot | None:
+        """Wait until it is ready and return what further ones go on from, where that can be; raises BootError."""
+
+
+class Laboratory(Protocol):
+    """What makes images and machines: `lab.Lab` with QEMU, `gce.lab.GceLab` on Compute Engine."""
+
+    contract: Contract
+
+    @property
+    def results(self) -> Path:
+        """The directory for results."""
+
+    def image(self, name: str = ..., modules: Sequence[str] = ...) -> Image:
+        """Return an image by its name."""
+
+    def start(
+        self,
+        image: Image,
+        hardware: Hardware | None = ...,
+        *,
+        name: str = ...,
+        watch: Watch | None = ...,
+        cache: bool = ...,
+    ) -> AbstractContextManager[Start]:
+        """Give a machine that is powered on, on its way to ready."""
+
+    def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = ...) -> Vm:
+        """Return a machine, to be entered, that is pristine and ready then."""
+
+    def machine(
+        self, image: Image, hardware: Hardware | None = ..., *, name: str = ..., watch: Watch | None = ...
+    ) -> Vm:
+        """Return a machine, to be entered, that boots then."""

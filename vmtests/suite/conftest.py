@@ -11,10 +11,10 @@ import pytest
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Heartbeat, Lab, Start
+from vmtests.lab import Lab
 from vmtests.plugin import Uncaptured
 from vmtests.snapshots import Snapshot
-from vmtests.vm import Image, Vm
+from vmtests.vm import Heartbeat, Image, Start, Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

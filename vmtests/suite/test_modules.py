@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.lab import Start
 from vmtests.plugin import Uncaptured
 from vmtests.sizes import GIB
-from vmtests.vm import Vm
+from vmtests.vm import Start, Vm
 
 
 @pytest.fixture(scope="session")
