@@ -9,12 +9,14 @@ with Lab(results) as lab:
 
 import contextlib
 import functools
-import secrets
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from filelock import FileLock
 
 from vmtests import contract as contracts
 from vmtests import snapshots, tools
@@ -45,9 +47,7 @@ DISK_SIZE = 4 * GIB
 class QemuStart:
     """A machine that was powered on, or goes on from where an earlier run had booted it (`Lab.start`)."""
 
-    def __init__(
-        self, vm: QemuVm, place: Path, lock: snapshots.Lock | None = None, *, kept: Snapshot | None = None
-    ) -> None:
+    def __init__(self, vm: QemuVm, place: Path, lock: snapshots.Lock, *, kept: Snapshot | None = None) -> None:
         self.vm = vm
         self._place = place
         self._lock = lock
@@ -61,9 +61,8 @@ class QemuStart:
         if self._kept is None:
             self.vm.wait_ready()
             self._kept = self.vm.snapshot(self._place)
-            if self._lock is not None:
-                snapshots.prune(self._place)
-                self._lock.share()
+            snapshots.prune(self._place)
+            self._lock.share()
         return self._kept
 
 
@@ -71,16 +70,23 @@ class Lab:
     """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
-    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a
+    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
+    what they make for it: images that are unpacked, and booted machines. Raises HostError when the host cannot run a
     machine.
     """
 
     def __init__(
-        self, results: Path | Callable[[], Path], *, accelerator: str = "auto", contract: Contract | None = None
+        self,
+        results: Path | Callable[[], Path],
+        *,
+        accelerator: str = "auto",
+        contract: Contract | None = None,
+        run: str = "",
     ) -> None:
         self._results = results
         self.contract = contract or contracts.default()
         self._request = accelerator
+        self._run = run
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -125,11 +131,21 @@ class Lab:
             if parsed.bloat:
                 way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
                 raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
-            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
-            shown, own = installable or archive.name, None
-            path = adopt(archive, self.scratch, self.toolbox)
+            shown, own = installable or Path(name).name, None
+            path = self._adopted(name, installable)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
+
+    def _adopted(self, name: str, installable: str | None) -> Path:
+        """Return somebody's own disk, built or unpacked once for all laboratories of the run."""
+        with FileLock(self.scratch / "adopted.lock"):
+            note = self.scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
+            if note.exists():
+                return Path(note.read_text())
+            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
+            path = adopt(archive, self.scratch, self.toolbox)
+            note.write_text(str(path))
+            return path
 
     @contextlib.contextmanager
     def start(
@@ -149,10 +165,8 @@ class Lab:
         ordered = self._order(image, hardware, debug=False)
         with contextlib.ExitStack() as stack:
             vm = QemuVm(self, image, ordered, name, watch=watch)
-            if not cache or image.path.is_relative_to(self.scratch):
-                yield QemuStart(stack.enter_context(vm), self.scratch / f"snapshot-{secrets.token_hex(4)}")
-                return
-            place = snapshots.directory(image.path, ordered, self.toolbox, self.accelerator)
+            base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
+            place = snapshots.directory(base, image.path, ordered, self.toolbox, self.accelerator)
             lock = stack.enter_context(snapshots.Lock(place))
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
@@ -161,7 +175,7 @@ class Lab:
                     return
                 lock.share()
             vm = QemuVm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
-            yield QemuStart(stack.enter_context(vm), place, kept=kept)
+            yield QemuStart(stack.enter_context(vm), place, lock, kept=kept)
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
@@ -169,8 +183,8 @@ class Lab:
 
     @functools.cached_property
     def scratch(self) -> Path:
-        """A directory in the cache that goes with the laboratory."""
-        return self._stack.enter_context(scratch(cache_dir()))
+        """A directory in the cache that goes with the laboratory, or with the last of its run."""
+        return self._stack.enter_context(scratch(cache_dir(), self._run))
 
     def machine(
         self,

@@ -26,7 +26,6 @@ from vmtests.image.cache import remove
 from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template
-from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 from vmtests.tools import Toolbox
@@ -162,8 +161,8 @@ def _wrong(snapshot: Snapshot) -> str | None:
     return None
 
 
-def directory(image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
-    """Return the place of the machine that is made of all this, by this version of vmtests and QEMU."""
+def directory(base: Path, image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
+    """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU."""
     stat = image.stat()
     qemu = toolbox.tools["qemu-system-x86_64"]
     known = (
@@ -175,7 +174,7 @@ def directory(image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Ac
         _code(),
     )
     digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
-    return cache_dir() / "snapshots" / f"{image.parent.name[:60]}-{digest}"
+    return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
 
 
 def _host_cpu() -> str:
