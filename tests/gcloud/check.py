@@ -1,0 +1,264 @@
+"""The unmodified gcloud against the emulator, with real machines: `make gcloud-check`.
+
+    python -m tests.gcloud.check                     about twelve minutes on two cores without KVM
+    python -m tests.gcloud.check --archive A.tar.gz  another image than the reference
+    python -m tests.gcloud.check --only boot,kill    some parts of it
+
+Every command has to end as it should, and what it says is looked at. Exit status 0 when all did, 1 when one did not,
+2 when there is no gcloud. gcloud's own configuration is not touched.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.gcloud.emulated import Emulated
+from vmtests.boot.budgets import Budgets
+from vmtests.boot.follow import Follower
+from vmtests.guest.ssh import Key, Ssh
+from vmtests.lab import Lab
+from vmtests.resources import cache_dir
+from vmtests.sizes import MIB
+
+ZONE = "us-central1-a"
+UPLOAD = 1536 * MIB
+"""Bytes that are uploaded to measure the emulator's memory."""
+PEAK_MIB = 100.0
+"""The memory that the emulator may have at most, whatever is uploaded."""
+METADATA = (
+    "exec 3<>/dev/tcp/metadata.google.internal/80; "
+    r"printf 'GET /computeMetadata/v1/instance/name HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n' >&3; cat <&3"
+)
+_ENVIRONMENT = {
+    "CLOUDSDK_COMPUTE_ZONE": ZONE,
+    "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+    "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
+    "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
+    "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
+    "CLOUDSDK_SURVEY_DISABLE_PROMPTS": "true",
+}
+_COMMAND_SECONDS = 300.0
+_POLL = 1.0
+
+
+class WrongError(Exception):
+    """Something is not as it has to be."""
+
+
+class Check:
+    """One emulator, one gcloud, and the parts of the check in their order."""
+
+    def __init__(self, emulated: Emulated, archive: Path, directory: Path, scale: float) -> None:
+        self.emulated = emulated
+        self.archive = archive
+        self.directory = directory
+        self.scale = scale
+        self.key = Key.generate(directory)
+        own = {**emulated.environment, **_ENVIRONMENT, "CLOUDSDK_CONFIG": str(directory / "gcloud")}
+        self.environment = {**os.environ, **own}
+        self.project = own["CLOUDSDK_CORE_PROJECT"]
+
+    def gcloud(self, *words: str, says: str = "", fails: bool = False) -> str:
+        """Run a command, which has to end as it should and to say something; return what it said."""
+        print(f"$ gcloud {' '.join(words)}", flush=True)
+        begin = time.monotonic()
+        done = subprocess.run(
+            ["gcloud", *words],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMMAND_SECONDS,
+        )
+        said = done.stdout + done.stderr
+        print(f"  exit {done.returncode} in {time.monotonic() - begin:.1f} s", flush=True)
+        if bool(done.returncode) is not fails or says not in said:
+            raise WrongError(f"gcloud {' '.join(words)}: {says!r} is expected:\n{said[-3000:]}")
+        return said
+
+    def instance(self, command: str, *words: str, says: str = "") -> str:
+        """Run a command on instances."""
+        return self.gcloud("compute", "instances", command, *words, says=says)
+
+    def link(self, name: str) -> str:
+        """Return the path of an instance in the API."""
+        return f"/compute/v1/projects/{self.project}/zones/{ZONE}/instances/{name}"
+
+    def create(self, *names: str) -> None:
+        """Make instances; two or more are one batch."""
+        metadata = f"ssh-keys=root:{self.key.public},enable-guest-attributes=TRUE"
+        limits = ("--max-run-duration=2h", "--instance-termination-action=DELETE")
+        order = ("--image=img", "--machine-type=e2-small", "--enable-display-device", *limits)
+        self.instance("create", *names, *order, f"--metadata={metadata}", says="RUNNING")
+
+    # The parts.
+
+    def image(self) -> None:
+        """An image is made of an archive in a bucket."""
+        self.gcloud("storage", "buckets", "create", "gs://bkt", says="Creating gs://bkt/")
+        self.gcloud("storage", "cp", str(self.archive), "gs://bkt/image.tar.gz")
+        self.gcloud("storage", "ls", "gs://bkt", says="gs://bkt/image.tar.gz")
+        source, features = "--source-uri=gs://bkt/image.tar.gz", "--guest-os-features=UEFI_COMPATIBLE"
+        self.gcloud("compute", "images", "create", "img", source, features, says="READY")
+
+    def boot(self) -> None:
+        """Two instances boot; the console of one is followed to its verdict, which is that of `vmtests boot`."""
+        begin = time.monotonic()
+        self.create("a", "b")
+        with Tail(self, "a") as tail:
+            verdict = self.follow("a", begin)
+            self.instance("get-screenshot", "b", f"--destination={self.directory / 'b.png'}")
+            if (self.directory / "b.png").read_bytes()[:4] != b"\x89PNG":
+                raise WrongError("the screenshot is no PNG")
+            self.instance("delete", "b")
+            self.instance("get-serial-port-output", "a", says="Linux version")
+            self.instance("add-metadata", "a", "--metadata=k=v", says="Updated")
+            self.instance("describe", "a", "--format=value(metadata.items)", says="'k', 'value': 'v'")
+        tail.check("Linux version")
+        self.compare(verdict)
+
+    def follow(self, name: str, begin: float) -> dict[str, Any]:
+        """Follow the console of an instance from its first byte to the verdict, as `vmtests boot` prints it."""
+        results = self.directory / f"console-{name}"
+        results.mkdir(exist_ok=True)
+        with Follower(results, budgets=Budgets(scale=self.scale), power_on=begin) as follower:
+            position = 0
+            while follower.verdict is None:
+                output = self.emulated.ask("GET", f"{self.link(name)}/serialPort?start={position}")
+                if int(output["start"]) != position:
+                    raise WrongError(f"{int(output['start']) - position} bytes of the console are lost")
+                follower.feed(output["contents"].encode())
+                position = int(output["next"])
+                time.sleep(_POLL)
+            verdict = follower.verdict.to_json()
+        print(f"  {name} is {verdict['verdict']}: {verdict['sentence']}", flush=True)
+        return verdict
+
+    def compare(self, verdict: dict[str, Any]) -> None:
+        """The same image in `vmtests boot` goes through the same stages to the same verdict."""
+        print(f"$ vmtests boot {self.archive}", flush=True)
+        vmtests = Path(sys.executable).with_name("vmtests")
+        command = [vmtests, "boot", str(self.archive), "--json", "--quiet"]
+        results = ["--results", str(self.directory / "boot")]
+        done = subprocess.run([*command, *results], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode not in {0, 1}:
+            raise WrongError(done.stderr[-3000:])
+        other = json.loads(done.stdout)
+        for what in ("verdict", "stage", "cause", "owner"):
+            print(f"  {what}: {verdict[what]} and {other[what]}", flush=True)
+            if verdict[what] != other[what]:
+                raise WrongError(f"{what}: the emulator has {verdict}, vmtests boot has {other}")
+        print(f"  stages: {list(verdict['seconds'])} and {list(other['seconds'])}", flush=True)
+        if list(verdict["seconds"]) != list(other["seconds"]):
+            raise WrongError("the stages are not the same")
+
+    def ssh(self) -> None:
+        """The guest's own agent has let the key in, told its host keys, and talks to the metadata server."""
+        self.instance("get-guest-attributes", "a", "--query-path=hostkeys/", says="ssh-ed25519")
+        attributes = self.emulated.ask("GET", f"{self.link('a')}/getGuestAttributes?queryPath=hostkeys/")
+        keys = [f"{item['key']} {item['value']}" for item in attributes["queryValue"]["items"]]
+        card = self.emulated.ask("GET", self.link("a"))["networkInterfaces"][0]
+        port = self.emulated.ask("GET", "/emulator/v1/about")["sshPort"]
+        with Ssh(card["accessConfigs"][0]["natIP"], port, self.key, keys) as ssh:
+            ssh.connect(60.0 * self.scale)
+            answer = ssh.run(f"bash -c {METADATA!r}" if "'" not in METADATA else "bash -s", stdin=METADATA.encode())
+            print(f"  the metadata server says {answer.lines[-1]!r}", flush=True)
+            if answer.lines[-1] != "a":
+                raise WrongError(f"the metadata server says {answer}")
+            addresses = ssh.run("ip -4 -o addr show; cat /sys/class/net/e*/mtu").check().lines
+            if "1460" not in addresses or card["networkIP"] not in str(addresses):
+                raise WrongError(f"the guest's network is {addresses}")
+
+    def power(self) -> None:
+        """An instance is stopped, started and reset; each time it boots."""
+        self.instance("stop", "a")
+        self.instance("describe", "a", "--format=value(status)", says="TERMINATED")
+        self.instance("start", "a")
+        self.instance("reset", "a")
+        self.instance("describe", "a", "--format=value(status)", says="RUNNING")
+
+    def faults(self) -> None:
+        """What is broken on purpose is told by gcloud in the words of Compute Engine, and nothing is left of it."""
+        for fault, says in (
+            ({"kind": "stockout", "zone": ZONE}, "ZONE_RESOURCE_POOL_EXHAUSTED"),
+            ({"kind": "quota", "metric": "CPUS"}, "Quota 'CPUS' exceeded"),
+            ({"kind": "operation-error", "code": "INTERNAL_ERROR"}, "INTERNAL_ERROR"),
+            ({"kind": "forbidden", "method": "POST", "path": "/instances"}, "compute.instances.create"),
+            ({"kind": "rate-limit", "method": "POST", "path": "/instances"}, "Quota exceeded for quota metric"),
+        ):
+            self.emulated.ask("POST", "/emulator/v1/faults", {**fault, "count": 1})
+            self.gcloud("compute", "instances", "create", "c", "--image=img", says=says, fails=True)
+        self.emulated.ask("POST", "/emulator/v1/instances/a/wrapSerial", {})
+        self.instance("get-serial-port-output", "a", "--start=1", says="Some serial port output was lost")
+        self.emulated.ask("POST", "/emulator/v1/instances/a/preempt", {})
+        self.instance("list", "--format=value(name,status)")
+        self.gcloud("compute", "disks", "list", "--format=value(name)")
+
+    def upload(self) -> None:
+        """A large upload goes through the emulator, and not into its memory."""
+        large = self.directory / "large"
+        with large.open("wb") as file:
+            file.truncate(UPLOAD)
+        for composite in ("true", "false"):
+            self.environment["CLOUDSDK_STORAGE_PARALLEL_COMPOSITE_UPLOAD_ENABLED"] = composite
+            self.gcloud("storage", "cp", str(large), f"gs://bkt/{composite}")
+            self.gcloud("storage", "ls", "-l", f"gs://bkt/{composite}", says=str(UPLOAD))
+            self.gcloud("storage", "rm", f"gs://bkt/{composite}")
+        peak = self.emulated.peak_mib
+        print(f"  the emulator has had {peak:.0f} MiB at most", flush=True)
+        if peak > PEAK_MIB:
+            raise WrongError(f"{peak:.0f} MiB are more than {PEAK_MIB:.0f}")
+
+    def delete(self) -> None:
+        """Everything is deleted, and gone."""
+        for name in self.instance("list", "--format=value(name)").split():
+            if name.isalnum():
+                self.instance("delete", name)
+        for kind in ("instances", "disks"):
+            left = self.gcloud("compute", kind, "list", "--format=value(name)").strip()
+            if left and "0 items" not in left:
+                raise WrongError(f"there are {kind} left: {left}")
+        self.gcloud("compute", "images", "delete", "img")
+        self.gcloud("storage", "rm", "--recursive", "gs://bkt")
+
+    def kill(self) -> None:
+        """An emulator that is killed leaves no process, no network namespace, and no file once the next has run."""
+        self.image()
+        self.create("k")
+        place = cache_dir() / "emulator"
+        before = set(place.iterdir())
+        print("$ kill -9", flush=True)
+        left = self.emulated.kill()
+        with Emulated(self.directory / "next.log", "--no-boot") as other:
+            other.ask("GET", "/emulator/v1/about")
+            stayed = before & set(place.iterdir())
+        print(f"  left: {left}, files: {sorted(path.name for path in stayed)}", flush=True)
+        if left or len(stayed) == len(before):
+            raise WrongError(f"something was left: {left}, {stayed}")
+
+
+class Tail:
+    """`gcloud compute instances tail-serial-port-output`, which goes on until the instance stops."""
+
+    def __init__(self, check: Check, name: str) -> None:
+        self._output = check.directory / f"tail-{name}"
+        print(f"$ gcloud compute instances tail-serial-port-output {name} &", flush=True)
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                ["gcloud", "compute", "instances", "tail-serial-port-output", name],
+                env=check.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
