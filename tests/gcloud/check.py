@@ -9,13 +9,14 @@ Every command has to end as it should, and what it says is looked at. Exit statu
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from tests.gcloud.emulated import Emulated
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.follow import Follower
+from vmtests.errors import VmtestsError
 from vmtests.guest.ssh import Key, Ssh
 from vmtests.lab import Lab
 from vmtests.resources import cache_dir
@@ -47,6 +49,8 @@ _ENVIRONMENT = {
     "CLOUDSDK_SURVEY_DISABLE_PROMPTS": "true",
 }
 _COMMAND_SECONDS = 300.0
+_TAIL_SECONDS = 10.0
+_PREEMPTION_SECONDS = 60.0  # a guest has thirty seconds to end in order
 _POLL = 1.0
 
 
@@ -68,7 +72,7 @@ class Check:
         self.project = own["CLOUDSDK_CORE_PROJECT"]
 
     def gcloud(self, *words: str, says: str = "", fails: bool = False) -> str:
-        """Run a command, which has to end as it should and to say something; return what it said."""
+        """Run a command, which has to end as it should and to say something; return its output."""
         print(f"$ gcloud {' '.join(words)}", flush=True)
         begin = time.monotonic()
         done = subprocess.run(
@@ -84,7 +88,7 @@ class Check:
         print(f"  exit {done.returncode} in {time.monotonic() - begin:.1f} s", flush=True)
         if bool(done.returncode) is not fails or says not in said:
             raise WrongError(f"gcloud {' '.join(words)}: {says!r} is expected:\n{said[-3000:]}")
-        return said
+        return done.stdout
 
     def instance(self, command: str, *words: str, says: str = "") -> str:
         """Run a command on instances."""
@@ -147,10 +151,9 @@ class Check:
     def compare(self, verdict: dict[str, Any]) -> None:
         """The same image in `vmtests boot` goes through the same stages to the same verdict."""
         print(f"$ vmtests boot {self.archive}", flush=True)
-        vmtests = Path(sys.executable).with_name("vmtests")
-        command = [vmtests, "boot", str(self.archive), "--json", "--quiet"]
-        results = ["--results", str(self.directory / "boot")]
-        done = subprocess.run([*command, *results], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        vmtests = str(Path(sys.executable).with_name("vmtests"))
+        command = [vmtests, "boot", str(self.archive), "--json", "--quiet", "--results", str(self.directory / "boot")]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode not in {0, 1}:
             raise WrongError(done.stderr[-3000:])
         other = json.loads(done.stdout)
@@ -171,7 +174,7 @@ class Check:
         port = self.emulated.ask("GET", "/emulator/v1/about")["sshPort"]
         with Ssh(card["accessConfigs"][0]["natIP"], port, self.key, keys) as ssh:
             ssh.connect(60.0 * self.scale)
-            answer = ssh.run(f"bash -c {METADATA!r}" if "'" not in METADATA else "bash -s", stdin=METADATA.encode())
+            answer = ssh.run("bash -s", stdin=METADATA.encode()).check()
             print(f"  the metadata server says {answer.lines[-1]!r}", flush=True)
             if answer.lines[-1] != "a":
                 raise WrongError(f"the metadata server says {answer}")
@@ -200,9 +203,13 @@ class Check:
             self.gcloud("compute", "instances", "create", "c", "--image=img", says=says, fails=True)
         self.emulated.ask("POST", "/emulator/v1/instances/a/wrapSerial", {})
         self.instance("get-serial-port-output", "a", "--start=1", says="Some serial port output was lost")
+        # Preempted, it is deleted, as its termination action says; and what failed has left neither instance nor disk.
         self.emulated.ask("POST", "/emulator/v1/instances/a/preempt", {})
-        self.instance("list", "--format=value(name,status)")
-        self.gcloud("compute", "disks", "list", "--format=value(name)")
+        end = time.monotonic() + _PREEMPTION_SECONDS
+        while names := self.gcloud("compute", "instances", "list", "--format=value(name)").split():
+            if names != ["a"] or time.monotonic() > end:
+                raise WrongError(f"there are instances left: {names}")
+        self.gcloud("compute", "disks", "list", says="Listed 0 items")
 
     def upload(self) -> None:
         """A large upload goes through the emulator, and not into its memory."""
@@ -221,13 +228,10 @@ class Check:
 
     def delete(self) -> None:
         """Everything is deleted, and gone."""
-        for name in self.instance("list", "--format=value(name)").split():
-            if name.isalnum():
-                self.instance("delete", name)
+        self.create("y", "z")
+        self.instance("delete", "y", "z", says="/instances/z]")
         for kind in ("instances", "disks"):
-            left = self.gcloud("compute", kind, "list", "--format=value(name)").strip()
-            if left and "0 items" not in left:
-                raise WrongError(f"there are {kind} left: {left}")
+            self.gcloud("compute", kind, "list", says="Listed 0 items")
         self.gcloud("compute", "images", "delete", "img")
         self.gcloud("storage", "rm", "--recursive", "gs://bkt")
 
@@ -262,3 +266,70 @@ class Tail:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def __enter__(self) -> "Tail":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # It never ends by itself while the instance runs; a person presses Ctrl-C.
+        self.ran = self._process.poll() is None
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_TAIL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def check(self, says: str) -> None:
+        """It has shown the console for as long as it was looked at."""
+        said = self._output.read_text(errors="replace")
+        if not self.ran or says not in said:
+            raise WrongError(f"tail-serial-port-output has ended or shows no {says!r}: {said[-2000:]}")
+        print(f"  tail-serial-port-output has shown {len(said)} characters", flush=True)
+
+
+PARTS = ("image", "boot", "ssh", "power", "faults", "upload", "delete", "kill")
+
+
+def main() -> int:
+    """Run the parts in their order."""
+    parser = argparse.ArgumentParser(description="Check the emulator with the unmodified gcloud.")
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="the image (default: the reference image)")
+    parser.add_argument("--only", default=",".join(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a directory for what is written, which stays")
+    arguments = parser.parse_args()
+    if shutil.which("gcloud") is None:
+        print("gcloud is not installed: https://cloud.google.com/sdk/docs/install", file=sys.stderr)
+        return 2
+    wanted = arguments.only.split(",")
+    with contextlib.ExitStack() as stack:
+        directory = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gcloud-")))
+        directory.mkdir(exist_ok=True)
+        archive = arguments.archive or _reference(directory)
+        with Lab(directory / "lab") as lab:
+            scale = lab.accelerator.scale
+        emulated = stack.enter_context(Emulated(directory / "emulator.log"))
+        check = Check(emulated, archive, directory, scale)
+        try:
+            for part in PARTS:
+                if part in wanted:
+                    print(f"== {part}", flush=True)
+                    run: Callable[[], None] = getattr(check, part)
+                    run()
+        except (WrongError, VmtestsError, OSError, subprocess.TimeoutExpired) as error:
+            print(f"WRONG: {error}", file=sys.stderr)
+            return 1
+    print("all is as it should be")
+    return 0
+
+
+def _reference(directory: Path) -> Path:
+    """Build the reference image as an archive and return its path."""
+    archive = directory / "reference.tar.gz"
+    vmtests = Path(sys.executable).with_name("vmtests")
+    subprocess.run([vmtests, "build", "--archive", archive], check=True, stdin=subprocess.DEVNULL)
+    return archive
+
+
+if __name__ == "__main__":
+    sys.exit(main())
