@@ -25,6 +25,7 @@ from typing import Any
 from tests.gcloud.emulated import Emulated
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.follow import Follower
+from vmtests.emulator.serialport import LIMIT
 from vmtests.errors import VmtestsError
 from vmtests.guest.ssh import Key, Ssh
 from vmtests.lab import Lab
@@ -51,6 +52,7 @@ _ENVIRONMENT = {
 _COMMAND_SECONDS = 300.0
 _TAIL_SECONDS = 10.0
 _PREEMPTION_SECONDS = 60.0  # a guest has thirty seconds to end in order
+_KERNEL_SECONDS = 30.0  # with KVM; from power-on or reset to the kernel's first line
 _POLL = 1.0
 
 
@@ -70,6 +72,7 @@ class Check:
         own = {**emulated.environment, **_ENVIRONMENT, "CLOUDSDK_CONFIG": str(directory / "gcloud")}
         self.environment = {**os.environ, **own}
         self.project = own["CLOUDSDK_CORE_PROJECT"]
+        self.verdict: dict[str, Any] = {}
 
     def gcloud(self, *words: str, says: str = "", fails: bool = False) -> str:
         """Run a command, which has to end as it should and to say something; return its output."""
@@ -99,7 +102,7 @@ class Check:
         return f"/compute/v1/projects/{self.project}/zones/{ZONE}/instances/{name}"
 
     def create(self, *names: str) -> None:
-        """Make instances; two or more are one batch."""
+        """Make instances."""
         metadata = f"ssh-keys=root:{self.key.public},enable-guest-attributes=TRUE"
         limits = ("--max-run-duration=2h", "--instance-termination-action=DELETE")
         order = ("--image=img", "--machine-type=e2-small", "--enable-display-device", *limits)
@@ -116,20 +119,19 @@ class Check:
         self.gcloud("compute", "images", "create", "img", source, features, says="READY")
 
     def boot(self) -> None:
-        """Two instances boot; the console of one is followed to its verdict, which is that of `vmtests boot`."""
+        """An instance boots; its console is followed from the first byte to the verdict."""
         begin = time.monotonic()
-        self.create("a", "b")
+        self.create("a")
         with Tail(self, "a") as tail:
-            verdict = self.follow("a", begin)
-            self.instance("get-screenshot", "b", f"--destination={self.directory / 'b.png'}")
-            if (self.directory / "b.png").read_bytes()[:4] != b"\x89PNG":
-                raise WrongError("the screenshot is no PNG")
-            self.instance("delete", "b")
-            self.instance("get-serial-port-output", "a", says="Linux version")
-            self.instance("add-metadata", "a", "--metadata=k=v", says="Updated")
-            self.instance("describe", "a", "--format=value(metadata.items)", says="'k', 'value': 'v'")
+            self.verdict = self.follow("a", begin)
         tail.check("Linux version")
-        self.compare(verdict)
+        self.instance("get-serial-port-output", "a", says="Linux version")
+        picture = self.directory / "a.png"
+        self.instance("get-screenshot", "a", f"--destination={picture}")
+        if not picture.read_bytes().startswith(b"\x89PNG"):
+            raise WrongError("the screenshot is no PNG")
+        self.instance("add-metadata", "a", "--metadata=k=v", says="Updated")
+        self.instance("describe", "a", "--format=value(metadata.items)", says="'k', 'value': 'v'")
 
     def follow(self, name: str, begin: float) -> dict[str, Any]:
         """Follow the console of an instance from its first byte to the verdict, as `vmtests boot` prints it."""
@@ -138,7 +140,7 @@ class Check:
         with Follower(results, budgets=Budgets(scale=self.scale), power_on=begin) as follower:
             position = 0
             while follower.verdict is None:
-                output = self.emulated.ask("GET", f"{self.link(name)}/serialPort?start={position}")
+                output = self.output(name, position)
                 if int(output["start"]) != position:
                     raise WrongError(f"{int(output['start']) - position} bytes of the console are lost")
                 follower.feed(output["contents"].encode())
@@ -147,23 +149,6 @@ class Check:
             verdict = follower.verdict.to_json()
         print(f"  {name} is {verdict['verdict']}: {verdict['sentence']}", flush=True)
         return verdict
-
-    def compare(self, verdict: dict[str, Any]) -> None:
-        """The same image in `vmtests boot` goes through the same stages to the same verdict."""
-        print(f"$ vmtests boot {self.archive}", flush=True)
-        vmtests = str(Path(sys.executable).with_name("vmtests"))
-        command = [vmtests, "boot", str(self.archive), "--json", "--quiet", "--results", str(self.directory / "boot")]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode not in {0, 1}:
-            raise WrongError(done.stderr[-3000:])
-        other = json.loads(done.stdout)
-        for what in ("verdict", "stage", "cause", "owner"):
-            print(f"  {what}: {verdict[what]} and {other[what]}", flush=True)
-            if verdict[what] != other[what]:
-                raise WrongError(f"{what}: the emulator has {verdict}, vmtests boot has {other}")
-        print(f"  stages: {list(verdict['seconds'])} and {list(other['seconds'])}", flush=True)
-        if list(verdict["seconds"]) != list(other["seconds"]):
-            raise WrongError("the stages are not the same")
 
     def ssh(self) -> None:
         """The guest's own agent has let the key in, told its host keys, and talks to the metadata server."""
@@ -187,8 +172,24 @@ class Check:
         self.instance("stop", "a")
         self.instance("describe", "a", "--format=value(status)", says="TERMINATED")
         self.instance("start", "a")
+        self.wait_boots("a", 1)
         self.instance("reset", "a")
+        self.wait_boots("a", 2)
         self.instance("describe", "a", "--format=value(status)", says="RUNNING")
+
+    def wait_boots(self, name: str, count: int) -> None:
+        """Wait until the kernel has begun so often since the instance was started."""
+        end = time.monotonic() + _KERNEL_SECONDS * self.scale
+        while (seen := self.output(name, 0)["contents"].count("Linux version")) < count:
+            if time.monotonic() > end:
+                raise WrongError(f"{name} has booted {seen} times, not {count}")
+            time.sleep(_POLL)
+        print(f"  {name} has booted {seen} times", flush=True)
+
+    def output(self, name: str, start: int) -> dict[str, Any]:
+        """Return the output of the first serial port, as the API gives it."""
+        found: dict[str, Any] = self.emulated.ask("GET", f"{self.link(name)}/serialPort?start={start}")
+        return found
 
     def faults(self) -> None:
         """What is broken on purpose is told by gcloud in the words of Compute Engine, and nothing is left of it."""
@@ -201,7 +202,13 @@ class Check:
         ):
             self.emulated.ask("POST", "/emulator/v1/faults", {**fault, "count": 1})
             self.gcloud("compute", "instances", "create", "c", "--image=img", says=says, fails=True)
+        position = int(self.output("a", 0)["next"])
         self.emulated.ask("POST", "/emulator/v1/instances/a/wrapSerial", {})
+        output = self.output("a", position)
+        lost, kept = int(output["start"]) - position, int(output["next"]) - int(output["start"])
+        print(f"  of the serial port {kept} bytes are kept, {lost} are lost", flush=True)
+        if lost <= 0 or kept != LIMIT:
+            raise WrongError("the serial port is not a megabyte, or hides a gap")
         self.instance("get-serial-port-output", "a", "--start=1", says="Some serial port output was lost")
         # Preempted, it is deleted, as its termination action says; and what failed has left neither instance nor disk.
         self.emulated.ask("POST", "/emulator/v1/instances/a/preempt", {})
@@ -210,6 +217,24 @@ class Check:
             if names != ["a"] or time.monotonic() > end:
                 raise WrongError(f"there are instances left: {names}")
         self.gcloud("compute", "disks", "list", says="Listed 0 items")
+
+    def compare(self) -> None:
+        """The same image in `vmtests boot` goes through the same stages to the same verdict."""
+        verdict = self.verdict
+        print(f"$ vmtests boot {self.archive}", flush=True)
+        vmtests = str(Path(sys.executable).with_name("vmtests"))
+        command = [vmtests, "boot", str(self.archive), "--json", "--quiet", "--results", str(self.directory / "boot")]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode not in {0, 1}:
+            raise WrongError(done.stderr[-3000:])
+        other = json.loads(done.stdout)
+        for what in ("verdict", "stage", "cause", "owner"):
+            print(f"  {what}: {verdict[what]} and {other[what]}", flush=True)
+            if verdict[what] != other[what]:
+                raise WrongError(f"{what}: the emulator has {verdict}, vmtests boot has {other}")
+        print(f"  stages: {list(verdict['seconds'])} and {list(other['seconds'])}", flush=True)
+        if list(verdict["seconds"]) != list(other["seconds"]):
+            raise WrongError("the stages are not the same")
 
     def upload(self) -> None:
         """A large upload goes through the emulator, and not into its memory."""
@@ -228,6 +253,7 @@ class Check:
 
     def delete(self) -> None:
         """Everything is deleted, and gone."""
+        # Two are one batch, as are their ends.
         self.create("y", "z")
         self.instance("delete", "y", "z", says="/instances/z]")
         for kind in ("instances", "disks"):
@@ -288,7 +314,7 @@ class Tail:
         print(f"  tail-serial-port-output has shown {len(said)} characters", flush=True)
 
 
-PARTS = ("image", "boot", "ssh", "power", "faults", "upload", "delete", "kill")
+PARTS = ("image", "boot", "ssh", "power", "faults", "compare", "upload", "delete", "kill")
 
 
 def main() -> int:
