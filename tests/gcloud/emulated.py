@@ -73,6 +73,14 @@ class Emulated:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
+    @property
+    def files(self) -> list[Path]:
+        """The directory in the cache that goes with the process, and its lock."""
+        descriptors = Path(f"/proc/{self._process.pid}/fd")
+        opened = [one.readlink() for one in descriptors.iterdir()]
+        locks = [path for path in opened if path.suffix == ".lock" and path.parent.name == "emulator"]
+        return [path for lock in locks for path in (lock, lock.with_suffix(""))]
+
     def kill(self) -> list[str]:
         """Kill it with SIGKILL, and return what is left of its processes and network namespaces afterwards."""
         family = _family(self._process.pid)
