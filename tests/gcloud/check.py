@@ -325,6 +325,8 @@ def main() -> int:
     if shutil.which("gcloud") is None:
         print("gcloud is not installed: https://cloud.google.com/sdk/docs/install", file=sys.stderr)
         return 2
+    # Ended politely, it ends its emulator too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = arguments.only.split(",")
     with contextlib.ExitStack() as stack:
         directory = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gcloud-")))
