@@ -295,8 +295,11 @@ def _emulator(arguments: argparse.Namespace) -> int:
         print(emulator.endpoint, flush=True)
         for line in emulator.environment:
             progress.stderr().print(Text(line))
-        while True:
-            signal.pause()
+        # To be ended is how a server ends.
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
+    return 0
 
 
 class Cockpit:
