@@ -209,6 +209,7 @@ class Vm:
                     template=None if self._snapshot is None else self._snapshot.template,
                 )
             )
+            self.follower.late = lambda: self.qemu.late
             if self._snapshot is not None:
                 self._go_on(self._snapshot)
             self.follower.doctor = QemuDoctor(

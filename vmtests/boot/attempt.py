@@ -3,6 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
@@ -16,12 +17,16 @@ from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, a
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.waits import Waits
+from vmtests.errors import Owner
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
 _JOBS = 5  # start jobs that are named
 _QUOTED = 120  # characters of a line in a sentence
 _GREETING = "hello"
+_TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.NO_PROGRESS})
+_TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
+_LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
@@ -40,6 +45,9 @@ class Attempt:
 
     Where somebody examines the guest, the end of a budget is no verdict yet: `stuck` is the stage then, until
     `conclude` is called.
+
+    `late` tells for how many seconds in all the machine could have run and got no processor of the host: what came too
+    late in such a boot is not the image's fault.
     """
 
     def __init__(
@@ -49,7 +57,10 @@ class Attempt:
         load: Callable[[], float],
         token: str = "",
         knowledge: Knowledge | None = None,
+        late: Callable[[], float] = float,
     ) -> None:
+        self._late = late
+        self._late_before = late()
         self._token = token
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
@@ -79,6 +90,14 @@ class Attempt:
     def stage(self) -> Stage:
         """The stage the boot is in."""
         return self.timeline.stage
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether a restart can be part of a good boot: firmware and boot loaders do it to take on new settings."""
+        known = self._knowledge
+        return self.stage.before(Stage.KERNEL) and not (
+            self.suspicious or (known is not None and known.explains(self.stage, Cause.UNEXPECTED_RESET))
+        )
 
     @property
     def failure(self) -> Verdict | None:
@@ -280,7 +299,7 @@ class Attempt:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
         if self.verdict is None:
-            self.verdict = self._explained(failure)
+            self.verdict = self._explained(failure, t)
         else:
             self.failure_after_ready = failure
 
@@ -316,7 +335,21 @@ class Attempt:
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )
-        self.verdict = self._explained(verdict)
+        self.verdict = self._explained(verdict, t)
 
-    def _explained(self, verdict: Verdict) -> Verdict:
-        return verdict if self._knowledge is None else self._knowledge.explain(verdict)
+    def _explained(self, verdict: Verdict, t: float) -> Verdict:
+        explained = verdict if self._knowledge is None else self._knowledge.explain(verdict)
+        timed = verdict.cause in _TIMED or any(_TIMED_OUT.match(item.text) for item in verdict.evidence)
+        if explained is not verdict or not timed or verdict.owner is not Owner.IMAGE:
+            return explained
+        late = self._late() - self._late_before
+        if late < _LATE * t:
+            return verdict
+        told = f"for {late:.0f} of {t:.0f} s the host had no processor for the machine"
+        return replace(
+            verdict,
+            sentence=f"{verdict.sentence}; {told}",
+            evidence=(*verdict.evidence, Evidence(t=t, source="host", text=told)),
+            hint="try again when the host has less to do, or with fewer machines at a time",
+            owner=Owner.HOST,
+        )

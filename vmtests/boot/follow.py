@@ -31,8 +31,10 @@ from vmtests.errors import GuestError, HostError
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
 
-LOOP_RESETS = 3
-"""Restarts without getting ready that make a boot loop."""
+LOOP_RESETS = 2
+"""Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
+systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c).
+"""
 
 HEARTBEAT = 1.0
 """Seconds between two calls of `on_progress` while nothing comes."""
@@ -122,6 +124,8 @@ class Follower:
     ) -> None:
         self.on_progress = on_progress
         self.doctor: Doctor | None = None
+        self.late: Callable[[], float] = float
+        """Seconds in all that the machine could have run and got no processor of the host."""
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -388,7 +392,9 @@ class Follower:
         self._zero = self._clock.monotonic() if power_on is None else power_on
         self._zero_known = power_on is not None
         timeline = Timeline(boot=self._boot, started=self._clock.wall())
-        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token, self._knowledge)
+        self._attempt = Attempt(
+            timeline, self._budgets, self._load, self._ready_token, self._knowledge, lambda: self.late()
+        )
         self._partial_seen = ""
 
     def _now(self, *, first_byte: bool = False) -> float:
@@ -433,7 +439,7 @@ class Follower:
         attempt = self._attempt
         if self._ending or attempt.failure is not None:
             return
-        early = attempt.stage is Stage.FIRMWARE
+        early = attempt.may_restart
         if not (early or self._expect_reset) or attempt.suspicious:
             attempt.event(event, self._now())
             return
@@ -441,7 +447,7 @@ class Follower:
         if self._restarts >= LOOP_RESETS:
             attempt.event(MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now())
         elif early:
-            self._start_clock(event.t)  # firmware restarts itself, and a reboot that was asked for begins here
+            self._start_clock(event.t)  # and a reboot that was asked for begins here
         else:
             self._next_boot(event.t, "reset")
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -202,6 +203,8 @@ class _Work:
             cpio.put(members, path, text.encode())
         for path, target in step.symlink.items():
             cpio.put(members, path, target.encode(), link=True)
+        if step.ballast:
+            members.insert(0, cpio.Member(name="ballast", mode=stat.S_IFREG | 0o644, data=bytes(step.ballast * _MIB)))
         plain.write_bytes(cpio.pack(members))
         self._toolbox.run("zstd", "--quiet", "--force", "-T0", "-3", plain, "-o", packed)
         self._put(packed, self._contract.boot.initrd)
