@@ -12,7 +12,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
 from vmtests.boot.judge import Judge
-from vmtests.boot.patterns import SILENCES
+from vmtests.boot.patterns_machine import SILENCES
 from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
@@ -118,7 +118,8 @@ class Attempt:
             return self._spinner(normal, text, t)
         if self.verdict is None:
             self._advance(normal, t)
-        line = Line(t=t, text=text, stage=self.stage)
+        stage = self.stage
+        line = Line(t=t, text=text, stage=stage)
         if not self.provoked:
             self.last_line = line
         if normal.text not in self._recent:
@@ -127,12 +128,12 @@ class Attempt:
             # systemd says it again within seconds, unless a getty has the console by then.
             self._waits_for = "" if not self.provoked else self._waits_for
         if self.failure is None and not self.provoked:
-            self._judge.line(normal, text, t, self.stage)
+            self._judge.line(normal, text, t, stage)
         if self.verdict is None:
-            self._waits.line(normal.text, self.stage)
+            self._waits.line(normal.text, stage)
             self._jobs.line(normal.text)
-            self.timeline.units.line(normal.text, t, self.stage)
-            if not self.stage.before(Stage.SWITCH_ROOT):
+            self.timeline.units.line(normal.text, t, stage)
+            if not stage.before(Stage.SWITCH_ROOT):
                 self._look_for_target(normal, line)
         return line
 
@@ -154,11 +155,6 @@ class Attempt:
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
         if self.verdict is None and not told and not self.stage.before(Stage.USERSPACE):
             self._look_for_target(normalise(text), Line(t=t, text=text, stage=self.stage))
-
-    def firmware_line(self, text: str, t: float) -> None:
-        """Take a line of the firmware's debug port."""
-        if self.failure is None:
-            self._judge.line(normalise(text), text, t, self.stage, source="firmware")
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""

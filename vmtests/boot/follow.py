@@ -139,7 +139,7 @@ class Follower:
         self._changed = threading.Condition()
         self._waiters: list[_Waiter] = []
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
-        self._scanner, self._firmware_scanner = Scanner(), Scanner()
+        self._scanner = Scanner()
         self._restarts = 0
         self._ending = False
         self._boot = self._log.next_boot
@@ -174,7 +174,10 @@ class Follower:
                 self._changed.notify_all()
 
     def feed_firmware(self, data: bytes) -> None:
-        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives."""
+        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives.
+
+        Nothing is read from them: the release builds of OVMF that distributions ship write nothing there.
+        """
         for start in range(0, len(data), SLICE):
             part = data[start : start + SLICE]
             with self._changed:
@@ -183,8 +186,6 @@ class Follower:
                 self._log.firmware(part)
                 if self._attempt.stage.before(Stage.KERNEL):
                     self._attempt.progress(now)
-                for scanned in self._firmware_scanner.feed(part):
-                    self._attempt.firmware_line(scanned.text, now)
                 self._logged([])
                 self._tick()
                 self._changed.notify_all()
@@ -419,8 +420,6 @@ class Follower:
 
     def _finish_lines(self) -> None:
         self._take(self._scanner.finish(), self._now())
-        for scanned in self._firmware_scanner.finish():
-            self._attempt.firmware_line(scanned.text, self._now())
 
     def _take(self, scanned: list[ScannedLine], now: float) -> None:
         lines = []
