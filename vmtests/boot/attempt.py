@@ -208,7 +208,7 @@ class Attempt:
         """Take the doctor's opinion on a guest that is `stuck`: it goes on, or this is the verdict."""
         moved_on = self.moved_on
         self.stuck, self.provoked = None, False
-        if moved_on or (opinion.cause is None and self.left(t)):
+        if moved_on or (opinion.cause is None and not opinion.idle and self.left(t)):
             return  # on a loaded host a silence means nothing yet, but what holds the guest up may be plain
         self._examinations += 1
         if opinion.moving and self._examinations < PATIENCE:

@@ -340,7 +340,7 @@ class Follower:
             if opinion.moving or opinion.cause is not None:
                 return
             with self._changed:
-                if attempt.moved_on or attempt.left(self._now()):
+                if attempt.moved_on or (attempt.left(self._now()) and not opinion.idle):
                     return
                 attempt.provoked, since = True, self._now()
             told = doctor.provoke(lambda: [normalise(line.text).text for line in self.lines if line.t > since])
