@@ -12,7 +12,7 @@ vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/pytest vmtests/
 
 test: host $(STAMP)       ## test the framework itself, without a VM
-	$(BIN)/pytest tests/
+	$(BIN)/pytest tests/ --numprocesses=auto
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
@@ -35,7 +35,7 @@ nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debia
 
 $(STAMP): pyproject.toml constraints.txt | host
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # Installs what is missing with apt, as root or through sudo, and says so first; elsewhere it says what to install.

@@ -21,10 +21,12 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import VmtestsError
-from vmtests.lab import Image, Lab, Vm
+from vmtests.lab import Lab
+from vmtests.qemu import QemuVm
 from vmtests.results import new_directory
 from vmtests.sizes import MIB
 from vmtests.snapshots import Snapshot
+from vmtests.vm import Image
 
 CLOCK_LIMIT = 1.0
 _COMMAND = "echo {nonce}; cat /proc/sys/kernel/random/uuid; date +%s.%N"
@@ -38,7 +40,7 @@ class Answers:
     uuids: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def ask(self, vm: Vm, since: float | None = None) -> None:
+    def ask(self, vm: QemuVm, since: float | None = None) -> None:
         """Ask a fork for its nonce, a random number and the time; `since` is when it was asked for."""
         nonce = secrets.token_hex(8)
         before = time.time()
@@ -65,8 +67,9 @@ def main() -> int:
     arguments = parser.parse_args()
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image)
-        with lab.ready(image) as (vm, snapshot):
-            boot = vm.timeline.starts[Stage.READY]
+        with lab.start(image) as start:
+            snapshot = start.wait()
+            boot = start.vm.timeline.starts[Stage.READY]
             answers = Answers()
             _warm(lab, image, snapshot)
             before = _mine()

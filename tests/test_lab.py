@@ -10,8 +10,9 @@ from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.lab import BootError, Image, Lab
+from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
+from vmtests.vm import BootError, Image
 
 
 def test_failed_boot_is_a_sentence_with_stage_cause_and_console() -> None:

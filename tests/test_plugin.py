@@ -1,10 +1,13 @@
 """The plugin: results only where a machine is needed, and one sentence for what fails."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vmtests.resources import cache_dir
+
+Run = Callable[..., pytest.RunResult]
 
 _WITH_MACHINE = """
 def test_it(vm):
@@ -23,59 +26,59 @@ def _same_cache(real_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VMTESTS_CACHE", str(real_cache))
 
 
-def test_run_without_machines_leaves_no_results(pytester: pytest.Pytester) -> None:
+def test_run_without_machines_leaves_no_results(pytester: pytest.Pytester, run: Run) -> None:
     """A run whose tests need no machine makes no directory of results."""
     pytester.makepyfile("def test_it(): pass")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    run().assert_outcomes(passed=1)
     assert not (pytester.path / "results").exists()
 
 
-def test_collecting_leaves_no_results(pytester: pytest.Pytester) -> None:
+def test_collecting_leaves_no_results(pytester: pytest.Pytester, run: Run) -> None:
     """`--collect-only` makes nothing."""
     pytester.makepyfile(_WITH_MACHINE)
-    pytester.runpytest_subprocess("--collect-only")
+    run("--collect-only")
     assert not (pytester.path / "results").exists()
 
 
-def test_missing_image_is_one_sentence(pytester: pytest.Pytester) -> None:
+def test_missing_image_is_one_sentence(pytester: pytest.Pytester, run: Run) -> None:
     """An image that does not exist is an error of one sentence with a hint, and not a traceback."""
     pytester.makepyfile(_WITH_MACHINE)
-    result = pytester.runpytest_subprocess("--vm-image=none.raw")
+    result = run("--vm-image=none.raw")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_one_cause_is_reported_for_each_test_that_needed_it(pytester: pytest.Pytester) -> None:
+def test_one_cause_is_reported_for_each_test_that_needed_it(pytester: pytest.Pytester, run: Run) -> None:
     """Every test that needed the image is an error of that one cause."""
     pytester.makepyfile("def test_one(vm): pass\ndef test_two(boot): pass\ndef test_three(image): pass")
-    pytester.runpytest_subprocess("--vm-image=none.raw").assert_outcomes(errors=3)
+    run("--vm-image=none.raw").assert_outcomes(errors=3)
 
 
-def test_results_have_junit_xml(pytester: pytest.Pytester) -> None:
+def test_results_have_junit_xml(pytester: pytest.Pytester, run: Run) -> None:
     """A run with machines leaves junit.xml in its results, and `latest` points there."""
     pytester.makepyfile(_WITH_MACHINE)
-    pytester.runpytest_subprocess("--vm-image=none.raw")
+    run("--vm-image=none.raw")
     assert "none.raw does not exist" in (pytester.path / "results/latest/junit.xml").read_text()
 
 
-def test_results_go_where_they_are_wanted(pytester: pytest.Pytester) -> None:
+def test_results_go_where_they_are_wanted(pytester: pytest.Pytester, run: Run) -> None:
     """`--vm-results` is used as it is."""
     pytester.makepyfile(_WITH_MACHINE)
-    pytester.runpytest_subprocess("--vm-image=none.raw", "--vm-results=mine")
+    run("--vm-image=none.raw", "--vm-results=mine")
     assert (pytester.path / "mine/junit.xml").exists()
     assert not (pytester.path / "results").exists()
 
 
-def test_unknown_module_is_one_sentence(pytester: pytest.Pytester) -> None:
+def test_unknown_module_is_one_sentence(pytester: pytest.Pytester, run: Run) -> None:
     """A module that does not exist is named, with those that do."""
     pytester.makepyfile(_WITH_MACHINE)
-    result = pytester.runpytest_subprocess("--vm-module=foo")
+    result = run("--vm-module=foo")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["unknown module 'foo' (hint: modules are: debug, bloat, bloat:SIZE)"])
 
 
-def test_options_are_documented(pytester: pytest.Pytester) -> None:
+def test_options_are_documented(run: Run) -> None:
     """`pytest --help` names every option."""
-    result = pytester.runpytest_subprocess("--help")
+    result = run("--help")
     result.stdout.fnmatch_lines([f"*--vm-{name}*" for name in ("image", "module", "accel", "target", "results")])

@@ -1,8 +1,11 @@
 """In pytest a boot that fails, fails once: one sentence with the last lines, and one line for each other test."""
 
 import re
+from collections.abc import Callable
 
 import pytest
+
+Run = Callable[..., pytest.RunResult]
 
 _CONFTEST = """
 import contextlib
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
 from vmtests.errors import Owner
-from vmtests.lab import BootError
+from vmtests.vm import BootError
 
 VERDICT = Verdict(
     ready=False, stage=Stage.INITRD, cause=Cause.MOUNT_FAILED, sentence="/sysroot could not be mounted",
@@ -27,7 +30,7 @@ class Laboratory:
         return None
 
     @contextlib.contextmanager
-    def ready(self, *_, **__):
+    def start(self, *_, **__):
         raise BootError(VERDICT, Path("results"), None, LINES)
         yield
 
@@ -45,11 +48,11 @@ def test_other(): pass
 """
 
 
-def test_failed_boot_is_told_once(pytester: pytest.Pytester) -> None:
+def test_failed_boot_is_told_once(pytester: pytest.Pytester, run: Run) -> None:
     """Tests that need a failed boot are errors of one cause: told once with the last lines, then one line each."""
     pytester.makeconftest(_CONFTEST)
     pytester.makepyfile(_TESTS)
-    result = pytester.runpytest_subprocess("--vm-results=results")
+    result = run("--vm-results=results")
     result.assert_outcomes(errors=3, passed=1)
     text = result.stdout.str()
     body = text[text.index("ERRORS") : text.index("short test summary")]

@@ -33,12 +33,13 @@ from vmtests.faults.run import Outcome, Runner
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
-from vmtests.lab import Heartbeat, Lab
+from vmtests.lab import Lab
 from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.sizes import parse_size
 from vmtests.text import printable
+from vmtests.vm import Heartbeat
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
@@ -240,7 +241,7 @@ def _boot(arguments: argparse.Namespace) -> int:
         _print_json(verdict.to_json())
     else:
         _show(verdict, lab.results)
-    return 0 if verdict.ready else 1
+    return verdict.exit_status
 
 
 def _faults(arguments: argparse.Namespace) -> int:

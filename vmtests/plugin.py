@@ -14,10 +14,14 @@ from _pytest.outcomes import Failed
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
-from vmtests.lab import BootError, Heartbeat, Image, Lab, Vm
+from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.snapshots import Snapshot
+from vmtests.vm import BootError, Heartbeat, Image, Vm
+
+Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
+"""Returns a context for what takes long: its progress is seen, and an error of vmtests is told by its sentence."""
 
 _RESULTS = pytest.StashKey[Path]()
 
@@ -131,11 +135,9 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def image(
-    lab: Lab, pytestconfig: pytest.Config, uncaptured: Callable[[], contextlib.AbstractContextManager[None]]
-) -> Image:
+def image(lab: Lab, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Image:
     """The image under test, built unless it is in the cache, and inspected."""
-    with uncaptured(), _one_line():
+    with uncaptured():
         return lab.image(pytestconfig.getoption("vm_image"), pytestconfig.getoption("vm_module"))
 
 
@@ -144,13 +146,14 @@ def ready(
     lab: Lab,
     image: Image,
     pytestconfig: pytest.Config,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[tuple[Vm, Snapshot]]:
     """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
-        with uncaptured(), _one_line():
+        with uncaptured():
             cache = pytestconfig.getoption("vm_cache")
-            both = stack.enter_context(lab.ready(image, watch=Heartbeat(), cache=cache))
+            start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+            both = start.vm, start.wait()
         yield both
 
 
@@ -176,7 +179,7 @@ def fresh_vms(
     snapshot: Snapshot,
     pytestconfig: pytest.Config,
     request: pytest.FixtureRequest,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[Callable[[int], list[Vm]]]:
     """A function that returns so many pristine booted machines for this test alone."""
     with contextlib.ExitStack() as stack:
@@ -184,10 +187,11 @@ def fresh_vms(
 
         def make(number: int) -> list[Vm]:
             names = [f"{request.node.name}-{next(count)}".replace("/", "_") for _ in range(number)]
-            with uncaptured(), _one_line():
+            with uncaptured():
                 if pytestconfig.getoption("vm_fresh") == "fork":
                     return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
-                machines = [stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names]
+                booting = (lab.machine(image, name=name, watch=Heartbeat()) for name in names)
+                machines: list[Vm] = [stack.enter_context(machine) for machine in booting]
                 for machine in machines:
                     machine.wait_ready()
                 return machines
@@ -214,7 +218,7 @@ def cold_vm(
     lab: Lab,
     image: Image,
     request: pytest.FixtureRequest,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[Callable[..., Vm]]:
     """A factory of machines of this test's own, booted cold.
 
@@ -228,7 +232,7 @@ def cold_vm(
             nonlocal count
             count += 1
             name = f"{request.node.name}-{count}".replace("/", "_")
-            with uncaptured(), _one_line():
+            with uncaptured():
                 chosen = image if modules is None else lab.image("reference", modules)
                 machine = stack.enter_context(lab.machine(chosen, hardware, name=name, watch=Heartbeat()))
                 if ready:
@@ -239,11 +243,13 @@ def cold_vm(
 
 
 @pytest.fixture(scope="session")
-def uncaptured(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """A context in which output is not captured, so that progress is seen while it happens."""
+def uncaptured(pytestconfig: pytest.Config) -> Uncaptured:
+    """A context in which output is not captured, and an error of vmtests is a failure of one sentence."""
     manager = pytestconfig.pluginmanager.getplugin("capturemanager")
 
-    def off() -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled()
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        with contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled(), _one_line():
+            yield
 
-    return off
+    return context

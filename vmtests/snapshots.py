@@ -79,11 +79,6 @@ class Snapshot:
         """The ssh key that the guest lets in."""
         return Key(path=self.template.directory / "id_ed25519", public=self.record.public_key)
 
-    def take_logs(self, results: Path) -> None:
-        """Copy the logs of the boot from the results of the machine, or raise HostError."""
-        for log, source in LOGS.items():
-            _copy(results / source, self.template.directory / log)
-
     def give_logs(self, results: Path) -> Self:
         """Copy the logs of the boot to `results`, made if need be; who goes on from what is returned goes on in them.
 
@@ -96,6 +91,12 @@ class Snapshot:
         for log in LOGS:
             _copy(self.template.directory / log, results / log)
         return replace(self, record=replace(self.record, past=replace(self.record.past, logged=True)))
+
+
+def take_logs(results: Path, template: Template) -> None:
+    """Copy the logs of the boot from the results of the machine, or raise HostError."""
+    for log, source in LOGS.items():
+        _copy(results / source, template.directory / log)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -190,7 +191,7 @@ def _code() -> str:
     for room in ("boot", "guest", "machine"):
         for path in sorted((_PACKAGE / room).glob("*.*")):
             digest.update(path.read_bytes())
-    for name in ("lab.py", "snapshots.py"):
+    for name in ("lab.py", "qemu.py", "snapshots.py", "vm.py"):
         digest.update((_PACKAGE / name).read_bytes())
     return digest.hexdigest()
 

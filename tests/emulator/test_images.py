@@ -25,6 +25,7 @@ def test_image_has_the_size_of_its_disk(client: Client) -> None:
         (b"no archive", "damaged"),
         (archive()[:40], "truncated"),
     ],
+    ids=["other member", "no whole GiB", "no gzip", "cut off"],
 )
 def test_wrong_archive_is_refused(client: Client, data: bytes, said: str) -> None:
     """An archive that Compute Engine would not import ends the operation with an error, and leaves no image."""

@@ -13,7 +13,9 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
-from vmtests.lab import Image, Lab, Vm
+from vmtests.lab import Lab
+from vmtests.qemu import QemuVm
+from vmtests.vm import Image
 
 EVIDENCE_SECONDS = 2.0
 """Seconds from the evidence to the verdict that a fault which leaves evidence may take."""
@@ -76,7 +78,7 @@ class _Actions:
 
     def __init__(self, actions: Sequence[Host]) -> None:
         self._due = list(actions)
-        self.vm: Vm | None = None
+        self.vm: QemuVm | None = None
 
     def __call__(self, follower: Follower) -> None:
         """Do what is due."""
@@ -92,7 +94,7 @@ class Runner:
     def __init__(self, image: Image, lab: Lab) -> None:
         self._image = image
         self._lab = lab
-        self._machines: set[Vm] = set()
+        self._machines: set[QemuVm] = set()
         self._ending = threading.Event()
 
     def run(self, fault: Fault) -> Outcome:
@@ -134,7 +136,7 @@ class Runner:
                 for future in futures:
                     future.cancel()
 
-    def _follow(self, vm: Vm) -> Verdict:
+    def _follow(self, vm: QemuVm) -> Verdict:
         if self._ending.is_set():
             vm.qemu.signal(signal.SIGKILL)
         return vm.wait_verdict()

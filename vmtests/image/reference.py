@@ -30,9 +30,11 @@ from vmtests.tools import Toolbox
 _SYSTEM_UNITS = (
     "growpart.service",
     "google-guest-agent.service",
+    "google-startup-scripts.service",
     "ssh.service",
     "sshd-keygen.service",
     "systemd-networkd.service",
+    "systemd-timesyncd.service",
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from vmtests.errors import GuestError
 from vmtests.guest.ssh import Key, Ssh
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 
 def test_serial_shell_and_ssh_reach_the_same_boot(vm: Vm) -> None:
@@ -33,7 +33,7 @@ def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
     """A host key other than the one read on the serial line is refused, not trusted."""
     other = Key.generate(vm.results, name="other_host")
     with (
-        Ssh("127.0.0.1", vm.qemu.ssh_port, vm.key, [other.public]) as ssh,
+        Ssh(*vm.ssh_address, vm.key, [other.public]) as ssh,
         pytest.raises(GuestError, match="host key"),
     ):
         ssh.connect(60.0)
@@ -43,7 +43,7 @@ def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
     """Only the key of this run, handed in as a credential, opens the guest."""
     other = Key.generate(vm.results, name="other_user")
     keys = vm.run("cat /etc/ssh/ssh_host_*_key.pub").check().lines
-    with Ssh("127.0.0.1", vm.qemu.ssh_port, other, keys) as ssh, pytest.raises(GuestError, match="refused"):
+    with Ssh(*vm.ssh_address, other, keys) as ssh, pytest.raises(GuestError, match="refused"):
         ssh.connect(60.0)
 
 

@@ -1,0 +1,209 @@
+"""What the cloud refuses, typed by what can be done about it.
+
+`code` has the words of `Operation.error.errors[].code`, or of `error.errors[].reason` in other answers of Compute
+Engine's REST API. Cloud Storage and Google's own libraries raise other things for the same.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vmtests.errors import Owner, VmtestsError
+from vmtests.text import printable
+
+if TYPE_CHECKING:
+    from google.cloud.compute_v1.types import Error, Operation
+
+_STOCKOUT = re.compile(r"[A-Z_]*(?:RESOURCE_POOL_EXHAUSTED|STOCKOUT)[A-Z_]*")
+_PERMISSION = re.compile(r"\b[a-z]{2,20}\.[A-Za-z]{2,40}\.[A-Za-z]{2,40}\b")
+_WORDS = 400  # characters of what the cloud says about an error
+_UNAUTHENTICATED = 401
+
+# The smallest predefined role that has the permission ("IAM basic and predefined roles reference").
+_ROLES = (
+    ("compute.images.", "roles/compute.storageAdmin"),
+    ("compute.disks.", "roles/compute.storageAdmin"),
+    ("compute.", "roles/compute.instanceAdmin.v1"),
+    ("storage.buckets.", "roles/storage.admin"),
+    ("storage.", "roles/storage.objectAdmin on the bucket"),
+    ("iam.serviceAccounts.", "roles/iam.serviceAccountUser"),
+)
+
+
+class CloudError(VmtestsError):
+    """The cloud did not do what it was asked to; `code` is its own word for why."""
+
+    owner = Owner.CLOUD
+    retriable: ClassVar[bool] = False
+    """Whether the same request may do, a little later."""
+    why: ClassVar[str] = ""
+    advice: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str = "") -> None:
+        super().__init__(message, hint=hint or self.advice)
+        self.code = code
+
+
+class StockoutError(CloudError):
+    """The zone has no machine of this type just now: another zone may have one."""
+
+    why = "the zone has no such machine left: "
+    advice = "name more zones, or come back later"
+
+
+class QuotaError(CloudError):
+    """The project's quota is used up: no other zone of the region helps."""
+
+    why = "the quota is used up: "
+    advice = "ask for more quota, or name zones of another region"
+
+
+class DeniedError(CloudError):
+    """A permission is missing."""
+
+    why = "not permitted: "
+    advice = "docs/gce-nightly.md lists the roles that are needed"
+
+
+class CredentialsError(CloudError):
+    """Nobody is logged in, or the login is not valid any more."""
+
+    why = "the credentials are not accepted: "
+    advice = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS"
+
+
+class NotFoundError(CloudError):
+    """There is no such thing."""
+
+
+class ExistsError(CloudError):
+    """There is such a thing already."""
+
+
+class BusyError(CloudError):
+    """It is being made, used or changed just now."""
+
+    retriable = True
+
+
+class RateError(CloudError):
+    """Too many requests in too short a time."""
+
+    retriable = True
+    why = "too many requests: "
+    advice = "come back in a minute"
+
+
+class UnavailableError(CloudError):
+    """The service, or the way to it, does not work just now."""
+
+    retriable = True
+    why = "the service does not answer as it should: "
+    advice = "come back later, and look at the network"
+
+
+class SlowError(CloudError):
+    """An operation did not end in time."""
+
+
+_KINDS: Mapping[str, type[CloudError]] = {
+    "accessnotconfigured": DeniedError,
+    "alreadyexists": ExistsError,
+    "autherror": CredentialsError,
+    "backenderror": UnavailableError,
+    "conflict": ExistsError,
+    "forbidden": DeniedError,
+    "iam_permission_denied": DeniedError,
+    "notfound": NotFoundError,
+    "permission_denied": DeniedError,
+    "permissions_error": DeniedError,
+    "quota_exceeded": QuotaError,
+    "quotaexceeded": QuotaError,
+    "ratelimitexceeded": RateError,
+    "required": CredentialsError,
+    "resource_already_exists": ExistsError,
+    "resource_in_use_by_another_resource": BusyError,
+    "resource_not_found": NotFoundError,
+    "resource_not_ready": BusyError,
+    "resourceinusebyanotherresource": BusyError,
+    "resourcenotready": BusyError,
+    "userratelimitexceeded": RateError,
+}
+_STATUSES: Mapping[int, type[CloudError]] = {
+    _UNAUTHENTICATED: CredentialsError,
+    403: DeniedError,
+    404: NotFoundError,
+    409: ExistsError,
+    429: RateError,
+    500: UnavailableError,
+    502: UnavailableError,
+    503: UnavailableError,
+    504: UnavailableError,
+}
+
+
+def of_operation(what: str, operation: "Operation") -> CloudError | None:
+    """Return the error that an operation ended with, None when it ended well.
+
+    Some operations have an error and no status of HTTP. The client library takes them for successes; here the list
+    of errors counts.
+    """
+    for error in operation.error.errors:
+        return _error(what, error.code, error.message, quota=_quota(error))
+    if status := operation.http_error_status_code:
+        return _error(what, "", operation.http_error_message or f"HTTP status {status}", status=status)
+    return None
+
+
+def of_exception(what: str, error: Exception) -> CloudError | None:
+    """Return what an exception of Google's libraries means; None for one that is a bug of ours."""
+    import requests
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError, TransportError
+
+    if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
+        return of_exception(what, error.cause)
+    if isinstance(error, exceptions.GoogleAPICallError):
+        reasons = [str(item["reason"]) for item in error.errors if isinstance(item, dict) and item.get("reason")]
+        permission = str((error.metadata or {}).get("permission", ""))
+        status = None if error.code is None else int(error.code)
+        return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
+    if isinstance(error, TransportError | requests.RequestException):
+        return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
+    if isinstance(error, GoogleAuthError):
+        return _error(what, "authError", str(error))
+    # What google.cloud.storage raises when an upload is refused.
+    if isinstance(status := getattr(getattr(error, "response", None), "status_code", None), int):
+        return _error(what, "", str(error), status=status)
+    return None
+
+
+def _error(
+    what: str, code: str, message: str, *, status: int | None = None, quota: str = "", permission: str = ""
+) -> CloudError:
+    kind = StockoutError if _STOCKOUT.fullmatch(code) else _KINDS.get(code.lower())
+    if kind is None or (kind is DeniedError and status == _UNAUTHENTICATED):
+        kind = _STATUSES.get(status or 0, CloudError)
+    said = printable(" ".join(message.split()) or code, _WORDS).rstrip(".")
+    hint = None
+    if kind is DeniedError:
+        found = _PERMISSION.search(said)
+        hint = _role(permission or (found[0] if found else ""))
+    return kind(f"{what}: {kind.why}{said}{quota}", hint=hint, code=code)
+
+
+def _role(permission: str) -> str | None:
+    for prefix, role in _ROLES:
+        if permission.startswith(prefix):
+            return f"the permission {printable(permission)} comes with {role}"
+    return None
+
+
+def _quota(error: "Error") -> str:
+    """Return which quota an error is about, in brackets."""
+    for detail in error.error_details:
+        info: Any = detail.quota_info
+        if info.limit_name:
+            where = ", ".join(f"{key} {value}" for key, value in info.dimensions.items())
+            return printable(f" ({info.limit_name}, limit {info.limit:g}{f', {where}' if where else ''})", _WORDS)
+    return ""

@@ -1,0 +1,124 @@
+"""Which project, zones and bucket are used, and where the APIs are."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from vmtests.errors import InputError
+from vmtests.text import printable
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+DEFAULT_ZONES = ("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f")
+"""Zones that are tried in this order where none is named."""
+
+_EMULATED_PROJECT = "emulated"
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
+_PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{0,61}[a-z0-9]?")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A project, its zones in the order in which they are tried, a bucket, and an endpoint other than the cloud's."""
+
+    project: str
+    zones: tuple[str, ...] = DEFAULT_ZONES
+    bucket: str = ""
+    endpoint: str | None = None
+
+    @classmethod
+    def find(
+        cls,
+        *,
+        project: str | None = None,
+        zones: Sequence[str] = (),
+        bucket: str | None = None,
+        endpoint: str | None = None,
+    ) -> Self:
+        """Return what is given, filled up from `VMTESTS_GCE_{PROJECT,ZONES,BUCKET,ENDPOINT}` and defaults.
+
+        The project may also be GOOGLE_CLOUD_PROJECT, or that of the credentials. Raises InputError for what is
+        missing or cannot be, and CredentialsError when nobody is logged in.
+        """
+        environment = os.environ
+        endpoint = _endpoint(endpoint or environment.get("VMTESTS_GCE_ENDPOINT") or "")
+        found = [word for zone in zones for word in zone.split(",") if word]
+        found = found or [word for word in environment.get("VMTESTS_GCE_ZONES", "").split(",") if word]
+        project = project or environment.get("VMTESTS_GCE_PROJECT") or environment.get("GOOGLE_CLOUD_PROJECT")
+        if not project:
+            project = _own_project() if endpoint is None else _EMULATED_PROJECT
+        bucket = bucket or environment.get("VMTESTS_GCE_BUCKET") or f"{project.replace(':', '-')}-vmtests"
+        _check("zone", _ZONE, *found)
+        _check("project", _PROJECT, project)
+        _check("bucket", _BUCKET, bucket)
+        return cls(project=project, zones=tuple(found) or DEFAULT_ZONES, bucket=bucket, endpoint=endpoint)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the APIs are on this host, where nothing costs money and nobody has to log in."""
+        return self.endpoint is not None
+
+    def credentials(self) -> "Credentials":
+        """Return the credentials of the environment, or none where the APIs are on this host.
+
+        Raises CredentialsError.
+        """
+        from google.auth.credentials import AnonymousCredentials
+
+        return AnonymousCredentials() if self.emulated else _default()[0]  # type: ignore[no-untyped-call]
+
+
+def _default() -> "tuple[Credentials, str | None]":
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    from vmtests.gce.errors import of_exception
+
+    try:
+        found: tuple[Credentials, str | None] = google.auth.default(scopes=_SCOPES)
+    except GoogleAuthError as error:
+        raise of_exception("logging in", error) or error from error
+    return found
+
+
+def _own_project() -> str:
+    if project := _default()[1]:
+        return project
+    raise InputError("no project is named", hint="--gce-project, VMTESTS_GCE_PROJECT or GOOGLE_CLOUD_PROJECT")
+
+
+def _endpoint(url: str) -> str | None:
+    """Return the address of an emulator, None for the cloud's own; nobody elsewhere is talked to."""
+    if not url:
+        return None
+    shown = printable(url)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise InputError(f"{shown} is no endpoint: {error}", hint="http://127.0.0.1:PORT") from error
+    if parts.scheme != "http" or parts.path.strip("/") or parts.query:
+        raise InputError(f"{shown} is no endpoint", hint="http://127.0.0.1:PORT, as `vmtests emulator` prints it")
+    if not _is_loopback(host):
+        raise InputError(f"the endpoint {shown} is not on this host", hint="without one the cloud is used")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check(kind: str, pattern: re.Pattern[str], *names: str) -> None:
+    for name in names:
+        if not pattern.fullmatch(name):
+            raise InputError(f"{printable(name)!r} is no name of a {kind}")

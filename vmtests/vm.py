@@ -1,0 +1,314 @@
+"""A machine that is followed while it boots, and that commands are run in, wherever it is.
+
+`qemu.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `Laboratory` is what makes them.
+"""
+
+import abc
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.text import Text
+
+from vmtests import progress
+from vmtests.boot.console import Line
+from vmtests.boot.follow import Follower
+from vmtests.boot.timeline import Timeline
+from vmtests.boot.verdict import Verdict
+from vmtests.contract import Contract
+from vmtests.errors import GuestError, VmtestsError
+from vmtests.guest.facts import Facts, Mounts, Units
+from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
+from vmtests.guest.ssh import Key, Ssh
+from vmtests.image.inspect import Inspection
+from vmtests.image.reference import Modules
+from vmtests.machine.argv import Hardware
+from vmtests.snapshots import Snapshot
+
+Watch = Callable[[Follower], None]
+
+_LAST_LINES = 12
+_CONNECT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image to boot: a raw or qcow2 disk that nobody writes to, and what static inspection says of it."""
+
+    name: str
+    path: Path
+    modules: Modules | None
+    inspection: Inspection
+    debug: bool = False
+    """Whether the module `debug`, which the image does not have, is handed to its guest."""
+
+
+class BootError(VmtestsError):
+    """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
+
+    def __init__(
+        self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
+    ) -> None:
+        breaches = [
+            f"; the image: {breach}"
+            for breach in (() if inspection is None else inspection.breaches[:3])
+            if str(breach) not in verdict.sentence
+        ]
+        super().__init__(
+            f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
+            hint=f"{verdict.hint}; the console is {results / 'console.log'}",
+        )
+        self.verdict = verdict
+        self.exit_code = verdict.exit_status
+        self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
+        if verdict.owner is not None:
+            self.owner = verdict.owner
+
+    @property
+    def report(self) -> str:
+        """The sentence, the hint, and the last lines of the stage in which the boot failed."""
+        last = [f"  {line.t:7.2f} {line.text}" for line in self.lines]
+        return "\n".join([str(self), *([f"the last lines of stage {self.verdict.stage}:"] if last else []), *last])
+
+
+class Vm(abc.ABC):
+    """A machine that is followed, and that commands are run in; a context manager, powered on."""
+
+    follower: Follower
+
+    def __init__(self, image: Image, results: Path, key: Key) -> None:
+        self.image = image
+        self.results = results
+        self.key = key
+        self._stack = contextlib.ExitStack()
+        self._ssh: Ssh | None = None
+        self._shell: SerialShell | None = None
+        self._by_serial = False
+        self._host_keys: tuple[str, ...] = ()
+
+    @property
+    @abc.abstractmethod
+    def scale(self) -> float:
+        """How many times longer it takes for everything than a machine with KVM."""
+
+    @abc.abstractmethod
+    def __enter__(self) -> Self:
+        """Power on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the machine; its results stay."""
+
+    # Following.
+
+    def wait_verdict(self) -> Verdict:
+        """Wait for the verdict on this boot."""
+        return self.follower.wait_verdict()
+
+    def wait_ready(self) -> Verdict:
+        """Wait until the guest is ready; raises BootError with the verdict when it does not get there.
+
+        What the machine can still tell is in `diagnosis/` by then.
+        """
+        verdict = self.wait_verdict()
+        if not verdict.ready:
+            self.diagnose(verdict)
+            raise BootError(verdict, self.results, self.image.inspection, self.console)
+        return verdict
+
+    @abc.abstractmethod
+    def diagnose(self, verdict: Verdict) -> object:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on this boot; None until it is known."""
+        return self.follower.verdict
+
+    @property
+    def timeline(self) -> Timeline:
+        """When this boot entered each stage."""
+        return self.follower.timeline
+
+    @property
+    def console(self) -> tuple[Line, ...]:
+        """The last lines of the console, over all boots of this machine."""
+        return self.follower.lines
+
+    @abc.abstractmethod
+    def screenshot(self) -> Path:
+        """Write the screen to a file and return its path."""
+
+    # In the guest.
+
+    @property
+    @abc.abstractmethod
+    def ssh_address(self) -> tuple[str, int]:
+        """Where the guest's sshd is reached: host and port."""
+
+    @property
+    @abc.abstractmethod
+    def shell(self) -> SerialShell:
+        """A root shell on a serial line, found at the first use of each boot."""
+
+    @abc.abstractmethod
+    def _find_host_keys(self) -> tuple[str, ...]:
+        """Return the public host keys of the guest's sshd, by a way that no other guest can use; raises GuestError."""
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
+        if not self._host_keys:
+            self._host_keys = self._find_host_keys()
+        return self._host_keys
+
+    @property
+    def ssh(self) -> Ssh:
+        """A connection to the guest's sshd, opened at the first use of each boot.
+
+        The host's key is known before, so that no other guest can answer.
+        """
+        if self._ssh is None:
+            ssh = Ssh(*self.ssh_address, self.key, self.host_keys)
+            ssh.connect(_CONNECT_SECONDS * self.scale)
+            self._ssh = ssh
+        return self._ssh
+
+    def run(
+        self,
+        command: str,
+        /,
+        timeout: float = 120.0,
+        *,
+        stdin: bytes | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+
+        A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
+        """
+        if (failure := self.follower.failure_after_ready) is not None:
+            raise GuestError(failure.sentence, hint=failure.hint)
+        if self._by_serial and self._ssh is None:
+            return self.shell.run(command, timeout, stdin=stdin, limit=limit)
+        return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
+
+    @property
+    def facts(self) -> Facts:
+        """What the guest knows about itself."""
+        return Facts(self)
+
+    @property
+    def mounts(self) -> Mounts:
+        """The guest's mounts, as they are now."""
+        return self.facts.mounts()
+
+    @property
+    def units(self) -> Units:
+        """The units of the guest's systemd, as they are now."""
+        return self.facts.units()
+
+    # Power.
+
+    def reboot(self) -> Verdict:
+        """Reboot cleanly from inside and wait until the guest is ready again; raises BootError."""
+        self.begin_reboot()
+        return self.wait_ready()
+
+    def begin_reboot(self) -> None:
+        """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
+        ssh = self.ssh
+        self.follower.new_boot("reboot")
+        # The connection may go before the answer comes.
+        with contextlib.suppress(GuestError):
+            ssh.run("systemctl --no-block reboot", 30.0)
+        self._hang_up()
+
+    @abc.abstractmethod
+    def power_cut(self) -> None:
+        """Take the power away at once: what the guest had not synced is lost."""
+
+    def power_on(self) -> Verdict:
+        """Give it back, on the same disk, and wait until the guest is ready; raises BootError."""
+        self.begin_power_on()
+        return self.wait_ready()
+
+    @abc.abstractmethod
+    def begin_power_on(self) -> None:
+        """Give it back, for who has other things to do before `wait_ready`."""
+
+    def _hang_up(self) -> None:
+        if self._ssh is not None:
+            self._ssh.close()
+        self._ssh = self._shell = None
+        self._by_serial = False
+        self._host_keys = ()
+
+
+class Heartbeat:
+    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
+
+    def __init__(self) -> None:
+        self._console = progress.stderr()
+        self._shown = time.monotonic()
+
+    def __call__(self, follower: Follower) -> None:
+        """Show where the boot is, unless that was shown lately."""
+        if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
+            return
+        self._shown = now
+        self._console.print(Text(follower.pulse))
+
+
+class Start(Protocol):
+    """A machine that was powered on, or goes on from where an earlier run had booted it."""
+
+    @property
+    def vm(self) -> Vm:
+        """The machine."""
+
+    def wait(self) -> Snapshot | None:
+        """Wait until it is ready and return what further ones go on from, where that can be; raises BootError."""
+
+
+class Laboratory(Protocol):
+    """What makes images and machines: `lab.Lab` with QEMU, `gce.lab.GceLab` on Compute Engine."""
+
+    contract: Contract
+
+    @property
+    def results(self) -> Path:
+        """The directory for results."""
+
+    def image(self, name: str = ..., modules: Sequence[str] = ...) -> Image:
+        """Return an image by its name."""
+
+    def start(
+        self,
+        image: Image,
+        hardware: Hardware | None = ...,
+        *,
+        name: str = ...,
+        watch: Watch | None = ...,
+        cache: bool = ...,
+    ) -> AbstractContextManager[Start]:
+        """Give a machine that is powered on, on its way to ready."""
+
+    def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = ...) -> Vm:
+        """Return a machine, to be entered, that is pristine and ready then."""
+
+    def machine(
+        self, image: Image, hardware: Hardware | None = ..., *, name: str = ..., watch: Watch | None = ...
+    ) -> Vm:
+        """Return a machine, to be entered, that boots then."""
