@@ -498,6 +498,16 @@ class TestResets:
         follower.event(MachineEvent(name="RESET", t=clock.now))
         assert (follower.boot, follower.verdict, follower.stage) == (2, None, Stage.FIRMWARE)
 
+    def test_a_reboot_that_was_asked_for_is_none_of_a_loop(self, follower: Follower, clock: ManualClock) -> None:
+        """The restart of a reboot that a test asked for does not count: the firmware may begin anew once more."""
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+        follower.new_boot("reboot")
+        for _ in range(2):
+            follower.event(MachineEvent(name="RESET", t=clock.now))
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+
     def test_a_loop_of_expected_resets(self, make: Make, clock: ManualClock) -> None:
         """Restarts without ever getting ready are a loop even where restarts are expected."""
         follower = make(expect_reset=True)

@@ -211,7 +211,7 @@ class Follower:
         To be called before the guest is told to reboot, or when its new process was started.
         """
         with self._changed:
-            self._restarts = 0
+            self._restarts = -1  # that of a reboot is still to come, and is no failure
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
 
