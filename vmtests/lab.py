@@ -9,15 +9,18 @@ with Lab(results) as lab:
 
 import contextlib
 import functools
-import secrets
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import FileLock
+
 from vmtests import contract as contracts
 from vmtests import snapshots, tools
+from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.guest import credentials
@@ -38,6 +41,9 @@ from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
 from vmtests.vm import Image, Watch
 
+REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
+"""The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
+
 DISK_SIZE = 4 * GIB
 """Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
 
@@ -45,9 +51,7 @@ DISK_SIZE = 4 * GIB
 class QemuStart:
     """A machine that was powered on, or goes on from where an earlier run had booted it (`Lab.start`)."""
 
-    def __init__(
-        self, vm: QemuVm, place: Path, lock: snapshots.Lock | None = None, *, kept: Snapshot | None = None
-    ) -> None:
+    def __init__(self, vm: QemuVm, place: Path, lock: snapshots.Lock, *, kept: Snapshot | None = None) -> None:
         self.vm = vm
         self._place = place
         self._lock = lock
@@ -61,9 +65,8 @@ class QemuStart:
         if self._kept is None:
             self.vm.wait_ready()
             self._kept = self.vm.snapshot(self._place)
-            if self._lock is not None:
-                snapshots.prune(self._place)
-                self._lock.share()
+            snapshots.prune(self._place)
+            self._lock.share()
         return self._kept
 
 
@@ -71,16 +74,23 @@ class Lab:
     """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
-    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Raises HostError when the host cannot run a
+    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
+    what they make for it: images that are unpacked, and booted machines. Raises HostError when the host cannot run a
     machine.
     """
 
     def __init__(
-        self, results: Path | Callable[[], Path], *, accelerator: str = "auto", contract: Contract | None = None
+        self,
+        results: Path | Callable[[], Path],
+        *,
+        accelerator: str = "auto",
+        contract: Contract | None = None,
+        run: str = "",
     ) -> None:
         self._results = results
         self.contract = contract or contracts.default()
         self._request = accelerator
+        self._run = run
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -125,11 +135,21 @@ class Lab:
             if parsed.bloat:
                 way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
                 raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
-            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
-            shown, own = installable or archive.name, None
-            path = adopt(archive, self.scratch, self.toolbox)
+            shown, own = installable or Path(name).name, None
+            path = self._adopted(name, installable)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
+
+    def _adopted(self, name: str, installable: str | None) -> Path:
+        """Return somebody's own disk, built or unpacked once for all laboratories of the run."""
+        with FileLock(self.scratch / "adopted.lock"):
+            note = self.scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
+            if note.exists():
+                return Path(note.read_text())
+            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
+            path = adopt(archive, self.scratch, self.toolbox)
+            note.write_text(str(path))
+            return path
 
     @contextlib.contextmanager
     def start(
@@ -147,21 +167,62 @@ class Lab:
         there is none, it is booted cold, which `QemuStart.wait` waits for. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=False)
-        with contextlib.ExitStack() as stack:
-            vm = QemuVm(self, image, ordered, name, watch=watch)
-            if not cache or image.path.is_relative_to(self.scratch):
-                yield QemuStart(stack.enter_context(vm), self.scratch / f"snapshot-{secrets.token_hex(4)}")
-                return
-            place = snapshots.directory(image.path, ordered, self.toolbox, self.accelerator)
-            lock = stack.enter_context(snapshots.Lock(place))
+        with (
+            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, kept),
+            self._go_on(image, ordered, kept, name, watch) as vm,
+        ):
+            yield QemuStart(vm, place, lock, kept=kept)
+
+    @contextlib.contextmanager
+    def rewind(
+        self,
+        image: Image,
+        stage: Stage,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        debug: bool = False,
+    ) -> Iterator[QemuVm]:
+        """Give a machine that stands where `stage` begins, or has its verdict already.
+
+        It is where an earlier call has kept it, or it is booted there and kept. Its clock goes on from then. Raises
+        HostError.
+        """
+        ordered = self._order(image, hardware, debug=debug)
+        with (
+            self._kept(image, ordered, stage, cache=True) as (place, lock, kept),
+            self._go_on(image, ordered, kept, name, watch) as vm,
+        ):
+            if kept is None:
+                if stage is not Stage.READY:
+                    vm.snapshot_of_stage(place, stage)
+                elif vm.wait_verdict().ready:
+                    vm.snapshot(place)
+                snapshots.prune(place)
+                lock.share()
+            yield vm
+
+    @contextlib.contextmanager
+    def _kept(
+        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool
+    ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
+        """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
+        base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
+        place = snapshots.directory(base, image.path, hardware, self.toolbox, self.accelerator, stage)
+        with snapshots.Lock(place) as lock:
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
-                if (kept := snapshots.load(place, clear=True)) is None:
-                    yield QemuStart(stack.enter_context(vm), place, lock)
-                    return
-                lock.share()
-            vm = QemuVm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
-            yield QemuStart(stack.enter_context(vm), place, kept=kept)
+                if (kept := snapshots.load(place, clear=True)) is not None:
+                    lock.share()
+            yield place, lock, kept
+
+    def _go_on(
+        self, image: Image, hardware: Hardware, kept: Snapshot | None, name: str, watch: Watch | None
+    ) -> QemuVm:
+        """Return a machine that is booted cold, or goes on from what was kept, in the logs of that boot."""
+        snapshot = None if kept is None else kept.give_logs(self.results / name)
+        return QemuVm(self, image, hardware, name, watch=watch, snapshot=snapshot)
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
@@ -169,8 +230,8 @@ class Lab:
 
     @functools.cached_property
     def scratch(self) -> Path:
-        """A directory in the cache that goes with the laboratory."""
-        return self._stack.enter_context(scratch(cache_dir()))
+        """A directory in the cache that goes with the laboratory, or with the last of its run."""
+        return self._stack.enter_context(scratch(cache_dir(), self._run))
 
     def machine(
         self,

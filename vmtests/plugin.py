@@ -6,19 +6,26 @@ import itertools
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
+from vmtests import results
+from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
-from vmtests.lab import Lab
+from vmtests.lab import REWINDS, Lab
 from vmtests.machine.argv import Hardware
-from vmtests.results import new_directory
 from vmtests.snapshots import Snapshot
 from vmtests.vm import BootError, Heartbeat, Image, Vm
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.protocol import Scheduling
+    from xdist.workermanage import WorkerController
 
 Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
 """Returns a context for what takes long: its progress is seen, and an error of vmtests is told by its sentence."""
@@ -60,8 +67,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="fork",
         help="how a test gets a machine of its own (default: %(default)s)",
     )
+    group.addoption(
+        "--vm-from",
+        choices=[str(stage) for stage in REWINDS],
+        metavar="STAGE",
+        help="begin the boot where this stage begins, which the first such run keeps: %(choices)s",
+    )
     group.addoption("--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)")
     group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+
+
+class _Junit(LogXML):
+    """junit.xml in the results, where there are any."""
+
+    def pytest_sessionfinish(self) -> None:
+        if Path(self.logfile).parent.is_dir():
+            super().pytest_sessionfinish()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -69,21 +90,51 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.option.collectonly or not any("lab" in getattr(item, "fixturenames", ()) for item in session.items):
         return
+    wanted: Path | None = config.getoption("vm_results")
     try:
-        results = config.stash[_RESULTS] = new_directory(config.getoption("vm_results"))
+        if (worker := getattr(config, "workerinput", None)) is not None:
+            run = Path(worker["vmtests_results"])
+            config.stash[_RESULTS] = results.part(run, worker["workerid"], wanted=wanted is not None)
+            return
+        config.stash[_RESULTS] = results.new_directory(wanted)
     except VmtestsError as error:
         raise pytest.UsageError(str(error)) from error
+    _begin_junit(config)
+
+
+def _begin_junit(config: pytest.Config) -> None:
     if not config.option.xmlpath:
-        log = LogXML(str(results / "junit.xml"), None, "vmtests", "all", "total", "xunit2")
+        log = _Junit(str(config.stash[_RESULTS] / "junit.xml"), None, "vmtests", "all", "total", "xunit2")
         config.pluginmanager.register(log, "vmtests-junit")
         log.pytest_sessionstart()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: "WorkerController") -> None:
+    """Tell a worker of pytest-xdist where the results of the run are; it makes them when it needs a machine."""
+    config = node.config
+    if _RESULTS not in config.stash:
+        config.stash[_RESULTS] = results.planned(config.getoption("vm_results"), node.workerinput["testrunuid"][:8])
+        _begin_junit(config)
+    node.workerinput["vmtests_results"] = str(config.stash[_RESULTS])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
+    """Give each worker whole files, in their order: the tests of a file share its machines."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "load":
+        return None
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say where the results are."""
-    if (results := config.stash.get(_RESULTS, None)) is not None:
-        terminalreporter.write_line(f"results: {results}")
+    if (directory := config.stash.get(_RESULTS, None)) is not None and directory.is_dir():
+        terminalreporter.write_line(f"results: {directory}")
 
 
 class _Failed(Failed):
@@ -130,7 +181,9 @@ def contract() -> Contract:
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
     """The tools, accelerator and firmware of this host, and the directory for results."""
-    with Lab(pytestconfig.stash[_RESULTS], accelerator=pytestconfig.getoption("vm_accel")) as lab:
+    worker = getattr(pytestconfig, "workerinput", {})
+    accelerator = pytestconfig.getoption("vm_accel")
+    with Lab(pytestconfig.stash[_RESULTS], accelerator=accelerator, run=worker.get("testrunuid", "")) as lab:
         yield lab
 
 
@@ -151,9 +204,13 @@ def ready(
     """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
         with uncaptured():
-            cache = pytestconfig.getoption("vm_cache")
-            start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
-            both = start.vm, start.wait()
+            if (stage := pytestconfig.getoption("vm_from")) is not None:
+                vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
+                both = vm, vm.snapshot(lab.scratch / f"from-{stage}")
+            else:
+                cache = pytestconfig.getoption("vm_cache")
+                start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+                both = start.vm, start.wait()
         yield both
 
 

@@ -39,10 +39,14 @@ AHEAD = {"modular_start": {"modular"}, "restarting": {"rebooted", "cut"}}
 """Fixtures that begin what takes as long as a boot, and those that wait for it."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that wait for another machine last: it boots beside the others."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests that wait for another machine last: it boots beside the others.
+
+    Among workers of pytest-xdist they come first: while one waits, others go on.
+    """
     waiting = set().union(*AHEAD.values())
-    items.sort(key=lambda item: not waiting.isdisjoint(getattr(item, "fixturenames", ())))
+    worker = hasattr(config, "workerinput")
+    items.sort(key=lambda item: waiting.isdisjoint(getattr(item, "fixturenames", ())) is worker)
 
 
 @pytest.fixture(scope="session", autouse=True)
