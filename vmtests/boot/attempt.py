@@ -295,7 +295,7 @@ class Attempt:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
         if self.verdict is None:
-            self.verdict = self._explained(failure, t)
+            self.verdict = self._blamed(self._explained(failure), t)
         else:
             self.failure_after_ready = failure
 
@@ -331,15 +331,18 @@ class Attempt:
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )
-        self.verdict = self._explained(verdict, t)
+        explained = self._explained(verdict)
+        self.verdict = explained if opinion.idle else self._blamed(explained, t)
 
-    def _explained(self, verdict: Verdict, t: float) -> Verdict:
-        explained = verdict if self._knowledge is None else self._knowledge.explain(verdict)
+    def _explained(self, verdict: Verdict) -> Verdict:
+        return verdict if self._knowledge is None else self._knowledge.explain(verdict)
+
+    def _blamed(self, verdict: Verdict, t: float) -> Verdict:
+        """Return the verdict on a boot that took too long, with the host to blame where the guest had not the time."""
         timed = verdict.cause in _TIMED or any(_TIMED_OUT.match(item.text) for item in verdict.evidence)
-        if explained is not verdict or not timed or verdict.owner is not Owner.IMAGE:
-            return explained
-        late = self._late() - self._late_before
-        if late < _LATE * t:
+        known = any(item.source == "inspection" for item in verdict.evidence)
+        late = self._late() - self._late_before if timed and not known and verdict.owner is Owner.IMAGE else 0.0
+        if not late or late < _LATE * t:
             return verdict
         told = f"for {late:.0f} of {t:.0f} s the host had no processor for the machine"
         return replace(
