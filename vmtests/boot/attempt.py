@@ -24,7 +24,7 @@ _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since system
 _JOBS = 5  # start jobs that are named
 _QUOTED = 120  # characters of a line in a sentence
 _GREETING = "hello"
-_TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.NO_PROGRESS})
+_TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.NO_PROGRESS, Cause.QEMU_SILENT})
 _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
@@ -341,7 +341,7 @@ class Attempt:
         """Return the verdict on a boot that took too long, with the host to blame where the guest had not the time."""
         timed = verdict.cause in _TIMED or any(_TIMED_OUT.match(item.text) for item in verdict.evidence)
         known = any(item.source == "inspection" for item in verdict.evidence)
-        late = self._late() - self._late_before if timed and not known and verdict.owner is Owner.IMAGE else 0.0
+        late = self._late() - self._late_before if timed and not known else 0.0
         if not late or late < _LATE * t:
             return verdict
         told = f"for {late:.0f} of {t:.0f} s the host had no processor for the machine"
