@@ -152,6 +152,15 @@ RULES = (
         stages=SYSTEMD,
         weight=Weight.CLUE,
     ),
+    # systemd src/core/main.c, main(): the first process stands still for ever, and the kernel says nothing of it.
+    LineRule(
+        cause=Cause.INIT_FROZE,
+        pattern=re.compile(r"\[!{6}\] (?P<what>.{1,300}?)(?:, freezing)?\.?$"),
+        sentence="systemd gave up and stands still: {what}",
+        hint="the system that stage 1 switches to needs an init that can be run, with all that it stands on",
+        stages=SYSTEMD,
+        weight=Weight.SYMPTOM,
+    ),
     # systemd units/emergency.{target,service}, src/sulogin-shell; util-linux sulogin; dracut;
     # initramfs-tools; nixpkgs panic-on-fail.service and stage-1-init.sh.
     LineRule(

@@ -38,6 +38,7 @@ class Cause(StrEnum):
     GPT_DESTROYED = "gpt-destroyed"
     HOST_DISK_FULL = "host-disk-full"
     INIT_EXITED = "init-exited"
+    INIT_FROZE = "init-froze"
     INIT_MISSING = "init-missing"
     INITRD_INVALID = "initrd-invalid"
     INITRD_MISSING = "initrd-missing"
