@@ -253,7 +253,7 @@ def _boot(arguments: argparse.Namespace) -> int:
         _print_json(verdict.to_json())
     else:
         _show(verdict, lab.results)
-    return 0 if verdict.ready else 1
+    return verdict.exit_status
 
 
 def _faults(arguments: argparse.Namespace) -> int:

@@ -104,6 +104,7 @@ class QemuVm(Vm):
                     template=None if self._snapshot is None else self._snapshot.template,
                 )
             )
+            self.follower.late = lambda: self.qemu.late
             if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
             self.follower.doctor = QemuDoctor(

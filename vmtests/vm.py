@@ -52,8 +52,6 @@ class Image:
 class BootError(VmtestsError):
     """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
 
-    exit_code = 1
-
     def __init__(
         self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
     ) -> None:
@@ -67,6 +65,7 @@ class BootError(VmtestsError):
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
+        self.exit_code = verdict.exit_status
         self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
         if verdict.owner is not None:
             self.owner = verdict.owner
