@@ -199,6 +199,11 @@ class QemuVm(Vm):
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
         return self._diagnosis
 
+    @property
+    def second_console(self) -> bytes:
+        """What QEMU has logged of it."""
+        return (self.results / "ttyS1.log").read_bytes()
+
     def screenshot(self) -> Path:
         """Write the screen to a PNG file and return its path."""
         return self.qemu.screenshot()
@@ -253,6 +258,8 @@ class Lab:
     machine.
     """
 
+    forks = True
+
     def __init__(
         self, results: Path | Callable[[], Path], *, accelerator: str = "auto", contract: Contract | None = None
     ) -> None:
@@ -297,6 +304,7 @@ class Lab:
         parsed = Modules.parse(modules)
         if name == "reference":
             path = cache.reference_image(self.contract, parsed, self.toolbox)
+            archive = path
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
         else:
             installable = nix.parse(name)
@@ -307,7 +315,14 @@ class Lab:
             shown, own = installable or archive.name, None
             path = adopt(archive, self.scratch, self.toolbox)
         inspection = inspect(path, self.contract, self.toolbox)
-        return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
+        return Image(
+            name=shown,
+            path=path,
+            modules=own,
+            inspection=inspection,
+            archive=None if archive == path else archive,
+            debug=own is None and parsed.debug,
+        )
 
     @contextlib.contextmanager
     def ready(

@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.lab import Heartbeat, Lab, Vm
 from vmtests.sizes import GIB
+from vmtests.vm import Heartbeat, Laboratory, Vm
 
 BLOAT = "bloat:1G"
 
 
 @pytest.fixture(scope="module")
 def modular(
-    lab: Lab, pytestconfig: pytest.Config, uncaptured: Callable[[], AbstractContextManager[None]]
+    lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[Vm]:
     """A machine whose image has both modules, booted once for this file."""
     with ExitStack() as stack:
@@ -41,7 +41,7 @@ def test_debug_names_the_overlays_mount_on_the_console(modular: Vm, contract: Co
 
 def test_debug_shell_is_on_the_second_port(modular: Vm) -> None:
     """With `debug` a root shell waits on the second serial port, from stage 1 on."""
-    log = (modular.results / "ttyS1.log").read_bytes()
+    log = modular.second_console
     assert b"bash-5" in log or b"root@" in log
 
 

@@ -11,9 +11,9 @@ import pytest
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Image, Lab, Vm
 from vmtests.snapshots import Snapshot
 from vmtests.suite.conftest import store_writer
+from vmtests.vm import Image, Laboratory, Vm
 
 Write = Callable[[str], Result]
 
@@ -38,9 +38,9 @@ class Restarted:
 
 @pytest.fixture(scope="module")
 def restarted(
-    lab: Lab,
+    lab: Laboratory,
     image: Image,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     contract: Contract,
     uncaptured: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[dict[str, Restarted]]:
