@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONGEST_PAUSE = 8.0  # seconds
+LONGEST_PAUSE = 8.0
+"""Seconds between two attempts at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class Cloud:
                 if not cloud_error.retriable or time.monotonic() + pause > deadline or self.ended.is_set():
                     raise cloud_error from error
             self.ended.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def read(self, what: str, method: Callable[..., T], request: Any, *, patience: float | None = None) -> T:
         """Return the answer of a method that reads."""

@@ -6,6 +6,7 @@ from typing import IO, TYPE_CHECKING
 
 from vmtests import progress
 from vmtests.errors import from_os
+from vmtests.gce.cloud import LONGEST_PAUSE, Pace
 from vmtests.gce.errors import NotFoundError, UnavailableError
 from vmtests.gce.session import Session
 from vmtests.gce.things import Kind, Thing
@@ -41,7 +42,7 @@ def upload(session: Session, archive: Path, purpose: str) -> Thing:
                 size = os.fstat(file.fileno()).st_size
                 watched = _Watched(file, size, running)
                 # One attempt that failed is begun anew: chunks are tried again by the library itself.
-                session.cloud.ask(what, lambda: _send(blob, watched, size))
+                session.cloud.ask(what, lambda: _send(blob, watched, size, session.cloud.pace))
         except OSError as error:
             raise from_os(f"{archive} cannot be uploaded", error) from error
 
@@ -49,12 +50,15 @@ def upload(session: Session, archive: Path, purpose: str) -> Thing:
     return thing
 
 
-def _send(blob: "Blob", file: "_Watched", size: int) -> None:
+def _send(blob: "Blob", file: "_Watched", size: int, pace: Pace) -> None:
     from google.cloud.storage.exceptions import DataCorruption
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
+    retry = DEFAULT_RETRY.with_delay(initial=pace.poll, maximum=LONGEST_PAUSE).with_timeout(pace.patience)
     try:
         blob.upload_from_file(
-            file, rewind=True, size=size, content_type="application/gzip", checksum="crc32c", timeout=_CHUNK_SECONDS
+            file, rewind=True, size=size, content_type="application/gzip", checksum="crc32c",
+            timeout=_CHUNK_SECONDS, retry=retry,
         )  # fmt: skip
     except DataCorruption as error:
         raise UnavailableError(f"gs://{blob.bucket.name}/{blob.name} did not arrive as it was sent") from error
