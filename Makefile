@@ -35,7 +35,7 @@ nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debia
 
 $(STAMP): pyproject.toml constraints.txt | host
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # Installs what is missing with apt, as root or through sudo, and says so first; elsewhere it says what to install.

@@ -21,10 +21,12 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import VmtestsError
-from vmtests.lab import Image, Lab, QemuVm
+from vmtests.lab import Lab
+from vmtests.qemu import QemuVm
 from vmtests.results import new_directory
 from vmtests.sizes import MIB
 from vmtests.snapshots import Snapshot
+from vmtests.vm import Image
 
 CLOCK_LIMIT = 1.0
 _COMMAND = "echo {nonce}; cat /proc/sys/kernel/random/uuid; date +%s.%N"
@@ -65,8 +67,9 @@ def main() -> int:
     arguments = parser.parse_args()
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image)
-        with lab.ready(image) as (vm, snapshot):
-            boot = vm.timeline.starts[Stage.READY]
+        with lab.start(image) as start:
+            snapshot = start.wait()
+            boot = start.vm.timeline.starts[Stage.READY]
             answers = Answers()
             _warm(lab, image, snapshot)
             before = _mine()

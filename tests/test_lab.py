@@ -10,8 +10,9 @@ from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.lab import BootError, Image, Lab
+from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
+from vmtests.vm import BootError, Image
 
 
 def test_failed_boot_is_a_sentence_with_stage_cause_and_console() -> None:
@@ -87,8 +88,17 @@ def test_shell_is_left_to_a_getty() -> None:
     It is ended by a signal that a shell heeds: SIGTERM would be waited for at each shutdown.
     """
     given = credentials.login("ssh-ed25519 AAAA me", "ttyS0", "multi-user.target")
-    unit = given["systemd.extra-unit.vmtests-shell.service"].decode()
-    assert {"After=serial-getty@ttyS0.service", "KillSignal=SIGHUP"} <= set(unit.splitlines())
-    assert "! systemctl is-active --quiet serial-getty@ttyS0.service" in unit
+    offer = given["systemd.extra-unit.vmtests-offer-shell.service"].decode().splitlines()
+    assert "After=serial-getty@ttyS0.service" in offer
+    assert any("is-active --quiet serial-getty@ttyS0.service || exec systemctl" in line for line in offer)
+    assert "KillSignal=SIGHUP" in given["systemd.extra-unit.vmtests-shell.service"].decode().splitlines()
     dropin = given["systemd.unit-dropin.multi-user.target~vmtests-shell"].decode()
-    assert "Wants=vmtests-shell.service" in dropin.splitlines()
+    assert "Wants=vmtests-offer-shell.service" in dropin.splitlines()
+
+
+def test_nobody_opens_the_line_beside_a_getty() -> None:
+    """What asks whether there is a getty is not on its line, where vhangup(2) would end it as a failed unit."""
+    given = credentials.login("ssh-ed25519 AAAA me", "ttyS0", "multi-user.target")
+    assert b"tty" not in given["systemd.extra-unit.vmtests-offer-shell.service"].replace(b"ttyS0", b"").replace(
+        b"serial-getty", b""
+    )

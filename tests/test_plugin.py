@@ -82,3 +82,19 @@ def test_options_are_documented(run: Run) -> None:
     """`pytest --help` names every option."""
     result = run("--help")
     result.stdout.fnmatch_lines([f"*--vm-{name}*" for name in ("image", "module", "accel", "target", "results")])
+
+
+def test_workers_share_a_directory_of_results(pytester: pytest.Pytester, run: Run) -> None:
+    """Workers of pytest-xdist have results of their own below those of the run, and there is one junit.xml."""
+    pytester.makepyfile(test_one=_WITH_MACHINE, test_two=_WITH_MACHINE)
+    run("--vm-image=none.raw", "--numprocesses=2").assert_outcomes(errors=2)
+    latest = pytester.path / "results/latest"
+    assert {path.name for path in latest.iterdir()} == {"gw0", "gw1", "junit.xml"}
+    assert (latest / "junit.xml").read_text().count('name="test_it"') == 2
+
+
+def test_workers_without_machines_leave_no_results(pytester: pytest.Pytester, run: Run) -> None:
+    """A run of several processes whose tests need no machine makes no directory of results."""
+    pytester.makepyfile("def test_it(): pass")
+    run("--numprocesses=2").assert_outcomes(passed=1)
+    assert not (pytester.path / "results").exists()

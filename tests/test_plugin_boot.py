@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
 from vmtests.errors import Owner
-from vmtests.lab import BootError
+from vmtests.vm import BootError
 
 VERDICT = Verdict(
     ready=False, stage=Stage.INITRD, cause=Cause.MOUNT_FAILED, sentence="/sysroot could not be mounted",
@@ -30,7 +30,7 @@ class Laboratory:
         return None
 
     @contextlib.contextmanager
-    def ready(self, *_, **__):
+    def start(self, *_, **__):
         raise BootError(VERDICT, Path("results"), None, LINES)
         yield
 

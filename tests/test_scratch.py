@@ -38,3 +38,13 @@ def test_scratch_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> None:
     (left,) = tmp_path.glob("scratch-*/large")
     with scratch(tmp_path):
         assert not left.exists()
+
+
+def test_shared_scratch_ends_with_the_last_of_its_owners(tmp_path: Path) -> None:
+    """Who names the same run gets the same directory; it stays until the last has left it."""
+    with scratch(tmp_path, "run") as one:
+        with scratch(tmp_path, "run") as other:
+            (other / "file").touch()
+        assert one == other
+        assert (one / "file").exists()
+    assert not one.exists()

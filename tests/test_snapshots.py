@@ -139,7 +139,7 @@ def test_logs_of_the_boot_come_back_whole(kept: Snapshot, tmp_path: Path) -> Non
     for log in LOGS:
         (first / log).write_text(f"{log}: {'x' * 100_000}\n")
     (first / "console.log").write_text("a few bytes behind")
-    kept.take_logs(first)
+    snapshots.take_logs(first, kept.template)
     assert kept.give_logs(second).record.past.logged
     given = {log: (second / log).read_text() for log in LOGS}
     assert given == {log: (first / source).read_text() for log, source in LOGS.items()}

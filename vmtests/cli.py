@@ -38,12 +38,13 @@ from vmtests.gce.settings import Settings
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
-from vmtests.lab import Heartbeat, Lab
+from vmtests.lab import Lab
 from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
 from vmtests.sizes import parse_size
 from vmtests.text import printable
+from vmtests.vm import Heartbeat
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it

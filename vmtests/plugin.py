@@ -8,21 +8,30 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
+from vmtests import results
 from vmtests.contract import Contract
 from vmtests.errors import VmtestsError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
-from vmtests.results import new_directory
 from vmtests.snapshots import Snapshot
 from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.protocol import Scheduling
+    from xdist.workermanage import WorkerController
+
+Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
+"""Returns a context for what takes long: its progress is seen, and an error of vmtests is told by its sentence."""
 
 _RESULTS = pytest.StashKey[Path]()
 _OTHERS = pytest.StashKey[list[pytest.Item]]()
@@ -97,19 +106,57 @@ def _target(item: pytest.Item) -> str | None:
     return None if marker is None else str(marker.args[0])
 
 
+class _Junit(LogXML):
+    """junit.xml in the results, where there are any."""
+
+    def pytest_sessionfinish(self) -> None:
+        if Path(self.logfile).parent.is_dir():
+            super().pytest_sessionfinish()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin a directory of results, with junit.xml, when a test that was chosen needs a machine."""
     config = session.config
     if config.option.collectonly or not any("lab" in getattr(item, "fixturenames", ()) for item in session.items):
         return
+    wanted: Path | None = config.getoption("vm_results")
     try:
-        results = config.stash[_RESULTS] = new_directory(config.getoption("vm_results"))
+        if (worker := getattr(config, "workerinput", None)) is not None:
+            run = Path(worker["vmtests_results"])
+            config.stash[_RESULTS] = results.part(run, worker["workerid"], wanted=wanted is not None)
+            return
+        config.stash[_RESULTS] = results.new_directory(wanted)
     except VmtestsError as error:
         raise pytest.UsageError(str(error)) from error
+    _begin_junit(config)
+
+
+def _begin_junit(config: pytest.Config) -> None:
     if not config.option.xmlpath:
-        log = LogXML(str(results / "junit.xml"), None, "vmtests", "all", "total", "xunit2")
+        log = _Junit(str(config.stash[_RESULTS] / "junit.xml"), None, "vmtests", "all", "total", "xunit2")
         config.pluginmanager.register(log, "vmtests-junit")
         log.pytest_sessionstart()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: "WorkerController") -> None:
+    """Tell a worker of pytest-xdist where the results of the run are; it makes them when it needs a machine."""
+    config = node.config
+    if _RESULTS not in config.stash:
+        config.stash[_RESULTS] = results.planned(config.getoption("vm_results"), node.workerinput["testrunuid"][:8])
+        _begin_junit(config)
+    node.workerinput["vmtests_results"] = str(config.stash[_RESULTS])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Scheduling | None":
+    """Give each worker whole files, in their order: the tests of a file share its machines."""
+    from xdist.scheduler import LoadFileScheduling
+
+    if config.getvalue("dist") != "load":
+        return None
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
@@ -117,8 +164,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say where the results are, and which tests were for another target."""
     for item in config.stash.get(_OTHERS, []):
         terminalreporter.write_line(f"only for --vm-target={_target(item)}: {item.nodeid}")
-    if (results := config.stash.get(_RESULTS, None)) is not None:
-        terminalreporter.write_line(f"results: {results}")
+    if (directory := config.stash.get(_RESULTS, None)) is not None and directory.is_dir():
+        terminalreporter.write_line(f"results: {directory}")
 
 
 class _Failed(Failed):
@@ -164,10 +211,11 @@ def contract() -> Contract:
 
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
-    """What makes images and machines: this host, or Compute Engine; and the directory for results."""
-    results, option = pytestconfig.stash[_RESULTS], pytestconfig.getoption
+    """What makes images and machines, on this host or on Compute Engine, and the directory for results."""
+    directory, option = pytestconfig.stash[_RESULTS], pytestconfig.getoption
+    run = getattr(pytestconfig, "workerinput", {}).get("testrunuid", "")
     if option("vm_target") == "qemu":
-        with Lab(results, accelerator=option("vm_accel")) as lab:
+        with Lab(directory, accelerator=option("vm_accel"), run=run) as lab:
             yield lab
         return
     with _one_line():
@@ -177,16 +225,14 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
             bucket=option("gce_bucket"),
             endpoint=option("gce_endpoint"),
         )
-    with GceLab(results, settings, machine=option("gce_machine"), lifetime=SUITE_LIFETIME) as cloud:
+    with GceLab(directory, settings, machine=option("gce_machine"), lifetime=SUITE_LIFETIME, run=run) as cloud:
         yield cloud
 
 
 @pytest.fixture(scope="session")
-def image(
-    lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Callable[[], contextlib.AbstractContextManager[None]]
-) -> Image:
+def image(lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Image:
     """The image under test, built unless it is in the cache, and inspected."""
-    with uncaptured(), _one_line():
+    with uncaptured():
         return lab.image(pytestconfig.getoption("vm_image"), pytestconfig.getoption("vm_module"))
 
 
@@ -195,13 +241,14 @@ def ready(
     lab: Laboratory,
     image: Image,
     pytestconfig: pytest.Config,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[tuple[Vm, Snapshot | None]]:
     """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
-        with uncaptured(), _one_line():
+        with uncaptured():
             cache = pytestconfig.getoption("vm_cache")
-            both = stack.enter_context(lab.ready(image, watch=Heartbeat(), cache=cache))
+            start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+            both = start.vm, start.wait()
         yield both
 
 
@@ -227,7 +274,7 @@ def fresh_vms(
     snapshot: Snapshot | None,
     pytestconfig: pytest.Config,
     request: pytest.FixtureRequest,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[Callable[[int], list[Vm]]]:
     """A function that returns so many pristine booted machines for this test alone."""
     with contextlib.ExitStack() as stack:
@@ -235,12 +282,11 @@ def fresh_vms(
 
         def make(number: int) -> list[Vm]:
             names = [f"{request.node.name}-{next(count)}".replace("/", "_") for _ in range(number)]
-            with uncaptured(), _one_line():
+            with uncaptured():
                 if lab.forks and pytestconfig.getoption("vm_fresh") == "fork":
                     return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
-                machines: list[Vm] = [
-                    stack.enter_context(lab.machine(image, name=name, watch=Heartbeat())) for name in names
-                ]
+                booting = (lab.machine(image, name=name, watch=Heartbeat()) for name in names)
+                machines: list[Vm] = [stack.enter_context(machine) for machine in booting]
                 for machine in machines:
                     machine.wait_ready()
                 return machines
@@ -267,7 +313,7 @@ def cold_vm(
     lab: Laboratory,
     image: Image,
     request: pytest.FixtureRequest,
-    uncaptured: Callable[[], contextlib.AbstractContextManager[None]],
+    uncaptured: Uncaptured,
 ) -> Iterator[Callable[..., Vm]]:
     """A factory of machines of this test's own, booted cold.
 
@@ -281,7 +327,7 @@ def cold_vm(
             nonlocal count
             count += 1
             name = f"{request.node.name}-{count}".replace("/", "_")
-            with uncaptured(), _one_line():
+            with uncaptured():
                 chosen = image if modules is None else lab.image("reference", modules)
                 machine = stack.enter_context(lab.machine(chosen, hardware, name=name, watch=Heartbeat()))
                 if ready:
@@ -292,11 +338,13 @@ def cold_vm(
 
 
 @pytest.fixture(scope="session")
-def uncaptured(pytestconfig: pytest.Config) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """A context in which output is not captured, so that progress is seen while it happens."""
+def uncaptured(pytestconfig: pytest.Config) -> Uncaptured:
+    """A context in which output is not captured, and an error of vmtests is a failure of one sentence."""
     manager = pytestconfig.pluginmanager.getplugin("capturemanager")
 
-    def off() -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled()
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        with contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled(), _one_line():
+            yield
 
-    return off
+    return context

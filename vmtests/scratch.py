@@ -15,35 +15,41 @@ _PREFIX = "scratch-"
 
 
 @contextlib.contextmanager
-def scratch(base: Path) -> Iterator[Path]:
+def scratch(base: Path, shared: str = "") -> Iterator[Path]:
     """Give a directory below `base` that ends with the block; those that killed runs left behind are removed first.
 
-    It is locked as long as its owner lives (flock(2)), which is how one that nobody owns is told.
+    Processes that name the same `shared` get the same directory, which ends with the last of them. It is locked as
+    long as its owners live (flock(2)), which is how one that nobody owns is told.
     """
     with FileLock(base / "scratch.lock"):
         for left in base.glob(f"{_PREFIX}*"):
-            if (lock := _lock(left)) is not None:
-                remove(left)
-                os.close(lock)
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        held = _lock(path)
+            _remove_unowned(left)
+        if shared:
+            path = base / f"{_PREFIX}{shared}"
+            path.mkdir(mode=0o700, exist_ok=True)
+        else:
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_SH)
     try:
         yield path
     finally:
-        remove(path)
-        if held is not None:
+        with FileLock(base / "scratch.lock"):
             os.close(held)
+            _remove_unowned(path)
 
 
-def _lock(directory: Path) -> int | None:
-    """Return a descriptor that holds the directory's lock, or None when somebody else does."""
+def _remove_unowned(directory: Path) -> None:
+    """Remove a directory that no living process owns."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return None
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return
+    else:
+        remove(directory)
+    finally:
         os.close(descriptor)
-        return None
-    return descriptor

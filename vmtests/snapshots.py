@@ -26,7 +26,6 @@ from vmtests.image.cache import remove
 from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template
-from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 from vmtests.tools import Toolbox
@@ -79,11 +78,6 @@ class Snapshot:
         """The ssh key that the guest lets in."""
         return Key(path=self.template.directory / "id_ed25519", public=self.record.public_key)
 
-    def take_logs(self, results: Path) -> None:
-        """Copy the logs of the boot from the results of the machine, or raise HostError."""
-        for log, source in LOGS.items():
-            _copy(results / source, self.template.directory / log)
-
     def give_logs(self, results: Path) -> Self:
         """Copy the logs of the boot to `results`, made if need be; who goes on from what is returned goes on in them.
 
@@ -96,6 +90,12 @@ class Snapshot:
         for log in LOGS:
             _copy(self.template.directory / log, results / log)
         return replace(self, record=replace(self.record, past=replace(self.record.past, logged=True)))
+
+
+def take_logs(results: Path, template: Template) -> None:
+    """Copy the logs of the boot from the results of the machine, or raise HostError."""
+    for log, source in LOGS.items():
+        _copy(results / source, template.directory / log)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -161,8 +161,8 @@ def _wrong(snapshot: Snapshot) -> str | None:
     return None
 
 
-def directory(image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
-    """Return the place of the machine that is made of all this, by this version of vmtests and QEMU."""
+def directory(base: Path, image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
+    """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU."""
     stat = image.stat()
     qemu = toolbox.tools["qemu-system-x86_64"]
     known = (
@@ -174,7 +174,7 @@ def directory(image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Ac
         _code(),
     )
     digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
-    return cache_dir() / "snapshots" / f"{image.parent.name[:60]}-{digest}"
+    return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
 
 
 def _host_cpu() -> str:
@@ -190,7 +190,7 @@ def _code() -> str:
     for room in ("boot", "guest", "machine"):
         for path in sorted((_PACKAGE / room).glob("*.*")):
             digest.update(path.read_bytes())
-    for name in ("lab.py", "snapshots.py"):
+    for name in ("lab.py", "qemu.py", "snapshots.py", "vm.py"):
         digest.update((_PACKAGE / name).read_bytes())
     return digest.hexdigest()
 

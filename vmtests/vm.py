@@ -1,6 +1,6 @@
 """A machine that is followed while it boots, and that commands are run in, wherever it is.
 
-`lab.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `Laboratory` is what makes them.
+`qemu.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `Laboratory` is what makes them.
 """
 
 import abc
@@ -231,21 +231,30 @@ class Vm(abc.ABC):
 
     def reboot(self) -> Verdict:
         """Reboot cleanly from inside and wait until the guest is ready again; raises BootError."""
+        self.begin_reboot()
+        return self.wait_ready()
+
+    def begin_reboot(self) -> None:
+        """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
         ssh = self.ssh
         self.follower.new_boot("reboot")
         # The connection may go before the answer comes.
         with contextlib.suppress(GuestError):
             ssh.run("systemctl --no-block reboot", 30.0)
         self._hang_up()
-        return self.wait_ready()
 
     @abc.abstractmethod
     def power_cut(self) -> None:
         """Take the power away at once: what the guest had not synced is lost."""
 
-    @abc.abstractmethod
     def power_on(self) -> Verdict:
         """Give it back, on the same disk, and wait until the guest is ready; raises BootError."""
+        self.begin_power_on()
+        return self.wait_ready()
+
+    @abc.abstractmethod
+    def begin_power_on(self) -> None:
+        """Give it back, for who has other things to do before `wait_ready`."""
 
     def _hang_up(self) -> None:
         if self._ssh is not None:
@@ -270,6 +279,17 @@ class Heartbeat:
         self._console.print(Text(follower.pulse))
 
 
+class Start(Protocol):
+    """A machine that was powered on, or goes on from where an earlier run had booted it."""
+
+    @property
+    def vm(self) -> Vm:
+        """The machine."""
+
+    def wait(self) -> Snapshot | None:
+        """Wait until it is ready and return what further ones go on from, where that can be; raises BootError."""
+
+
 class Laboratory(Protocol):
     """What makes images and machines: `lab.Lab` with QEMU, `gce.lab.GceLab` on Compute Engine."""
 
@@ -284,7 +304,7 @@ class Laboratory(Protocol):
     def image(self, name: str = ..., modules: Sequence[str] = ...) -> Image:
         """Return an image by its name."""
 
-    def ready(
+    def start(
         self,
         image: Image,
         hardware: Hardware | None = ...,
@@ -292,11 +312,11 @@ class Laboratory(Protocol):
         name: str = ...,
         watch: Watch | None = ...,
         cache: bool = ...,
-    ) -> AbstractContextManager[tuple[Vm, Snapshot | None]]:
-        """Give a machine that is ready, and what further ones go on from, where that can be."""
+    ) -> AbstractContextManager[Start]:
+        """Give a machine that is powered on, on its way to ready."""
 
     def fork(self, image: Image, snapshot: Any, *, name: str, watch: Watch | None = ...) -> Vm:
-        """Return a machine, to be entered, that is pristine, and ready when it was entered.
+        """Return a machine, to be entered, that is pristine, and ready for its first command.
 
         `snapshot` is what `ready` gave.
         """

@@ -78,3 +78,12 @@ def test_failure_after_going_on_is_seen(make: Callable[..., Follower], booted: P
     assert failure is not None
     assert not failure.ready
     assert follower.verdict == booted.verdict
+
+
+def test_time_never_goes_back_in_the_logs(make: Callable[..., Follower], booted: Past, clock: ManualClock) -> None:
+    """Lines that came after the verdict count: what the machine says next is later than they are."""
+    late = dataclasses.replace(booted.lines[-1], t=booted.ended + 5.0)
+    follower = make(past=dataclasses.replace(booted, lines=(*booted.lines, late)))
+    clock.now += 1.0
+    follower.feed(b"after\n")
+    assert follower.lines[-1].t == pytest.approx(booted.ended + 6.0)

@@ -367,7 +367,9 @@ class Follower:
     def _go_on(self, past: Past) -> None:
         if past.logged:
             self._boot -= 1
-        self._start_clock(self._clock.monotonic() - past.ended)
+        # The verdict may have come before the last lines.
+        ended = max([past.ended, *(line.t for line in past.lines[-1:])])
+        self._start_clock(self._clock.monotonic() - ended)
         self._attempt.timeline = past.timeline(self._boot)
         self._attempt.verdict = past.verdict
         if past.logged:
@@ -375,7 +377,7 @@ class Follower:
         else:
             self._logged(list(past.lines))
         text = f"boot {self._boot}: goes on from where it was kept"
-        self._logged([Line(t=past.ended, text=text, stage=self._attempt.stage, source="event")])
+        self._logged([Line(t=ended, text=text, stage=self._attempt.stage, source="event")])
         self._write_timeline()
 
     def _next_boot(self, power_on: float, reason: str) -> None:

@@ -13,7 +13,9 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
-from vmtests.lab import Image, Lab, QemuVm
+from vmtests.lab import Lab
+from vmtests.qemu import QemuVm
+from vmtests.vm import Image
 
 EVIDENCE_SECONDS = 2.0
 """Seconds from the evidence to the verdict that a fault which leaves evidence may take."""

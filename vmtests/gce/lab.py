@@ -47,11 +47,22 @@ SUITE_LIFETIME = 3 * 3600.0
 _CLOUD_SCALE, _EMULATED_SCALE = 2.0, 4.0
 
 
+class GceStart:
+    """A machine that was powered on (`GceLab.start`)."""
+
+    def __init__(self, vm: GceVm) -> None:
+        self.vm = vm
+
+    def wait(self) -> None:
+        """Wait until it is ready; raises BootError."""
+        self.vm.wait_ready()
+
+
 class GceLab:
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
-    how often the API is asked. Raises CloudError.
+    how often the API is asked; `run` is as for `Lab`. Raises CloudError.
     """
 
     forks = False
@@ -66,6 +77,7 @@ class GceLab:
         lifetime: float = LIFETIME,
         pace: Pace | None = None,
         poll_pace: PollPace | None = None,
+        run: str = "",
     ) -> None:
         emulated = settings.emulated
         self.settings = settings
@@ -75,7 +87,7 @@ class GceLab:
         self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
         self._lifetime = lifetime
         self._stack = contextlib.ExitStack()
-        self._lab = self._stack.enter_context(Lab(results, contract=contract))
+        self._lab = self._stack.enter_context(Lab(results, contract=contract, run=run))
         self.contract = self._lab.contract
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
@@ -125,7 +137,8 @@ class GceLab:
         size = image.inspection.size
         return cost.sentence(self.machine_type, disk=disk, archive=size, seconds=self._lifetime)
 
-    def ready(
+    @contextlib.contextmanager
+    def start(
         self,
         image: Image,
         hardware: Hardware | None = None,
@@ -133,48 +146,25 @@ class GceLab:
         name: str = "",
         watch: Watch | None = None,
         cache: bool = True,
-    ) -> contextlib.AbstractContextManager[tuple[GceVm, None]]:
-        """Give a machine that is ready; nothing can be kept of it, whatever `cache` says. Raises BootError."""
+    ) -> Iterator[GceStart]:
+        """Give a machine on its way to ready; nothing can be kept of it, whatever `cache` says."""
         del cache
-        return self._ready(image, hardware, name, watch)
-
-    @contextlib.contextmanager
-    def _ready(
-        self, image: Image, hardware: Hardware | None, name: str, watch: Watch | None
-    ) -> Iterator[tuple[GceVm, None]]:
-        with self._vm(image, hardware, name, watch, ready=True) as vm:
-            yield vm, None
+        with self.machine(image, hardware, name=name, watch=watch) as vm:
+            yield GceStart(vm)
 
     def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = None) -> GceVm:
-        """Return a new instance, ready when it was entered: Compute Engine forks none."""
+        """Return a new instance, whose first command waits until it is ready: Compute Engine forks none."""
         del snapshot
         if not self._told:
             self._told = True
             progress.stderr().print("Compute Engine forks no machine: each fresh one is a new instance, which boots")
-        return self._vm(image, None, name, watch, ready=True)
+        return self.machine(image, name=name, watch=watch)
 
     def machine(
         self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
     ) -> GceVm:
         """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
-        return self._vm(image, hardware, name, watch, ready=False)
-
-    def insert(self, order: Order, purpose: str) -> Instance:
-        """Make an instance, first where the last one could be made."""
-        # What is cut off at the end of a long name must not make two the same.
-        name = self.session.brand.name(f"{next(self._numbers)}-{purpose}")
-        made = insert(self.session, order, name, self._zones)
-        zone = made.thing.place
-        self._zones = (zone, *(other for other in self._zones if other != zone))
-        return made
-
-    def _vm(self, image: Image, hardware: Hardware | None, name: str, watch: Watch | None, *, ready: bool) -> GceVm:
-        hardware = hardware or Hardware()
-        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
-            raise InputError(
-                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
-                hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
-            )
+        hardware = self._checked(hardware or Hardware())
         results = self.results / name if name else self.results
         results.mkdir(parents=True, exist_ok=True)
         key = Key.generate(results)
@@ -188,7 +178,24 @@ class GceLab:
             secure_boot=hardware.secure_boot,
             tpm=hardware.tpm,
         )
-        return GceVm(self, image, order, token, key, results, watch=watch, ready=ready)
+        return GceVm(self, image, order, token, key, results, watch=watch)
+
+    def insert(self, order: Order, purpose: str) -> Instance:
+        """Make an instance, first where the last one could be made."""
+        # What is cut off at the end of a long name must not make two the same.
+        name = self.session.brand.name(f"{next(self._numbers)}-{purpose}")
+        made = insert(self.session, order, name, self._zones)
+        zone = made.thing.place
+        self._zones = (zone, *(other for other in self._zones if other != zone))
+        return made
+
+    def _checked(self, hardware: Hardware) -> Hardware:
+        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
+            raise InputError(
+                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
+                hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
+            )
+        return hardware
 
     def keep(self, image: Image) -> str:
         """Have the image made on Compute Engine to stay there until it expires, and return its link."""

@@ -20,7 +20,7 @@ from vmtests.gce.guest import HostKeys, serial_shell
 from vmtests.gce.instance import Instance, Order
 from vmtests.gce.serialport import SerialFollower, SerialReader
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key
+from vmtests.guest.ssh import Key, Ssh
 from vmtests.vm import Image, Vm, Watch
 
 if TYPE_CHECKING:
@@ -52,10 +52,7 @@ class _Ear:
 
 
 class GceVm(Vm):
-    """An instance of its own, from the image; deleted when it is left.
-
-    With `ready` it is ready when it was entered.
-    """
+    """An instance of its own, from the image; deleted when it is left."""
 
     def __init__(
         self,
@@ -67,14 +64,12 @@ class GceVm(Vm):
         results: Path,
         *,
         watch: Watch | None = None,
-        ready: bool = False,
     ) -> None:
         super().__init__(image, results, key)
         self.order = order
         self._lab = lab
         self._token = token
         self._watch = watch
-        self._ready = ready
         self._keys = HostKeys(token)
         self._lines = contextlib.ExitStack()
         self._off = threading.Event()
@@ -106,8 +101,6 @@ class GceVm(Vm):
             self._port = SerialFollower(reader, ear, self._went_off, self._lab.poll_pace)
             self._stack.enter_context(self._port)
             self._stack.callback(self._save)
-            if self._ready:
-                self.wait_ready()
         except BaseException:
             self.close()
             raise
@@ -183,6 +176,13 @@ class GceVm(Vm):
     # In the guest.
 
     @property
+    def ssh(self) -> Ssh:
+        """A connection to the guest's sshd, opened at the first use of each boot, when the guest is ready."""
+        if self._ssh is None:
+            self.wait_ready()
+        return super().ssh
+
+    @property
     def ssh_address(self) -> tuple[str, int]:
         """The instance's external address."""
         if not self._address:
@@ -220,10 +220,10 @@ class GceVm(Vm):
 
     # Power.
 
-    def reboot(self) -> Verdict:
-        """Reboot cleanly from inside and wait until the guest is ready again; raises BootError."""
+    def begin_reboot(self) -> None:
+        """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
         self._drain()
-        return super().reboot()
+        super().begin_reboot()
 
     def power_cut(self) -> None:
         """Push the reset button by the API: what the guest had not synced is lost, and it boots at once."""
@@ -232,9 +232,8 @@ class GceVm(Vm):
         self.follower.new_boot("power cut")
         self.instance.reset()
 
-    def power_on(self) -> Verdict:
-        """Wait until the guest is ready again after `power_cut`; raises BootError."""
-        return self.wait_ready()
+    def begin_power_on(self) -> None:
+        """Do nothing: after `power_cut` it boots already."""
 
     def reset(self) -> Verdict:
         """Push the reset button by the API, and wait until the guest is ready again; raises BootError."""

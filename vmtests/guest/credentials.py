@@ -33,15 +33,24 @@ ExecStart=/bin/sh -c 'printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >/dev
 """
 
 
-# The stock profile for clouds of NixOS has no getty on the console. Where there is one, this unit leaves it alone.
+# The stock profile for clouds of NixOS has no getty on the console. Where there is one, it is left alone: whoever
+# opens the line beside agetty is ended by its vhangup(2), which is why the question is asked by a unit without it.
+_OFFER_SHELL = """\
+[Unit]
+Description=Offer a root shell on {console}
+After=serial-getty@{console}.service
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '{path}; systemctl is-active --quiet serial-getty@{console}.service || \
+exec systemctl --no-block start vmtests-shell.service'
+"""
 _SHELL = """\
 [Unit]
 Description=Root shell on {console}
-After=serial-getty@{console}.service
 ConditionPathExists=/dev/{console}
 
 [Service]
-ExecCondition=/bin/sh -c '{path}; ! systemctl is-active --quiet serial-getty@{console}.service'
 ExecStart=/bin/sh -c '{path}; cd; exec sh -i'
 Environment=HOME=/root TERM=dumb
 StandardInput=tty-force
@@ -91,8 +100,9 @@ def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
         "login.noauth": b"yes",
         "ssh.authorized_keys.root": public_key.encode(),
         "tmpfiles.extra": _TMPFILES.encode(),
+        "systemd.extra-unit.vmtests-offer-shell.service": _OFFER_SHELL.format(console=console, path=_PATH).encode(),
         "systemd.extra-unit.vmtests-shell.service": _SHELL.format(console=console, path=_PATH).encode(),
-        f"systemd.unit-dropin.{target}~vmtests-shell": b"[Unit]\nWants=vmtests-shell.service\n",
+        f"systemd.unit-dropin.{target}~vmtests-shell": b"[Unit]\nWants=vmtests-offer-shell.service\n",
     }
 
 

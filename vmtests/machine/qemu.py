@@ -154,10 +154,12 @@ class QemuMachine:
             self._end()
             raise
 
-    def snapshot(self, directory: Path) -> Template:
+    @contextlib.contextmanager
+    def snapshot(self, directory: Path) -> Iterator[Template]:
         """Keep the machine as it is now, as a template in `directory`, which is made; it goes on afterwards.
 
-        It stands still for about a second. Raises HostError when the template cannot be written.
+        It stands still for about a second, and while the context lasts. Raises HostError when the template cannot be
+        written.
         """
         template = Template(directory.absolute())
         mine = Template(self._files)
@@ -176,15 +178,15 @@ class QemuMachine:
                 shutil.copyfile(mine.disk, template.disk)
                 shutil.copyfile(mine.variables, template.variables)
                 shutil.copytree(mine.tpm, template.tpm)
+                disk.make_overlay(self._toolbox, disk.backing(template.disk), template.overlay, None)
+                yield template
             finally:
                 self.execute("cont")
-            disk.make_overlay(self._toolbox, disk.backing(template.disk), template.overlay, None)
         except OSError as error:
             raise HostError(
                 f"{error.filename or template.directory} cannot be written: {error.strerror}",
                 hint="free some space, or set VMTESTS_CACHE",
             ) from error
-        return template
 
     def _resume(self, template: Template) -> None:
         self._ignore_memory()

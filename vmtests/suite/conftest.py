@@ -1,13 +1,112 @@
-"""What the suite's tests share."""
+"""What the suite's tests share: machines of their own that boot beside the others, and writing as Nix writes."""
 
+import secrets
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 import pytest
 
+from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Vm
+from vmtests.plugin import Uncaptured
+from vmtests.snapshots import Snapshot
+from vmtests.vm import Heartbeat, Image, Laboratory, Start, Vm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What was left before a restart: a nonce in a new file, a file of the image deleted, a path collected by Nix."""
+
+    nonce: str
+    deleted: str
+    boot_id: str
+    collected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """A machine that was restarted, and what was left on it before."""
+
+    vm: Vm
+    marks: Marks
+
+
+AHEAD = {"modular_start": {"modular"}, "restarting": {"rebooted", "cut"}}
+"""Fixtures that begin what takes as long as a boot, and those that wait for it."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests that wait for another machine last: it boots beside the others.
+
+    Among workers of pytest-xdist they come first: while one waits, others go on.
+    """
+    waiting = set().union(*AHEAD.values())
+    worker = hasattr(config, "workerinput")
+    items.sort(key=lambda item: waiting.isdisjoint(getattr(item, "fixturenames", ())) is worker)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ahead(request: pytest.FixtureRequest) -> None:
+    """Begin, before the first test, what the last ones wait for; workers of pytest-xdist share these out."""
+    if hasattr(request.config, "workerinput"):
+        return
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    for fixture, waiting in AHEAD.items():
+        if wanted & waiting:
+            # Its failure is told by the tests that need it.
+            with suppress(pytest.fail.Exception):
+                request.getfixturevalue(fixture)
+
+
+@pytest.fixture(scope="session")
+def modular_start(lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Iterator[Start]:
+    """A machine whose image has both modules, on its way to ready."""
+    with ExitStack() as stack:
+        with uncaptured():
+            image = lab.image("reference", ["debug", "bloat:1G"])
+            cache = pytestconfig.getoption("vm_cache")
+            start = stack.enter_context(lab.start(image, name="modules", watch=Heartbeat(), cache=cache))
+        yield start
+
+
+@pytest.fixture(scope="session")
+def restarting(
+    lab: Laboratory,
+    image: Image,
+    snapshot: Snapshot | None,
+    contract: Contract,
+    uncaptured: Uncaptured,
+) -> Iterator[dict[str, Restarted]]:
+    """Two forks of the booted machine on their way up: one reboots cleanly, the other's power was cut."""
+    with ExitStack() as stack:
+        with uncaptured(), progress.step("a clean reboot and a power cut"):
+            forks = {
+                name: stack.enter_context(lab.fork(image, snapshot, name=name, watch=Heartbeat()))
+                for name in ("cut", "reboot")
+            }
+            both = {name: Restarted(vm=vm, marks=_leave_marks(vm, contract, name)) for name, vm in forks.items()}
+            forks["reboot"].begin_reboot()
+            forks["cut"].run("sync").check()
+            store_writer(forks["cut"], contract)("echo unsynced > vmtests-unsynced").check()
+            forks["cut"].power_cut()
+            forks["cut"].begin_power_on()
+        yield both
+
+
+def _leave_marks(vm: Vm, contract: Contract, name: str) -> Marks:
+    nonce = secrets.token_hex(8)
+    deleted = vm.run(
+        f"cd {contract.store.lower} && find . -type f -path '*/share/*' -size -8k | sort | "
+        f"{'head' if name == 'reboot' else 'tail'} -n 1"
+    )
+    path = deleted.check().stdout.strip().removeprefix("./")
+    store_writer(vm, contract)(f"echo {nonce} > vmtests-{name}; rm '{path}'").check()
+    collected = vm.run(f"echo {nonce} > /run/gone && nix-store --add /run/gone").check().stdout.strip()
+    vm.run(f"nix-store --delete {collected}").check()
+    return Marks(nonce=nonce, deleted=path, boot_id=vm.facts.boot_id(), collected=collected)
 
 
 @pytest.fixture

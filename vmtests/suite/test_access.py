@@ -6,7 +6,7 @@ import pytest
 
 from vmtests.errors import GuestError
 from vmtests.guest.ssh import Key, Ssh
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 
 def test_serial_shell_and_ssh_reach_the_same_boot(vm: Vm) -> None:

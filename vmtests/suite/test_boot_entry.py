@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from vmtests.contract import Contract
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 # The vendor GUID of the boot loader's variables (systemd's "Boot Loader Interface").
 LOADER = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"

@@ -6,7 +6,7 @@ import re
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest.facts import JournalEntry
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 # Identifiers of messages, from systemd's catalog (sd-messages.h).
 UNIT_STARTED = "39f53479d3a045ac8e11786248231fbf"

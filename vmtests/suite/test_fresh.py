@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from vmtests.contract import Contract
-from vmtests.lab import Vm
 from vmtests.suite.conftest import store_writer
+from vmtests.vm import Vm
 
 CLOCK_LIMIT = 1.0
 """Seconds that the clock of a fresh machine may differ from the host's."""

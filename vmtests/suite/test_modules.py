@@ -1,29 +1,22 @@
 """The optional modules: early boot on the console, and a store of any size."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
 
 import pytest
 
 from vmtests.contract import Contract
+from vmtests.plugin import Uncaptured
 from vmtests.sizes import GIB
-from vmtests.vm import Heartbeat, Laboratory, Vm
-
-BLOAT = "bloat:1G"
+from vmtests.vm import Start, Vm
 
 
-@pytest.fixture(scope="module")
-def modular(
-    lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Callable[[], AbstractContextManager[None]]
-) -> Iterator[Vm]:
-    """A machine whose image has both modules, booted once for this file."""
-    with ExitStack() as stack:
-        with uncaptured():
-            image = lab.image("reference", ["debug", BLOAT])
-            cache = pytestconfig.getoption("vm_cache")
-            vm, _ = stack.enter_context(lab.ready(image, name="modules", watch=Heartbeat(), cache=cache))
-        yield vm
+@pytest.fixture(scope="session")
+def modular(modular_start: Start, uncaptured: Uncaptured) -> Vm:
+    """The machine with both modules, booted once for this file."""
+    with uncaptured():
+        modular_start.wait()
+    return modular_start.vm
 
 
 def test_debug_shows_the_initrd_at_debug_level(modular: Vm) -> None:

@@ -3,7 +3,7 @@
 import secrets
 
 from vmtests.contract import Contract
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 
 def _count(vm: Vm, directory: str, kind: str) -> int:

@@ -11,8 +11,8 @@ import pytest
 
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Vm
 from vmtests.suite.mmap_writer import MMAP_WRITER
+from vmtests.vm import Vm
 
 Write = Callable[[str], Result]
 

@@ -1,96 +1,33 @@
 """What was written through the overlay outlives a reboot, and what was synced outlives a power cut."""
 
-import secrets
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pytest
 
-from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.snapshots import Snapshot
-from vmtests.suite.conftest import store_writer
-from vmtests.vm import Image, Laboratory, Vm
+from vmtests.plugin import Uncaptured
+from vmtests.suite.conftest import Restarted, store_writer
 
 Write = Callable[[str], Result]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
-    """What was left before a restart: a nonce in a new file, a file of the image deleted, a path collected by Nix."""
-
-    nonce: str
-    deleted: str
-    boot_id: str
-    collected: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restarted:
-    """A machine that was restarted, and what was left on it before."""
-
-    vm: Vm
-    marks: Marks
-
-
-@pytest.fixture(scope="module")
-def restarted(
-    lab: Laboratory,
-    image: Image,
-    snapshot: Snapshot | None,
-    contract: Contract,
-    uncaptured: Callable[[], AbstractContextManager[None]],
-) -> Iterator[dict[str, Restarted]]:
-    """Two forks of the booted machine, one rebooted cleanly and one whose power was cut, at the same time."""
-
-    def reboot(vm: Vm) -> Restarted:
-        marks = _leave_marks(vm, contract, "reboot")
-        vm.reboot()
-        return Restarted(vm=vm, marks=marks)
-
-    def cut(vm: Vm) -> Restarted:
-        marks = _leave_marks(vm, contract, "cut")
-        vm.run("sync").check()
-        store_writer(vm, contract)("echo unsynced > vmtests-unsynced").check()
-        vm.power_cut()
-        vm.power_on()
-        return Restarted(vm=vm, marks=marks)
-
-    with ExitStack() as stack:
-        with uncaptured(), progress.step("a clean reboot and a power cut"), ThreadPoolExecutor() as pool:
-            running = {}
-            for way in (reboot, cut):
-                vm = stack.enter_context(lab.fork(image, snapshot, name=way.__name__))
-                running[way.__name__] = pool.submit(way, vm)
-        yield {name: future.result() for name, future in running.items()}
-
-
-@pytest.fixture
-def rebooted(restarted: dict[str, Restarted]) -> Restarted:
+@pytest.fixture(scope="session")
+def rebooted(restarting: dict[str, Restarted], uncaptured: Uncaptured) -> Restarted:
     """The machine after its clean reboot."""
-    return restarted["reboot"]
+    return _ready(restarting["reboot"], uncaptured)
 
 
-@pytest.fixture
-def cut(restarted: dict[str, Restarted]) -> Restarted:
+@pytest.fixture(scope="session")
+def cut(restarting: dict[str, Restarted], uncaptured: Uncaptured) -> Restarted:
     """The machine after its power cut: what was marked was synced before."""
-    return restarted["cut"]
+    return _ready(restarting["cut"], uncaptured)
 
 
-def _leave_marks(vm: Vm, contract: Contract, name: str) -> Marks:
-    nonce = secrets.token_hex(8)
-    deleted = vm.run(
-        f"cd {contract.store.lower} && find . -type f -path '*/share/*' -size -8k | sort | "
-        f"{'head' if name == 'reboot' else 'tail'} -n 1"
-    )
-    path = deleted.check().stdout.strip().removeprefix("./")
-    store_writer(vm, contract)(f"echo {nonce} > vmtests-{name}; rm '{path}'").check()
-    collected = vm.run(f"echo {nonce} > /run/gone && nix-store --add /run/gone").check().stdout.strip()
-    vm.run(f"nix-store --delete {collected}").check()
-    return Marks(nonce=nonce, deleted=path, boot_id=vm.facts.boot_id(), collected=collected)
+def _ready(machine: Restarted, uncaptured: Uncaptured) -> Restarted:
+    with uncaptured():
+        machine.vm.wait_ready()
+    return machine
 
 
 def test_reboot_is_another_boot(rebooted: Restarted) -> None:

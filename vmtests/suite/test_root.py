@@ -1,8 +1,8 @@
 """The root partition is the contract's, writable, and grows to the disk at first boot."""
 
 from vmtests.contract import Contract
-from vmtests.lab import Vm
 from vmtests.sizes import MIB
+from vmtests.vm import Vm
 
 _SECTOR = 512  # /sys/class/block/*/size counts these, whatever the disk's own are (block/partitions/core.c)
 

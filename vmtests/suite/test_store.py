@@ -1,7 +1,7 @@
 """The store is an erofs that nothing can write to, and Nix finds every path in it sound."""
 
 from vmtests.contract import Contract
-from vmtests.lab import Vm
+from vmtests.vm import Vm
 
 
 def test_lower_is_the_erofs_by_partlabel(vm: Vm, contract: Contract) -> None:

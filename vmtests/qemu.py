@@ -1,0 +1,224 @@
+"""A machine under QEMU that is followed, judged and asked."""
+
+import contextlib
+import secrets
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from vmtests import diagnosis, snapshots
+from vmtests.boot.budgets import Budgets
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower, Past
+from vmtests.boot.verdict import Verdict
+from vmtests.diagnosis import Diagnosis
+from vmtests.errors import GuestError
+from vmtests.guest import credentials
+from vmtests.guest.serial import SerialShell
+from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
+from vmtests.image import symbols
+from vmtests.image.cache import remove
+from vmtests.machine.argv import Hardware
+from vmtests.machine.examine import QemuDoctor
+from vmtests.machine.qemu import QemuMachine
+from vmtests.snapshots import Snapshot
+from vmtests.vm import Image, Vm, Watch
+
+if TYPE_CHECKING:
+    from vmtests.lab import Lab
+
+_POWEROFF_SECONDS = 120.0
+
+
+class QemuVm(Vm):
+    """A machine under QEMU."""
+
+    def __init__(
+        self,
+        lab: "Lab",
+        image: Image,
+        hardware: Hardware,
+        name: str,
+        *,
+        watch: Watch | None = None,
+        snapshot: Snapshot | None = None,
+        by_serial: bool = False,
+    ) -> None:
+        results = lab.results / name if name else lab.results
+        results.mkdir(parents=True, exist_ok=True)
+        key = Key.generate(results) if snapshot is None else snapshot.key.copy(results)
+        super().__init__(image, results, key)
+        self._lab = lab
+        self._snapshot = snapshot
+        if snapshot is not None:
+            self._token = snapshot.record.token
+            self.hardware = snapshot.record.hardware
+        else:
+            self._token = f"vmtests-ready-{secrets.token_hex(8)}"
+            self.hardware = replace(
+                hardware,
+                credentials={
+                    **credentials.all_of(self.key.public, lab.contract, self._token),
+                    **hardware.credentials,
+                },
+            )
+        self._by_serial = by_serial
+        self._watch = watch
+        self._diagnosis: Diagnosis | None = None
+        self._started = time.time()
+
+    @property
+    def scale(self) -> float:
+        """That of the accelerator."""
+        return self._lab.accelerator.scale
+
+    def __enter__(self) -> Self:
+        try:
+            self.follower = self._stack.enter_context(
+                Follower(
+                    self.results,
+                    budgets=Budgets(scale=self.scale),
+                    power_on=time.monotonic(),
+                    ready_token=self._token,
+                    knowledge=Knowledge(self._lab.contract, self.image.inspection),
+                    past=None if self._snapshot is None else self._snapshot.record.past,
+                )
+            )
+            if (watch := self._watch) is not None:
+                self.follower.on_progress = lambda *_: watch(self.follower)
+            self.qemu = self._stack.enter_context(
+                QemuMachine(
+                    toolbox=self._lab.toolbox,
+                    accelerator=self._lab.accelerator,
+                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
+                    hardware=self.hardware,
+                    image=self.image.path,
+                    results=self.results,
+                    listener=self.follower,
+                    template=None if self._snapshot is None else self._snapshot.template,
+                )
+            )
+            if self._snapshot is not None:
+                self._go_on(self._snapshot)
+            self.follower.doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
+            )
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
+        serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
+        shell = SerialShell(serial, answer_timeout=30.0 * self.scale)
+        shell.take_over()
+        shell.wake()
+        self._shell = shell
+        self._host_keys = snapshot.record.host_keys
+
+    def snapshot(self, directory: Path) -> Snapshot:
+        """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
+
+        Raises GuestError when the guest is not ready, HostError when the snapshot cannot be written.
+        """
+        verdict = self.wait_ready()
+        host_keys = self.host_keys
+        self.shell.settle()
+        try:
+            with self.qemu.snapshot(directory) as template:
+                # While it stands still: what it prints later is printed by who goes on from here, too.
+                past = Past.of(verdict, self.timeline, self.console)
+                snapshots.take_logs(self.results, template)
+            self.key.copy(template.directory)
+            kept = Snapshot(
+                template=template,
+                record=snapshots.Record(
+                    version=snapshots.VERSION,
+                    place=str(template.directory),
+                    image=str(self.image.path),
+                    hardware=self.hardware,
+                    token=self._token,
+                    public_key=self.key.public,
+                    host_keys=host_keys,
+                    past=past,
+                    state=snapshots.state_digest(template),
+                ),
+            )
+            snapshots.save(kept)
+        except BaseException:
+            remove(directory)
+            raise
+        return kept
+
+    def close(self) -> None:
+        """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
+        self._hang_up()
+        try:
+            if (known := self._diagnosis) is not None:
+                self._diagnosis = None
+                if self.qemu.alive:
+                    self.qemu.power_cut()
+                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
+        finally:
+            self._stack.close()
+
+    def diagnose(self, verdict: Verdict) -> Diagnosis:
+        """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
+        self._hang_up()
+        lines, scale = self.console, self.scale
+        self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
+        return self._diagnosis
+
+    @property
+    def second_console(self) -> bytes:
+        """What QEMU has logged of it."""
+        return (self.results / "ttyS1.log").read_bytes()
+
+    def screenshot(self) -> Path:
+        """Write the screen to a PNG file and return its path."""
+        return self.qemu.screenshot()
+
+    # In the guest.
+
+    @property
+    def shell(self) -> SerialShell:
+        """A root shell on the serial console, logged in at the first use of each boot."""
+        if self._shell is None:
+            serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
+            shell = SerialShell(serial, answer_timeout=30.0 * self.scale)
+            shell.login(timeout=60.0 * self.scale)
+            self._shell = shell
+        return self._shell
+
+    def _find_host_keys(self) -> tuple[str, ...]:
+        return tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)
+
+    @property
+    def ssh_address(self) -> tuple[str, int]:
+        """The port of this host that leads to the guest's sshd."""
+        return "127.0.0.1", self.qemu.ssh_port
+
+    # Power.
+
+    def shut_down(self) -> None:
+        """Power off cleanly from inside and wait until QEMU has ended."""
+        ssh = self.ssh
+        self.follower.expect_end()
+        with contextlib.suppress(GuestError):
+            ssh.run("systemctl --no-block poweroff", 30.0)
+        self._hang_up()
+        self.qemu.wait_exit(_POWEROFF_SECONDS * self.scale)
+
+    def power_cut(self) -> None:
+        """Kill QEMU at once: what the guest had not synced is lost."""
+        self._hang_up()
+        self.qemu.power_cut()
+
+    def begin_power_on(self) -> None:
+        """Power on again, on the same disk, for who has other things to do before `wait_ready`."""
+        self.qemu.start()
