@@ -13,7 +13,7 @@ from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.emulator.serialport import LIMIT, Ring
 from vmtests.gce.errors import BusyError
 from vmtests.gce.instance import Instance
-from vmtests.gce.serialport import GAP, Chunk, PollPace, SerialFollower, SerialReader
+from vmtests.gce.serialport import GAP, NOTICE, Chunk, PollPace, SerialFollower, SerialReader
 
 
 class Ear:
@@ -110,8 +110,10 @@ def test_wrapped_ring_is_one_gap_and_no_line_is_doubled(
     machine.host.serial(1, b"after\r\n")
     total = instance.serial(-1).next
     follower.drain()
-    assert [(GAP, {"lost_bytes": total - LIMIT - len(BOOT)})] == [(one.name, dict(one.detail)) for one in ear.events]
-    assert len(BOOT) + len(b"\r\n") + LIMIT == len(ear.data)
+    lost = total - LIMIT - len(BOOT)
+    assert [(GAP, {"lost_bytes": lost})] == [(one.name, dict(one.detail)) for one in ear.events]
+    assert ear.data.startswith(BOOT + NOTICE % lost)
+    assert len(BOOT) + len(NOTICE % lost) + LIMIT == len(ear.data)
     assert (0, 1) == (ear.data.count(b"before"), ear.data.count(b"after\r\n"))
 
 

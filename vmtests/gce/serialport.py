@@ -18,6 +18,9 @@ from vmtests.gce.errors import BusyError, CloudError, NotFoundError
 GAP = "CONSOLE_GAP"
 """The name of the event that tells how many bytes of the console were lost."""
 
+NOTICE = b"\r\n--- %d bytes of the console were lost here ---\r\n"
+"""What stands in their place."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -122,8 +125,8 @@ class SerialFollower:
     def _take(self) -> bool:
         lost, data = self._reader.read()
         if lost:
-            # Two halves of lines are no line.
-            self._listener.feed(b"\r\n")
+            # Two halves of lines are no line, and whoever reads the console has to know.
+            self._listener.feed(NOTICE % lost)
             self._listener.event(MachineEvent(name=GAP, detail={"lost_bytes": lost}, t=time.monotonic()))
         if data:
             self._listener.feed(data)
