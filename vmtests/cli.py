@@ -9,7 +9,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,22 +18,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import cli_gce, doctor, progress, tools
 from vmtests import contract as contracts
-from vmtests import doctor, progress, tools
-from vmtests.boot.console import Line
-from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.boot.verdict import Verdict
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.faults import catalogue
 from vmtests.faults.run import Outcome, Runner
-from vmtests.gce import reaper
-from vmtests.gce.cloud import Cloud
-from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
-from vmtests.gce.settings import Settings
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
@@ -42,6 +34,7 @@ from vmtests.lab import Lab
 from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
 from vmtests.results import new_directory
+from vmtests.screen import Cockpit, show
 from vmtests.sizes import parse_size
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
@@ -79,62 +72,6 @@ def _complain(error: VmtestsError) -> None:
     console.print(Text(f"vmtests: {printable(error.message, _SENTENCE)}"))
     if error.hint:
         console.print(Text(f"hint: {printable(error.hint, _SENTENCE)}"))
-
-
-def _add_gce(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    gce = commands.add_parser("gce", help="the same on Compute Engine, or on an emulator of it")
-    verbs = gce.add_subparsers(required=True, metavar="COMMAND")
-
-    command = verbs.add_parser("upload", help="check an image and make one of it on Compute Engine, which stays")
-    command.add_argument("image", metavar="ARCHIVE|DISK", help="a .tar.gz, .raw or .qcow2")
-    command.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how long it is kept (default: 24)")
-    _add_gce_options(command)
-    command.set_defaults(command=_gce_upload)
-
-    command = verbs.add_parser("run", help="boot an image on Compute Engine and say whether it got ready")
-    command.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
-    command.add_argument("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
-    command.add_argument("--secure-boot", action="store_true", help="have the firmware check signatures")
-    command.add_argument(
-        "--hours", type=_hours, default=1.0, metavar="N", help="when the instance deletes itself (default: 1)"
-    )
-    command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
-    command.add_argument("--quiet", action="store_true", help="do not show the console")
-    _add_gce_options(command)
-    command.set_defaults(command=_gce_run)
-
-    command = verbs.add_parser("gc", help="remove what dead runs have left on Compute Engine")
-    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    _add_gce_options(command)
-    command.set_defaults(command=_gce_gc)
-
-
-def _add_gce_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--gce-project", metavar="ID", help="the project")
-    command.add_argument(
-        "--gce-zone", action="append", default=[], metavar="ZONE[,ZONE…]", help="zones, in the order to be tried"
-    )
-    command.add_argument("--gce-bucket", metavar="NAME", help="the bucket for uploads (default: PROJECT-vmtests)")
-    command.add_argument("--gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it")
-
-
-def _hours(text: str) -> float:
-    """Return a number of hours that an instance may run ("Limit the run time of a VM")."""
-    hours = float(text)
-    if not 1 / 30 <= hours <= 24 * 120:
-        raise ValueError(text)
-    return hours
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    return Settings.find(
-        project=arguments.gce_project,
-        zones=arguments.gce_zone,
-        bucket=arguments.gce_bucket,
-        endpoint=arguments.gce_endpoint,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-boot", action="store_true", help="only say that machines boot: to try out an API client"
     )
     command.set_defaults(command=_emulator)
-    _add_gce(commands)
+    cli_gce.add(commands)
     return parser
 
 
@@ -302,7 +239,7 @@ def _boot(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(verdict.to_json())
     else:
-        _show(verdict, lab.results)
+        show(verdict, lab.results)
     return 0 if verdict.ready else 1
 
 
@@ -349,75 +286,6 @@ def _emulator(arguments: argparse.Namespace) -> int:
             signal.pause()
 
 
-def _gce_lab(arguments: argparse.Namespace, settings: Settings) -> GceLab:
-    return GceLab(
-        lambda: new_directory(arguments.results),
-        settings,
-        machine=arguments.gce_machine,
-        lifetime=arguments.hours * 3600,
-    )
-
-
-def _gce_upload(arguments: argparse.Namespace) -> int:
-    settings = _settings(arguments)
-    with GceLab(lambda: new_directory(None), settings, lifetime=arguments.hours * 3600) as lab:
-        image = lab.image(str(arguments.image))
-        if not image.inspection.ok:
-            image.inspection.render(Console(stderr=True, highlight=False))
-            return 1
-        link = lab.keep(image)
-    print(link)
-    return 0
-
-
-def _gce_gc(arguments: argparse.Namespace) -> int:
-    failed = False
-    for found in reaper.reap(Cloud(_settings(arguments)), time.time(), dry_run=arguments.dry_run):
-        print(found)
-        failed |= found.fate is reaper.Fate.FAILED
-    return 2 if failed else 0
-
-
-def _gce_run(arguments: argparse.Namespace) -> int:
-    out = progress.stderr()
-    with _gce_lab(arguments, _settings(arguments)) as lab:
-        image = lab.image(arguments.image, arguments.module)
-        for breach in image.inspection.breaches:
-            out.print(Text(f"inspection: {breach}"))
-        out.print(Text(f"this run: {lab.cost(image)}"))
-        watch = Heartbeat() if arguments.quiet else Cockpit(out)
-        with lab.machine(image, Hardware(secure_boot=arguments.secure_boot), watch=watch) as vm:
-            verdict = vm.wait_verdict()
-            watch(vm.follower)
-            if not verdict.ready:
-                vm.diagnose(verdict)
-        results = lab.results
-    if arguments.json:
-        _print_json(verdict.to_json())
-    else:
-        _show(verdict, results)
-    return 0 if verdict.ready else 1
-
-
-class Cockpit:
-    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: Line | None = None
-
-    def __call__(self, follower: Follower) -> None:
-        """Show what came since the last call."""
-        lines = follower.lines
-        new = lines
-        if self._last is not None and self._last in lines:
-            new = lines[lines.index(self._last) + 1 :]
-        for line in new:
-            self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
-        if lines:
-            self._last = lines[-1]
-
-
 def _show_units(units: Units, console: Console) -> None:
     """Print a table of stage 1, unit by unit, and of what failed later."""
     if not units.told:
@@ -433,29 +301,6 @@ def _show_units(units: Units, console: Console) -> None:
             style = "red" if unit.failed else "yellow" if not unit.result else ""
             table.add_row(*times, Text(unit.name, style), Text(unit.result or "not ended"), Text(unit.waits_for))
     console.print(table)
-
-
-def _show(verdict: Verdict, results: Path) -> None:
-    console = Console(highlight=False)
-    table = Table(box=None, header_style="bold")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in verdict.seconds.items():
-        table.add_row(Text(stage), f"{seconds:.1f}")
-    console.print(table)
-    console.print(
-        Text(
-            f"{'ready' if verdict.ready else 'failed'}: {verdict.sentence}",
-            "green" if verdict.ready else "red",
-        )
-    )
-    for evidence in verdict.evidence:
-        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
-    if verdict.hint:
-        console.print(Text(f"hint: {verdict.hint}"))
-    if (results / "diagnosis").is_dir():
-        console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
-    console.print(Text(f"results: {results}"))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,17 @@ from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings
 from vmtests.gce.things import Thing
 from vmtests.gce.upload import make_image, upload
+from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
 
 FAST = Pace(poll=0.01, patience=0.2, answer=10.0, operation=10.0, grace=0.03)
 ZONES = ("us-central1-a", "us-central1-b")
+
+
+@pytest.fixture(scope="session")
+def real_cache() -> Path:
+    """The cache of this run, with its tools, found before any test takes another."""
+    return cache_dir()
 
 
 @pytest.fixture(autouse=True)
