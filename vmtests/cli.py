@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -30,9 +31,10 @@ from vmtests.faults.run import Outcome, Runner
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
-from vmtests.lab import Lab
+from vmtests.lab import REWINDS, Lab
 from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
+from vmtests.qemu import QemuVm
 from vmtests.results import new_directory
 from vmtests.screen import Cockpit, show
 from vmtests.sizes import parse_size
@@ -113,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         "--debug",
         action="store_true",
         help="follow stage 1 unit by unit, with a root shell on the second serial port; the image is not changed",
+    )
+    command.add_argument(
+        "--rewind",
+        choices=[str(stage) for stage in REWINDS],
+        metavar="STAGE",
+        help="begin where this stage begins, which the first such call keeps: %(choices)s",
     )
     command.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="the accelerator")
     command.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
@@ -228,7 +236,11 @@ def _boot(arguments: argparse.Namespace) -> int:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.accelerator.name} ({lab.accelerator.reason})"))
         watch = Heartbeat() if arguments.quiet else Cockpit(out)
-        with lab.machine(image, hardware, watch=watch, debug=arguments.debug) as vm:
+        if arguments.rewind is None:
+            booting: AbstractContextManager[QemuVm] = lab.machine(image, hardware, watch=watch, debug=arguments.debug)
+        else:
+            booting = lab.rewind(image, Stage(arguments.rewind), hardware, watch=watch, debug=arguments.debug)
+        with booting as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)
             if not verdict.ready:

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from vmtests import contract as contracts
 from vmtests import snapshots, tools
+from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.guest import credentials
@@ -39,6 +40,9 @@ from vmtests.sizes import GIB
 from vmtests.snapshots import Snapshot
 from vmtests.tools import Toolbox
 from vmtests.vm import Image, Watch
+
+REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
+"""The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
 
 DISK_SIZE = 4 * GIB
 """Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
@@ -172,19 +176,62 @@ class Lab:
         there is none, it is booted cold, which `QemuStart.wait` waits for. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=False)
-        with contextlib.ExitStack() as stack:
-            vm = QemuVm(self, image, ordered, name, watch=watch)
-            base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
-            place = snapshots.directory(base, image.path, ordered, self.toolbox, self.accelerator)
-            lock = stack.enter_context(snapshots.Lock(place))
+        with (
+            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, kept),
+            self._go_on(image, ordered, kept, name, watch) as vm,
+        ):
+            yield QemuStart(vm, place, lock, kept=kept)
+
+    @contextlib.contextmanager
+    def rewind(
+        self,
+        image: Image,
+        stage: Stage,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        debug: bool = False,
+    ) -> Iterator[QemuVm]:
+        """Give a machine that stands where `stage` begins, or has its verdict already.
+
+        It is where an earlier call has kept it, or it is booted there and kept. Its clock goes on from then. Raises
+        HostError.
+        """
+        ordered = self._order(image, hardware, debug=debug)
+        with (
+            self._kept(image, ordered, stage, cache=True) as (place, lock, kept),
+            self._go_on(image, ordered, kept, name, watch) as vm,
+        ):
+            if kept is None:
+                if stage is not Stage.READY:
+                    vm.snapshot_of_stage(place, stage)
+                elif vm.wait_verdict().ready:
+                    vm.snapshot(place)
+                snapshots.prune(place)
+                lock.share()
+            yield vm
+
+    @contextlib.contextmanager
+    def _kept(
+        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool
+    ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
+        """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
+        base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
+        place = snapshots.directory(base, image.path, hardware, self.toolbox, self.accelerator, stage)
+        with snapshots.Lock(place) as lock:
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
-                if (kept := snapshots.load(place, clear=True)) is None:
-                    yield QemuStart(stack.enter_context(vm), place, lock)
-                    return
-                lock.share()
-            vm = QemuVm(self, image, ordered, name, watch=watch, snapshot=kept.give_logs(self.results / name))
-            yield QemuStart(stack.enter_context(vm), place, lock, kept=kept)
+                if (kept := snapshots.load(place, clear=True)) is not None:
+                    lock.share()
+            yield place, lock, kept
+
+    def _go_on(
+        self, image: Image, hardware: Hardware, kept: Snapshot | None, name: str, watch: Watch | None
+    ) -> QemuVm:
+        """Return a machine that is booted cold, or goes on from what was kept, in the logs of that boot."""
+        snapshot = None if kept is None else kept.give_logs(self.results / name)
+        return QemuVm(self, image, hardware, name, watch=watch, snapshot=snapshot)
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""

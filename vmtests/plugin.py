@@ -16,11 +16,12 @@ from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
 from vmtests import results
+from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import VmtestsError
+from vmtests.errors import InputError, VmtestsError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
-from vmtests.lab import Lab
+from vmtests.lab import REWINDS, Lab
 from vmtests.machine.argv import Hardware
 from vmtests.snapshots import Snapshot
 from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
@@ -70,6 +71,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("fork", "boot"),
         default="fork",
         help="how a test gets a machine of its own (default: %(default)s)",
+    )
+    group.addoption(
+        "--vm-from",
+        choices=[str(stage) for stage in REWINDS],
+        metavar="STAGE",
+        help="begin the boot where this stage begins, which the first such run keeps: %(choices)s",
     )
     group.addoption(
         "--vm-target", choices=("qemu", "gce"), default="qemu", help="where machines run (default: %(default)s)"
@@ -219,6 +226,8 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
             yield lab
         return
     with _one_line():
+        if option("vm_from") is not None:
+            raise InputError("--vm-from needs machines that can be kept: --vm-target=qemu")
         settings = Settings.find(
             project=option("gce_project"),
             zones=option("gce_zone"),
@@ -246,9 +255,13 @@ def ready(
     """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
         with uncaptured():
-            cache = pytestconfig.getoption("vm_cache")
-            start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
-            both = start.vm, start.wait()
+            if (stage := pytestconfig.getoption("vm_from")) is not None and isinstance(lab, Lab):
+                vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
+                both = vm, vm.snapshot(lab.scratch / f"from-{stage}")
+            else:
+                cache = pytestconfig.getoption("vm_cache")
+                start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+                both = start.vm, start.wait()
         yield both
 
 

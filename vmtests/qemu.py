@@ -11,6 +11,7 @@ from vmtests import diagnosis, snapshots
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower, Past
+from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
 from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError
@@ -99,7 +100,7 @@ class QemuVm(Vm):
                     template=None if self._snapshot is None else self._snapshot.template,
                 )
             )
-            if self._snapshot is not None:
+            if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
             self.follower.doctor = QemuDoctor(
                 self.qemu,
@@ -124,11 +125,21 @@ class QemuVm(Vm):
     def snapshot(self, directory: Path) -> Snapshot:
         """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
 
-        Raises GuestError when the guest is not ready, HostError when the snapshot cannot be written.
+        Raises BootError when the guest does not get ready, HostError when the snapshot cannot be written.
         """
         verdict = self.wait_ready()
         host_keys = self.host_keys
         self.shell.settle()
+        return self._keep(directory, verdict, host_keys)
+
+    def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:
+        """Keep the machine in `directory` when `stage` begins; None when the boot has its verdict before.
+
+        Who goes on from it is in the middle of a boot. Raises HostError when the snapshot cannot be written.
+        """
+        return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
+
+    def _keep(self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...]) -> Snapshot:
         try:
             with self.qemu.snapshot(directory) as template:
                 # While it stands still: what it prints later is printed by who goes on from here, too.

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from vmtests import progress
 from vmtests.boot.follow import Past
+from vmtests.boot.stages import Stage
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.image.cache import remove
@@ -30,7 +31,7 @@ from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 from vmtests.tools import Toolbox
 
-VERSION = 2
+VERSION = 3
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
 
@@ -161,8 +162,18 @@ def _wrong(snapshot: Snapshot) -> str | None:
     return None
 
 
-def directory(base: Path, image: Path, hardware: Hardware, toolbox: Toolbox, accelerator: Accelerator) -> Path:
-    """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU."""
+def directory(
+    base: Path,
+    image: Path,
+    hardware: Hardware,
+    toolbox: Toolbox,
+    accelerator: Accelerator,
+    stage: Stage = Stage.READY,
+) -> Path:
+    """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU.
+
+    It is kept where `stage` began.
+    """
     stat = image.stat()
     qemu = toolbox.tools["qemu-system-x86_64"]
     known = (
@@ -171,6 +182,7 @@ def directory(base: Path, image: Path, hardware: Hardware, toolbox: Toolbox, acc
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, _host_cpu() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
+        str(stage),
         _code(),
     )
     digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]

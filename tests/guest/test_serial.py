@@ -1,9 +1,11 @@
 """The serial shell, against real shells on a pseudo terminal."""
 
+import os
 import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -369,3 +371,18 @@ def test_an_endless_line(make_guest: MakeGuest, connect: Connect) -> None:
     guest: Guest = make_guest("sh", "-c", "stty -echo; tr '\\0' x </dev/zero")
     with pytest.raises(GuestError, match="without a line end"):
         connect(guest)
+
+
+def test_clock_is_set_again_when_the_guest_was_slow(
+    make_guest: MakeGuest, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that takes long to set its clock is told the time once more."""
+    date = tmp_path / "date"
+    date.write_text('#!/bin/sh\necho "$@" >>"$HOME/dates"\n')
+    date.chmod(0o700)
+    shell = connect(make_guest("env", f"PATH={tmp_path}:{os.environ['PATH']}", *BASH))
+    now = iter([100.0, 108.0, 108.0, 108.2])
+    monkeypatch.setattr("vmtests.guest.serial.time", SimpleNamespace(time=lambda: next(now), monotonic=time.monotonic))
+    shell.wake()
+    assert (tmp_path / "dates").read_text().split() == ["-s", "@100.000", "-s", "@108.000"]
+    assert [] == list(now)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets, load_factor
@@ -47,9 +47,9 @@ _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """A boot that was followed to its verdict: what is told of it again when a machine goes on from there."""
+    """A boot that was followed, to its verdict or not: what is told of it again when a machine goes on from there."""
 
-    verdict: Verdict
+    verdict: Verdict | None
     started: datetime | None
     starts: dict[Stage, float]
     ended: float
@@ -60,7 +60,7 @@ class Past:
     """Whether the logs that are there, and go on, are those of this boot."""
 
     @classmethod
-    def of(cls, verdict: Verdict, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
+    def of(cls, verdict: Verdict | None, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
         """Return what is to be told of a boot."""
         return cls(
             verdict=verdict,
@@ -76,6 +76,9 @@ class Past:
         """Return its timeline, under the number that it has in the logs now."""
         units = Units.of(self.units, told=self.told)
         return Timeline(boot=boot, started=self.started, starts=dict(self.starts), ended=self.ended, units=units)
+
+
+Found = TypeVar("Found")
 
 
 class _Waiter:
@@ -278,14 +281,12 @@ class Follower:
 
     def wait_verdict(self) -> Verdict:
         """Wait for the verdict; that a stage made no progress for its budget is one, too."""
-        while True:
-            with self._changed:
-                self._tick(budget=True)
-                if (verdict := self._attempt.verdict) is not None:
-                    return verdict
-                if not (stuck := self._stuck()):
-                    self._wait(self._attempt.deadline())
-            self._examine() if stuck else self._heartbeat()
+        return self._wait_for(lambda attempt: attempt.verdict)
+
+    def wait_stage(self, stage: Stage) -> bool:
+        """Wait until the boot is in `stage` or beyond; False when it has its verdict and never got there."""
+        self._wait_for(lambda attempt: attempt.verdict or not attempt.stage.before(stage) or None)
+        return not self.stage.before(stage)
 
     def wait_line(self, regex: str | re.Pattern[str], timeout: float) -> Line:
         """Return the first line in which `regex` is found, of the unfinished one and all that come.
@@ -324,6 +325,16 @@ class Follower:
                 self._waiters.remove(waiter)
 
     # What follows is called without the lock.
+
+    def _wait_for(self, found: Callable[[Attempt], Found | None]) -> Found:
+        while True:
+            with self._changed:
+                self._tick(budget=True)
+                if (what := found(self._attempt)) is not None:
+                    return what
+                if not (stuck := self._stuck()):
+                    self._wait(self._attempt.deadline())
+            self._examine() if stuck else self._heartbeat()
 
     def _examine(self) -> None:
         """Ask the doctor about a guest that is stuck: first what can be seen, then what it says for itself."""
@@ -370,6 +381,10 @@ class Follower:
         # The verdict may have come before the last lines.
         ended = max([past.ended, *(line.t for line in past.lines[-1:])])
         self._start_clock(self._clock.monotonic() - ended)
+        if past.verdict is None:
+            # What was said before is known to the judge, and whoever waits for it.
+            for line in past.lines:
+                self._attempt.line(normalise(line.text), line.text, line.t)
         self._attempt.timeline = past.timeline(self._boot)
         self._attempt.verdict = past.verdict
         if past.logged:

@@ -29,7 +29,7 @@ DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest,
 
 _QUIET = 0.05  # seconds between two looks at a command that is being ended
 _TRIES = 3
-_SAME_TIME = 0.5  # seconds that setting the clock may take, or it is set again
+_SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
 _IDLE_ROUNDS = 20
 _DAMAGED = 10  # calls that the guest says came damaged; then it is the function that is
@@ -144,15 +144,20 @@ class SerialShell:
         """Tell a guest that was kept what time it is, and mix fresh bytes into its random numbers (random(4)).
 
         That draws no numbers anew by itself, but the VM generation id does, which QEMU changes for each fork. Raises
-        GuestError when the guest does not answer, or does not set its clock.
+        GuestError when the guest does not answer, or does not set its clock, or does not get round to it in time.
         """
-        for _ in range(_TRIES):
+        patience = time.monotonic() + self._answer_timeout
+        # The clock is late by as long as the guest took to set it; so it is told again until it did so at once.
+        while time.monotonic() < patience:
             asked = time.time()
-            status = self._ask("_vm_wake", secrets.token_hex(32), f"@{asked:.3f}")
+            if self._ask("_vm_wake", secrets.token_hex(32), f"@{asked:.3f}") != "0":
+                raise GuestError("the guest does not set its clock", hint="date -s in it fails")
             if time.time() - asked < _SAME_TIME:
-                break
-        if status != "0":
-            raise GuestError("the guest does not set its clock", hint="date -s in it fails")
+                return
+        raise GuestError(
+            f"the guest takes longer than {_SAME_TIME:g} s to set its clock",
+            hint="fewer machines at once, or a host with more to spare",
+        )
 
     def _bring_agent(self, deadline: float) -> None:
         for text in (*_first(), *([_QUIET_KERNEL] if self._quiet_kernel else [])):
