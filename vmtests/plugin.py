@@ -257,7 +257,7 @@ def ready(
         with uncaptured():
             if (stage := pytestconfig.getoption("vm_from")) is not None and isinstance(lab, Lab):
                 vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
-                both = vm, vm.snapshot(lab.scratch / f"from-{stage}")
+                both: tuple[Vm, Snapshot | None] = vm, vm.snapshot(lab.scratch / f"from-{stage}")
             else:
                 cache = pytestconfig.getoption("vm_cache")
                 start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
