@@ -12,7 +12,7 @@ from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.gce.errors import QuotaError, StockoutError
 from vmtests.gce.instance import insert
 from vmtests.gce.ledger import directory
-from vmtests.gce.session import Session
+from vmtests.gce.session import LeftBehindError, Session
 from vmtests.gce.settings import Settings
 from vmtests.gce.things import EXPIRES_LABEL, OWNER_LABEL, RUN_LABEL, Thing
 from vmtests.gce.upload import make_image, upload
@@ -116,3 +116,25 @@ def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Ses
     url = f"{emulator.endpoint}/download/storage/v1/b/{thing.place}/o/{thing.name}?alt=media"
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert data == answer.read()
+
+
+def test_what_could_not_be_removed_is_said(
+    emulator: Emulator, settings: Settings, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that cannot remove a thing removes the others, names it and how to remove it, and keeps its ledger."""
+    emulator.faults.add(Fault(kind=FaultKind.FORBIDDEN, method="DELETE", path="/images/"))
+    with (
+        pytest.raises(LeftBehindError, match=r"not removed: removing the image .*gce gc"),
+        Session(settings, pace=FAST) as session,
+    ):
+        run(session, packed)
+    assert (["images"], 1) == (list(everything(emulator)), len(list(directory().iterdir())))
+
+    def interrupted() -> None:
+        with Session(settings, pace=FAST) as session:
+            run(session, packed)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "not removed: removing the image" in capsys.readouterr().err

@@ -7,7 +7,6 @@ itself, and `Pace.patience` is how long.
 """
 
 import functools
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -49,8 +48,6 @@ class Cloud:
     def __init__(self, settings: Settings, pace: Pace | None = None) -> None:
         self.settings = settings
         self.pace = pace or Pace()
-        self.ended = threading.Event()
-        """Set to end every wait."""
 
     # Clients.
 
@@ -116,9 +113,9 @@ class Cloud:
                 cloud_error = of_exception(what, error)
                 if cloud_error is None:
                     raise
-                if not cloud_error.retriable or time.monotonic() + pause > deadline or self.ended.is_set():
+                if not cloud_error.retriable or time.monotonic() + pause > deadline:
                     raise cloud_error from error
-            self.ended.wait(pause)
+            time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def read(self, what: str, method: Callable[..., T], request: Any, *, patience: float | None = None) -> T:
@@ -146,9 +143,9 @@ class Cloud:
             method = self.zone_operations.get
         pause = self.pace.poll / 16
         while operation.status != compute_v1.Operation.Status.DONE:
-            if time.monotonic() > deadline or self.ended.is_set():
+            if time.monotonic() > deadline:
                 raise SlowError(f"{what}: the operation {operation.name} did not end in time")
-            self.ended.wait(pause)
+            time.sleep(pause)
             pause = min(2 * pause, self.pace.poll)
             operation = self.read(what, method, request)
         if (error := of_operation(what, operation)) is not None:

@@ -63,7 +63,7 @@ class DeniedError(CloudError):
     """A permission is missing."""
 
     why = "not permitted: "
-    advice = "docs/gce-nightly.md lists the roles that are needed"
+    advice = "docs/gce.md lists the roles that are needed"
 
 
 class CredentialsError(CloudError):

@@ -19,7 +19,7 @@ def remove(cloud: Cloud, thing: Thing, *, unsure: bool = False) -> bool:
         except NotFoundError:
             if time.monotonic() + cloud.pace.poll > deadline:
                 return False
-            cloud.ended.wait(cloud.pace.poll)
+            time.sleep(cloud.pace.poll)
         else:
             return True
 

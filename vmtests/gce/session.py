@@ -28,7 +28,7 @@ class LeftBehindError(CloudError):
 class Session:
     """A run; a context manager, which removes what was made in reverse order, however it is left.
 
-    What cannot be removed stays in the ledger, and is said.
+    What cannot be removed stays in the ledger, and is raised as LeftBehindError.
     """
 
     def __init__(self, settings: Settings, *, lifetime: float = LIFETIME, pace: Pace | None = None) -> None:
@@ -46,7 +46,14 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._stack:
-            self._clean()
+            left = self._clean()
+        if not left:
+            return
+        message = LeftBehindError(f"not removed: {left[0].message}", code=left[0].code)
+        if error is None:
+            raise message
+        # What the run ended with is told all the same.
+        progress.stderr().print(f"vmtests: {message}")
 
     def make(self, thing: Thing, call: Callable[[], None]) -> None:
         """Have `call` make a thing. When it fails, what there may be of it is removed at once."""
@@ -72,10 +79,10 @@ class Session:
         """Leave a thing to whoever ordered it; its labels say when it may be removed."""
         self._ledger.gone(thing)
 
-    def _clean(self) -> None:
+    def _clean(self) -> list[CloudError]:
         left: list[CloudError] = []
         if not self._ledger.things:
-            return
+            return left
         with progress.step("removing what was made on Compute Engine") as running:
             for thing in reversed(self._ledger.things):
                 running.note(str(thing))
@@ -83,7 +90,4 @@ class Session:
                     self.remove(thing)
                 except CloudError as error:
                     left.append(error)
-        if left:
-            # Raised, it would hide what the run ended with.
-            message = LeftBehindError(f"not removed: {left[0].message}", code=left[0].code)
-            progress.stderr().print(f"vmtests: {message}")
+        return left

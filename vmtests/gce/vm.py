@@ -216,7 +216,7 @@ class GceVm(Vm):
                     "the guest has told no ssh host key, neither by guest attributes nor on the serial console",
                     hint="the image needs google-startup-scripts.service, or a guest agent that sets host keys",
                 )
-            self._lab.session.cloud.ended.wait(pause)
+            time.sleep(pause)
 
     # Power.
 
