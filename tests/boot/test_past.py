@@ -87,3 +87,41 @@ def test_time_never_goes_back_in_the_logs(make: Callable[..., Follower], booted:
     clock.now += 1.0
     follower.feed(b"after\n")
     assert follower.lines[-1].t == pytest.approx(booted.ended + 6.0)
+
+
+def test_boot_goes_on_from_its_middle(make: Callable[..., Follower], clock: ManualClock, tmp_path: Path) -> None:
+    """A machine that was kept in the middle of its boot is judged by what it said before and says after that."""
+    cut = GOOD_BOOT.index(b"\r\nWelcome to") + 2
+    first = make()
+    clock.now += 7.0
+    first.feed(GOOD_BOOT[:cut])
+    assert first.wait_stage(Stage.SWITCH_ROOT)
+    first.close()
+    follower = make(past=dataclasses.replace(Past.of(None, first.timeline, first.lines), logged=True))
+    assert (None, Stage.SWITCH_ROOT) == (follower.verdict, follower.stage)
+    clock.now += 3.0
+    follower.feed(GOOD_BOOT[cut:])
+    verdict = follower.wait_verdict()
+    starts = {stage: round(second) for stage, second in follower.timeline.starts.items()}
+    assert verdict.ready
+    assert (7, 10) == (starts[Stage.INITRD], starts[Stage.USERSPACE])
+
+
+def test_failure_before_the_middle_counts(make: Callable[..., Follower], clock: ManualClock) -> None:
+    """What failed before a machine was kept is known to who goes on: the verdict comes without another word."""
+    first = make()
+    first.feed(GOOD_BOOT[: GOOD_BOOT.index(b"Booting initrd")] + b"[   1.0] Kernel panic - not syncing: No init\r\n")
+    past = Past.of(None, first.timeline, first.lines)
+    follower = make(past=past)
+    clock.now += 60.0
+    assert not follower.wait_verdict().ready
+
+
+def test_stage_that_is_never_reached_ends_the_wait(make: Callable[..., Follower], clock: ManualClock) -> None:
+    """Whoever waits for a stage is told when the boot has failed before it."""
+    follower = make()
+    follower.feed(
+        GOOD_BOOT[: GOOD_BOOT.index(b"Booting initrd")] + b"[   1.0] Kernel panic - not syncing: No init\r\n"
+    )
+    clock.now += 60.0
+    assert not follower.wait_stage(Stage.SWITCH_ROOT)
