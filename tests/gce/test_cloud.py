@@ -1,6 +1,7 @@
 """Calls: what the cloud refuses is one sentence with an owner, what may do later is tried again, nothing hangs."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,7 @@ def test_each_fault_has_its_sentence_and_leaves_nothing(
 @pytest.mark.parametrize("kind", [FaultKind.UNAVAILABLE, FaultKind.REFUSE, FaultKind.RATE_LIMIT])
 def test_a_burst_is_lived_through(emulator: Emulator, session: Session, image: Thing, kind: FaultKind) -> None:
     """A service that fails twice and then works has worked."""
+    session.cloud.pace = replace(FAST, patience=20.0)
     emulator.faults.add(on_insert(kind, 2))
     assert "RUNNING" == make(session, image).status
 
@@ -76,6 +78,7 @@ def test_lost_answer_makes_no_second_instance(
     emulator: Emulator, hypervisor: FakeHypervisor, session: Session, image: Thing
 ) -> None:
     """An insertion whose answer is lost is asked for again under the same id, and done once."""
+    session.cloud.pace = replace(FAST, patience=20.0)
     emulator.faults.add(on_insert(FaultKind.DROP, 1))
     assert "RUNNING" == make(session, image).status
     assert [1] == [machine.boots for machine in hypervisor.machines.values()]

@@ -1,6 +1,7 @@
 """Runs: nothing is made before the ledger knows, and nothing is left."""
 
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def test_quota_is_no_reason_for_the_next_zone(emulator: Emulator, session: Sessi
 
 def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Session, tmp_path: Path) -> None:
     """A file of several chunks is uploaded resumably, also when a chunk's answer is lost, and arrives as it was."""
+    session.cloud.pace = replace(FAST, patience=20.0)
     data = bytes(range(256)) * (40 << 12)
     (path := tmp_path / "big.tar.gz").write_bytes(data)
     emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
