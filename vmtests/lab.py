@@ -30,6 +30,7 @@ from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules, recipe
 from vmtests.machine import accel, firmware
 from vmtests.machine.accel import Accelerator
+from vmtests.machine.admission import Admission
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.firmware import Firmware
@@ -117,6 +118,11 @@ class Lab:
     def accelerator(self) -> Accelerator:
         """The accelerator, found out by running a virtual CPU."""
         return accel.probe(self.toolbox, accel.Request(self._request))
+
+    @functools.cached_property
+    def admission(self) -> Admission:
+        """Who lets machines in while there is memory for them."""
+        return Admission(cache_dir() / "machines")
 
     def firmware(self, *, secure_boot: bool = False) -> Firmware:
         """Return the firmware that goes with QEMU."""

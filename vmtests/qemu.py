@@ -20,9 +20,11 @@ from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
 from vmtests.image import symbols
 from vmtests.image.cache import remove
+from vmtests.machine.admission import OVERHEAD
 from vmtests.machine.argv import Hardware
 from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.qemu import QemuMachine
+from vmtests.sizes import MIB
 from vmtests.snapshots import Snapshot
 from vmtests.vm import Image, Vm, Watch
 
@@ -88,6 +90,8 @@ class QemuVm(Vm):
             )
             if (watch := self._watch) is not None:
                 self.follower.on_progress = lambda *_: watch(self.follower)
+            memory = OVERHEAD + (self.hardware.memory_mib * MIB if self._snapshot is None else 0)
+            self._stack.enter_context(self._lab.admission.room(memory))
             self.qemu = self._stack.enter_context(
                 QemuMachine(
                     toolbox=self._lab.toolbox,
@@ -232,4 +236,16 @@ class QemuVm(Vm):
 
     def begin_power_on(self) -> None:
         """Power on again, on the same disk, for who has other things to do before `wait_ready`."""
+        self._stop_sharing()
         self.qemu.start()
+
+    def begin_reboot(self) -> None:
+        """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
+        self._stop_sharing()
+        super().begin_reboot()
+
+    def _stop_sharing(self) -> None:
+        """Have room for all the memory of a fork, which a new boot writes over."""
+        if self._snapshot is not None:
+            self._stack.enter_context(self._lab.admission.room(self.hardware.memory_mib * MIB))
+            self._snapshot = None
