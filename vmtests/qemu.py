@@ -190,6 +190,11 @@ class QemuVm(Vm):
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
         return self._diagnosis
 
+    @property
+    def second_console(self) -> bytes:
+        """What QEMU has logged of it."""
+        return (self.results / "ttyS1.log").read_bytes()
+
     def screenshot(self) -> Path:
         """Write the screen to a PNG file and return its path."""
         return self.qemu.screenshot()

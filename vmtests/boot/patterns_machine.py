@@ -100,6 +100,13 @@ RULES = (
         hint="the lines before each restart in console.log say why",
     ),
     EventRule(
+        cause=Cause.POWERED_OFF,
+        name="CLOUD_END",
+        sentence="the cloud took the machine away: {reason}",
+        hint="run again, in another zone maybe; nothing in the image can change that",
+        owner=Owner.CLOUD,
+    ),
+    EventRule(
         cause=Cause.QEMU_EXITED,
         name="exit",
         sentence="QEMU {how}{last}",
