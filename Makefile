@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: vmtests nix-check nix-vmtests test lint constraints host clean
+.PHONY: vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -32,6 +32,10 @@ nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debia
 	mkdir -p results/nix && chmod -R u+w results/nix && rm -rf results/nix
 	$(BIN)/python -m tests.nix.closure.make results/nix
 	PATH="$(CURDIR)/results/nix/bin:$$PATH" $(BIN)/pytest vmtests/ --vm-image="nix:path:$(CURDIR)/results/nix/flake#imageScript"
+
+gcloud-check: host $(STAMP)  ## the unmodified gcloud against the emulator, with real machines; needs gcloud
+	@command -v gcloud >/dev/null || { echo "make: install the Google Cloud CLI first: https://cloud.google.com/sdk/docs/install" >&2; exit 2; }
+	$(BIN)/python -m tests.gcloud.check
 
 $(STAMP): pyproject.toml constraints.txt | host
 	$(PYTHON) -m venv $(VENV)

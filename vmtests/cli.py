@@ -1,6 +1,6 @@
 """The command `vmtests`: what a test can do, from a shell.
 
-Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input or the host is; 130 after Ctrl-C.
+Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input or the host is, and after Ctrl-C.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
-_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+_INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(error)
         return error.exit_code
     except KeyboardInterrupt:
-        progress.stderr().print(Text("vmtests: interrupted"))
+        _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more can be said to them.
@@ -295,8 +295,11 @@ def _emulator(arguments: argparse.Namespace) -> int:
         print(emulator.endpoint, flush=True)
         for line in emulator.environment:
             progress.stderr().print(Text(line))
-        while True:
-            signal.pause()
+        # To be ended is how a server ends.
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
+    return 0
 
 
 class Cockpit:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.emulator.conftest import GLOBAL, PROJECT, ZONAL, Client
+from tests.emulator.conftest import GLOBAL, PROJECT, ZONAL, Client, instance
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.emulator.http import Route
@@ -228,6 +228,18 @@ def test_answers_have_only_fields_of_the_schema(
     ids = {route.id for router in client.emulator.api.routers for route in router.routes}
     assert (check.problems, ids - check.seen) == ([], set())
     assert list(hypervisor.machines) == ["vm"]
+
+
+def test_errors_have_only_fields_of_the_schema(client: Client, documents: dict[str, Document]) -> None:
+    """Operations that end with an error, and lists that name them, have no field that the discovery document lacks."""
+    check = Checker(client, documents)
+    client.image()
+    for kind in ("stockout", "quota", "operation-error", "bare-error"):
+        client.json("POST", "/emulator/v1/faults", {"kind": kind, "count": 1})
+        ended = check.done(check.ask("POST", f"{ZONAL}/instances", instance()))
+        assert "error" in ended, kind
+    check.ask("GET", f"{ZONAL}/operations")
+    assert [] == check.problems
 
 
 def _check_storage(check: Checker) -> None:

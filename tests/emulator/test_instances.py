@@ -111,6 +111,17 @@ def test_serial_port_is_paged(ready: Client, hypervisor: FakeHypervisor) -> None
     assert "" == ready.json("GET", f"{VM}/serialPort?port=2")["contents"]
 
 
+def test_page_ends_with_a_whole_character(ready: Client, hypervisor: FakeHypervisor) -> None:
+    """A character that has come half is left for the next page, which then has it whole."""
+    ready.instance()
+    hypervisor.machines["vm"].host.serial(1, b"caf\xc3")
+    first = ready.json("GET", f"{VM}/serialPort?start={len(BOOT)}")
+    hypervisor.machines["vm"].host.serial(1, b"\xa9")
+    second = ready.json("GET", f"{VM}/serialPort?start={first['next']}")
+    assert ("caf", "é") == (first["contents"], second["contents"])
+    assert len(BOOT) + len("café".encode()) == int(second["next"])
+
+
 def test_serial_port_wraps(ready: Client) -> None:
     """Of what a serial port said the last megabyte is kept; a start before it is moved up, by which a gap is seen."""
     ready.instance()

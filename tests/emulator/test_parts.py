@@ -55,7 +55,7 @@ def test_relay_carries_both_ways() -> None:
             raise ConnectionRefusedError
         return guests.pop()
 
-    with ours, _relay(connect) as (_, address):
+    with ours, _relay(connect) as address:
         with socket.create_connection(address, timeout=10) as client:
             client.sendall(b"ping")
             client.shutdown(socket.SHUT_WR)
@@ -68,24 +68,23 @@ def test_relay_carries_both_ways() -> None:
 
 
 @contextlib.contextmanager
-def _relay(connect: Callable[[], socket.socket]) -> Iterator[tuple[Relay, tuple[str, int]]]:
-    """Give a relay on a free port, and its address."""
+def _relay(connect: Callable[[], socket.socket]) -> Iterator[tuple[str, int]]:
+    """Give the address of a relay on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address: tuple[str, int] = free.getsockname()
-    with Relay(address[0], address[1], connect) as relay:
-        yield relay, address
+    with Relay(address[0], address[1], connect):
+        yield address
 
 
 def test_relay_ends_its_connections() -> None:
     """A relay that is closed closes what it carries."""
     ours, theirs = socket.socketpair()
-    with ours, _relay(lambda: theirs) as (relay, address):
-        client = socket.create_connection(address, timeout=10)
-        client.sendall(b"x")
-        assert b"x" == ours.recv(1)
-        relay.close()
-        with client:
-            assert b"" == client.recv(1)
+    with ours, contextlib.ExitStack() as stack:
+        with _relay(lambda: theirs) as address:
+            client = stack.enter_context(socket.create_connection(address, timeout=10))
+            client.sendall(b"x")
+            assert b"x" == ours.recv(1)
+        assert b"" == client.recv(1)
 
 
 def test_taken_address_is_the_hosts_fault() -> None:

@@ -10,8 +10,6 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import paramiko
 from paramiko.common import (
@@ -21,6 +19,7 @@ from paramiko.common import (
     OPEN_SUCCEEDED,
 )
 
+from vmtests.emulator.acceptor import Acceptor
 from vmtests.emulator.http import ApiError
 from vmtests.emulator.instance import SERIAL_PORTS, Instance, Status
 from vmtests.emulator.server import listen
@@ -62,59 +61,20 @@ def parse_user(name: str) -> Wish | None:
     return Wish(project=".".join(project), zone=zone, instance=instance, user=user, port=int(port), replay=int(replay))
 
 
-class SerialGateway:
+class SerialGateway(Acceptor):
     """Serves the serial ports of instances on `port` of `host`; a context manager."""
 
     def __init__(self, host: str, port: int, find: Find) -> None:
-        self._listening = listen(host, port)
-        self.port: int = self._listening.getsockname()[1]
+        listening = listen(host, port)
+        self.port: int = listening.getsockname()[1]
         self._key = paramiko.ECDSAKey.generate()
         self._find = find
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._closed = False
-        self._thread = threading.Thread(target=self._accept, name="serial-gateway", daemon=True)
+        super().__init__(listening, self._talk, "serial-gateway")
 
     @property
     def host_key(self) -> str:
         """The public key of the gateway, as in known_hosts."""
         return f"{self._key.get_name()} {self._key.get_base64()}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._closed = True
-            open_now = list(self._open)
-        for one in [self._listening, *open_now]:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listening.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), name="serial-terminal", daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with self._lock:
-            if self._closed:
-                client.close()
-                return
-            self._open.add(client)
-        try:
-            self._talk(client)
-        finally:
-            with self._lock:
-                self._open.discard(client)
 
     def _talk(self, client: socket.socket) -> None:
         guard = _Guard(self._find)

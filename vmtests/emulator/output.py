@@ -1,6 +1,7 @@
 """What an instance gives out: its serial ports, its screen, and what its guest has said."""
 
 import base64
+import codecs
 
 from vmtests.emulator.http import ApiError, Json, Request, invalid, not_found
 from vmtests.emulator.instance import SERIAL_PORTS, Instance, Status
@@ -14,12 +15,16 @@ def serial_port(instance: Instance, request: Request) -> Json:
     if instance.status not in {Status.RUNNING, Status.STOPPING}:
         raise instance.not_ready()
     start, data = instance.ports[port - 1].read(request.number("start", 0))
+    # A character whose last bytes are still to come is left for the next page: two halves would be two wrong ones.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    contents = decoder.decode(data)
+    half, _ = decoder.getstate()
     return {
         "kind": "compute#serialPortOutput",
         "selfLink": f"{instance.resource['selfLink']}/serialPort",
-        "contents": data.decode(errors="replace"),
+        "contents": contents,
         "start": str(start),
-        "next": str(start + len(data)),
+        "next": str(start + len(data) - len(half)),
     }
 
 

@@ -1,0 +1,1 @@
+"""The unmodified gcloud against the emulator, with real machines."""

@@ -1,0 +1,1 @@
+"""What the nightly workflow runs beside the suite."""
