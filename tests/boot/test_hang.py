@@ -256,6 +256,19 @@ class TestFollower:
         assert 1 == len(doctor.looked)
         assert 30.0 == pytest.approx(clock.now - started)
 
+    def test_monitor_that_gets_no_processor_is_asked_again(
+        self, make: Callable[..., Follower], clock: ManualClock
+    ) -> None:
+        """On a host that has no processor for QEMU, a monitor that does not answer means nothing yet."""
+        follower = make(load=lambda: 2.0)
+        follower.late = lambda: 1000.0
+        follower.feed(IN_INITRD)
+        started = clock.now
+        silent = Opinion(says="no answer", cause=Cause.QEMU_SILENT, owner=Owner.HOST, hint="look")
+        follower.doctor = Doctor(silent, silent)
+        assert "the host had no processor" in follower.wait_verdict().sentence
+        assert 60.0 == pytest.approx(clock.now - started)
+
     def test_pulse_says_where_a_boot_is(self, follower: Follower, clock: ManualClock) -> None:
         """Stage, last line and its age, what systemd waits for, and the budget left are one line."""
         follower.feed(IN_INITRD)

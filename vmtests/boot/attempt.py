@@ -208,7 +208,9 @@ class Attempt:
         """Take the doctor's opinion on a guest that is `stuck`: it goes on, or this is the verdict."""
         moved_on = self.moved_on
         self.stuck, self.provoked = None, False
-        if moved_on or (opinion.cause is None and not opinion.idle and self.left(t)):
+        # A monitor that gets no processor does not answer, either.
+        unsure = opinion.cause is None or (opinion.cause is Cause.QEMU_SILENT and self._starved(t))
+        if moved_on or (unsure and not opinion.idle and self.left(t)):
             return  # on a loaded host a silence means nothing yet, but what holds the guest up may be plain
         self._examinations += 1
         if opinion.moving and self._examinations < PATIENCE:
@@ -337,13 +339,17 @@ class Attempt:
     def _explained(self, verdict: Verdict) -> Verdict:
         return verdict if self._knowledge is None else self._knowledge.explain(verdict)
 
+    def _starved(self, t: float) -> bool:
+        late = self._late() - self._late_before
+        return late > 0 and late >= _LATE * t
+
     def _blamed(self, verdict: Verdict, t: float) -> Verdict:
         """Return the verdict on a boot that took too long, with the host to blame where the guest had not the time."""
         timed = verdict.cause in _TIMED or any(_TIMED_OUT.match(item.text) for item in verdict.evidence)
         known = any(item.source == "inspection" for item in verdict.evidence)
-        late = self._late() - self._late_before if timed and not known else 0.0
-        if not late or late < _LATE * t:
+        if known or not timed or not self._starved(t):
             return verdict
+        late = self._late() - self._late_before
         told = f"for {late:.0f} of {t:.0f} s the host had no processor for the machine"
         return replace(
             verdict,
