@@ -123,4 +123,4 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(verdict.to_json()))
     else:
         show(verdict, results)
-    return 0 if verdict.ready else 1
+    return verdict.exit_status
