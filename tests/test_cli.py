@@ -142,7 +142,8 @@ def test_emulator_serves_until_it_is_ended(here: Path) -> None:
             assert "us-east1-b" == json.load(answer)["name"]
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        assert process.stderr.read().splitlines()[-1] == "vmtests: interrupted"
+        assert "vmtests:" not in process.stderr.read()
+    assert process.returncode == 0
     assert [] == list((here / "emulator").iterdir())
 
 

@@ -19,13 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import cli_gce, doctor, progress, tools
 from vmtests import contract as contracts
-from vmtests import doctor, progress, tools
-from vmtests.boot.console import Line
-from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.boot.verdict import Verdict
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.errors import HostError, InputError, VmtestsError
@@ -39,6 +36,7 @@ from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
 from vmtests.qemu import QemuVm
 from vmtests.results import new_directory
+from vmtests.screen import Cockpit, show
 from vmtests.sizes import parse_size
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
@@ -154,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-boot", action="store_true", help="only say that machines boot: to try out an API client"
     )
     command.set_defaults(command=_emulator)
+    cli_gce.add(commands)
     return parser
 
 
@@ -252,8 +251,8 @@ def _boot(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(verdict.to_json())
     else:
-        _show(verdict, lab.results)
-    return 0 if verdict.ready else 1
+        show(verdict, lab.results)
+    return verdict.exit_status
 
 
 def _faults(arguments: argparse.Namespace) -> int:
@@ -295,27 +294,11 @@ def _emulator(arguments: argparse.Namespace) -> int:
         print(emulator.endpoint, flush=True)
         for line in emulator.environment:
             progress.stderr().print(Text(line))
-        while True:
-            signal.pause()
-
-
-class Cockpit:
-    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: Line | None = None
-
-    def __call__(self, follower: Follower) -> None:
-        """Show what came since the last call."""
-        lines = follower.lines
-        new = lines
-        if self._last is not None and self._last in lines:
-            new = lines[lines.index(self._last) + 1 :]
-        for line in new:
-            self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
-        if lines:
-            self._last = lines[-1]
+        # To be ended is how a server ends.
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
+    return 0
 
 
 def _show_units(units: Units, console: Console) -> None:
@@ -333,29 +316,6 @@ def _show_units(units: Units, console: Console) -> None:
             style = "red" if unit.failed else "yellow" if not unit.result else ""
             table.add_row(*times, Text(unit.name, style), Text(unit.result or "not ended"), Text(unit.waits_for))
     console.print(table)
-
-
-def _show(verdict: Verdict, results: Path) -> None:
-    console = Console(highlight=False)
-    table = Table(box=None, header_style="bold")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in verdict.seconds.items():
-        table.add_row(Text(stage), f"{seconds:.1f}")
-    console.print(table)
-    console.print(
-        Text(
-            f"{'ready' if verdict.ready else 'failed'}: {verdict.sentence}",
-            "green" if verdict.ready else "red",
-        )
-    )
-    for evidence in verdict.evidence:
-        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
-    if verdict.hint:
-        console.print(Text(f"hint: {verdict.hint}"))
-    if (results / "diagnosis").is_dir():
-        console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
-    console.print(Text(f"results: {results}"))
 
 
 if __name__ == "__main__":

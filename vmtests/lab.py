@@ -80,6 +80,8 @@ class Lab:
     machine.
     """
 
+    forks = True
+
     def __init__(
         self,
         results: Path | Callable[[], Path],
@@ -144,7 +146,14 @@ class Lab:
             shown, own = installable or Path(name).name, None
             path = self._adopted(name, installable)
         inspection = inspect(path, self.contract, self.toolbox)
-        return Image(name=shown, path=path, modules=own, inspection=inspection, debug=own is None and parsed.debug)
+        return Image(
+            name=shown,
+            path=path,
+            modules=own,
+            inspection=inspection,
+            archive=Path(name) if own is None and installable is None and path != Path(name) else None,
+            debug=own is None and parsed.debug,
+        )
 
     def _adopted(self, name: str, installable: str | None) -> Path:
         """Return somebody's own disk, built or unpacked once for all laboratories of the run."""

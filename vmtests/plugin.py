@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import itertools
 import os
+import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +18,13 @@ from vmtests import contract as contracts
 from vmtests import results
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import VmtestsError
+from vmtests.errors import InputError, VmtestsError
+from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
+from vmtests.gce.settings import Settings
 from vmtests.lab import REWINDS, Lab
 from vmtests.machine.argv import Hardware
 from vmtests.snapshots import Snapshot
-from vmtests.vm import BootError, Heartbeat, Image, Vm
+from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -31,6 +35,7 @@ Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
 """Returns a context for what takes long: its progress is seen, and an error of vmtests is told by its sentence."""
 
 _RESULTS = pytest.StashKey[Path]()
+_OTHERS = pytest.StashKey[list[pytest.Item]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,8 +78,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="STAGE",
         help="begin the boot where this stage begins, which the first such run keeps: %(choices)s",
     )
-    group.addoption("--vm-target", choices=("qemu",), default="qemu", help="where machines run (default: %(default)s)")
+    group.addoption(
+        "--vm-target", choices=("qemu", "gce"), default="qemu", help="where machines run (default: %(default)s)"
+    )
+    group.addoption("--gce-project", metavar="ID", help="the project (default: that of the credentials)")
+    group.addoption(
+        "--gce-zone", action="append", default=[], metavar="ZONE[,ZONE…]", help="zones, in the order to be tried"
+    )
+    group.addoption("--gce-bucket", metavar="NAME", help="the bucket for uploads (default: PROJECT-vmtests)")
+    group.addoption("--gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it")
+    group.addoption("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
     group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the marker; what ends a process politely ends instances that cost money, too."""
+    config.addinivalue_line("markers", "vm_target(name): a test for machines of one target only; docs/gce.md says why")
+    if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are for another target."""
+    target = config.getoption("vm_target")
+    others = [item for item in items if _target(item) not in {None, target}]
+    if others:
+        config.stash[_OTHERS] = others
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def _target(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("vm_target")
+    return None if marker is None else str(marker.args[0])
 
 
 class _Junit(LogXML):
@@ -132,7 +168,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Sche
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say where the results are."""
+    """Say where the results are, and which tests were for another target."""
+    for item in config.stash.get(_OTHERS, []):
+        terminalreporter.write_line(f"only for --vm-target={_target(item)}: {item.nodeid}")
     if (directory := config.stash.get(_RESULTS, None)) is not None and directory.is_dir():
         terminalreporter.write_line(f"results: {directory}")
 
@@ -179,16 +217,29 @@ def contract() -> Contract:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config) -> Iterator[Lab]:
-    """The tools, accelerator and firmware of this host, and the directory for results."""
-    worker = getattr(pytestconfig, "workerinput", {})
-    accelerator = pytestconfig.getoption("vm_accel")
-    with Lab(pytestconfig.stash[_RESULTS], accelerator=accelerator, run=worker.get("testrunuid", "")) as lab:
-        yield lab
+def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
+    """What makes images and machines, on this host or on Compute Engine, and the directory for results."""
+    directory, option = pytestconfig.stash[_RESULTS], pytestconfig.getoption
+    run = getattr(pytestconfig, "workerinput", {}).get("testrunuid", "")
+    if option("vm_target") == "qemu":
+        with Lab(directory, accelerator=option("vm_accel"), run=run) as lab:
+            yield lab
+        return
+    with _one_line():
+        if option("vm_from") is not None:
+            raise InputError("--vm-from needs machines that can be kept: --vm-target=qemu")
+        settings = Settings.find(
+            project=option("gce_project"),
+            zones=option("gce_zone"),
+            bucket=option("gce_bucket"),
+            endpoint=option("gce_endpoint"),
+        )
+    with GceLab(directory, settings, machine=option("gce_machine"), lifetime=SUITE_LIFETIME, run=run) as cloud:
+        yield cloud
 
 
 @pytest.fixture(scope="session")
-def image(lab: Lab, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Image:
+def image(lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Image:
     """The image under test, built unless it is in the cache, and inspected."""
     with uncaptured():
         return lab.image(pytestconfig.getoption("vm_image"), pytestconfig.getoption("vm_module"))
@@ -196,17 +247,17 @@ def image(lab: Lab, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Imag
 
 @pytest.fixture(scope="session")
 def ready(
-    lab: Lab,
+    lab: Laboratory,
     image: Image,
     pytestconfig: pytest.Config,
     uncaptured: Uncaptured,
-) -> Iterator[tuple[Vm, Snapshot]]:
+) -> Iterator[tuple[Vm, Snapshot | None]]:
     """The machine of `boot`, and the snapshot of it before any test has touched it."""
     with contextlib.ExitStack() as stack:
         with uncaptured():
-            if (stage := pytestconfig.getoption("vm_from")) is not None:
+            if (stage := pytestconfig.getoption("vm_from")) is not None and isinstance(lab, Lab):
                 vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
-                both = vm, vm.snapshot(lab.scratch / f"from-{stage}")
+                both: tuple[Vm, Snapshot | None] = vm, vm.snapshot(lab.scratch / f"from-{stage}")
             else:
                 cache = pytestconfig.getoption("vm_cache")
                 start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
@@ -215,7 +266,7 @@ def ready(
 
 
 @pytest.fixture(scope="session")
-def boot(ready: tuple[Vm, Snapshot]) -> Vm:
+def boot(ready: tuple[Vm, Snapshot | None]) -> Vm:
     """One followed cold boot of the image under test, which got ready; it fails once, with the verdict.
 
     With `--vm-cache` it is that of an earlier run, if image, machine and vmtests are the same.
@@ -224,16 +275,16 @@ def boot(ready: tuple[Vm, Snapshot]) -> Vm:
 
 
 @pytest.fixture(scope="session")
-def snapshot(ready: tuple[Vm, Snapshot]) -> Snapshot:
-    """The machine of `boot` at rest, for `lab.fork`."""
+def snapshot(ready: tuple[Vm, Snapshot | None]) -> Snapshot | None:
+    """The machine of `boot` at rest, for `lab.fork`; None where machines are not forked."""
     return ready[1]
 
 
 @pytest.fixture
 def fresh_vms(
-    lab: Lab,
+    lab: Laboratory,
     image: Image,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     pytestconfig: pytest.Config,
     request: pytest.FixtureRequest,
     uncaptured: Uncaptured,
@@ -245,7 +296,7 @@ def fresh_vms(
         def make(number: int) -> list[Vm]:
             names = [f"{request.node.name}-{next(count)}".replace("/", "_") for _ in range(number)]
             with uncaptured():
-                if pytestconfig.getoption("vm_fresh") == "fork":
+                if lab.forks and pytestconfig.getoption("vm_fresh") == "fork":
                     return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
                 booting = (lab.machine(image, name=name, watch=Heartbeat()) for name in names)
                 machines: list[Vm] = [stack.enter_context(machine) for machine in booting]
@@ -272,7 +323,7 @@ def vm(boot: Vm) -> Vm:
 
 @pytest.fixture
 def cold_vm(
-    lab: Lab,
+    lab: Laboratory,
     image: Image,
     request: pytest.FixtureRequest,
     uncaptured: Uncaptured,

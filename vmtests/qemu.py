@@ -104,6 +104,7 @@ class QemuVm(Vm):
                     template=None if self._snapshot is None else self._snapshot.template,
                 )
             )
+            self.follower.late = lambda: self.qemu.late
             if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
             self.follower.doctor = QemuDoctor(
@@ -188,6 +189,11 @@ class QemuVm(Vm):
         lines, scale = self.console, self.scale
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
         return self._diagnosis
+
+    @property
+    def second_console(self) -> bytes:
+        """What QEMU has logged of it."""
+        return (self.results / "ttyS1.log").read_bytes()
 
     def screenshot(self) -> Path:
         """Write the screen to a PNG file and return its path."""

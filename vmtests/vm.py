@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.text import Text
 
@@ -45,14 +45,14 @@ class Image:
     path: Path
     modules: Modules | None
     inspection: Inspection
+    archive: Path | None = None
+    """The archive that the disk was unpacked from."""
     debug: bool = False
     """Whether the module `debug`, which the image does not have, is handed to its guest."""
 
 
 class BootError(VmtestsError):
     """A boot that did not get ready; `verdict` says why, and `lines` are the last of its stage."""
-
-    exit_code = 1
 
     def __init__(
         self, verdict: Verdict, results: Path, inspection: Inspection | None = None, console: Sequence[Line] = ()
@@ -67,6 +67,7 @@ class BootError(VmtestsError):
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
+        self.exit_code = verdict.exit_status
         self.lines = tuple(line for line in console if line.stage is verdict.stage)[-_LAST_LINES:]
         if verdict.owner is not None:
             self.owner = verdict.owner
@@ -146,6 +147,11 @@ class Vm(abc.ABC):
     def console(self) -> tuple[Line, ...]:
         """The last lines of the console, over all boots of this machine."""
         return self.follower.lines
+
+    @property
+    @abc.abstractmethod
+    def second_console(self) -> bytes:
+        """What the guest has written to its second serial port."""
 
     @abc.abstractmethod
     def screenshot(self) -> Path:
@@ -287,6 +293,8 @@ class Laboratory(Protocol):
     """What makes images and machines: `lab.Lab` with QEMU, `gce.lab.GceLab` on Compute Engine."""
 
     contract: Contract
+    forks: bool
+    """Whether `fork` goes on from a snapshot, and boots nothing."""
 
     @property
     def results(self) -> Path:
@@ -306,8 +314,11 @@ class Laboratory(Protocol):
     ) -> AbstractContextManager[Start]:
         """Give a machine that is powered on, on its way to ready."""
 
-    def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = ...) -> Vm:
-        """Return a machine, to be entered, that is pristine and ready then."""
+    def fork(self, image: Image, snapshot: Any, *, name: str, watch: Watch | None = ...) -> Vm:
+        """Return a machine, to be entered, that is pristine, and ready for its first command.
+
+        `snapshot` is what `ready` gave.
+        """
 
     def machine(
         self, image: Image, hardware: Hardware | None = ..., *, name: str = ..., watch: Watch | None = ...

@@ -1,6 +1,7 @@
 """What inspection knows is joined to what was seen, and to nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,8 @@ Follow = Callable[..., Follower]
 def follow(make: Callable[..., Follower]) -> Follow:
     """Makes a follower that knows of some checks besides a good table."""
 
-    def follower(*checks: Check) -> Follower:
-        inspection = Inspection(path=Path("disk.raw"), format=Format.RAW, size=1 << 30, checks=(*TABLE, *checks))
+    def follower(*checks: Check, table: Sequence[Check] = TABLE) -> Follower:
+        inspection = Inspection(path=Path("disk.raw"), format=Format.RAW, size=1 << 30, checks=(*table, *checks))
         return make(knowledge=Knowledge(contract.default(), inspection))
 
     return follower
@@ -84,6 +85,22 @@ def test_a_device_that_does_not_exist_is_not_waited_for(follow: Follow, clock: M
     assert verdict is not None
     assert Cause.PARTITION_MISSING is verdict.cause
     assert verdict.evidence_to_verdict_s <= 2.0
+
+
+@pytest.mark.parametrize("label", ["root", "typo"])
+def test_what_stage_1_mounts_is_not_waited_for_though_more_runs(
+    follow: Follow, clock: ManualClock, label: str
+) -> None:
+    """Without a partition of the contract, or that of root=, nothing else that runs can save the boot."""
+    table = [replace(check, subject=check.subject.replace("`root`", "`rooot`")) for check in TABLE]
+    follower = follow(passed("ESP", "root", "PARTLABEL=typo"), table=table)
+    device = f"/dev/disk/by-partlabel/{label} (6s / 45s)\r\n".encode()
+    follower.feed(IN_INITRD + b"[ *    ] (2 of 5) A start job is running for Journal Service (6s / 45s)\r\n")
+    follower.feed(b"[ *    ] (3 of 5) A start job is running for " + device)
+    clock.advance(1.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert Cause.PARTITION_MISSING is verdict.cause
 
 
 @pytest.mark.parametrize(

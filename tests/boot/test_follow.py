@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from vmtests import contract
 from vmtests.boot import Budgets, Cause, Follower, MachineEvent, Stage, Verdict
+from vmtests.boot.explain import Knowledge
 from vmtests.errors import GuestError, Owner
+from vmtests.image.check import breach
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
 
 from .fakes import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, ManualClock
 
@@ -442,6 +447,29 @@ class TestEvents:
         assert verdict.sentence == "the guest powered itself off, then QEMU exited with status 0"
 
 
+class TestLateness:
+    """A host that has no processor for its guest."""
+
+    @pytest.mark.parametrize(("late", "owner"), [(9.0, Owner.IMAGE), (40.0, Owner.HOST)])
+    def test_a_time_out_of_a_starved_guest_is_the_hosts(
+        self, follower: Follower, clock: ManualClock, late: float, owner: Owner
+    ) -> None:
+        """A device that did not come in time is the image's fault only where the guest had the time."""
+        follower.late = lambda: late
+        clock.advance(90.0)
+        follower.feed(IN_INITRD + STORE_MISSING)
+        verdict = failed(follower)
+        assert (Cause.DEVICE_TIMEOUT, owner) == (verdict.cause, verdict.owner)
+        assert ("the host had no processor" in verdict.sentence) is (owner is Owner.HOST)
+
+    def test_what_has_another_cause_stays_the_images(self, follower: Follower, clock: ManualClock) -> None:
+        """A panic is no matter of time."""
+        follower.late = lambda: 1000.0
+        clock.advance(90.0)
+        follower.feed(IN_INITRD + PANIC)
+        assert Owner.IMAGE is failed(follower).owner
+
+
 class TestResets:
     """Restarts, wanted or not."""
 
@@ -455,10 +483,13 @@ class TestResets:
         assert pytest.approx(follower.timeline.starts[Stage.BOOTLOADER]) == 0.1
 
     def test_boot_loop(self, follower: Follower, clock: ManualClock) -> None:
-        """A firmware that restarts again and again never boots."""
-        for _ in range(3):
+        """A firmware, or a boot loader, that restarts again and again never boots."""
+        for _ in range(2):
+            assert follower.verdict is None
+            follower.feed(b'BdsDxe: starting Boot0001 "UEFI" from x\n')
             follower.event(MachineEvent(name="RESET", t=clock.now))
-        assert failed(follower).cause == Cause.BOOT_LOOP
+        verdict = failed(follower)
+        assert (verdict.cause, verdict.stage) == (Cause.BOOT_LOOP, Stage.BOOTLOADER)
 
     def test_an_expected_reset_is_a_new_boot(self, make: Make, clock: ManualClock) -> None:
         """With expect_reset a restart begins another boot."""
@@ -467,10 +498,20 @@ class TestResets:
         follower.event(MachineEvent(name="RESET", t=clock.now))
         assert (follower.boot, follower.verdict, follower.stage) == (2, None, Stage.FIRMWARE)
 
+    def test_a_reboot_that_was_asked_for_is_none_of_a_loop(self, follower: Follower, clock: ManualClock) -> None:
+        """The restart of a reboot that a test asked for does not count: the firmware may begin anew once more."""
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+        follower.new_boot("reboot")
+        for _ in range(2):
+            follower.event(MachineEvent(name="RESET", t=clock.now))
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+
     def test_a_loop_of_expected_resets(self, make: Make, clock: ManualClock) -> None:
         """Restarts without ever getting ready are a loop even where restarts are expected."""
         follower = make(expect_reset=True)
-        for _ in range(3):
+        for _ in range(2):
             follower.feed(IN_INITRD)
             follower.event(MachineEvent(name="RESET", t=clock.now))
         assert failed(follower).cause == Cause.BOOT_LOOP
@@ -481,6 +522,15 @@ class TestResets:
         follower.feed(IN_INITRD + PANIC)
         follower.event(MachineEvent(name="RESET", t=clock.now))
         assert failed(follower).cause == Cause.KERNEL_PANIC
+
+    def test_a_boot_loader_that_cannot_boot_is_not_asked_twice(self, make: Make, clock: ManualClock) -> None:
+        """Where inspection knows why the boot loader restarts, the first restart is the end."""
+        missing = breach("ESP", "kernel", "missing", "kernel /vmlinuz is not on the ESP")
+        inspection = Inspection(path=Path("disk.raw"), format=Format.RAW, size=1 << 30, checks=(missing,))
+        follower = make(knowledge=Knowledge(contract.default(), inspection))
+        follower.feed(b'BdsDxe: starting Boot0001 "UEFI" from x\n')
+        follower.event(MachineEvent(name="RESET", t=clock.now))
+        assert failed(follower).cause == Cause.KERNEL_MISSING
 
     def test_a_reset_that_only_the_console_shows(self, follower: Follower) -> None:
         """Where no event comes, the firmware's line in a later stage tells of the restart."""

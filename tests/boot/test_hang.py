@@ -70,6 +70,19 @@ class TestLooks:
         """Finished disk requests mean that the guest gets on, silently."""
         assert opinion(Stage.INITRD, _looks([ASLEEP], [ASLEEP], requests=107)).moving
 
+    @pytest.mark.parametrize(
+        ("looks", "idle"),
+        [
+            (_looks([ASLEEP, ASLEEP], [ASLEEP, ASLEEP]), True),
+            (_looks([ASLEEP, ASLEEP], [ASLEEP, PROGRAM]), False),
+            (_looks([ASLEEP], [ASLEEP], requests=101), False),
+            (_looks([ASLEEP]), False),
+        ],
+    )
+    def test_guest_that_sleeps_in_every_look_is_idle(self, looks: list[Look], idle: bool) -> None:
+        """Neither a processor that works once nor a disk that does makes an idle guest."""
+        assert idle is opinion(Stage.INITRD, looks).idle
+
     def test_disk_that_does_not_answer_is_the_hosts(self) -> None:
         """Requests that are in flight in every look, while none ends, are the host's fault."""
         looks = [Look(t=float(n), cpus=(ASLEEP,), requests=100, in_flight=2) for n in range(3)]
@@ -229,6 +242,31 @@ class TestFollower:
         doctor = follower.doctor = Doctor(Opinion(says="it sleeps"), Opinion(says="it sleeps"))
         follower.wait_verdict()
         assert 2 == len(doctor.looked)
+        assert 60.0 == pytest.approx(clock.now - started)
+
+    def test_idle_guest_gets_no_more_time_on_a_loaded_host(
+        self, make: Callable[..., Follower], clock: ManualClock
+    ) -> None:
+        """A guest whose processors all sleep is not waiting for the host."""
+        follower = make(load=lambda: 4.0)
+        follower.feed(IN_INITRD)
+        started = clock.now
+        doctor = follower.doctor = Doctor(Opinion(says="it sleeps", idle=True))
+        follower.wait_verdict()
+        assert 1 == len(doctor.looked)
+        assert 30.0 == pytest.approx(clock.now - started)
+
+    def test_monitor_that_gets_no_processor_is_asked_again(
+        self, make: Callable[..., Follower], clock: ManualClock
+    ) -> None:
+        """On a host that has no processor for QEMU, a monitor that does not answer means nothing yet."""
+        follower = make(load=lambda: 2.0)
+        follower.late = lambda: 1000.0
+        follower.feed(IN_INITRD)
+        started = clock.now
+        silent = Opinion(says="no answer", cause=Cause.QEMU_SILENT, owner=Owner.HOST, hint="look")
+        follower.doctor = Doctor(silent, silent)
+        assert "the host had no processor" in follower.wait_verdict().sentence
         assert 60.0 == pytest.approx(clock.now - started)
 
     def test_pulse_says_where_a_boot_is(self, follower: Follower, clock: ManualClock) -> None:

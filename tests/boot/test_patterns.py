@@ -5,12 +5,13 @@ import string
 
 import pytest
 
-from vmtests.boot import Cause, Stage, patterns
+from vmtests.boot import Cause, Stage
 from vmtests.boot.explain import NAMED
-from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, SILENCES, EventRule, LineRule
-from vmtests.boot.words import WORDS
+from vmtests.boot.patterns import EVENT_RULES, LINE_RULES
+from vmtests.boot.patterns_machine import SILENCES
+from vmtests.boot.patterns_system import ABSENT_DEVICE
+from vmtests.boot.rules import EventRule, LineRule
 
-LINE_RULES = (*WORDS, *patterns.LINE_RULES)
 EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, ABSENT_DEVICE, *EVENT_RULES)
 
 

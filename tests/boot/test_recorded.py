@@ -17,9 +17,9 @@ import pytest
 from vmtests import contract
 from vmtests.boot import Follower, MachineEvent, Scanner, Stage, normalise
 from vmtests.boot.explain import Knowledge
-from vmtests.boot.patterns import LINE_RULES, LineRule
+from vmtests.boot.patterns import LINE_RULES
+from vmtests.boot.rules import LineRule
 from vmtests.boot.stages import advance
-from vmtests.boot.words import WORDS
 from vmtests.image.check import Check
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
@@ -32,7 +32,6 @@ NAMES = sorted(path.stem for path in CONSOLES.glob("*.json"))
 EXPECTED = {name: json.loads((CONSOLES / f"{name}.json").read_text()) for name in NAMES}
 GOOD = [name for name, it in EXPECTED.items() if it["verdict"] == "ready" and not it.get("wounded")]
 TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z]+\r)")
-RULES = (*WORDS, *LINE_RULES)
 
 
 def _knowledge(name: str) -> Knowledge | None:
@@ -65,7 +64,7 @@ def _staged_lines(path: Path) -> list[tuple[str, Stage]]:
 
 @pytest.fixture(scope="module")
 def consoles() -> dict[str, list[tuple[str, Stage]]]:
-    """The lines of every recorded console, by name; those of the firmware's debug port are `*.firmware.log`."""
+    """The lines of every recorded console, by name."""
     return {path.name: _staged_lines(path) for path in sorted(CONSOLES.glob("*.log"))}
 
 
@@ -107,14 +106,13 @@ def test_good_boot_is_ready_through_every_stage(make: Callable[..., Follower], s
     assert list(Stage) == list(follower.timeline.starts)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.cause}-{RULES.index(rule)}")
+@pytest.mark.parametrize("rule", LINE_RULES, ids=lambda rule: f"{rule.cause}-{LINE_RULES.index(rule)}")
 def test_every_pattern_has_a_recording(rule: LineRule, consoles: dict[str, list[tuple[str, Stage]]]) -> None:
     """No pattern without a real console on which it matches, and none matches on a console of a good boot."""
     matched = {
         name
         for name, lines in consoles.items()
-        if name.endswith(".firmware.log") == (rule.source == "firmware")
-        and any(stage in rule.stages and rule.pattern.match(text) for text, stage in lines)
+        if any(stage in rule.stages and rule.pattern.match(text) for text, stage in lines)
     }
     assert matched
     assert set() == matched & {f"{name}.log" for name in GOOD}

@@ -1,4 +1,8 @@
-"""Verdicts as JSON."""
+"""Verdicts as JSON, and as an exit status."""
+
+from dataclasses import replace
+
+import pytest
 
 from vmtests.boot import Cause, Evidence, Stage, Verdict
 from vmtests.errors import Owner
@@ -46,3 +50,19 @@ class TestJson:
         )
         shown = verdict.to_json()
         assert (shown["verdict"], shown["cause"], shown["owner"]) == ("ready", None, None)
+
+
+@pytest.mark.parametrize(("owner", "status"), [(None, 0), (Owner.IMAGE, 1), (Owner.HOST, 2), (Owner.CLOUD, 2)])
+def test_exit_status_tells_whose_fault_it_is(owner: Owner | None, status: int) -> None:
+    """A command exits with 1 only where the image is at fault."""
+    verdict = Verdict(
+        ready=True,
+        stage=Stage.READY,
+        cause=None,
+        sentence="s",
+        evidence=(),
+        hint="",
+        owner=None,
+        evidence_to_verdict_s=0.0,
+    )
+    assert status == replace(verdict, ready=owner is None, owner=owner).exit_status

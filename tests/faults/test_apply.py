@@ -9,7 +9,7 @@ import pytest
 
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import InputError
+from vmtests.errors import HostError, InputError
 from vmtests.faults import catalogue as faults
 from vmtests.faults.apply import Broken, broken
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Initrd, Machine, Options, Overwrite, Root, Step, Table
@@ -80,6 +80,13 @@ def test_inspection_sees_what_a_step_broke(
 ) -> None:
     """A step breaks what it says, and leaves the rest of the structure good."""
     assert any(sentence in str(breach) for breach in inspect(break_(step).disk, contract, toolbox).breaches)
+
+
+def test_files_of_root_come_with_their_directories(break_: Break) -> None:
+    """A file and a symlink are there where no directory was; what cannot be written is no broken image."""
+    break_(Root(write={"/a/b/file": "text"}, symlink={"/c/d/link": "../file"}))
+    with pytest.raises(HostError, match=r"could not write /a/b/file, /c/d/link"):
+        break_(Root(write={"/a/b/file": "text"}, symlink={"/c/d/link": "x"}, commands=("rm /c/d/link",)))
 
 
 def test_options_change_words_of_the_entry(break_: Break, toolbox: Toolbox) -> None:

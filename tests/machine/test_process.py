@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def test_killed() -> None:
     assert ended.wait(10)
     assert statuses == [128 + signal.SIGKILL]
     process.kill()
+
+
+def test_late() -> None:
+    """Of two programs that want the same processor, each has waited for it."""
+    ended, statuses = threading.Event(), list[int]()
+    processor = str(min(os.sched_getaffinity(0)))
+    script = "for each in 1 2 3; do while :; do :; done & done; while :; do :; done"
+    process = start("taskset", "-c", processor, "sh", "-c", script, ended=ended, statuses=statuses)
+    end = time.monotonic() + 10
+    while not (late := process.late) and time.monotonic() < end:
+        ended.wait(0.02)
+    process.kill()
+    assert process.join(10)
+    assert late > 0
+    assert process.late == 0
 
 
 def test_no_program() -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
@@ -11,17 +12,21 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
 from vmtests.boot.judge import Judge
-from vmtests.boot.patterns import SILENCES
+from vmtests.boot.patterns_machine import SILENCES
 from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.waits import Waits
+from vmtests.errors import Owner
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
 _JOBS = 5  # start jobs that are named
 _QUOTED = 120  # characters of a line in a sentence
 _GREETING = "hello"
+_TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.KERNEL_HANG, Cause.NO_PROGRESS, Cause.QEMU_SILENT})
+_TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
+_LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
@@ -40,6 +45,9 @@ class Attempt:
 
     Where somebody examines the guest, the end of a budget is no verdict yet: `stuck` is the stage then, until
     `conclude` is called.
+
+    `late` tells for how many seconds in all the machine could have run and got no processor of the host: what came too
+    late in such a boot is not the image's fault.
     """
 
     def __init__(
@@ -49,7 +57,10 @@ class Attempt:
         load: Callable[[], float],
         token: str = "",
         knowledge: Knowledge | None = None,
+        late: Callable[[], float] = float,
     ) -> None:
+        self._late = late
+        self._late_before = late()
         self._token = token
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
@@ -81,6 +92,14 @@ class Attempt:
         return self.timeline.stage
 
     @property
+    def may_restart(self) -> bool:
+        """Whether a restart can be part of a good boot: firmware and boot loaders do it to take on new settings."""
+        known = self._knowledge
+        return self.stage.before(Stage.KERNEL) and not (
+            self.suspicious or (known is not None and known.explains(self.stage, Cause.UNEXPECTED_RESET))
+        )
+
+    @property
     def failure(self) -> Verdict | None:
         """The failure of this boot, before or after it was ready."""
         if self.verdict is not None and not self.verdict.ready:
@@ -99,7 +118,8 @@ class Attempt:
             return self._spinner(normal, text, t)
         if self.verdict is None:
             self._advance(normal, t)
-        line = Line(t=t, text=text, stage=self.stage)
+        stage = self.stage
+        line = Line(t=t, text=text, stage=stage)
         if not self.provoked:
             self.last_line = line
         if normal.text not in self._recent:
@@ -108,12 +128,12 @@ class Attempt:
             # systemd says it again within seconds, unless a getty has the console by then.
             self._waits_for = "" if not self.provoked else self._waits_for
         if self.failure is None and not self.provoked:
-            self._judge.line(normal, text, t, self.stage)
+            self._judge.line(normal, text, t, stage)
         if self.verdict is None:
-            self._waits.line(normal.text, self.stage)
+            self._waits.line(normal.text, stage)
             self._jobs.line(normal.text)
-            self.timeline.units.line(normal.text, t, self.stage)
-            if not self.stage.before(Stage.SWITCH_ROOT):
+            self.timeline.units.line(normal.text, t, stage)
+            if not stage.before(Stage.SWITCH_ROOT):
                 self._look_for_target(normal, line)
         return line
 
@@ -135,11 +155,6 @@ class Attempt:
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
         if self.verdict is None and not told and not self.stage.before(Stage.USERSPACE):
             self._look_for_target(normalise(text), Line(t=t, text=text, stage=self.stage))
-
-    def firmware_line(self, text: str, t: float) -> None:
-        """Take a line of the firmware's debug port."""
-        if self.failure is None:
-            self._judge.line(normalise(text), text, t, self.stage, source="firmware")
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""
@@ -193,7 +208,9 @@ class Attempt:
         """Take the doctor's opinion on a guest that is `stuck`: it goes on, or this is the verdict."""
         moved_on = self.moved_on
         self.stuck, self.provoked = None, False
-        if moved_on or (opinion.cause is None and self.left(t)):
+        # A monitor that gets no processor does not answer, either.
+        unsure = opinion.cause is None or (opinion.cause is Cause.QEMU_SILENT and self._starved(t))
+        if moved_on or (unsure and not opinion.idle and self.left(t)):
             return  # on a loaded host a silence means nothing yet, but what holds the guest up may be plain
         self._examinations += 1
         if opinion.moving and self._examinations < PATIENCE:
@@ -280,7 +297,7 @@ class Attempt:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
         if self.verdict is None:
-            self.verdict = self._explained(failure)
+            self.verdict = self._blamed(self._explained(failure), t)
         else:
             self.failure_after_ready = failure
 
@@ -316,7 +333,28 @@ class Attempt:
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )
-        self.verdict = self._explained(verdict)
+        explained = self._explained(verdict)
+        self.verdict = explained if opinion.idle else self._blamed(explained, t)
 
     def _explained(self, verdict: Verdict) -> Verdict:
         return verdict if self._knowledge is None else self._knowledge.explain(verdict)
+
+    def _starved(self, t: float) -> bool:
+        late = self._late() - self._late_before
+        return late > 0 and late >= _LATE * t
+
+    def _blamed(self, verdict: Verdict, t: float) -> Verdict:
+        """Return the verdict on a boot that took too long, with the host to blame where the guest had not the time."""
+        timed = verdict.cause in _TIMED or any(_TIMED_OUT.match(item.text) for item in verdict.evidence)
+        known = any(item.source == "inspection" for item in verdict.evidence)
+        if known or not timed or not self._starved(t):
+            return verdict
+        late = self._late() - self._late_before
+        told = f"for {late:.0f} of {t:.0f} s the host had no processor for the machine"
+        return replace(
+            verdict,
+            sentence=f"{verdict.sentence}; {told}",
+            evidence=(*verdict.evidence, Evidence(t=t, source="host", text=told)),
+            hint="try again when the host has less to do, or with fewer machines at a time",
+            owner=Owner.HOST,
+        )

@@ -16,7 +16,9 @@ from vmtests.contract import Contract
 from vmtests.image.check import Check, Status
 from vmtests.image.inspect import Inspection
 
-_LABELS = "/dev/disk/by-partlabel/"
+BY_LABEL = "/dev/disk/by-partlabel/"
+"""Where udev links partitions by their labels."""
+
 _ESP, _STORE, _ROOT, _TABLE = "esp", "store", "root", "table"
 
 
@@ -90,9 +92,12 @@ _ROOT_CAUSES = frozenset(
 )
 
 _VAGUE: dict[Stage, dict[Cause, frozenset[Cause]]] = {
-    Stage.FIRMWARE: {Cause.FIRMWARE_NO_BOOT_DEVICE: _LOADER, Cause.NO_PROGRESS: _LOADER},
+    Stage.FIRMWARE: dict.fromkeys((Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.NO_PROGRESS, Cause.BOOT_LOOP), _LOADER),
     Stage.BOOTLOADER: dict.fromkeys(
-        (Cause.BOOTLOADER_ERROR, Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.UNEXPECTED_RESET, Cause.NO_PROGRESS), _ENTRY
+        (
+            Cause.BOOTLOADER_ERROR, Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.UNEXPECTED_RESET, Cause.NO_PROGRESS,
+            Cause.BOOT_LOOP,
+        ), _ENTRY
     ),
     Stage.KERNEL: {
         Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
@@ -128,22 +133,29 @@ class Knowledge:
         self._breaches = tuple(self._read(self._checks))
         labels = (re.match(r"partition `(.*)` \(entry", check.subject) for check in self._checks)
         self._labels = frozenset(match[1] for match in labels if match)
+        roots = (check.value for check in self._checks if check.what == "root")
+        self._root = next(roots, "").replace("PARTLABEL=", BY_LABEL, 1)
 
     def absent(self, device: str) -> bool:
         """Whether `device` is a link by a partition label that the disk's table does not have."""
-        label = device.removeprefix(_LABELS)
+        label = device.removeprefix(BY_LABEL)
         return bool(self._labels) and label != device and _unescaped(label) not in self._labels
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels of the disk's partitions, sorted."""
-        return tuple(sorted(self._labels))
+    def needs(self, device: str) -> bool:
+        """Whether stage 1 mounts `device`, a link by partition label: the contract says so, or `root=`."""
+        wanted = {mount.partition for mount in self._contract.stage1_mount}
+        devices = {part.device for part in self._contract.partition if part.name in wanted}
+        return device in devices or device == self._root
+
+    def explains(self, stage: Stage, cause: Cause) -> bool:
+        """Whether a breach says why a boot ends with `cause` in an early stage."""
+        return self._early(stage, cause) is not None
 
     def explain(self, verdict: Verdict) -> Verdict:
         """Return the verdict with what inspection knows about it: cause, sentence, evidence and hint."""
         if verdict.ready or verdict.cause is None:
             return verdict
-        breach = self._early(verdict) or self._stage1(verdict)
+        breach = self._early(verdict.stage, verdict.cause) or self._stage1(verdict)
         if breach is None:
             return self._menu(verdict)
         check = breach.check
@@ -156,9 +168,8 @@ class Knowledge:
             hint=check.hint or verdict.hint,
         )
 
-    def _early(self, verdict: Verdict) -> _Breach | None:
-        assert verdict.cause is not None
-        wanted = _VAGUE.get(verdict.stage, {}).get(verdict.cause, frozenset())
+    def _early(self, stage: Stage, cause: Cause) -> _Breach | None:
+        wanted = _VAGUE.get(stage, {}).get(cause, frozenset())
         found = [breach for breach in self._breaches if breach.cause in wanted]
         if breaches := [breach for breach in found if breach.cause is not Cause.GPT_DESTROYED]:
             return breaches[0]
@@ -172,7 +183,7 @@ class Knowledge:
             words = " ".join([verdict.sentence, *(item.text for item in verdict.evidence)])
             for breach in self._breaches:
                 label = self._contract.by_name(breach.part).label if breach.part != _TABLE else ""
-                if breach.cause is Cause.PARTITION_MISSING and f"{_LABELS}{label}" in words:
+                if breach.cause is Cause.PARTITION_MISSING and f"{BY_LABEL}{label}" in words:
                     return breach
         if verdict.stage is Stage.INITRD and verdict.cause in _UNSURE | {Cause.MODULE_MISSING}:
             for breach in self._breaches:

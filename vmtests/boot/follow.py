@@ -31,8 +31,10 @@ from vmtests.errors import GuestError, HostError
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
 
-LOOP_RESETS = 3
-"""Restarts without getting ready that make a boot loop."""
+LOOP_RESETS = 2
+"""Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
+systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c).
+"""
 
 HEARTBEAT = 1.0
 """Seconds between two calls of `on_progress` while nothing comes."""
@@ -125,6 +127,8 @@ class Follower:
     ) -> None:
         self.on_progress = on_progress
         self.doctor: Doctor | None = None
+        self.late: Callable[[], float] = float
+        """Seconds in all that the machine could have run and got no processor of the host."""
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -138,7 +142,7 @@ class Follower:
         self._changed = threading.Condition()
         self._waiters: list[_Waiter] = []
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
-        self._scanner, self._firmware_scanner = Scanner(), Scanner()
+        self._scanner = Scanner()
         self._restarts = 0
         self._ending = False
         self._boot = self._log.next_boot
@@ -173,7 +177,10 @@ class Follower:
                 self._changed.notify_all()
 
     def feed_firmware(self, data: bytes) -> None:
-        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives."""
+        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives.
+
+        Nothing is read from them: the release builds of OVMF that distributions ship write nothing there.
+        """
         for start in range(0, len(data), SLICE):
             part = data[start : start + SLICE]
             with self._changed:
@@ -182,8 +189,6 @@ class Follower:
                 self._log.firmware(part)
                 if self._attempt.stage.before(Stage.KERNEL):
                     self._attempt.progress(now)
-                for scanned in self._firmware_scanner.feed(part):
-                    self._attempt.firmware_line(scanned.text, now)
                 self._logged([])
                 self._tick()
                 self._changed.notify_all()
@@ -209,7 +214,7 @@ class Follower:
         To be called before the guest is told to reboot, or when its new process was started.
         """
         with self._changed:
-            self._restarts = 0
+            self._restarts = -1  # that of a reboot is still to come, and is no failure
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
 
@@ -346,7 +351,7 @@ class Follower:
             if opinion.moving or opinion.cause is not None:
                 return
             with self._changed:
-                if attempt.moved_on or attempt.left(self._now()):
+                if attempt.moved_on or (attempt.left(self._now()) and not opinion.idle):
                     return
                 attempt.provoked, since = True, self._now()
             told = doctor.provoke(lambda: [normalise(line.text).text for line in self.lines if line.t > since])
@@ -405,7 +410,9 @@ class Follower:
         self._zero = self._clock.monotonic() if power_on is None else power_on
         self._zero_known = power_on is not None
         timeline = Timeline(boot=self._boot, started=self._clock.wall())
-        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token, self._knowledge)
+        self._attempt = Attempt(
+            timeline, self._budgets, self._load, self._ready_token, self._knowledge, lambda: self.late()
+        )
         self._partial_seen = ""
 
     def _now(self, *, first_byte: bool = False) -> float:
@@ -430,8 +437,6 @@ class Follower:
 
     def _finish_lines(self) -> None:
         self._take(self._scanner.finish(), self._now())
-        for scanned in self._firmware_scanner.finish():
-            self._attempt.firmware_line(scanned.text, self._now())
 
     def _take(self, scanned: list[ScannedLine], now: float) -> None:
         lines = []
@@ -450,7 +455,7 @@ class Follower:
         attempt = self._attempt
         if self._ending or attempt.failure is not None:
             return
-        early = attempt.stage is Stage.FIRMWARE
+        early = attempt.may_restart
         if not (early or self._expect_reset) or attempt.suspicious:
             attempt.event(event, self._now())
             return
@@ -458,7 +463,7 @@ class Follower:
         if self._restarts >= LOOP_RESETS:
             attempt.event(MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now())
         elif early:
-            self._start_clock(event.t)  # firmware restarts itself, and a reboot that was asked for begins here
+            self._start_clock(event.t)  # and a reboot that was asked for begins here
         else:
             self._next_boot(event.t, "reset")
 

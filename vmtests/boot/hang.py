@@ -69,7 +69,8 @@ class Look:
 class Opinion:
     """What the doctor says: half a sentence, evidence as source and text, and a cause where it is clear.
 
-    `moving` is true for a guest that is silent and gets on.
+    `moving` is true for a guest that is silent and gets on; `idle` for one that has nothing to do, which no host that
+    is busy with other things can be the reason for.
     """
 
     says: str = ""
@@ -78,6 +79,7 @@ class Opinion:
     hint: str = ""
     owner: Owner | None = None
     moving: bool = False
+    idle: bool = False
 
     def followed_by(self, other: "Opinion") -> "Opinion":
         """Return this opinion with what `other` adds; this one's cause stays."""
@@ -88,6 +90,7 @@ class Opinion:
             hint=self.hint or other.hint,
             owner=self.owner or other.owner,
             moving=self.moving,
+            idle=self.idle,
         )
 
 
@@ -143,14 +146,19 @@ def opinion(stage: Stage, looks: Sequence[Look], name: Callable[[int], str] = he
             hint="the kernel's command line needs console=ttyS0,115200; diagnosis/ has the screen",
             owner=Owner.IMAGE,
         )
-    return Opinion(says=says, evidence=tuple(evidence), moving=done > 0)
+    idle = len(looks) > 1 and not done and not last.in_flight and all(_asleep(look) for look in looks)
+    return Opinion(says=says, evidence=tuple(evidence), moving=done > 0, idle=idle)
+
+
+def _asleep(look: Look) -> bool:
+    return bool(look.cpus) and all(cpu.halted for cpu in look.cpus)
 
 
 def _processors(looks: Sequence[Look], name: Callable[[int], str]) -> list[str]:
     """Return half a sentence for each processor, or one for all when all of them sleep."""
     cpus = looks[-1].cpus
     by_index = {cpu.index: [one for look in looks for one in look.cpus if one.index == cpu.index] for cpu in cpus}
-    if cpus and all(cpu.halted for seen in by_index.values() for cpu in seen):
+    if all(_asleep(look) for look in looks):
         whole = "the only processor sleeps" if len(cpus) == 1 else f"all {len(cpus)} processors sleep"
         return [f"{whole}: the guest waits for something"]
     return [_processor(cpu, by_index[cpu.index], name) for cpu in cpus[:_CPUS_NAMED]]

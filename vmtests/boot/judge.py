@@ -4,12 +4,14 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from vmtests.boot.events import TEXT_LIMIT, MachineEvent
-from vmtests.boot.patterns import ABSENT_DEVICE, EVENT_RULES, LINE_RULES, EventRule, LineRule, Weight
+from vmtests.boot.patterns import EVENT_RULES, LINE_RULES
+from vmtests.boot.patterns_system import ABSENT_DEVICE
+from vmtests.boot.rules import EventRule, LineRule, Weight
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
-from vmtests.boot.words import WORDS
 
 _CLUES = 8
 _CONSEQUENCES = frozenset({Cause.MOUNT_FAILED, Cause.UNIT_FAILED})
@@ -18,11 +20,26 @@ _AFTER = 12
 _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 
 
-_RULES = {
-    (source, stage): tuple(rule for rule in (*WORDS, *LINE_RULES) if rule.source == source and stage in rule.stages)
-    for source in ("console", "firmware")
-    for stage in Stage
-}
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rules of a stage, and one pattern that matches wherever any of theirs does: few lines need a second look."""
+
+    rules: tuple[LineRule, ...]
+    any: re.Pattern[str]
+
+    @classmethod
+    def of(cls, stage: Stage) -> Self:
+        rules = tuple(rule for rule in LINE_RULES if stage in rule.stages)
+        return cls(rules, re.compile("|".join(_anonymous(rule.pattern) for rule in rules) or r"(?!)"))
+
+
+def _anonymous(pattern: re.Pattern[str]) -> str:
+    """Return a pattern that can stand beside others: two groups of one name cannot."""
+    flag = "i" if pattern.flags & re.IGNORECASE else ""
+    return f"(?{flag}:{re.sub('[(][?]P<[a-z]+>', '(?:', pattern.pattern)})"
+
+
+_RULES = {stage.value: _Rules.of(stage) for stage in Stage}
 
 
 class _Values(dict[str, str]):
@@ -74,26 +91,25 @@ class Judge:
         """Failures that have not ended the boot so far, oldest first."""
         return tuple(self._clues)
 
-    def line(self, normal: NormalLine, text: str, t: float, stage: Stage, source: str = "console") -> None:
-        """Take a line: as it is matched and as it was printed."""
+    def line(self, normal: NormalLine, text: str, t: float, stage: Stage) -> None:
+        """Take a line of the console: as it is matched and as it was printed."""
         if normal.stamp is not None:
             self._stamped = True
         if SHUTDOWN.match(normal.text):
             self._going_down = True
-        evidence = Evidence(t=t, source=source, text=text[:TEXT_LIMIT])
-        if (found := self._match(normal, stage, source)) is not None:
+        evidence = Evidence(t=t, source="console", text=text[:TEXT_LIMIT])
+        if (found := self._match(normal, stage)) is not None:
             rule, match = found
             self._found(rule, match.groupdict(), evidence, stage)
-        elif source == "console":
+        else:
             self._follow(evidence)
-        if source == "console":
-            self._recent.append(evidence)
+        self._recent.append(evidence)
 
     def prompt(self, text: str, t: float, stage: Stage) -> None:
         """Take a line that has no newline yet."""
         if self._finding is not None:
             return
-        for rule in _RULES["console", stage]:
+        for rule in _RULES[stage.value].rules:
             if rule.prompt and (match := rule.pattern.match(text)):
                 evidence = Evidence(t=t, source="console", text=text.rstrip()[:TEXT_LIMIT])
                 self._found(rule, match.groupdict(), evidence, stage)
@@ -143,8 +159,11 @@ class Judge:
             seconds=seconds,
         )
 
-    def _match(self, normal: NormalLine, stage: Stage, source: str) -> tuple[LineRule, re.Match[str]] | None:
-        for rule in _RULES[source, stage]:
+    def _match(self, normal: NormalLine, stage: Stage) -> tuple[LineRule, re.Match[str]] | None:
+        known = _RULES[stage.value]
+        if not known.any.match(normal.text):
+            return None
+        for rule in known.rules:
             if rule.kernel and self._stamped and normal.stamp is None:
                 continue
             if self._going_down and not rule.kernel:

@@ -26,14 +26,15 @@ class Stage(StrEnum):
     @property
     def position(self) -> int:
         """Place in the order, from 0."""
-        return _POSITION[self]
+        return _POSITION[self._value_]
 
     def before(self, other: "Stage") -> bool:
         """Whether this stage comes before `other`."""
-        return self.position < other.position
+        return _POSITION[self._value_] < _POSITION[other._value_]
 
 
-_POSITION = {stage: position for position, stage in enumerate(Stage)}
+# By value: hashing an enum's member runs Python code, and this is asked for every line.
+_POSITION = {stage.value: position for position, stage in enumerate(Stage)}
 
 
 def between(first: Stage, last: Stage) -> frozenset[Stage]:
@@ -73,11 +74,12 @@ def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
     stamp = None
-    if match := _PROMPT.match(text):
-        text = text[match.end() :]
-    if match := _STAMP.match(text):
-        stamp = float(match[1])
-        text = text[match.end() :]
+    if "[" in text:
+        if match := _PROMPT.match(text):
+            text = text[match.end() :]
+        if match := _STAMP.match(text):
+            stamp = float(match[1])
+            text = text[match.end() :]
     if match := _MANAGER.match(text):
         text = text[match.end() :]
     if match := _SPINNER.match(text):

@@ -38,6 +38,7 @@ class Cause(StrEnum):
     GPT_DESTROYED = "gpt-destroyed"
     HOST_DISK_FULL = "host-disk-full"
     INIT_EXITED = "init-exited"
+    INIT_FROZE = "init-froze"
     INIT_MISSING = "init-missing"
     INITRD_INVALID = "initrd-invalid"
     INITRD_MISSING = "initrd-missing"
@@ -99,6 +100,11 @@ class Verdict:
     owner: Owner | None
     evidence_to_verdict_s: float
     seconds: Mapping[Stage, float] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """What a command exits with: 0 when ready, 1 when the image is at fault, 2 when something else is."""
+        return 0 if self.ready else 1 if self.owner is Owner.IMAGE else 2
 
     def to_json(self) -> dict[str, object]:
         """Return the verdict as `vmtests boot --json` prints it."""

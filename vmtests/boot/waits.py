@@ -1,7 +1,8 @@
 """What systemd says that it waits for, and whether that can ever come.
 
-A wait for a device ends after 45 or 90 seconds; that a partition does not exist is known at once. A mount with
-`nofail` waits too, and holds nobody up: only a boot in which nothing else runs is at its end.
+A wait for a device ends after 45 or 90 seconds; that a partition does not exist is known at once. Without what stage 1
+mounts no boot goes on, whatever else runs. Any other wait may be that of a mount with `nofail`, which holds nobody up:
+there only a boot in which nothing else runs is at its end.
 """
 
 import re
@@ -37,7 +38,7 @@ class Waits:
             self._done.add(stage)
 
     def spinner(self, text: str, normal: str, stage: Stage) -> str | None:
-        """Take a repaint; return a device that does not exist, if every job that runs waits for such a one."""
+        """Take a repaint; return a device that does not exist, if the boot needs it or nothing but such waits run."""
         match = _JOB.match(normal)
         if self._knowledge is None or match is None or stage not in _DONE or stage in self._done:
             return None
@@ -47,6 +48,8 @@ class Waits:
             # Something else runs; what comes of it is not known yet.
             self._shown.clear()
             return None
+        if stage is Stage.INITRD and self._knowledge.needs(device):
+            return device
         if len(self._shown) < _JOBS_LIMIT:
             self._shown.add(device)
         return device if len(self._shown) >= count else None

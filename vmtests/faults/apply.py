@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError
@@ -202,7 +202,11 @@ class _Work:
             cpio.put(members, path, text.encode())
         for path, target in step.symlink.items():
             cpio.put(members, path, target.encode(), link=True)
-        plain.write_bytes(cpio.pack(members))
+        with plain.open("wb") as file:
+            if step.ballast:
+                file.write(cpio.head("ballast", stat.S_IFREG | 0o644, step.ballast * _MIB))
+                file.seek(step.ballast * _MIB, os.SEEK_CUR)  # a hole is zeros
+            file.write(cpio.pack(members))
         self._toolbox.run("zstd", "--quiet", "--force", "-T0", "-3", plain, "-o", packed)
         self._put(packed, self._contract.boot.initrd)
 
@@ -214,10 +218,10 @@ class _Work:
             source = self._directory / f"to-root-{number}"
             source.write_text(text)
             directory, _, name = path.rpartition("/")
-            commands += [f"cd {directory or '/'}", f"rm {name}", f"write {source} {name}"]
+            commands += [*_directories(path), f"cd {directory or '/'}", f"rm {name}", f"write {source} {name}"]
             commands += [f"sif {name} mode 0100755"] if text.startswith("#!") else []
         for path, target in step.symlink.items():
-            commands += [f"rm {path}", f"symlink {path} {target}"]
+            commands += [*_directories(path), f"rm {path}", f"symlink {path} {target}"]
         commands += step.commands
         script = self._directory / "debugfs"
         start, size = self._range("root")
@@ -226,10 +230,11 @@ class _Work:
         _extract(self._disk, start, size, part)
         if step.fill:
             commands += self._fill(part)
-        script.write_text("".join(f"{line}\n" for line in commands))
-        said = self._toolbox.run("debugfs", "-w", "-f", script, part)
-        if found := re.search(r"^(?!debugfs:)(.*(?:Invalid|nknown|Usage).*)$", said, re.MULTILINE):
-            raise HostError(f"debugfs: {found[1]}")
+        come = (*step.write, *step.symlink)
+        script.write_text("".join(f"{line}\n" for line in (*commands, *(f"stat {path}" for path in come))))
+        # debugfs exits with 0 whatever failed.
+        if self._toolbox.run("debugfs", "-w", "-f", script, part).count("Inode: ") < len(come):
+            raise HostError(f"debugfs could not write {', '.join(come)} to the root partition")
         _insert(part, self._disk, start)
         part.unlink()
 
@@ -275,6 +280,11 @@ class _Work:
             disk_size=None if step.grow else self._size,
             disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),
         )
+
+
+def _directories(path: str) -> list[str]:
+    """Return debugfs' commands that make the directories above `path`; to it, `/x` is in the directory it is in."""
+    return ["cd /", *(f"mkdir {above}" for above in reversed(PurePosixPath(path).parents[:-1]))]
 
 
 def _extract(disk: Path, start: int, size: int, part: Path) -> None:

@@ -64,7 +64,7 @@ class Initrd(_Step, frozen=True, kw_only=True, tag="initrd"):
     """Changes the initrd: files go (shell patterns), directories move, files and symlinks come, text is replaced.
 
     `{release}` in a directory that moves is the release of the kernel whose modules are there. A file that begins
-    with `#!` can be executed.
+    with `#!` can be executed. `ballast` is the size in MiB of a file of zeros that is unpacked first.
     """
 
     remove: tuple[str, ...] = ()
@@ -72,6 +72,7 @@ class Initrd(_Step, frozen=True, kw_only=True, tag="initrd"):
     write: dict[str, str] = {}
     symlink: dict[str, str] = {}
     replace: dict[str, dict[str, str]] = {}
+    ballast: int = 0
 
 
 class Root(_Step, frozen=True, kw_only=True, tag="root"):

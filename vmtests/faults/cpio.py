@@ -48,12 +48,17 @@ def pack(members: list[Member]) -> bytes:
     parts: list[bytes] = []
     trailer = Member(name=_TRAILER, mode=0, data=b"")
     for inode, member in enumerate([*members, trailer]):
-        name = member.name.encode() + b"\0"
-        fields = (inode, member.mode, 0, 0, 1, 1, len(member.data), 0, 0, 0, 0, len(name), 0)
-        head = _MAGIC + b"".join(b"%08X" % field for field in fields) + name
-        parts += [head, bytes(_padded(len(head)) - len(head))]
+        parts.append(head(member.name, member.mode, len(member.data), inode))
         parts += [member.data, bytes(_padded(len(member.data)) - len(member.data))]
     return b"".join(parts)
+
+
+def head(name: str, mode: int, size: int, inode: int = 0) -> bytes:
+    """Return what stands in front of the `size` bytes of a member, padded as the format wants it."""
+    path = name.encode() + b"\0"
+    fields = (inode, mode, 0, 0, 1, 1, size, 0, 0, 0, 0, len(path), 0)
+    made = _MAGIC + b"".join(b"%08X" % field for field in fields) + path
+    return made + bytes(_padded(len(made)) - len(made))
 
 
 def remove(members: list[Member], pattern: str) -> None:

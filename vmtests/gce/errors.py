@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _STOCKOUT = re.compile(r"[A-Z_]*(?:RESOURCE_POOL_EXHAUSTED|STOCKOUT)[A-Z_]*")
 _PERMISSION = re.compile(r"\b[a-z]{2,20}\.[A-Za-z]{2,40}\.[A-Za-z]{2,40}\b")
+_SYSTEM = re.compile(r"\[Errno -?\d{1,4}\] ([^\"')]{1,100})")
 _WORDS = 400  # characters of what the cloud says about an error
 _UNAUTHENTICATED = 401
 
@@ -62,7 +63,7 @@ class DeniedError(CloudError):
     """A permission is missing."""
 
     why = "not permitted: "
-    advice = "docs/gce-nightly.md lists the roles that are needed"
+    advice = "docs/gce.md lists the roles that are needed"
 
 
 class CredentialsError(CloudError):
@@ -169,7 +170,9 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
         status = None if error.code is None else int(error.code)
         return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
     if isinstance(error, TransportError | requests.RequestException):
-        return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
+        # urllib3 tells whole object graphs; the system's own words are at the end.
+        words = _SYSTEM.findall(said := str(error))
+        return UnavailableError(f"{what}: {UnavailableError.why}{printable(words[-1] if words else said, _WORDS)}")
     if isinstance(error, GoogleAuthError):
         return _error(what, "authError", str(error))
     # What google.cloud.storage raises when an upload is refused.

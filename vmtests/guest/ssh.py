@@ -100,7 +100,7 @@ class Ssh:
         self._client = self._new_client()
         # sshd(8), SSH_KNOWN_HOSTS FILE FORMAT: a port other than 22 stands after the name in brackets.
         self._name = host if port == paramiko.config.SSH_PORT else f"[{host}]:{port}"
-        self._host_keys = _parse_host_keys(host_keys)
+        self._host_keys = parse_host_keys(host_keys)
         self.known_hosts = key.path.with_name(f"{key.path.name}.known_hosts.{port}")
         lines = [f"{self._name} {known.get_name()} {known.get_base64()}\n" for known in self._host_keys]
         self.known_hosts.write_text("".join(lines))
@@ -298,7 +298,8 @@ class Ssh:
         return GuestError(f"the ssh connection to {self._name} was lost while {printable(command)!r} ran")
 
 
-def _parse_host_keys(lines: Sequence[str]) -> list[paramiko.PKey]:
+def parse_host_keys(lines: Sequence[str]) -> list[paramiko.PKey]:
+    """Return the keys in lines of public host keys, of those kinds that can be checked; raises GuestError."""
     keys = []
     for line in lines:
         if not line.strip():

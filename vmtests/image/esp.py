@@ -246,6 +246,8 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
         yield breach(_SUBJECT, "init", found[-1], text)
     else:
         yield passed(_SUBJECT, "init", found[-1])
+    if roots := values(options, "root"):
+        yield passed(_SUBJECT, "root", roots[-1])
     wanted = contract.boot.console
     consoles = [value.split(",")[0] for value in values(options, "console")]
     if wanted not in consoles:

@@ -61,14 +61,35 @@ class SandboxedProcess:
                 self._popen.kill()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program itself, not to the sandbox around it (proc_pid_task(5), `children`)."""
+        """Send a signal to the program itself, not to the sandbox around it."""
         with self._lock:
             if self._init is None:
                 return
-            children = Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text().split()
-            for child in children:
+            for child in self._children():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(child), number)
+
+    @property
+    def late(self) -> float:
+        """Seconds that the program waited for a processor of the host: of its threads, the one that waited most.
+
+        The second number of `/proc/PID/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst of Linux), in
+        nanoseconds; 0 where the kernel does not tell it, and when the program has ended.
+        """
+        with self._lock:
+            if self._init is None:
+                return 0.0
+            waited = 0
+            with contextlib.suppress(OSError):
+                for child in self._children():
+                    for thread in Path(f"/proc/{child}/task").iterdir():
+                        with contextlib.suppress(OSError):
+                            waited = max(waited, int((thread / "schedstat").read_text().split()[1]))
+            return waited / 1e9
+
+    def _children(self) -> list[str]:
+        """Return the process numbers of the program behind the sandbox's init (proc_pid_task(5), `children`)."""
+        return Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text().split()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""

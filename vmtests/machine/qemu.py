@@ -266,6 +266,12 @@ class QemuMachine:
         assert process is not None
         process.signal(number)
 
+    @property
+    def late(self) -> float:
+        """Seconds since power-on that QEMU could have run and got no processor of the host; 0 when it is off."""
+        process = None if self._life is None else self._life.process
+        return 0.0 if process is None else process.late
+
     def reset(self) -> None:
         """Push the reset button."""
         self.execute("system_reset")

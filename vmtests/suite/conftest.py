@@ -11,10 +11,9 @@ import pytest
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.lab import Lab
 from vmtests.plugin import Uncaptured
 from vmtests.snapshots import Snapshot
-from vmtests.vm import Heartbeat, Image, Start, Vm
+from vmtests.vm import Heartbeat, Image, Laboratory, Start, Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ def _ahead(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def modular_start(lab: Lab, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Iterator[Start]:
+def modular_start(lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Iterator[Start]:
     """A machine whose image has both modules, on its way to ready."""
     with ExitStack() as stack:
         with uncaptured():
@@ -75,9 +74,9 @@ def modular_start(lab: Lab, pytestconfig: pytest.Config, uncaptured: Uncaptured)
 
 @pytest.fixture(scope="session")
 def restarting(
-    lab: Lab,
+    lab: Laboratory,
     image: Image,
-    snapshot: Snapshot,
+    snapshot: Snapshot | None,
     contract: Contract,
     uncaptured: Uncaptured,
 ) -> Iterator[dict[str, Restarted]]:

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest.facts import JournalEntry
@@ -103,6 +105,7 @@ def _sent(log: bytes) -> bytes:
     return re.sub(rb"(?s)(.)\1+", rb"\1", log)
 
 
+@pytest.mark.vm_target("qemu")
 def test_console_is_kept_byte_for_byte(boot: Vm) -> None:
     """The raw log has every byte that the guest sent, and the lines in console.jsonl carry time and stage."""
     raw = (boot.results / "console.log").read_bytes()

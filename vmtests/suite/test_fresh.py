@@ -4,6 +4,8 @@ import secrets
 import time
 from collections.abc import Callable
 
+import pytest
+
 from vmtests.contract import Contract
 from vmtests.suite.conftest import store_writer
 from vmtests.vm import Vm
@@ -23,12 +25,14 @@ def test_fresh_machines_share_nothing(fresh_vms: Callable[[int], list[Vm]], cont
     assert other.run(seen).stdout == ""
 
 
+@pytest.mark.vm_target("qemu")
 def test_fresh_machines_draw_different_random_numbers(fresh_vms: Callable[[int], list[Vm]]) -> None:
     """Two machines forked from one memory draw different random numbers from the first on."""
     drawn = [vm.run("cat /proc/sys/kernel/random/uuid").check().stdout for vm in fresh_vms(2)]
     assert len(set(drawn)) == 2
 
 
+@pytest.mark.vm_target("qemu")
 def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
     """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
     before = time.time()

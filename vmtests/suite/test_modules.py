@@ -34,7 +34,7 @@ def test_debug_names_the_overlays_mount_on_the_console(modular: Vm, contract: Co
 
 def test_debug_shell_is_on_the_second_port(modular: Vm) -> None:
     """With `debug` a root shell waits on the second serial port, from stage 1 on."""
-    log = (modular.results / "ttyS1.log").read_bytes()
+    log = modular.second_console
     assert b"bash-5" in log or b"root@" in log
 
 

@@ -1,0 +1,1 @@
+"""Tests of Compute Engine: real clients, and an emulator with fake machines."""

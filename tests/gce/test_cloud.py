@@ -1,0 +1,111 @@
+"""Calls: what the cloud refuses is one sentence with an owner, what may do later is tried again, nothing hangs."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.gce.conftest import FAST, everything, order
+from vmtests.emulator import Emulator
+from vmtests.emulator.fake import FakeHypervisor
+from vmtests.emulator.faults import Fault, FaultKind
+from vmtests.errors import Owner
+from vmtests.gce.cloud import Cloud, Pace
+from vmtests.gce.errors import (
+    CloudError,
+    CredentialsError,
+    DeniedError,
+    QuotaError,
+    RateError,
+    SlowError,
+    StockoutError,
+    UnavailableError,
+)
+from vmtests.gce.instance import Instance, insert
+from vmtests.gce.session import Session
+from vmtests.gce.settings import Settings
+from vmtests.gce.things import Thing
+
+
+def on_insert(kind: FaultKind, count: int | None = None) -> Fault:
+    """Return a fault of the request that makes an instance."""
+    return Fault(kind=kind, count=count, method="POST", path="/instances")
+
+
+def make(session: Session, image: Thing) -> Instance:
+    """Make an instance."""
+    return insert(session, order(image), session.brand.name("vm"), session.settings.zones)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said", "hint"),
+    [
+        (Fault(kind=FaultKind.STOCKOUT), StockoutError, "no such machine left", "more zones"),
+        (Fault(kind=FaultKind.QUOTA), QuotaError, "CPUS-per-project-region, limit 8", "another region"),
+        (on_insert(FaultKind.FORBIDDEN), DeniedError, "compute.instances.create", "instanceAdmin.v1"),
+        (on_insert(FaultKind.UNAUTHORIZED), CredentialsError, "credentials", "application-default"),
+        (on_insert(FaultKind.RATE_LIMIT), RateError, "too many requests", "minute"),
+        (on_insert(FaultKind.UNAVAILABLE), UnavailableError, "does not answer", "later"),
+        (on_insert(FaultKind.REFUSE), UnavailableError, "does not answer", "network"),
+        (Fault(kind=FaultKind.OPERATION_ERROR, path="/instances"), CloudError, "Internal error", ""),
+        (Fault(kind=FaultKind.BARE_ERROR, path="/instances"), CloudError, "Internal error", ""),
+    ],
+    ids=lambda value: str(value.kind) if isinstance(value, Fault) else "",
+)
+def test_each_fault_has_its_sentence_and_leaves_nothing(
+    emulator: Emulator, session: Session, image: Thing, fault: Fault, kind: type[CloudError], said: str, hint: str
+) -> None:
+    """What the cloud does wrong is a CloudError that says what to do, owned by the cloud; no instance is left."""
+    emulator.faults.add(fault)
+    with pytest.raises(kind) as raised:
+        make(session, image)
+    assert (kind, Owner.CLOUD, 2) == (type(raised.value), raised.value.owner, raised.value.exit_code)
+    assert said in raised.value.message
+    assert hint in (raised.value.hint or "")
+    emulator.faults.clear()
+    assert {"instances", "disks"}.isdisjoint(everything(emulator))
+
+
+@pytest.mark.parametrize("kind", [FaultKind.UNAVAILABLE, FaultKind.REFUSE, FaultKind.RATE_LIMIT])
+def test_a_burst_is_lived_through(emulator: Emulator, session: Session, image: Thing, kind: FaultKind) -> None:
+    """A service that fails twice and then works has worked."""
+    session.cloud.pace = replace(FAST, patience=20.0)
+    emulator.faults.add(on_insert(kind, 2))
+    assert "RUNNING" == make(session, image).status
+
+
+def test_lost_answer_makes_no_second_instance(
+    emulator: Emulator, hypervisor: FakeHypervisor, session: Session, image: Thing
+) -> None:
+    """An insertion whose answer is lost is asked for again under the same id, and done once."""
+    session.cloud.pace = replace(FAST, patience=20.0)
+    emulator.faults.add(on_insert(FaultKind.DROP, 1))
+    assert "RUNNING" == make(session, image).status
+    assert [1] == [machine.boots for machine in hypervisor.machines.values()]
+
+
+def test_reads_do_not_retry_for_ten_minutes(emulator: Emulator, instance: Instance) -> None:
+    """A service that never works is given up after the patience, whatever the library's own retries are."""
+    emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="GET"))
+    began = time.monotonic()
+    with pytest.raises(UnavailableError):
+        instance.get()
+    assert time.monotonic() - began < 5
+    emulator.faults.clear()
+
+
+def test_operation_that_does_not_end_is_given_up(emulator: Emulator, settings: Settings, image: Thing) -> None:
+    """An operation that takes longer than it may is an error that names it; the instance goes all the same."""
+    with Session(settings, pace=Pace(poll=0.01, patience=0.2, operation=0.1, grace=0.0)) as session:
+        emulator.faults.add(Fault(kind=FaultKind.SLOW, seconds=0.5, count=1, path="/instances"))
+        with pytest.raises(SlowError, match="did not end in time"):
+            make(session, image)
+        session.cloud.pace = FAST
+    assert {"instances", "disks"}.isdisjoint(everything(emulator))
+
+
+def test_nobody_listens_is_a_sentence(settings: Settings) -> None:
+    """An endpoint where nobody listens is an error of the network."""
+    cloud = Cloud(Settings.find(endpoint="http://127.0.0.1:1"), FAST)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        cloud.read("looking", cloud.images.get, {"project": "emulated", "image": "img"})

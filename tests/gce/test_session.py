@@ -1,0 +1,142 @@
+"""Runs: nothing is made before the ledger knows, and nothing is left."""
+
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gce.conftest import FAST, everything, order
+from vmtests.emulator import Emulator
+from vmtests.emulator.faults import Fault, FaultKind
+from vmtests.gce.errors import QuotaError, StockoutError
+from vmtests.gce.instance import insert
+from vmtests.gce.ledger import directory
+from vmtests.gce.session import LeftBehindError, Session
+from vmtests.gce.settings import Settings
+from vmtests.gce.things import EXPIRES_LABEL, OWNER_LABEL, RUN_LABEL, Thing
+from vmtests.gce.upload import make_image, upload
+
+
+def run(session: Session, packed: Path) -> None:
+    """Make one of each kind."""
+    image = make_image(session, upload(session, packed, "disk"), "disk")
+    insert(session, order(image), session.brand.name("vm"), session.settings.zones)
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, RuntimeError])
+def test_everything_is_removed_however_the_run_ends(
+    emulator: Emulator, settings: Settings, packed: Path, end: type[BaseException] | None
+) -> None:
+    """A run that ends, is interrupted or fails leaves neither things nor a ledger."""
+    seen: dict[str, list[str]] = {}
+
+    def go() -> None:
+        with Session(settings, pace=FAST) as session:
+            run(session, packed)
+            seen.update(everything(emulator))
+            if end is not None:
+                raise end
+
+    if end is None:
+        go()
+    else:
+        with pytest.raises(end):
+            go()
+    assert ["images", "instances", "disks", "objects"] == list(seen)
+    assert {} == everything(emulator)
+    assert [] == list(directory().iterdir())
+
+
+def test_things_are_removed_in_reverse(
+    settings: Settings, packed: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made last is removed first."""
+    removed: list[str] = []
+    real = Session.remove
+
+    def remove(self: Session, thing: Thing) -> None:
+        removed.append(str(thing.kind))
+        real(self, thing)
+
+    monkeypatch.setattr(Session, "remove", remove)
+    with Session(settings, pace=FAST) as session:
+        run(session, packed)
+    assert ["instance", "image", "object"] == removed
+
+
+def test_everything_has_its_labels_and_a_time_limit(emulator: Emulator, settings: Settings, packed: Path) -> None:
+    """Instance, disk, image and object say whose they are and when they expire; the instance ends by itself."""
+    with Session(settings, pace=FAST) as session:
+        run(session, packed)
+        instance = next(iter(emulator.instances._instances.values()))
+        image = session.cloud.images.get(project="emulated", image=session.brand.name("disk"))
+        name = f"{session.brand.name('disk')}.tar.gz"
+        blob: Any = session.cloud.storage.get_bucket(settings.bucket).get_blob(name)
+        labels = [instance.resource["labels"], instance.disk.resource["labels"], dict(image.labels), blob.metadata]
+    assert [{RUN_LABEL, EXPIRES_LABEL, OWNER_LABEL}] * 4 == [set(one) for one in labels]
+    assert [session.brand.labels] * 4 == labels
+    scheduling = instance.resource["scheduling"]
+    assert ("DELETE", "3600") == (scheduling["instanceTerminationAction"], scheduling["maxRunDuration"]["seconds"])
+    features = {feature.type_ for feature in image.guest_os_features}
+    assert {"UEFI_COMPATIBLE", "GVNIC", "VIRTIO_SCSI_MULTIQUEUE"} == features
+
+
+def test_stockout_is_a_reason_for_the_next_zone(
+    emulator: Emulator, session: Session, image: Thing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A zone without such machines is passed over, and that is said; nothing is left in it."""
+    emulator.faults.add(Fault(kind=FaultKind.STOCKOUT, zone="us-central1-a"))
+    made = insert(session, order(image), session.brand.name("vm"), session.settings.zones)
+    assert "us-central1-b" == made.thing.place
+    assert "trying us-central1-b" in capsys.readouterr().err
+    assert 1 == len(everything(emulator)["disks"])
+
+
+def test_stockout_everywhere_is_an_error(emulator: Emulator, session: Session, image: Thing) -> None:
+    """When no zone has one, the last zone's error is told."""
+    emulator.faults.add(Fault(kind=FaultKind.STOCKOUT))
+    with pytest.raises(StockoutError, match="us-central1-b"):
+        insert(session, order(image), session.brand.name("vm"), session.settings.zones)
+
+
+def test_quota_is_no_reason_for_the_next_zone(emulator: Emulator, session: Session, image: Thing) -> None:
+    """A used-up quota ends the attempt in the first zone."""
+    emulator.faults.add(Fault(kind=FaultKind.QUOTA, count=1))
+    with pytest.raises(QuotaError):
+        insert(session, order(image), session.brand.name("vm"), session.settings.zones)
+
+
+def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Session, tmp_path: Path) -> None:
+    """A file of several chunks is uploaded resumably, also when a chunk's answer is lost, and arrives as it was."""
+    session.cloud.pace = replace(FAST, patience=20.0)
+    data = bytes(range(256)) * (40 << 12)
+    (path := tmp_path / "big.tar.gz").write_bytes(data)
+    emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
+    thing = upload(session, path, "big")
+    url = f"{emulator.endpoint}/download/storage/v1/b/{thing.place}/o/{thing.name}?alt=media"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert data == answer.read()
+
+
+def test_what_could_not_be_removed_is_said(
+    emulator: Emulator, settings: Settings, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that cannot remove a thing removes the others, names it and how to remove it, and keeps its ledger."""
+    emulator.faults.add(Fault(kind=FaultKind.FORBIDDEN, method="DELETE", path="/images/"))
+    with (
+        pytest.raises(LeftBehindError, match=r"not removed: removing the image .*gce gc"),
+        Session(settings, pace=FAST) as session,
+    ):
+        run(session, packed)
+    assert (["images"], 1) == (list(everything(emulator)), len(list(directory().iterdir())))
+
+    def interrupted() -> None:
+        with Session(settings, pace=FAST) as session:
+            run(session, packed)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "not removed: removing the image" in capsys.readouterr().err

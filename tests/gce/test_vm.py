@@ -1,0 +1,239 @@
+"""A machine on Compute Engine is followed, judged, switched and deleted as any other."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gce.conftest import FAST, everything
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
+from vmtests.emulator import Emulator
+from vmtests.emulator.fake import FakeHypervisor, FakeMachine
+from vmtests.errors import GuestError, InputError, Owner
+from vmtests.gce.guest import HostKeys, metadata, startup_script
+from vmtests.gce.lab import DISK_SIZE, GceLab
+from vmtests.gce.ledger import directory
+from vmtests.gce.serialport import GAP, PollPace
+from vmtests.gce.settings import Settings
+from vmtests.gce.vm import GceVm
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
+from vmtests.machine.argv import Hardware
+from vmtests.resources import fixture
+from vmtests.sizes import GIB
+from vmtests.vm import BootError, Image
+
+KEY = f"ssh-ed25519 {'A' * 68}"
+CONSOLE = fixture("consoles/debian-cloud-ready.log").read_bytes()
+
+
+@pytest.fixture
+def hypervisor() -> FakeHypervisor:
+    """Machines that say what a real one has said, up to its login prompt."""
+    return FakeHypervisor(boot=lambda _: CONSOLE)
+
+
+@pytest.fixture
+def cloud_lab(settings: Settings, tmp_path: Path) -> Iterator[GceLab]:
+    """A laboratory that waits for nothing longer than it must."""
+    with GceLab(
+        tmp_path / "results", settings, pace=FAST, poll_pace=PollPace(busy=0.01, quiet=0.02), lifetime=3600
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def disk(packed: Path) -> Image:
+    """An image that somebody has packed."""
+    inspection = Inspection(path=packed, format=Format.ARCHIVE, size=GIB, checks=())
+    return Image(name="disk", path=packed, modules=None, inspection=inspection, archive=packed)
+
+
+@pytest.fixture
+def vm(cloud_lab: GceLab, disk: Image) -> Iterator[GceVm]:
+    """A machine that boots."""
+    with cloud_lab.machine(disk) as made:
+        yield made
+
+
+def machine_of(hypervisor: FakeHypervisor) -> FakeMachine:
+    """Return the only machine."""
+    (machine,) = hypervisor.machines.values()
+    return machine
+
+
+def announce(vm: GceVm, hypervisor: FakeHypervisor, *lines: str) -> None:
+    """Say what the startup script says."""
+    for line in [*(f"hostkey {line}" for line in lines), "running"]:
+        machine_of(hypervisor).host.serial(1, f"\r\n{vm._token} {line}\r\n".encode())
+
+
+def test_same_console_gets_the_same_verdict(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """What was recorded under QEMU is ready on Compute Engine too, with every stage."""
+    announce(vm, hypervisor)
+    assert vm.wait_ready().ready
+    assert set(Stage) == set(vm.timeline.starts)
+    assert (vm.results / "console.log").read_bytes().startswith(CONSOLE)
+
+
+def test_host_keys_come_by_the_console(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """The host keys are those that the startup script told behind the token; others that are printed are not taken."""
+    machine_of(hypervisor).host.serial(1, f"some-other-token hostkey {KEY[:-1]}B\r\n".encode())
+    announce(vm, hypervisor, KEY)
+    vm.wait_ready()
+    assert (KEY,) == vm.host_keys
+
+
+def test_host_keys_come_by_guest_attributes(vm: GceVm, emulator: Emulator, hypervisor: FakeHypervisor) -> None:
+    """Without a startup script the host keys are those that the guest agent has published."""
+    announce(vm, hypervisor)
+    named = emulator.instances.named(vm.instance.thing.name)
+    named.guest_attributes["hostkeys"] = dict([KEY.split()])
+    assert (KEY,) == vm.host_keys
+
+
+def test_guest_without_host_keys_is_not_trusted(
+    vm: GceVm, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that tells no host key is an error that says what the image needs."""
+    monkeypatch.setattr("vmtests.gce.vm._HOST_KEYS_SECONDS", 0.0)
+    announce(vm, hypervisor)
+    with pytest.raises(GuestError, match="no ssh host key"):
+        _ = vm.host_keys
+
+
+def test_metadata_lets_in_the_key_and_hides_the_token() -> None:
+    """The guest gets the public key, may use its serial port, and its script never has the token in one piece."""
+    given = metadata("ssh-ed25519 AAAA vmtests", "secrettoken")
+    assert "root:ssh-ed25519 AAAA vmtests" == given["ssh-keys"]
+    assert ("TRUE", "TRUE") == (given["serial-port-enable"], given["enable-guest-attributes"])
+    assert "secrettoken" not in startup_script("secrettoken")
+    assert "announce secre ttoken" in given["startup-script"]
+
+
+def test_keys_of_cloud_init_are_taken() -> None:
+    """The block that cloud-init prints on the console counts as host keys; what stands outside of it does not."""
+    keys = HostKeys("token")
+    keys.feed(f"{KEY[:-1]}B\r\n-----BEGIN SSH HOST KEY KEYS-----\r\n{KEY} root@vm\r\n".encode())
+    keys.feed(f"-----END SSH HOST KEY KEYS-----\r\n{KEY[:-1]}C\r\n".encode())
+    assert (KEY,) == keys.lines
+
+
+def test_instance_is_deleted_and_its_console_is_kept(
+    cloud_lab: GceLab, disk: Image, emulator: Emulator, hypervisor: FakeHypervisor
+) -> None:
+    """What the guest said last is in the logs when the instance has been deleted, on both serial ports."""
+    with cloud_lab.machine(disk, name="one") as vm:
+        announce(vm, hypervisor)
+        vm.wait_ready()
+        machine_of(hypervisor).host.serial(1, b"the last words\r\n")
+        machine_of(hypervisor).host.serial(2, b"on the other port\r\n")
+    assert {"images"} == set(everything(emulator))
+    assert b"the last words\r\n" in (vm.results / "console.log").read_bytes()
+    assert b"on the other port\r\n" == (vm.results / "ttyS1.log").read_bytes()
+
+
+def test_gap_in_the_console_is_shown(vm: GceVm, emulator: Emulator, hypervisor: FakeHypervisor) -> None:
+    """When the console was faster than the API, the gap stands in the console's log with its size."""
+    announce(vm, hypervisor)
+    vm.wait_ready()
+    vm._drain()
+    ring = emulator.instances.named(vm.instance.thing.name).ports[0]
+    ring._limit = 4096
+    with vm._port._turn:
+        machine_of(hypervisor).host.serial(1, 300 * b"nothing in particular\r\n")
+    vm._drain()
+    (gap,) = [event for event in vm.follower.events if event.name == GAP]
+    assert {"lost_bytes": 300 * 23 - 4096} == dict(gap.detail)
+    assert "--- 2804 bytes of the console were lost here ---" in [line.text for line in vm.console]
+    assert gap.text in (vm.results / "console.jsonl").read_text()
+
+
+def test_guest_that_powers_off_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """A guest that switches itself off instead of getting ready gets the verdict that says so."""
+    machine_of(hypervisor).power_cut()
+    verdict = vm.wait_verdict()
+    assert (Cause.POWERED_OFF, Owner.IMAGE) == (verdict.cause, verdict.owner)
+
+
+def test_preempted_instance_is_the_clouds_fault(vm: GceVm, emulator: Emulator) -> None:
+    """A machine that was taken away gets a verdict that the cloud owns."""
+    emulator.instances.preempt(emulator.instances.named(vm.instance.thing.name))
+    with pytest.raises(BootError, match=r"preempted|deleted it") as raised:
+        vm.wait_ready()
+    assert Owner.CLOUD is raised.value.owner
+
+
+def test_power_cut_is_a_reset(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """A power cut is a reset by the API, and another boot in the logs, with a verdict of its own."""
+    announce(vm, hypervisor)
+    vm.wait_ready()
+    vm.power_cut()
+    assert (2, None) == (machine_of(hypervisor).boots, vm.verdict)
+    announce(vm, hypervisor)
+    assert vm.power_on().ready
+    assert 2 == vm.follower.boot
+
+
+def test_stop_and_start_is_another_boot(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """A stop and a start by the API are no failure but another boot, whose console begins at its first byte."""
+    announce(vm, hypervisor)
+    vm.wait_ready()
+    before = (vm.results / "console.log").read_bytes().count(b"Linux version")
+    started: list[bool] = []
+
+    def start() -> None:
+        real()
+        started.append(True)
+        announce(vm, hypervisor)
+
+    real, vm.instance.start = vm.instance.start, start  # type: ignore[method-assign]
+    assert vm.stop_start().ready
+    assert ([True], 2) == (started, vm.follower.boot)
+    assert 2 * before == (vm.results / "console.log").read_bytes().count(b"Linux version")
+
+
+def test_instance_is_as_ordered(cloud_lab: GceLab, disk: Image, emulator: Emulator) -> None:
+    """Disk size and secure boot are those that were asked for, else what Compute Engine has at least."""
+    with cloud_lab.machine(disk, name="a") as vm:
+        named = emulator.instances.named(vm.instance.thing.name)
+        assert (DISK_SIZE, False) == (named.disk.size, vm.order.secure_boot)
+    with cloud_lab.machine(disk, Hardware(disk_size=16 * GIB, secure_boot=True), name="b") as vm:
+        named = emulator.instances.named(vm.instance.thing.name)
+        assert 16 * GIB == named.disk.size
+        assert {"enableSecureBoot": True} == {
+            key: value for key, value in named.resource["shieldedInstanceConfig"].items() if value
+        }
+
+
+def test_hardware_that_no_cloud_has_is_refused(cloud_lab: GceLab, disk: Image) -> None:
+    """What Compute Engine cannot be told is refused, not left out, before anything is made."""
+    with pytest.raises(InputError, match="no kernel options"):
+        cloud_lab.machine(disk, Hardware(cmdline_extra="quiet"))
+    assert not list(cloud_lab.results.glob("*"))
+
+
+def test_image_is_uploaded_once(cloud_lab: GceLab, disk: Image, emulator: Emulator) -> None:
+    """Two machines of one image share it, and its archive is gone as soon as it was read."""
+    with contextlib.ExitStack() as stack:
+        for name in ("a", "b"):
+            stack.enter_context(cloud_lab.machine(disk, name=name))
+        found = everything(emulator)
+        assert (1, 2) == (len(found["images"]), len(found["instances"]))
+        assert "objects" not in found
+
+
+def test_kept_image_stays_and_has_no_ledger(
+    settings: Settings, disk: Image, tmp_path: Path, emulator: Emulator
+) -> None:
+    """An image that was ordered to stay is there when the laboratory is left, and expires by its label."""
+    with GceLab(tmp_path / "results", settings, pace=FAST, lifetime=7200) as lab:
+        link = lab.keep(disk)
+    (name,) = everything(emulator)["images"]
+    assert f"projects/emulated/global/images/{name}" == link
+    assert [] == list(directory().iterdir())
+    labels = next(iter(emulator.instances._disks._images._images.values())).resource["labels"]
+    assert 7000 < int(labels["vmtests-expires"]) - time.time() <= 7200

@@ -1,0 +1,126 @@
+"""The commands `vmtests gce …`: images on Compute Engine, or on an emulator of it."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from vmtests import progress
+from vmtests.gce import reaper
+from vmtests.gce.cloud import Cloud
+from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
+from vmtests.gce.settings import Settings
+from vmtests.machine.argv import Hardware
+from vmtests.results import new_directory
+from vmtests.screen import Cockpit, show
+from vmtests.vm import Heartbeat
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands to those of `vmtests`."""
+    gce = commands.add_parser("gce", help="the same on Compute Engine, or on an emulator of it")
+    verbs = gce.add_subparsers(required=True, metavar="COMMAND")
+
+    command = verbs.add_parser("upload", help="check an image and make one of it on Compute Engine, which stays")
+    command.add_argument("image", metavar="ARCHIVE|DISK", help="a .tar.gz, .raw or .qcow2")
+    command.add_argument("--hours", type=_hours, default=24.0, metavar="N", help="how long it is kept (default: 24)")
+    _add_options(command)
+    command.set_defaults(command=_upload)
+
+    command = verbs.add_parser("run", help="boot an image on Compute Engine and say whether it got ready")
+    command.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
+    command.add_argument("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
+    command.add_argument("--secure-boot", action="store_true", help="have the firmware check signatures")
+    command.add_argument(
+        "--hours", type=_hours, default=1.0, metavar="N", help="when the instance deletes itself (default: 1)"
+    )
+    command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+    command.add_argument("--quiet", action="store_true", help="do not show the console")
+    _add_options(command)
+    command.set_defaults(command=_run)
+
+    command = verbs.add_parser("gc", help="remove what dead runs have left on Compute Engine")
+    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    _add_options(command)
+    command.set_defaults(command=_gc)
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--gce-project", metavar="ID", help="the project")
+    command.add_argument(
+        "--gce-zone", action="append", default=[], metavar="ZONE[,ZONE…]", help="zones, in the order to be tried"
+    )
+    command.add_argument("--gce-bucket", metavar="NAME", help="the bucket for uploads (default: PROJECT-vmtests)")
+    command.add_argument("--gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it")
+
+
+def _hours(text: str) -> float:
+    """Return a number of hours that an instance may run ("Limit the run time of a VM")."""
+    hours = float(text)
+    if not 1 / 30 <= hours <= 24 * 120:
+        raise ValueError(text)
+    return hours
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings.find(
+        project=arguments.gce_project,
+        zones=arguments.gce_zone,
+        bucket=arguments.gce_bucket,
+        endpoint=arguments.gce_endpoint,
+    )
+
+
+def _lab(arguments: argparse.Namespace, settings: Settings) -> GceLab:
+    return GceLab(
+        lambda: new_directory(arguments.results),
+        settings,
+        machine=arguments.gce_machine,
+        lifetime=arguments.hours * 3600,
+    )
+
+
+def _upload(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    with GceLab(lambda: new_directory(None), settings, lifetime=arguments.hours * 3600) as lab:
+        image = lab.image(str(arguments.image))
+        if not image.inspection.ok:
+            image.inspection.render(Console(stderr=True, highlight=False))
+            return 1
+        link = lab.keep(image)
+    print(link)
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    failed = False
+    for found in reaper.reap(Cloud(_settings(arguments)), time.time(), dry_run=arguments.dry_run):
+        print(found)
+        failed |= found.fate is reaper.Fate.FAILED
+    return 2 if failed else 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    out = progress.stderr()
+    with _lab(arguments, _settings(arguments)) as lab:
+        image = lab.image(arguments.image, arguments.module)
+        for breach in image.inspection.breaches:
+            out.print(Text(f"inspection: {breach}"))
+        out.print(Text(f"this run: {lab.cost(image)}"))
+        watch = Heartbeat() if arguments.quiet else Cockpit(out)
+        with lab.machine(image, Hardware(secure_boot=arguments.secure_boot), watch=watch) as vm:
+            verdict = vm.wait_verdict()
+            watch(vm.follower)
+            if not verdict.ready:
+                vm.diagnose(verdict)
+        results = lab.results
+    if arguments.json:
+        print(json.dumps(verdict.to_json()))
+    else:
+        show(verdict, results)
+    return verdict.exit_status

@@ -1,0 +1,163 @@
+"""The APIs of Compute Engine and Cloud Storage, as the rest of vmtests asks them.
+
+Three traps of google-cloud-compute 1.57 are gone round here. `ExtendedOperation` polls the public endpoint, whatever
+endpoint was given, and takes an error without a status of HTTP for a success: so the `*_unary` methods are called, and
+operations are waited for here. Methods that read retry for ten minutes, whatever `timeout` says: so none retries by
+itself, and `Pace.patience` is how long.
+"""
+
+import functools
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vmtests.gce.errors import SlowError, of_exception, of_operation
+from vmtests.gce.settings import Settings
+
+if TYPE_CHECKING:
+    from google.cloud import compute_v1
+    from google.cloud.storage import Client
+
+T = TypeVar("T")
+
+LONGEST_PAUSE = 8.0
+"""Seconds between two attempts at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds: between two looks at an operation, for trying again what may do later, for one answer, for one
+    operation, and for something to show up that nobody heard was made.
+    """
+
+    poll: float = 1.0
+    patience: float = 60.0
+    answer: float = 30.0
+    operation: float = 600.0
+    grace: float = 10.0
+
+
+class Cloud:
+    """Clients that are made when they are needed; may be used from any thread.
+
+    All methods raise a CloudError, whatever Google's libraries raise.
+    """
+
+    def __init__(self, settings: Settings, pace: Pace | None = None) -> None:
+        self.settings = settings
+        self.pace = pace or Pace()
+
+    # Clients.
+
+    @functools.cached_property
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"credentials": self.settings.credentials()}
+        if self.settings.endpoint is not None:
+            options["client_options"] = {"api_endpoint": self.settings.endpoint}
+        return options
+
+    @functools.cached_property
+    def instances(self) -> "compute_v1.InstancesClient":
+        """Instances."""
+        from google.cloud import compute_v1
+
+        return compute_v1.InstancesClient(**self._options)
+
+    @functools.cached_property
+    def images(self) -> "compute_v1.ImagesClient":
+        """Images."""
+        from google.cloud import compute_v1
+
+        return compute_v1.ImagesClient(**self._options)
+
+    @functools.cached_property
+    def disks(self) -> "compute_v1.DisksClient":
+        """Disks."""
+        from google.cloud import compute_v1
+
+        return compute_v1.DisksClient(**self._options)
+
+    @functools.cached_property
+    def zone_operations(self) -> "compute_v1.ZoneOperationsClient":
+        """Operations in zones."""
+        from google.cloud import compute_v1
+
+        return compute_v1.ZoneOperationsClient(**self._options)
+
+    @functools.cached_property
+    def global_operations(self) -> "compute_v1.GlobalOperationsClient":
+        """Operations on what is in no zone."""
+        from google.cloud import compute_v1
+
+        return compute_v1.GlobalOperationsClient(**self._options)
+
+    @functools.cached_property
+    def storage(self) -> "Client":
+        """Buckets and objects."""
+        from google.cloud.storage import Client
+
+        return Client(project=self.settings.project, **self._options)
+
+    # Calls.
+
+    def ask(self, what: str, call: Callable[[], T], *, patience: float | None = None) -> T:
+        """Return what `call` returns; what may do a little later is tried again for `patience` seconds."""
+        deadline = time.monotonic() + (self.pace.patience if patience is None else patience)
+        pause = self.pace.poll
+        while True:
+            try:
+                return call()
+            except _raised() as error:
+                cloud_error = of_exception(what, error)
+                if cloud_error is None:
+                    raise
+                if not cloud_error.retriable or time.monotonic() + pause > deadline:
+                    raise cloud_error from error
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def read(self, what: str, method: Callable[..., T], request: Any, *, patience: float | None = None) -> T:
+        """Return the answer of a method that reads."""
+        return self.ask(what, lambda: method(request=request, retry=None, timeout=self.pace.answer), patience=patience)
+
+    def change(self, what: str, method: "Callable[..., compute_v1.Operation]", request: dict[str, Any]) -> None:
+        """Ask for a change by a `*_unary` method, and wait until it is done.
+
+        Each attempt has the same `requestId`: what was begun, though nobody heard of it, is not begun again.
+        """
+        request = {"project": self.settings.project, "request_id": str(uuid.uuid4()), **request}
+        operation = self.read(what, method, request)
+        self.wait(what, operation, zone=request.get("zone"))
+
+    def wait(self, what: str, operation: "compute_v1.Operation", *, zone: str | None = None) -> None:
+        """Wait for an operation; raises the error that it ended with, SlowError when it takes too long."""
+        from google.cloud import compute_v1
+
+        deadline = time.monotonic() + self.pace.operation
+        request = {"project": self.settings.project, "operation": operation.name}
+        method: Callable[..., compute_v1.Operation] = self.global_operations.get
+        if zone is not None:
+            request["zone"] = zone
+            method = self.zone_operations.get
+        pause = self.pace.poll / 16
+        while operation.status != compute_v1.Operation.Status.DONE:
+            if time.monotonic() > deadline:
+                raise SlowError(f"{what}: the operation {operation.name} did not end in time")
+            time.sleep(pause)
+            pause = min(2 * pause, self.pace.poll)
+            operation = self.read(what, method, request)
+        if (error := of_operation(what, operation)) is not None:
+            raise error
+
+
+@functools.cache
+def _raised() -> tuple[type[Exception], ...]:
+    """Return what Google's libraries raise when a cloud does not do what it is asked to."""
+    import requests
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+    return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption

@@ -1,0 +1,51 @@
+"""What a run costs at most, before it begins.
+
+List prices of us-central1 on demand, in US dollars, rounded up ("VM instance pricing", "Disk and image pricing" and
+"Cloud Storage pricing" of Google Cloud). Other regions are dearer by up to a half, for which `_REGIONS` is.
+"""
+
+from collections.abc import Mapping
+
+from vmtests.sizes import GIB
+
+# By machine type: dollars an hour.
+_MACHINES: Mapping[str, float] = {
+    "e2-micro": 0.009,
+    "e2-small": 0.017,
+    "e2-medium": 0.034,
+    "e2-standard-2": 0.068,
+    "e2-standard-4": 0.135,
+    "n1-standard-1": 0.048,
+    "n1-standard-2": 0.096,
+    "n2-standard-2": 0.098,
+    "n2-standard-4": 0.195,
+    "n2d-standard-2": 0.085,
+    "t2d-standard-1": 0.043,
+    "c3-standard-4": 0.21,
+    "c3d-standard-4": 0.19,
+    "n4-standard-2": 0.095,
+}
+_DISK, _IMAGE, _OBJECT = 0.10 / 730, 0.05 / 730, 0.026 / 730  # dollars for a GiB and an hour
+_ADDRESS = 0.005  # dollars an hour
+_REGIONS = 1.5
+
+
+def at_most(machine: str, *, disk: int, archive: int, seconds: float, machines: int = 1) -> float | None:
+    """Return the dollars that instances cost if nobody removes anything for `seconds`; sizes in bytes.
+
+    None when the price of the machine type is not known here.
+    """
+    if (price := _MACHINES.get(machine)) is None:
+        return None
+    each = price + _ADDRESS + disk / GIB * _DISK
+    stored = archive / GIB * (_IMAGE + _OBJECT)
+    return (each * machines + stored) * seconds / 3600 * _REGIONS
+
+
+def sentence(machine: str, *, disk: int, archive: int, seconds: float) -> str:
+    """Say what one instance costs at most."""
+    dollars = at_most(machine, disk=disk, archive=archive, seconds=seconds)
+    hours = f"{seconds / 3600:.2g} h, after which it deletes itself"
+    if dollars is None:
+        return f"one {machine} for at most {hours}; its price is not known here"
+    return f"one {machine} for at most {hours}: less than ${max(dollars, 0.01):.2f}"

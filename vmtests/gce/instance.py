@@ -1,0 +1,198 @@
+"""Instances: ordered, made in a zone that has one, switched, asked, and listened to."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmtests import progress
+from vmtests.gce.cloud import Cloud
+from vmtests.gce.errors import NotFoundError, StockoutError, UnavailableError
+from vmtests.gce.serialport import Chunk
+from vmtests.gce.session import Session
+from vmtests.gce.things import Brand, Kind, Thing
+from vmtests.sizes import GIB
+
+if TYPE_CHECKING:
+    from google.cloud import compute_v1
+
+_LEAST_RUN_SECONDS = 60
+_OLD_CARDS = re.compile(r"(?:e2|f1|g1|n1|n2|n2d|c2|c2d|t2d|m1|m2|a2|g2)-")
+_PREEMPTED = "compute.instances.preempted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An instance as it is ordered; `disk_size` in bytes, `lifetime` in seconds, after which it deletes itself."""
+
+    image: str
+    machine: str
+    disk_size: int
+    lifetime: float
+    metadata: Mapping[str, str] = field(repr=False)
+    secure_boot: bool = False
+    tpm: bool = False
+
+    def body(self, name: str, zone: str, brand: Brand) -> "compute_v1.Instance":
+        """Return what is sent to Compute Engine."""
+        from google.cloud import compute_v1
+
+        # Since the third generation machines have no other card than gVNIC ("Using Google Virtual NIC").
+        card = "VIRTIO_NET" if _OLD_CARDS.match(self.machine) else "GVNIC"
+        return compute_v1.Instance(
+            name=name,
+            machine_type=f"zones/{zone}/machineTypes/{self.machine}",
+            labels=brand.labels,
+            disks=[
+                compute_v1.AttachedDisk(
+                    boot=True,
+                    auto_delete=True,
+                    initialize_params=compute_v1.AttachedDiskInitializeParams(
+                        source_image=self.image,
+                        disk_size_gb=-(-self.disk_size // GIB),
+                        disk_type=f"zones/{zone}/diskTypes/pd-balanced",
+                        labels=brand.labels,
+                    ),
+                )
+            ],
+            network_interfaces=[
+                compute_v1.NetworkInterface(
+                    network="global/networks/default",
+                    nic_type=card,
+                    access_configs=[compute_v1.AccessConfig(name="External NAT", type_="ONE_TO_ONE_NAT")],
+                )
+            ],
+            metadata=compute_v1.Metadata(
+                items=[compute_v1.Items(key=key, value=value) for key, value in self.metadata.items()]
+            ),
+            # Whatever becomes of us, it is gone in time ("Limit the run time of a VM").
+            scheduling=compute_v1.Scheduling(
+                automatic_restart=False,
+                instance_termination_action="DELETE",
+                max_run_duration=compute_v1.Duration(seconds=max(int(self.lifetime), _LEAST_RUN_SECONDS)),
+            ),
+            shielded_instance_config=compute_v1.ShieldedInstanceConfig(
+                enable_secure_boot=self.secure_boot, enable_vtpm=self.tpm, enable_integrity_monitoring=False
+            ),
+            display_device=compute_v1.DisplayDevice(enable_display=True),
+        )
+
+
+def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "Instance":
+    """Make an instance in the first of `zones` that has such a machine left; raises CloudError.
+
+    Only a zone that is out of machines is a reason to try the next.
+    """
+    cloud, project = session.cloud, session.settings.project
+    for number, zone in enumerate(zones, 1):
+        thing = Thing(kind=Kind.INSTANCE, name=name, project=project, place=zone)
+        body = order.body(name, zone, session.brand)
+        request = {"zone": zone, "instance_resource": body}
+        what = f"making the {thing}"
+        try:
+            with progress.step(what):
+                session.make(thing, lambda: cloud.change(what, cloud.instances.insert_unary, request))  # noqa: B023
+        except StockoutError as error:
+            if number == len(zones):
+                raise
+            progress.stderr().print(f"vmtests: {error.message}; trying {zones[number]}")
+        else:
+            return Instance(session, thing)
+    raise AssertionError("no zone")
+
+
+class Instance:
+    """An instance that was made; all methods raise CloudError, and may be called from any thread."""
+
+    def __init__(self, session: Session, thing: Thing) -> None:
+        self._session = session
+        self.thing = thing
+
+    @property
+    def _cloud(self) -> Cloud:
+        return self._session.cloud
+
+    @property
+    def _request(self) -> dict[str, object]:
+        return {"project": self.thing.project, "zone": self.thing.place, "instance": self.thing.name}
+
+    def get(self) -> "compute_v1.Instance":
+        """Return the resource."""
+        return self._cloud.read(f"looking at the {self.thing}", self._cloud.instances.get, self._request)
+
+    @property
+    def status(self) -> str:
+        """Its state, such as RUNNING or TERMINATED."""
+        return str(self.get().status)
+
+    @property
+    def address(self) -> str:
+        """The IPv4 address at which it is reached from outside."""
+        for card in self.get().network_interfaces:
+            for config in card.access_configs:
+                if config.nat_i_p:
+                    return str(config.nat_i_p)
+        raise NotFoundError(f"the {self.thing} has no external address")
+
+    def reset(self) -> None:
+        """Push the reset button: what the guest had not synced is lost."""
+        self._change("resetting", self._cloud.instances.reset_unary)
+
+    def stop(self) -> None:
+        """Push the power button, and wait until the guest is off."""
+        self._change("stopping", self._cloud.instances.stop_unary)
+
+    def start(self) -> None:
+        """Switch on."""
+        self._change("starting", self._cloud.instances.start_unary)
+
+    def _change(self, verb: str, method: object) -> None:
+        self._cloud.change(f"{verb} the {self.thing}", method, dict(self._request))  # type: ignore[arg-type]
+
+    def delete(self) -> None:
+        """Delete it with its disk."""
+        self._session.remove(self.thing)
+
+    def serial(self, start: int = 0, port: int = 1) -> Chunk:
+        """Return what there is of a serial port (1 is ttyS0) from a position on; BusyError when it does not run."""
+        what = f"reading the serial port of the {self.thing}"
+        request = {**self._request, "port": port, "start": start}
+        # The next poll tries again.
+        answer = self._cloud.read(what, self._cloud.instances.get_serial_port_output, request, patience=0.0)
+        return Chunk(start=answer.start, next=answer.next_, data=answer.contents.encode(errors="replace"))
+
+    def screenshot(self) -> bytes:
+        """Return the screen, as an image file."""
+        what = f"looking at the screen of the {self.thing}"
+        answer = self._cloud.read(what, self._cloud.instances.get_screenshot, self._request)
+        try:
+            return base64.b64decode(answer.contents, validate=True)
+        except binascii.Error as error:
+            raise UnavailableError(f"{what}: the answer is no image") from error
+
+    def guest_attributes(self, namespace: str) -> dict[str, str]:
+        """Return what the guest has published in a namespace; nothing when it has not yet."""
+        what = f"asking for what the guest of the {self.thing} has published"
+        request = {**self._request, "query_path": f"{namespace}/"}
+        try:
+            answer = self._cloud.read(what, self._cloud.instances.get_guest_attributes, request)
+        except NotFoundError:
+            return {}
+        return {item.key: item.value for item in answer.query_value.items}
+
+    def ended_by(self) -> str:
+        """Return who switched it off: `preempted`, `deleted` or `guest`."""
+        try:
+            number = self.get().id
+        except NotFoundError:
+            return "deleted"
+        cloud = self._cloud
+        request = {
+            "project": self.thing.project,
+            "zone": self.thing.place,
+            "filter": f'(targetId = "{number}") (operationType = "{_PREEMPTED}")',
+        }
+        found = cloud.read(f"asking why the {self.thing} is off", cloud.zone_operations.list, request)
+        return "preempted" if any(one.operation_type == _PREEMPTED for one in found) else "guest"

@@ -1,0 +1,229 @@
+"""Images and machines on Compute Engine; images are built, and inspected, on this host.
+
+with GceLab(results, Settings.find()) as lab:
+    image = lab.image("disk.raw")
+    with lab.machine(image) as vm:
+        vm.wait_ready()
+"""
+
+import contextlib
+import functools
+import itertools
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vmtests import progress
+from vmtests.contract import Contract
+from vmtests.errors import InputError
+from vmtests.gce import access, cost, guest
+from vmtests.gce.cloud import Pace
+from vmtests.gce.instance import Instance, Order, insert
+from vmtests.gce.serialport import PollPace
+from vmtests.gce.session import Session
+from vmtests.gce.settings import Settings
+from vmtests.gce.things import LIFETIME, Kind, Thing
+from vmtests.gce.upload import make_image, upload
+from vmtests.gce.vm import GceVm
+from vmtests.guest.ssh import Key
+from vmtests.image import archive
+from vmtests.image.source import Format
+from vmtests.lab import Lab
+from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.sizes import GIB
+from vmtests.snapshots import Snapshot
+from vmtests.vm import Image, Watch
+
+DEFAULT_MACHINE = "e2-small"
+DISK_SIZE = 10 * GIB
+"""Bytes of an instance's disk where nothing else is asked for: the least that Compute Engine makes."""
+
+SUITE_LIFETIME = 3 * 3600.0
+"""Seconds after which what the whole suite needs may be removed."""
+
+_CLOUD_SCALE, _EMULATED_SCALE = 2.0, 4.0
+
+
+class GceStart:
+    """A machine that was powered on (`GceLab.start`)."""
+
+    def __init__(self, vm: GceVm) -> None:
+        self.vm = vm
+
+    def wait(self) -> None:
+        """Wait until it is ready; raises BootError."""
+        self.vm.wait_ready()
+
+
+class GceLab:
+    """A laboratory on Compute Engine; a context manager, which removes everything that was made.
+
+    `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
+    how often the API is asked; `run` is as for `Lab`. Raises CloudError.
+    """
+
+    forks = False
+
+    def __init__(
+        self,
+        results: Path | Callable[[], Path],
+        settings: Settings,
+        *,
+        machine: str = DEFAULT_MACHINE,
+        contract: Contract | None = None,
+        lifetime: float = LIFETIME,
+        pace: Pace | None = None,
+        poll_pace: PollPace | None = None,
+        run: str = "",
+    ) -> None:
+        emulated = settings.emulated
+        self.settings = settings
+        self.machine_type = machine
+        self.pace = pace or (Pace(poll=0.2) if emulated else Pace())
+        self.poll_pace = poll_pace or (PollPace(busy=0.2, quiet=0.5) if emulated else PollPace())
+        self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
+        self._lifetime = lifetime
+        self._stack = contextlib.ExitStack()
+        self._lab = self._stack.enter_context(Lab(results, contract=contract, run=run))
+        self.contract = self._lab.contract
+        self._images: dict[Path, str] = {}
+        self._lock = threading.RLock()
+        self._zones = settings.zones
+        self._numbers = itertools.count(1)
+        self._told = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def results(self) -> Path:
+        """The directory for results."""
+        return self._lab.results
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """What is made, begun with the first thing."""
+        return self._stack.enter_context(Session(self.settings, lifetime=self._lifetime, pace=self.pace))
+
+    @functools.cached_property
+    def ssh_port(self) -> int:
+        """The port at which instances are reached."""
+        return access.ssh_port(self.session.cloud)
+
+    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+        """Return an image as `Lab.image` does; it goes to Compute Engine with its first machine.
+
+        Raises InputError for what Compute Engine cannot be given, too.
+        """
+        image = self._lab.image(name, modules)
+        if image.debug:
+            raise InputError(
+                f"on Compute Engine the module debug cannot be handed to {image.name}",
+                hint="build it into the image",
+            )
+        return image
+
+    def cost(self, image: Image, hardware: Hardware | None = None) -> str:
+        """Say what one machine costs at most."""
+        disk = self._disk_size(image, hardware or Hardware())
+        size = image.inspection.size
+        return cost.sentence(self.machine_type, disk=disk, archive=size, seconds=self._lifetime)
+
+    @contextlib.contextmanager
+    def start(
+        self,
+        image: Image,
+        hardware: Hardware | None = None,
+        *,
+        name: str = "",
+        watch: Watch | None = None,
+        cache: bool = True,
+    ) -> Iterator[GceStart]:
+        """Give a machine on its way to ready; nothing can be kept of it, whatever `cache` says."""
+        del cache
+        with self.machine(image, hardware, name=name, watch=watch) as vm:
+            yield GceStart(vm)
+
+    def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = None) -> GceVm:
+        """Return a new instance, whose first command waits until it is ready: Compute Engine forks none."""
+        del snapshot
+        if not self._told:
+            self._told = True
+            progress.stderr().print("Compute Engine forks no machine: each fresh one is a new instance, which boots")
+        return self.machine(image, name=name, watch=watch)
+
+    def machine(
+        self, image: Image, hardware: Hardware | None = None, *, name: str = "", watch: Watch | None = None
+    ) -> GceVm:
+        """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
+        hardware = self._checked(hardware or Hardware())
+        results = self.results / name if name else self.results
+        results.mkdir(parents=True, exist_ok=True)
+        key = Key.generate(results)
+        token = f"vmtests-ready-{secrets.token_hex(8)}"
+        order = Order(
+            image=self._cloud_image(image),
+            machine=self.machine_type,
+            disk_size=self._disk_size(image, hardware),
+            lifetime=self._lifetime,
+            metadata=guest.metadata(key.public, token),
+            secure_boot=hardware.secure_boot,
+            tpm=hardware.tpm,
+        )
+        return GceVm(self, image, order, token, key, results, watch=watch)
+
+    def insert(self, order: Order, purpose: str) -> Instance:
+        """Make an instance, first where the last one could be made."""
+        # What is cut off at the end of a long name must not make two the same.
+        name = self.session.brand.name(f"{next(self._numbers)}-{purpose}")
+        made = insert(self.session, order, name, self._zones)
+        zone = made.thing.place
+        self._zones = (zone, *(other for other in self._zones if other != zone))
+        return made
+
+    def _checked(self, hardware: Hardware) -> Hardware:
+        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
+            raise InputError(
+                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
+                hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
+            )
+        return hardware
+
+    def keep(self, image: Image) -> str:
+        """Have the image made on Compute Engine to stay there until it expires, and return its link."""
+        link = self._cloud_image(image)
+        self.session.keep(Thing(kind=Kind.IMAGE, name=link.rpartition("/")[2], project=self.settings.project))
+        return link
+
+    def _disk_size(self, image: Image, hardware: Hardware) -> int:
+        return hardware.disk_size or max(DISK_SIZE, image.inspection.size)
+
+    def _cloud_image(self, image: Image) -> str:
+        """Return the link to the image on Compute Engine, which is made of it once."""
+        with self._lock:
+            if (link := self._images.get(image.path)) is None:
+                packed = image.archive or self._pack(image)
+                stored = upload(self.session, packed, image.name)
+                made = make_image(self.session, stored, image.name)
+                # It has been read.
+                self.session.remove(stored)
+                link = self._images[image.path] = f"projects/{made.project}/global/images/{made.name}"
+            return link
+
+    def _pack(self, image: Image) -> Path:
+        raw, scratch, toolbox = image.path, self._lab.scratch, self._lab.toolbox
+        if image.inspection.format is Format.QCOW2:
+            raw = scratch / f"{secrets.token_hex(4)}.raw"
+            with progress.step(f"converting {image.path.name}"):
+                toolbox.run("qemu-img", "convert", "-O", "raw", image.path.absolute(), raw)
+        packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
+        archive.pack(raw, packed, toolbox)
+        return packed

@@ -1,0 +1,138 @@
+"""Images: an archive is uploaded, and Compute Engine makes an image of it."""
+
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from vmtests import progress
+from vmtests.errors import from_os
+from vmtests.gce.cloud import LONGEST_PAUSE, Pace
+from vmtests.gce.errors import NotFoundError, UnavailableError
+from vmtests.gce.session import Session
+from vmtests.gce.things import Kind, Thing
+from vmtests.sizes import MIB, format_size
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
+FEATURES = ("UEFI_COMPATIBLE", "GVNIC", "VIRTIO_SCSI_MULTIQUEUE")
+"""What Compute Engine may rely on in the guest (`guestOsFeatures` of the API's reference)."""
+
+_CHUNK = 16 * MIB  # of a resumable upload, kept in memory
+_CHUNK_SECONDS = 120.0
+_LIFECYCLE_DAYS = 1
+
+
+def upload(session: Session, archive: Path, purpose: str) -> Thing:
+    """Upload an archive into the bucket, resumably and with its CRC-32C checked, and return the object.
+
+    Raises CloudError, HostError when the archive cannot be read.
+    """
+    settings = session.settings
+    name = f"{session.brand.name(purpose)}.tar.gz"
+    thing = Thing(kind=Kind.OBJECT, name=name, project=settings.project, place=settings.bucket)
+    what = f"uploading {archive.name} to gs://{settings.bucket}"
+    _bucket(session)
+    blob = session.cloud.storage.bucket(settings.bucket).blob(name, chunk_size=_CHUNK)
+    blob.metadata = session.brand.labels
+
+    def send() -> None:
+        try:
+            with archive.open("rb") as file, progress.step(what) as running:
+                size = os.fstat(file.fileno()).st_size
+                watched = _Watched(file, size, running)
+                # One attempt that failed is begun anew: chunks are tried again by the library itself.
+                session.cloud.ask(what, lambda: _send(blob, watched, size, session.cloud.pace))
+        except OSError as error:
+            raise from_os(f"{archive} cannot be uploaded", error) from error
+
+    session.make(thing, send)
+    return thing
+
+
+def _send(blob: "Blob", file: "_Watched", size: int, pace: Pace) -> None:
+    from google.cloud.storage.exceptions import DataCorruption
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    retry = DEFAULT_RETRY.with_delay(initial=pace.poll, maximum=LONGEST_PAUSE).with_timeout(pace.patience)
+    try:
+        blob.upload_from_file(
+            file, rewind=True, size=size, content_type="application/gzip", checksum="crc32c",
+            timeout=_CHUNK_SECONDS, retry=retry,
+        )  # fmt: skip
+    except DataCorruption as error:
+        raise UnavailableError(f"gs://{blob.bucket.name}/{blob.name} did not arrive as it was sent") from error
+
+
+class _Watched:
+    """A file that tells how far it was read."""
+
+    def __init__(self, file: IO[bytes], size: int, running: progress.Step) -> None:
+        self._file = file
+        self._size = size
+        self._running = running
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read, and say how far."""
+        data = self._file.read(size)
+        place = self._file.tell()
+        self._running.note(f"{place * 100 // max(self._size, 1)} % of {format_size(self._size)}")
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Seek."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+
+def _bucket(session: Session) -> None:
+    """Make sure that there is a bucket; on this host one is made."""
+    cloud, settings = session.cloud, session.settings
+    name = settings.bucket
+
+    def get() -> None:
+        cloud.storage.get_bucket(name, retry=None, timeout=cloud.pace.answer)
+
+    try:
+        cloud.ask(f"looking for the bucket gs://{name}", get)
+    except NotFoundError as error:
+        if not settings.emulated:
+            hint = f"gcloud storage buckets create gs://{name} --project={settings.project}; {lifecycle_advice(name)}"
+            raise NotFoundError(f"there is no bucket gs://{name}", hint=hint, code=error.code) from error
+        bucket = cloud.storage.bucket(name)
+        bucket.add_lifecycle_delete_rule(age=_LIFECYCLE_DAYS)
+        what = f"making the bucket gs://{name}"
+        cloud.ask(what, lambda: cloud.storage.create_bucket(bucket, retry=None, timeout=cloud.pace.answer))
+
+
+def lifecycle_advice(bucket: str) -> str:
+    """Return how uploads that nobody removes are removed after a day."""
+    rule = f'{{"rule":[{{"action":{{"type":"Delete"}},"condition":{{"age":{_LIFECYCLE_DAYS}}}}}]}}'
+    return f"echo '{rule}' > rule.json && gcloud storage buckets update gs://{bucket} --lifecycle-file=rule.json"
+
+
+def make_image(session: Session, source: Thing, purpose: str) -> Thing:
+    """Have Compute Engine make an image of an uploaded archive, and return the image; raises CloudError."""
+    from google.cloud import compute_v1
+
+    cloud, project = session.cloud, session.settings.project
+    thing = Thing(kind=Kind.IMAGE, name=session.brand.name(purpose), project=project)
+    body = compute_v1.Image(
+        name=thing.name,
+        architecture="X86_64",
+        guest_os_features=[compute_v1.GuestOsFeature(type_=feature) for feature in FEATURES],
+        labels=session.brand.labels,
+        raw_disk=compute_v1.RawDisk(
+            source=f"https://storage.googleapis.com/{source.place}/{source.name}", container_type="TAR"
+        ),
+    )
+
+    def insert() -> None:
+        cloud.change(f"making the {thing}", cloud.images.insert_unary, {"image_resource": body})
+
+    with progress.step(f"making the {thing}"):
+        session.make(thing, insert)
+    return thing

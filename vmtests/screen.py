@@ -1,0 +1,54 @@
+"""What a person at a terminal sees of a boot; nothing that a guest wrote can act on the terminal."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtests.boot.console import Line
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
+
+
+class Cockpit:
+    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: Line | None = None
+
+    def __call__(self, follower: Follower) -> None:
+        """Show what came since the last call."""
+        lines = follower.lines
+        new = lines
+        if self._last is not None and self._last in lines:
+            new = lines[lines.index(self._last) + 1 :]
+        for line in new:
+            self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
+        if lines:
+            self._last = lines[-1]
+
+
+def show(verdict: Verdict, results: Path) -> None:
+    """Print a verdict: the stages, the sentence, and what led to it."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage, seconds in verdict.seconds.items():
+        table.add_row(Text(stage), f"{seconds:.1f}")
+    console.print(table)
+    console.print(
+        Text(
+            f"{'ready' if verdict.ready else 'failed'}: {verdict.sentence}",
+            "green" if verdict.ready else "red",
+        )
+    )
+    for evidence in verdict.evidence:
+        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
+    if verdict.hint:
+        console.print(Text(f"hint: {verdict.hint}"))
+    if (results / "diagnosis").is_dir():
+        console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
+    console.print(Text(f"results: {results}"))
