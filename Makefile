@@ -12,6 +12,7 @@ vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/pytest vmtests/
 
 test: host $(STAMP)       ## test the framework itself, without a VM
+	$(BIN)/vmtests doctor
 	$(BIN)/pytest tests/ --numprocesses=auto
 
 lint: $(STAMP)            ## style and types
