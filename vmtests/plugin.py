@@ -120,6 +120,10 @@ class _Junit(LogXML):
         if Path(self.logfile).parent.is_dir():
             super().pytest_sessionfinish()
 
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        if Path(self.logfile).is_file():
+            super().pytest_terminal_summary(terminalreporter, config)
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin a directory of results, with junit.xml, when a test that was chosen needs a machine."""
