@@ -53,6 +53,7 @@ _ENVIRONMENT = {
 _COMMAND_SECONDS = 300.0
 _TAIL_SECONDS = 10.0
 _PREEMPTION_SECONDS = 60.0  # a guest has thirty seconds to end in order
+_AGENT_SECONDS = 30.0
 _LOADER_SECONDS = 30.0  # with KVM; from power-on or reset to the boot loader
 _POLL = 1.0
 
@@ -153,6 +154,13 @@ class Check:
 
     def ssh(self) -> None:
         """The guest's own agent has let the key in, told its host keys, and talks to the metadata server."""
+        # The agent writes them when it has started, which may be after the boot is ready.
+        end = time.monotonic() + _AGENT_SECONDS * self.scale
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                self.emulated.ask("GET", f"{self.link('a')}/getGuestAttributes?queryPath=hostkeys/")
+                break
+            time.sleep(_POLL)
         self.instance("get-guest-attributes", "a", "--query-path=hostkeys/", says="ssh-ed25519")
         attributes = self.emulated.ask("GET", f"{self.link('a')}/getGuestAttributes?queryPath=hostkeys/")
         keys = [f"{item['key']} {item['value']}" for item in attributes["queryValue"]["items"]]
