@@ -9,7 +9,7 @@ import pytest
 
 from vmtests import snapshots
 from vmtests.boot.console import Line
-from vmtests.boot.follow import Past
+from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict

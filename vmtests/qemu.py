@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 from vmtests import diagnosis, snapshots
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
-from vmtests.boot.follow import Follower, Past
+from vmtests.boot.follow import Follower
+from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
 from vmtests.diagnosis import Diagnosis

@@ -19,7 +19,7 @@ import msgspec
 from rich.text import Text
 
 from vmtests import progress
-from vmtests.boot.follow import Past
+from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key

@@ -9,7 +9,7 @@ import pytest
 
 from vmtests.boot import Follower
 from vmtests.boot.events import MachineEvent
-from vmtests.boot.follow import Past
+from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 
 from .fakes import GOOD_BOOT, ManualClock

@@ -8,8 +8,6 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,10 +19,10 @@ from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.events import RESET, SHUTDOWN, MachineEvent
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
+from vmtests.boot.past import Past
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, restarted
 from vmtests.boot.timeline import Timeline
-from vmtests.boot.units import Unit, Units
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, HostError
 
@@ -45,39 +43,6 @@ Progress = Callable[[Stage, str, float], None]
 _PROMPT_LIMIT = 200  # bytes; a longer line without newline is no prompt
 _EVENTS = 100
 _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """A boot that was followed, to its verdict or not: what is told of it again when a machine goes on from there."""
-
-    verdict: Verdict | None
-    started: datetime | None
-    starts: dict[Stage, float]
-    ended: float
-    units: tuple[Unit, ...]
-    told: bool
-    lines: tuple[Line, ...]
-    logged: bool = False
-    """Whether the logs that are there, and go on, are those of this boot."""
-
-    @classmethod
-    def of(cls, verdict: Verdict | None, timeline: Timeline, lines: tuple[Line, ...]) -> Self:
-        """Return what is to be told of a boot."""
-        return cls(
-            verdict=verdict,
-            started=timeline.started,
-            starts=dict(timeline.starts),
-            ended=timeline.ended,
-            units=tuple(timeline.units.asked()),
-            told=timeline.units.told,
-            lines=lines,
-        )
-
-    def timeline(self, boot: int) -> Timeline:
-        """Return its timeline, under the number that it has in the logs now."""
-        units = Units.of(self.units, told=self.told)
-        return Timeline(boot=boot, started=self.started, starts=dict(self.starts), ended=self.ended, units=units)
 
 
 Found = TypeVar("Found")
