@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from vmtests import diagnosis, snapshots
+from rich.text import Text
+
+from vmtests import diagnosis, progress, snapshots
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
-from vmtests.boot.verdict import Verdict
+from vmtests.boot.verdict import Cause, Verdict
 from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError
 from vmtests.guest import credentials
@@ -68,6 +70,8 @@ class QemuVm(Vm):
                 },
             )
         self._by_serial = by_serial
+        self._first = snapshot is None
+        self._tried_again = False
         self._watch = watch
         self._diagnosis: Diagnosis | None = None
         self._started = time.time()
@@ -200,6 +204,22 @@ class QemuVm(Vm):
         """Write the screen to a PNG file and return its path."""
         return self.qemu.screenshot()
 
+    def wait_ready(self) -> Verdict:
+        """As any machine; one whose timer stood still for no fault of the image is powered on once more.
+
+        If that was its first boot, the next one begins with an untouched disk.
+        """
+        verdict = self.wait_verdict()
+        if verdict.cause is Cause.TIMER_STALLED and not self._tried_again:
+            self._tried_again = True
+            told = f"{self.results.name}: {verdict.sentence}; its power is cut and given back"
+            progress.stderr().print(Text(told))
+            self.power_cut()
+            if self._first:
+                self.qemu.renew()
+            self.begin_power_on()
+        return super().wait_ready()
+
     # In the guest.
 
     @property
@@ -238,16 +258,17 @@ class QemuVm(Vm):
 
     def begin_power_on(self) -> None:
         """Power on again, on the same disk, for who has other things to do before `wait_ready`."""
-        self._stop_sharing()
+        self._leave_first_boot()
         self.qemu.start()
 
     def begin_reboot(self) -> None:
         """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
-        self._stop_sharing()
+        self._leave_first_boot()
         super().begin_reboot()
 
-    def _stop_sharing(self) -> None:
+    def _leave_first_boot(self) -> None:
         """Have room for all the memory of a fork, which a new boot writes over."""
+        self._first = False
         if self._snapshot is not None:
             self._stack.enter_context(self._lab.admission.room(self.hardware.memory_mib * MIB))
             self._snapshot = None

@@ -1,6 +1,7 @@
 """Stands in for QEMU: answers QMP, writes to its serial ports, and echoes what is typed.
 
-`-name guest=refuse` ends it at once with an error; the QMP command `die` ends it with status 3.
+`-name guest=refuse` ends it at once with an error; the QMP command `die` ends it with status 3. With
+`-name guest=plays/DIRECTORY` each power-on prints the console that is the first file of the directory, and removes it.
 """
 
 import json
@@ -9,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 args = sys.argv[2:]
 
@@ -27,10 +29,24 @@ def echo(port: socket.socket) -> None:
         port.sendall(data.upper())
 
 
+def console() -> bytes:
+    """Return what the guest prints."""
+    directory = args[args.index("-name") + 1].partition("guest=plays")[2]
+    if not directory:
+        return b"BdsDxe: starting\r\n"
+    first = min(Path(directory).iterdir())
+    text = first.read_bytes()
+    first.unlink()
+    return text
+
+
 if "guest=refuse" in args:
     sys.exit("fake-qemu: -smp 900: \x1b[31mtoo many")
 
 serial = [inherited("serial0"), inherited("serial1")]
+for option in args:
+    if log := re.search(r"logfile=([^,]+)", option):
+        Path(log[1]).touch()
 firmware = inherited("firmware")
 
 
@@ -71,7 +87,7 @@ with inherited("qmp") as connection:
             reply = {"status": "internal-error", "running": False}
         elif command == "cont":
             firmware.sendall(b"SEC")
-            serial[0].sendall(b"BdsDxe: starting\r\n")
+            serial[0].sendall(console())
             for port in serial:
                 threading.Thread(target=echo, args=(port,), daemon=True).start()
         elif command == "die":

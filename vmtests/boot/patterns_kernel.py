@@ -4,6 +4,7 @@ import re
 
 from vmtests.boot.rules import BOOTING, OVERLAY_HINT, PANIC_HINT, RUNNING, STORE_HINT, LineRule, Weight
 from vmtests.boot.verdict import Cause
+from vmtests.errors import Owner
 
 _ROOT_HINT = "look at the root file system with e2fsck -fn"
 _EROFS = r"erofs(?: \(device \S{1,32}\)|: \(device \S{1,32}\))?: (?:erofs_\w{1,40}: )?"
@@ -139,6 +140,17 @@ RULES = (
         hint="the call trace in console.log names the function; try another accelerator or CPU model",
         stages=RUNNING,
         grace=1.0,
+        kernel=True,
+    ),
+    # Linux kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s or more. An
+    # image cannot do that to a processor.
+    LineRule(
+        cause=Cause.TIMER_STALLED,
+        pattern=re.compile(r"rcu: rcu_\w{1,20} kthread timer wakeup didn't happen for (?P<jiffies>\d{1,9}) jiffies! "),
+        sentence="the guest's timer stands still: what it was to wake sleeps for {jiffies} jiffies too long",
+        hint="the emulator or the host lost a timer interrupt: power it on again",
+        stages=BOOTING,
+        owner=Owner.HOST,
         kernel=True,
     ),
     LineRule(

@@ -87,10 +87,7 @@ class QemuMachine:
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
             mine = Template(self._private)
             if (template := self._template) is None:
-                if not self._own:
-                    disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
-                shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
-                mine.tpm.mkdir()
+                self.renew()
             else:
                 shutil.copyfile(template.overlay, mine.disk)
                 shutil.copyfile(template.variables, mine.variables)
@@ -153,6 +150,20 @@ class QemuMachine:
         except BaseException:
             self._end()
             raise
+
+    def renew(self) -> None:
+        """Take a machine that is off back to before its first power-on: disk, firmware variables and TPM.
+
+        The image of one with `own` stays as it is. Raises HostError, OSError.
+        """
+        if self.alive:
+            raise HostError("the machine is powered on")
+        mine = Template(self._files)
+        if not self._own:
+            disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
+        shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
+        shutil.rmtree(mine.tpm, ignore_errors=True)
+        mine.tpm.mkdir()
 
     @contextlib.contextmanager
     def snapshot(self, directory: Path) -> Iterator[Template]:

@@ -1,0 +1,89 @@
+"""A machine under QEMU as tests use it, with a QEMU that plays recorded consoles."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.machine.conftest import FakeToolbox
+from vmtests.boot.verdict import Cause
+from vmtests.image.inspect import Inspection
+from vmtests.image.source import Format
+from vmtests.lab import Lab
+from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.machine.argv import Hardware
+from vmtests.machine.firmware import Firmware, FirmwareFile
+from vmtests.qemu import QemuVm
+from vmtests.resources import fixture
+from vmtests.vm import BootError, Image
+
+_TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}")
+
+
+class _Lab(Lab):
+    """A laboratory whose QEMU is a script."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / "results")
+        self._directory = directory
+        self.toolbox = FakeToolbox()
+        self.accelerator = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
+
+    def firmware(self, *, secure_boot: bool = False) -> Firmware:
+        """Return firmware that nobody runs."""
+        (variables := self._directory / "VARS.fd").write_bytes(b"as it was made")
+        file = FirmwareFile(inside=variables, outside=variables, format="raw")
+        return Firmware(code=file, vars_template=file, descriptor=variables, description="plain", features=frozenset())
+
+
+def _machine(directory: Path, *consoles: str) -> QemuVm:
+    """Return a machine that prints these recorded consoles, one at each power-on."""
+    (played := directory / "played").mkdir()
+    (disk := directory / "disk.raw").write_bytes(bytes(1 << 20))
+    inspection = Inspection(path=disk, format=Format.RAW, size=1 << 20, checks=())
+    image = Image(name="own", path=disk, modules=None, inspection=inspection)
+    vm = _Lab(directory).machine(image, Hardware(hostname=f"plays{played}"))
+    for number, name in enumerate(consoles):
+        console = (fixture("consoles") / f"{name}.log").read_bytes()
+        (played / str(number)).write_bytes(_TOKEN.sub(vm._token.encode(), console))
+    return vm
+
+
+def _written(vm: QemuVm) -> Path:
+    """Return the firmware variables of a machine, as the guest of its first boot has left them."""
+    (variables,) = vm.results.glob(".machine-*/variables")
+    return variables
+
+
+def test_boot_that_the_host_spoilt_begins_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A first boot whose timer stood still is no verdict on the image: it begins again, with an untouched machine."""
+    with _machine(tmp_path, "timer-stalled", "reference-ready") as vm:
+        _written(vm).write_bytes(b"as the guest left it")
+        assert vm.wait_ready().ready
+        assert 2 == vm.follower.boot
+        assert b"as it was made" == _written(vm).read_bytes()
+    assert "the guest's timer stands still" in capsys.readouterr().err
+
+
+def test_second_boot_goes_on_with_what_the_first_wrote(tmp_path: Path) -> None:
+    """A machine that was restarted by its test keeps what it wrote when it has to be powered on again."""
+    with _machine(tmp_path, "reference-ready", "timer-stalled", "reference-ready") as vm:
+        vm.wait_ready()
+        _written(vm).write_bytes(b"as the guest left it")
+        vm.power_cut()
+        vm.begin_power_on()
+        assert vm.wait_ready().ready
+        assert 3 == vm.follower.boot
+        assert b"as the guest left it" == _written(vm).read_bytes()
+
+
+def test_host_that_spoils_every_boot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins again once, and no more: then it is the host's failure."""
+    # There is no guest that could be asked.
+    monkeypatch.setattr(QemuVm, "diagnose", lambda _vm, _verdict: None)
+    with (
+        _machine(tmp_path, "timer-stalled", "timer-stalled") as vm,
+        pytest.raises(BootError, match="power it on again") as failure,
+    ):
+        vm.wait_ready()
+    assert (Cause.TIMER_STALLED, 2) == (failure.value.verdict.cause, failure.value.exit_code)
