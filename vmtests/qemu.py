@@ -204,21 +204,22 @@ class QemuVm(Vm):
         """Write the screen to a PNG file and return its path."""
         return self.qemu.screenshot()
 
-    def wait_ready(self) -> Verdict:
-        """As any machine; one whose timer stood still for no fault of the image is powered on once more.
+    def wait_verdict(self) -> Verdict:
+        """As of any machine; one whose timer stood still, which says little about its image, is powered on once more.
 
         If that was its first boot, the next one begins with an untouched disk.
         """
-        verdict = self.wait_verdict()
-        if verdict.cause is Cause.TIMER_STALLED and not self._tried_again:
-            self._tried_again = True
-            told = f"{self.results.name}: {verdict.sentence}; its power is cut and given back"
-            progress.stderr().print(Text(told))
-            self.power_cut()
-            if self._first:
-                self.qemu.renew()
-            self.begin_power_on()
-        return super().wait_ready()
+        verdict = super().wait_verdict()
+        if verdict.cause is not Cause.TIMER_STALLED or self._tried_again:
+            return verdict
+        self._tried_again = True
+        told = f"{self.results.name}: {verdict.sentence}; its power is cut and given back"
+        progress.stderr().print(Text(told))
+        self.power_cut()
+        if self._first:
+            self.qemu.renew()
+        self.begin_power_on()
+        return super().wait_verdict()
 
     # In the guest.
 

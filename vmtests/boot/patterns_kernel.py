@@ -142,13 +142,13 @@ RULES = (
         grace=1.0,
         kernel=True,
     ),
-    # Linux kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s or more. An
-    # image cannot do that to a processor.
+    # Linux kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. One in some
+    # hundred boots without KVM ends so, in its first second: the timers of an idle processor are forgotten.
     LineRule(
         cause=Cause.TIMER_STALLED,
         pattern=re.compile(r"rcu: rcu_\w{1,20} kthread timer wakeup didn't happen for (?P<jiffies>\d{1,9}) jiffies! "),
         sentence="the guest's timer stands still: what it was to wake sleeps for {jiffies} jiffies too long",
-        hint="the emulator or the host lost a timer interrupt: power it on again",
+        hint="a rare race of the emulator, the host or the guest's kernel: power it on again",
         stages=BOOTING,
         owner=Owner.HOST,
         kernel=True,
