@@ -100,3 +100,29 @@ def test_workers_without_machines_leave_no_results(pytester: pytest.Pytester, ru
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*junit.xml*")
     assert not (pytester.path / "results").exists()
+
+
+_MACHINE_TYPES = """
+import pytest
+
+@pytest.fixture(scope="session")
+def lab(gce_machine):
+    print("begin", gce_machine)
+    yield gce_machine
+    print("end", gce_machine)
+"""
+
+
+def test_machine_types_take_turns(pytester: pytest.Pytester, run: Run) -> None:
+    """Of several machine types each runs all tests before the next begins, on machines of its own."""
+    pytester.makeconftest(_MACHINE_TYPES)
+    pytester.makepyfile("def test_one(lab): print('one', lab)\ndef test_two(lab): print('two', lab)")
+    result = run("--vm-target=gce", "--gce-machine=e2-small,n2-standard-2", "-s")
+    result.assert_outcomes(passed=4)
+    said = [
+        line.lstrip(".")
+        for line in result.outlines
+        if line.lstrip(".").split()[:1] != [] and line.endswith(("e2-small", "n2-standard-2"))
+    ]
+    turns = [f"{word} {kind}" for kind in ("e2-small", "n2-standard-2") for word in ("begin", "one", "two", "end")]
+    assert turns == [" ".join(line.split()[-2:]) for line in said]

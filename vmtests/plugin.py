@@ -87,7 +87,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--gce-bucket", metavar="NAME", help="the bucket for uploads (default: PROJECT-vmtests)")
     group.addoption("--gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it")
-    group.addoption("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
+    group.addoption(
+        "--gce-machine",
+        default=DEFAULT_MACHINE,
+        metavar="TYPE[,TYPE…]",
+        help="machine types; the tests run on one after the other (default: %(default)s)",
+    )
     group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
 
 
@@ -106,6 +111,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[_OTHERS] = others
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
+
+
+def _machine_types(config: pytest.Config) -> list[str]:
+    return list(dict.fromkeys(filter(None, config.getoption("gce_machine").split(","))))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the tests on every machine type that was asked for, each with machines of its own."""
+    types = _machine_types(metafunc.config)
+    if metafunc.config.getoption("vm_target") == "gce" and len(types) > 1 and "gce_machine" in metafunc.fixturenames:
+        metafunc.parametrize("gce_machine", types, indirect=True, scope="session")
 
 
 def _target(item: pytest.Item) -> str | None:
@@ -221,8 +237,17 @@ def contract() -> Contract:
 
 
 @pytest.fixture(scope="session")
-def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
-    """What makes images and machines, on this host or on Compute Engine, and the directory for results."""
+def gce_machine(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> str:
+    """The machine type of instances on Compute Engine."""
+    return str(getattr(request, "param", "") or next(iter(_machine_types(pytestconfig)), DEFAULT_MACHINE))
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config, gce_machine: str) -> Iterator[Laboratory]:
+    """What makes images and machines, on this host or on Compute Engine, and the directory for results.
+
+    Each of several machine types has a directory of its own there.
+    """
     directory, option = pytestconfig.stash[_RESULTS], pytestconfig.getoption
     run = getattr(pytestconfig, "workerinput", {}).get("testrunuid", "")
     if option("vm_target") == "qemu":
@@ -238,7 +263,9 @@ def lab(pytestconfig: pytest.Config) -> Iterator[Laboratory]:
             bucket=option("gce_bucket"),
             endpoint=option("gce_endpoint"),
         )
-    with GceLab(directory, settings, machine=option("gce_machine"), lifetime=SUITE_LIFETIME, run=run) as cloud:
+    if len(_machine_types(pytestconfig)) > 1:
+        directory /= gce_machine
+    with GceLab(directory, settings, machine=gce_machine, lifetime=SUITE_LIFETIME, run=run) as cloud:
         yield cloud
 
 

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from vmtests.boot.budgets import Budgets
 from vmtests.boot.follow import Follower
 from vmtests.emulator.serialport import LIMIT
 from vmtests.errors import VmtestsError
+from vmtests.gce import guest
+from vmtests.gce.guest import HostKeys
 from vmtests.guest.ssh import Key, Ssh
 from vmtests.lab import Lab
 from vmtests.sizes import MIB
@@ -42,6 +45,11 @@ METADATA = (
     "exec 3<>/dev/tcp/metadata.google.internal/80; "
     r"printf 'GET /computeMetadata/v1/instance/name HTTP/1.0\r\nMetadata-Flavor: Google\r\n\r\n' >&3; cat <&3"
 )
+ATTRIBUTE = (
+    "exec 3<>/dev/tcp/metadata.google.internal/80; "
+    r"printf 'PUT /computeMetadata/v1/instance/guest-attributes/vmtests/word HTTP/1.0\r\nMetadata-Flavor: Google\r\n"
+    r"Content-Length: 19\r\n\r\nwhat the guest says' >&3; cat <&3"
+)
 _ENVIRONMENT = {
     "CLOUDSDK_COMPUTE_ZONE": ZONE,
     "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
@@ -53,7 +61,6 @@ _ENVIRONMENT = {
 _COMMAND_SECONDS = 300.0
 _TAIL_SECONDS = 10.0
 _PREEMPTION_SECONDS = 60.0  # a guest has thirty seconds to end in order
-_AGENT_SECONDS = 30.0
 _LOADER_SECONDS = 30.0  # with KVM; from power-on or reset to the boot loader
 _POLL = 1.0
 
@@ -74,6 +81,8 @@ class Check:
         own = {**emulated.environment, **_ENVIRONMENT, "CLOUDSDK_CONFIG": str(directory / "gcloud")}
         self.environment = {**os.environ, **own}
         self.project = own["CLOUDSDK_CORE_PROJECT"]
+        self.token = f"vmtests-ready-{secrets.token_hex(8)}"
+        self.host_keys = HostKeys(self.token)
         self.verdict: dict[str, Any] = {}
 
     def gcloud(self, *words: str, says: str = "", fails: bool = False) -> str:
@@ -105,10 +114,16 @@ class Check:
 
     def create(self, *names: str) -> None:
         """Make instances."""
-        metadata = f"ssh-keys=root:{self.key.public},enable-guest-attributes=TRUE"
+        values = guest.metadata(self.key.public, self.token)
+        script = self.directory / "startup-script"
+        script.write_text(values.pop("startup-script"))
+        metadata = (
+            f"--metadata={','.join(f'{key}={value}' for key, value in values.items())}",
+            f"--metadata-from-file=startup-script={script}",
+        )
         limits = ("--max-run-duration=2h", "--instance-termination-action=DELETE")
         order = ("--image=img", "--machine-type=e2-small", "--enable-display-device", *limits)
-        self.instance("create", *names, *order, f"--metadata={metadata}", says="RUNNING")
+        self.instance("create", *names, *order, *metadata, says="RUNNING")
 
     # The parts.
 
@@ -139,13 +154,15 @@ class Check:
         """Follow the console of an instance from its first byte to the verdict, as `vmtests boot` prints it."""
         results = self.directory / f"console-{name}"
         results.mkdir(exist_ok=True)
-        with Follower(results, budgets=Budgets(scale=self.scale), power_on=begin) as follower:
+        budgets = Budgets(scale=self.scale)
+        with Follower(results, budgets=budgets, power_on=begin, ready_token=self.token) as follower:
             position = 0
             while follower.verdict is None:
                 output = self.output(name, position)
                 if int(output["start"]) != position:
                     raise WrongError(f"{int(output['start']) - position} bytes of the console are lost")
-                follower.feed(output["contents"].encode())
+                follower.feed(data := output["contents"].encode())
+                self.host_keys.feed(data)
                 position = int(output["next"])
                 time.sleep(_POLL)
             verdict = follower.verdict.to_json()
@@ -153,20 +170,10 @@ class Check:
         return verdict
 
     def ssh(self) -> None:
-        """The guest's own agent has let the key in, told its host keys, and talks to the metadata server."""
-        # The agent writes them when it has started, which may be after the boot is ready.
-        end = time.monotonic() + _AGENT_SECONDS * self.scale
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError):
-                self.emulated.ask("GET", f"{self.link('a')}/getGuestAttributes?queryPath=hostkeys/")
-                break
-            time.sleep(_POLL)
-        self.instance("get-guest-attributes", "a", "--query-path=hostkeys/", says="ssh-ed25519")
-        attributes = self.emulated.ask("GET", f"{self.link('a')}/getGuestAttributes?queryPath=hostkeys/")
-        keys = [f"{item['key']} {item['value']}" for item in attributes["queryValue"]["items"]]
+        """The guest's own agent has let the key in and run the startup script, which told the host keys."""
         card = self.emulated.ask("GET", self.link("a"))["networkInterfaces"][0]
         port = self.emulated.ask("GET", "/emulator/v1/about")["sshPort"]
-        with Ssh(card["accessConfigs"][0]["natIP"], port, self.key, keys) as ssh:
+        with Ssh(card["accessConfigs"][0]["natIP"], port, self.key, self.host_keys.lines) as ssh:
             ssh.connect(60.0 * self.scale)
             answer = ssh.run("bash -s", stdin=METADATA.encode()).check()
             print(f"  the metadata server says {answer.lines[-1]!r}", flush=True)
@@ -175,6 +182,8 @@ class Check:
             addresses = ssh.run("ip -4 -o addr show; cat /sys/class/net/e*/mtu").check().lines
             if "1460" not in addresses or card["networkIP"] not in str(addresses):
                 raise WrongError(f"the guest's network is {addresses}")
+            ssh.run("bash -s", stdin=ATTRIBUTE.encode()).check()
+        self.instance("get-guest-attributes", "a", "--query-path=vmtests/", says="what the guest says")
 
     def power(self) -> None:
         """An instance is stopped, started and reset; each time it boots."""

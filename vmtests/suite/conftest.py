@@ -45,12 +45,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     waiting = set().union(*AHEAD.values())
     worker = hasattr(config, "workerinput")
-    items.sort(key=lambda item: waiting.isdisjoint(getattr(item, "fixturenames", ())) is worker)
+    types = list(dict.fromkeys(map(_machine_type, items)))
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        return types.index(_machine_type(item)), waiting.isdisjoint(getattr(item, "fixturenames", ())) is worker
+
+    items.sort(key=place)
+
+
+def _machine_type(item: pytest.Item) -> object:
+    """Return the machine type for which a test is there, where there are several: their machines live in turn."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("gce_machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ahead(request: pytest.FixtureRequest) -> None:
-    """Begin, before the first test, what the last ones wait for; workers of pytest-xdist share these out."""
+def _ahead(request: pytest.FixtureRequest, gce_machine: str) -> None:
+    """Begin, before the first test of a machine type, what its last ones wait for.
+
+    Workers of pytest-xdist share these out.
+    """
+    del gce_machine  # another one begins again
     if hasattr(request.config, "workerinput"):
         return
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
