@@ -214,7 +214,7 @@ class Check:
         for fault, says in (
             ({"kind": "stockout", "zone": ZONE}, "ZONE_RESOURCE_POOL_EXHAUSTED"),
             ({"kind": "quota", "metric": "CPUS"}, "Quota 'CPUS' exceeded"),
-            ({"kind": "operation-error", "code": "INTERNAL_ERROR"}, "INTERNAL_ERROR"),
+            ({"kind": "operation-error", "code": "INTERNAL_ERROR"}, "Internal error. Please try again"),
             ({"kind": "forbidden", "method": "POST", "path": "/instances"}, "compute.instances.create"),
             ({"kind": "rate-limit", "method": "POST", "path": "/instances"}, "Quota exceeded for quota metric"),
         ):

@@ -68,7 +68,10 @@ def test_names_are_read_out_of_a_kernel() -> None:
 def test_address_of_a_kernel_that_was_moved_is_named() -> None:
     """KASLR moves the text; what begins elsewhere is named all the same."""
     symbols = Symbols(addresses=(TEXT, TEXT + 0x100), names=("_text", "start_kernel"))
-    assert "start_kernel+0x8" == symbols.name(TEXT + 0x4200108, TEXT + 0x4200000)
+    base = symbols.base("start_kernel", TEXT + 0x4200100)
+    assert TEXT + 0x4200000 == base
+    assert "start_kernel+0x8" == symbols.name(TEXT + 0x4200108, base)
+    assert symbols.base("none_such", TEXT) is None
 
 
 @pytest.mark.parametrize("address", [0x7F4ED2446015, TEXT - 1, TEXT + (1 << 30)])

@@ -6,20 +6,31 @@ from pathlib import Path
 import pytest
 
 from vmtests.boot import Cause, Stage
+from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.examine import PAUSES, QemuDoctor
 from vmtests.machine.qmp import QmpCommandError
 
 _REGISTERS = (
     "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000000\r\n"
     "RIP=ffffffff994b5a0b RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\r\n"
+    "IDT=     fffffe0000000000 00000fff\r\n"
 )
+_AWAKE = _REGISTERS.replace("HLT=1", "HLT=0")
+_GATE = "fffffe0000000000: 0x99a08e0000101030 0x00000000ffffffff\r\n"
 
 
 class Patient:
     """A machine that answers as QEMU 10 does; `refuses` are commands that it does not have."""
 
-    def __init__(self, refuses: Sequence[str] = (), screens: Sequence[bytes] = (b"a",), in_use: int = 0) -> None:
+    def __init__(
+        self,
+        refuses: Sequence[str] = (),
+        screens: Sequence[bytes] = (b"a",),
+        in_use: int = 0,
+        registers: str = _REGISTERS,
+    ) -> None:
         self.refuses = refuses
+        self.registers = registers
         self.screens = list(screens)
         self.in_use = in_use
         self.done: list[str] = []
@@ -36,7 +47,7 @@ class Patient:
             Path(str(given["filename"])).write_bytes(screen)
         answers: dict[str, object] = {
             "query-status": {"status": "running", "running": True},
-            "human-monitor-command": _REGISTERS,
+            "human-monitor-command": _GATE if str(given.get("command-line")).startswith("x /2gx") else self.registers,
             "query-blockstats": [{"stats": {"rd_operations": 40, "wr_operations": 2}}],
             "x-query-virtio": [
                 {"path": "/machine/scsi0/virtio-backend", "name": "virtio-scsi"},
@@ -52,8 +63,9 @@ class Patient:
         self.typed += data
 
 
-def _doctor(patient: Patient, directory: Path) -> QemuDoctor:
-    return QemuDoctor(patient, directory, scale=0.01, sleep=lambda _: None)
+def _doctor(patient: Patient, directory: Path, symbols: Symbols | None = None) -> QemuDoctor:
+    find = None if symbols is None else lambda: symbols
+    return QemuDoctor(patient, directory, scale=0.01, sleep=lambda _: None, symbols=find)
 
 
 def test_look_keeps_registers_disk_and_screen(tmp_path: Path) -> None:
@@ -96,6 +108,24 @@ def test_look_is_poorer_where_qemu_lacks_a_command(tmp_path: Path, command: str)
     found = _doctor(Patient(refuses=[command]), tmp_path).look(Stage.INITRD)
     assert found.evidence
     assert None is found.cause
+
+
+def test_kernel_that_was_moved_is_named(tmp_path: Path) -> None:
+    """Where a processor stands is told by name: the table of its interrupt handlers says where the kernel is."""
+    symbols = Symbols(
+        addresses=(TEXT, TEXT + 0x8B5A00, TEXT + 0xE01030), names=("_text", "default_idle", "asm_exc_divide_error")
+    )
+    doctor = _doctor(Patient(registers=_AWAKE), tmp_path, symbols)
+    assert "default_idle+0xb" in str(doctor.look(Stage.INITRD))
+
+
+def test_kernel_of_another_image_is_not_named(tmp_path: Path) -> None:
+    """A kernel whose first handler is not where the image's has it is not the image's: addresses stay numbers."""
+    symbols = Symbols(addresses=(TEXT, TEXT + 0x10), names=("_text", "asm_exc_divide_error"))
+    doctor = _doctor(Patient(registers=_AWAKE), tmp_path, symbols)
+    said = str(doctor.look(Stage.INITRD))
+    assert "0xffffffff994b5a0b" in said
+    assert "0xffffffff99a01030 is not asm_exc_divide_error" in said
 
 
 def test_kernel_is_asked_by_sysrq_and_then_by_interrupt(tmp_path: Path) -> None:

@@ -40,6 +40,12 @@ class Symbols:
             return hex(address)
         return f"{self.names[place]}+{linked - self.addresses[place]:#x}"
 
+    def base(self, name: str, address: int) -> int | None:
+        """Return where the text begins in a kernel that has `name` at `address`; None when there is no such symbol."""
+        if name not in self.names:
+            return None
+        return address - self.addresses[self.names.index(name)] + TEXT
+
 
 def parse_map(text: str) -> Symbols | None:
     """Read a System.map (nm(1)); None for a stub, as Debian ships one."""

@@ -28,8 +28,12 @@ LOUDEST, TRACES, BLOCKED, SYNC = "9", "l", "w", "s"
 """Keys of Documentation/admin-guide/sysrq.rst: all messages on the console, stacks of the processors, stacks of
 tasks that wait for a device, and all disks synced."""
 
-# QEMU target/i386/monitor.c, mem_print(); Linux Documentation/arch/x86/x86_64/mm.rst: kernel text mapping.
-_MAPPED = re.compile(r"^([0-9a-f]{16})-[0-9a-f]{16} ", re.MULTILINE)
+# QEMU target/i386/cpu-dump.c, x86_cpu_dump_state(): the interrupt descriptor table. Linux
+# Documentation/arch/x86/x86_64/mm.rst: kernel text mapping; the text begins at a multiple of CONFIG_PHYSICAL_ALIGN.
+_TABLE = re.compile(r"^IDT= +([0-9a-f]{16}) ", re.MULTILINE)
+_WORD = re.compile(r"0x([0-9a-f]{16})")
+_FIRST_HANDLER = "asm_exc_divide_error"
+_ALIGN = 2 << 20
 _KERNELS = range(0xFFFFFFFF80000000, 0xFFFFFFFFC0000000)
 
 _ANSWER_SECONDS = 1.5
@@ -87,8 +91,8 @@ class QemuDoctor:
             self._sleep(pause)
             looks.append(self._look())
         self.keep()
-        if stage.before(Stage.KERNEL):
-            return hang.opinion(stage, looks)
+        if stage.before(Stage.KERNEL) or all(cpu.halted for look in looks for cpu in look.cpus):
+            return hang.opinion(stage, looks)  # and no address is named
         name, note = self._names()
         return hang.opinion(stage, looks, name).followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
 
@@ -96,16 +100,29 @@ class QemuDoctor:
         """Return what names an address of the kernel, and where nothing does, why."""
         if self._symbols is None:
             return hex, ""
-        # The first mapping where kernels are is the text; KASLR moves it in steps of 2 MiB.
-        starts = (int(match[1], 16) for match in _MAPPED.finditer(self._monitor("info mem")))
-        base = next((start for start in starts if start in _KERNELS), None)
-        if base is None:
-            return hex, "the kernel's text is not mapped"
+        if (handler := self._first_handler()) not in _KERNELS:
+            return hex, "the processor has no kernel's interrupt handlers"
         try:
             known = self._symbols()
         except VmtestsError as error:
             return hex, error.message
+        base = known.base(_FIRST_HANDLER, handler)
+        if base is None or base % _ALIGN:
+            return hex, f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel"
         return (lambda address: known.name(address, base)), ""
+
+    def _first_handler(self) -> int:
+        """Return the address of the handler of interrupt 0, which tells where KASLR has put the kernel; 0 for none.
+
+        A walk through the page tables (`info mem`) would tell it too, and stop a guest for seconds.
+        """
+        table = _TABLE.search(self._monitor("info registers"))
+        words = _WORD.findall(self._monitor(f"x /2gx 0x{table[1]}")) if table else []
+        if len(words) != 2:
+            return 0
+        low, high = (int(word, 16) for word in words)
+        # Intel SDM volume 3, "64-Bit IDT Gate Descriptors".
+        return low & 0xFFFF | low >> 48 << 16 | (high & 0xFFFFFFFF) << 32
 
     def provoke(self, heard: Callable[[], Sequence[str]], /) -> Opinion:
         """Ask the kernel by sysrq on the serial line for its stacks, then by a non-maskable interrupt."""
