@@ -3,6 +3,11 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the host's affair: machines may boot beside the tests.
+settings.register_profile("vmtests", deadline=None)
+settings.load_profile("vmtests")
 
 
 @pytest.fixture
