@@ -224,8 +224,7 @@ def test_no_sandbox(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeToolbox, "argv", lambda *_: ["/nowhere/bwrap", "--", "qemu"])
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"), bench.make(Hardware()):
         pass
-    logs = ["qemu.argv", "qemu.stderr", "ttyS0.log", "ttyS1.log"]
-    assert logs == sorted(path.name for path in bench.results.iterdir())
+    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
 
 
 def test_command_line_that_cannot_be_written(bench: Bench) -> None:
@@ -236,5 +235,4 @@ def test_command_line_that_cannot_be_written(bench: Bench) -> None:
         bench.make(Hardware()),
     ):
         pass
-    logs = ["qemu.argv", "qemu.stderr", "ttyS0.log", "ttyS1.log"]
-    assert logs == sorted(path.name for path in bench.results.iterdir())
+    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
