@@ -154,6 +154,16 @@ def test_gap_in_the_console_is_shown(vm: GceVm, emulator: Emulator, hypervisor: 
     assert gap.text in (vm.results / "console.jsonl").read_text()
 
 
+def test_person_types_on_the_console_of_a_boot_that_hangs(vm: GceVm) -> None:
+    """Before the guest is ready a person gets its console, through the serial gateway."""
+    with vm.line() as line:
+        line.settimeout(10)
+        line.sendall(b"help\r")
+        said = b""
+        while not said.endswith(b"HELP\r"):
+            said += line.recv(1000)
+
+
 def test_guest_that_powers_off_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:
     """A guest that switches itself off instead of getting ready gets the verdict that says so."""
     machine_of(hypervisor).power_cut()
