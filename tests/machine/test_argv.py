@@ -43,7 +43,7 @@ def test_default_machine(parts: Parts) -> None:
     """The default machine is exactly this command line."""
     expected = [
         *("-name", "guest=vm-1"),
-        *("-machine", "q35,hpet=off,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"),
+        *("-machine", "q35,hpet=on,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"),
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024M"),
         *("-object", "memory-backend-file,id=ram0,size=1024M,mem-path=/proc/self/fd/14,share=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-S", "-action", "panic=none"),
@@ -96,10 +96,11 @@ def test_a_broken_disk(parts: Parts) -> None:
 
 
 def test_kvm(parts: Parts) -> None:
-    """With KVM the guest gets the host's CPU, and no option that only TCG knows."""
+    """With KVM the guest gets the host's CPU and clock, and no option that only TCG knows."""
     kvm = Accelerator(name=AcceleratorName.KVM, reason="test", cpu="host", scale=1)
     args = qemu_args(Hardware(), dataclasses.replace(parts, accelerator=kvm))
     assert (option(args, "-accel"), option(args, "-cpu")) == (["kvm"], ["host"])
+    assert "hpet=off" in option(args, "-machine")[0].split(",")
 
 
 def test_firmware_that_needs_smm(parts: Parts) -> None:

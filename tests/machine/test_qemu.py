@@ -167,7 +167,8 @@ def test_close_leaves_results_only(bench: Bench) -> None:
         (private,) = bench.results.glob(".machine-*")
         assert private.stat().st_mode & 0o777 == 0o700
         assert "value" not in (bench.results / "qemu.argv").read_text()
-    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
+    logs = ["qemu.argv", "qemu.stderr", "ttyS0.log", "ttyS1.log"]
+    assert logs == sorted(path.name for path in bench.results.iterdir())
 
 
 def test_own_disk_is_written_to_and_stays(

@@ -142,13 +142,13 @@ RULES = (
         grace=1.0,
         kernel=True,
     ),
-    # Linux kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. One in some
-    # hundred boots without KVM ends so, in its first second: the timers of an idle processor are forgotten.
+    # Linux kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. Seen where a
+    # guest on a busy host changed its clock source in its first seconds, and where a virtual processor got no time.
     LineRule(
         cause=Cause.TIMER_STALLED,
         pattern=re.compile(r"rcu: rcu_\w{1,20} kthread timer wakeup didn't happen for (?P<jiffies>\d{1,9}) jiffies! "),
         sentence="the guest's timer stands still: what it was to wake sleeps for {jiffies} jiffies too long",
-        hint="a rare race of the emulator, the host or the guest's kernel: power it on again",
+        hint="the host is too busy, or a rare race of the guest's kernel: power it on again",
         stages=BOOTING,
         owner=Owner.HOST,
         kernel=True,

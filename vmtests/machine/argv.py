@@ -138,9 +138,11 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
 
 
 def _board(hardware: Hardware, parts: Parts) -> list[str]:
-    # Compute Engine has no HPET. With one, a guest under TCG once took its own clock for 62 times slower than it was
-    # (Linux measures the TSC against it), and every time-out in it ended at once.
-    machine = "q35,hpet=off,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
+    # Compute Engine has no HPET, but a clock for guests (kvm-clock), as KVM has. Without both, a guest on a busy host
+    # holds its TSC against its own late ticks (kernel/time/clocksource.c), calls the TSC unstable, and was seen to
+    # forget the timers of a processor when it changes clocks.
+    hpet = "off" if parts.accelerator.name is AcceleratorName.KVM else "on"
+    machine = f"q35,hpet={hpet},x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
     # What a fork writes stays its own: the template's file is mapped privately (QEMU ≥ 8.2 for `rom=off`).
     sharing = "share=off,readonly=on,rom=off" if parts.template else "share=on"
     if parts.firmware.needs_smm:
