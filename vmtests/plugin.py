@@ -15,7 +15,7 @@ from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
-from vmtests import results
+from vmtests import results, terminal
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
@@ -36,6 +36,7 @@ Uncaptured = Callable[[], contextlib.AbstractContextManager[None]]
 
 _RESULTS = pytest.StashKey[Path]()
 _OTHERS = pytest.StashKey[list[pytest.Item]]()
+_AT_HAND = pytest.StashKey[list[Vm]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -93,11 +94,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TYPE[,TYPE…]",
         help="machine types; the tests run on one after the other (default: %(default)s)",
     )
+    group.addoption(
+        "--vm-console",
+        action="store_true",
+        help="attach the terminal to the guest's console when a test fails, before its machine ends; Ctrl-] goes on",
+    )
     group.addoption("--vm-results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the marker; what ends a process politely ends instances that cost money, too."""
+    config.stash[_AT_HAND] = []
+    if config.getoption("vm_console"):
+        if config.getoption("numprocesses", None) is not None:
+            raise pytest.UsageError("--vm-console needs one process, without --numprocesses")
+        try:
+            with terminal.own():
+                pass
+        except VmtestsError as error:
+            raise pytest.UsageError(str(error)) from error
     config.addinivalue_line("markers", "vm_target(name): a test for machines of one target only; docs/gce.md says why")
     if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -124,6 +139,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("gce_machine", types, indirect=True, scope="session")
 
 
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
 def _target(item: pytest.Item) -> str | None:
     marker = item.get_closest_marker("vm_target")
     return None if marker is None else str(marker.args[0])
@@ -144,7 +163,7 @@ class _Junit(LogXML):
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin a directory of results, with junit.xml, when a test that was chosen needs a machine."""
     config = session.config
-    if config.option.collectonly or not any("lab" in getattr(item, "fixturenames", ()) for item in session.items):
+    if config.option.collectonly or not any("lab" in _fixtures(item) for item in session.items):
         return
     wanted: Path | None = config.getoption("vm_results")
     try:
@@ -217,12 +236,37 @@ def _one_line() -> Iterator[None]:
         raise _Failed(str(error), pytrace=False) from None
 
 
+@contextlib.contextmanager
+def _at_hand(config: pytest.Config, vm: Vm) -> Iterator[None]:
+    """Have a machine at hand for --vm-console as long as it is there, also when it does not get ready."""
+    config.stash[_AT_HAND].append(vm)
+    try:
+        yield
+    except _Failed as error:
+        _visit(config, str(error.msg))
+        raise
+    finally:
+        config.stash[_AT_HAND].remove(vm)
+
+
+def _visit(config: pytest.Config, why: str) -> None:
+    """With --vm-console attach the terminal to the machine that was made last."""
+    if not config.getoption("vm_console") or not (machines := config.stash[_AT_HAND]):
+        return
+    manager = config.pluginmanager.getplugin("capturemanager")
+    with contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled():
+        terminal.visit(machines[-1], why)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
+    item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell the failure of a fixture once; each further test that needed it is an error of one line."""
     report = yield
+    if call.excinfo is not None and report.failed and call.when != "teardown" and "lab" in _fixtures(item):
+        _visit(item.config, call.excinfo.exconly())
     if call.excinfo is not None and isinstance(error := call.excinfo.value, _Failed):
         if error.told:
             report.longrepr = error.see_above
@@ -288,10 +332,12 @@ def ready(
         with uncaptured():
             if (stage := pytestconfig.getoption("vm_from")) is not None and isinstance(lab, Lab):
                 vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
+                stack.enter_context(_at_hand(pytestconfig, vm))
                 both: tuple[Vm, Snapshot | None] = vm, vm.snapshot(lab.scratch / f"from-{stage}")
             else:
                 cache = pytestconfig.getoption("vm_cache")
                 start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))
+                stack.enter_context(_at_hand(pytestconfig, start.vm))
                 both = start.vm, start.wait()
         yield both
 
@@ -327,12 +373,19 @@ def fresh_vms(
         def make(number: int) -> list[Vm]:
             names = [f"{request.node.name}-{next(count)}".replace("/", "_") for _ in range(number)]
             with uncaptured():
-                if lab.forks and pytestconfig.getoption("vm_fresh") == "fork":
-                    return [stack.enter_context(lab.fork(image, snapshot, name=name)) for name in names]
-                booting = (lab.machine(image, name=name, watch=Heartbeat()) for name in names)
-                machines: list[Vm] = [stack.enter_context(machine) for machine in booting]
-                for machine in machines:
-                    machine.wait_ready()
+                forking = lab.forks and pytestconfig.getoption("vm_fresh") == "fork"
+                machines: list[Vm] = []
+                for name in names:
+                    machine = (
+                        lab.fork(image, snapshot, name=name)
+                        if forking
+                        else lab.machine(image, name=name, watch=Heartbeat())
+                    )
+                    machines.append(stack.enter_context(machine))
+                    stack.enter_context(_at_hand(pytestconfig, machine))
+                if not forking:
+                    for machine in machines:
+                        machine.wait_ready()
                 return machines
 
         yield make
@@ -356,6 +409,7 @@ def vm(boot: Vm) -> Vm:
 def cold_vm(
     lab: Laboratory,
     image: Image,
+    pytestconfig: pytest.Config,
     request: pytest.FixtureRequest,
     uncaptured: Uncaptured,
 ) -> Iterator[Callable[..., Vm]]:
@@ -374,6 +428,7 @@ def cold_vm(
             with uncaptured():
                 chosen = image if modules is None else lab.image("reference", modules)
                 machine = stack.enter_context(lab.machine(chosen, hardware, name=name, watch=Heartbeat()))
+                stack.enter_context(_at_hand(pytestconfig, machine))
                 if ready:
                     machine.wait_ready()
             return machine

@@ -2,7 +2,9 @@
 
 import contextlib
 import secrets
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -232,6 +234,15 @@ class QemuVm(Vm):
             shell.login(timeout=60.0 * self.scale)
             self._shell = shell
         return self._shell
+
+    @contextlib.contextmanager
+    def line(self) -> Iterator[socket.socket]:
+        """Give the serial console, on which a shell that commands were run in is the person's now."""
+        if self._shell is not None:
+            self._shell.release()
+        self._hang_up()
+        with contextlib.closing(self.qemu.serial()) as line:
+            yield line
 
     def _find_host_keys(self) -> tuple[str, ...]:
         return tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)

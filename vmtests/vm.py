@@ -5,6 +5,7 @@
 
 import abc
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -168,6 +169,13 @@ class Vm(abc.ABC):
     @abc.abstractmethod
     def shell(self) -> SerialShell:
         """A root shell on a serial line, found at the first use of each boot."""
+
+    @abc.abstractmethod
+    def line(self) -> AbstractContextManager[socket.socket]:
+        """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
+
+        Raises GuestError, HostError.
+        """
 
     @abc.abstractmethod
     def _find_host_keys(self) -> tuple[str, ...]:

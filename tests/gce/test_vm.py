@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,11 @@ from vmtests.boot.verdict import Cause
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor, FakeMachine
 from vmtests.errors import GuestError, InputError, Owner
+from vmtests.gce.cloud import Cloud
 from vmtests.gce.guest import HostKeys, metadata, startup_script
 from vmtests.gce.lab import DISK_SIZE, GceLab
 from vmtests.gce.ledger import directory
+from vmtests.gce.reaper import Fate, reap
 from vmtests.gce.serialport import GAP, PollPace
 from vmtests.gce.settings import Settings
 from vmtests.gce.vm import GceVm
@@ -152,6 +154,16 @@ def test_gap_in_the_console_is_shown(vm: GceVm, emulator: Emulator, hypervisor: 
     assert gap.text in (vm.results / "console.jsonl").read_text()
 
 
+def test_person_types_on_the_console_of_a_boot_that_hangs(vm: GceVm) -> None:
+    """Before the guest is ready a person gets its console, through the serial gateway."""
+    with vm.line() as line:
+        line.settimeout(10)
+        line.sendall(b"help\r")
+        said = b""
+        while not said.endswith(b"HELP\r"):
+            said += line.recv(1000)
+
+
 def test_guest_that_powers_off_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:
     """A guest that switches itself off instead of getting ready gets the verdict that says so."""
     machine_of(hypervisor).power_cut()
@@ -224,6 +236,56 @@ def test_image_is_uploaded_once(cloud_lab: GceLab, disk: Image, emulator: Emulat
         found = everything(emulator)
         assert (1, 2) == (len(found["images"]), len(found["instances"]))
         assert "objects" not in found
+
+
+@pytest.fixture
+def worker(settings: Settings, tmp_path: Path) -> Callable[[str], GceLab]:
+    """A function that returns the laboratory of one of the processes of a run."""
+    pace = PollPace(busy=0.01, quiet=0.02)
+    return lambda name: GceLab(tmp_path / name, settings, pace=FAST, poll_pace=pace, lifetime=3600, run="together")
+
+
+def test_processes_of_a_run_share_an_image(worker: Callable[[str], GceLab], disk: Image, emulator: Emulator) -> None:
+    """The image is made by the first process that needs it, and is there until the last of them ends."""
+    with worker("gw1") as second:
+        with worker("gw0") as first, first.machine(disk, name="a"):
+            (name,) = everything(emulator)["images"]
+            with second.machine(disk, name="a"):
+                assert {"images": 1, "instances": 2, "disks": 2} == {
+                    kind: len(names) for kind, names in everything(emulator).items()
+                }
+        assert {"images": [name]} == everything(emulator)
+        with second.machine(disk, name="b"):
+            assert [name] == everything(emulator)["images"]
+    assert {} == everything(emulator)
+    assert [] == list(directory().iterdir())
+
+
+def test_image_that_nobody_has_any_more_is_made_anew(
+    worker: Callable[[str], GceLab], disk: Image, emulator: Emulator
+) -> None:
+    """Who comes after all others have ended makes the image again."""
+    with worker("gw2"):
+        for name in ("gw0", "gw1"):
+            with worker(name) as lab, lab.machine(disk):
+                assert 1 == len(everything(emulator)["images"])
+            assert {} == everything(emulator)
+
+
+def test_image_of_a_dead_process_is_left_to_the_living(
+    worker: Callable[[str], GceLab], disk: Image, emulator: Emulator, cloud: Cloud
+) -> None:
+    """What a process that was killed had in common with others is not removed while one of them lives."""
+    with worker("gw1") as second:
+        dead = worker("gw0")
+        dead._cloud_image(disk)
+        second._cloud_image(disk)
+        dead.session._ledger.__exit__(None, None, None)
+        for share in dead.session._shares.values():
+            share.close()
+        assert [Fate.KEPT] == [found.fate for found in reap(cloud, time.time())]
+        assert 1 == len(list(directory().iterdir()))
+    assert {} == everything(emulator)
 
 
 def test_kept_image_stays_and_has_no_ledger(

@@ -8,6 +8,7 @@ with GceLab(results, Settings.find()) as lab:
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import secrets
 import threading
@@ -25,6 +26,7 @@ from vmtests.gce.instance import Instance, Order, insert
 from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings
+from vmtests.gce.share import Share
 from vmtests.gce.things import LIFETIME, Kind, Thing
 from vmtests.gce.upload import make_image, upload
 from vmtests.gce.vm import GceVm
@@ -207,16 +209,20 @@ class GceLab:
         return hardware.disk_size or max(DISK_SIZE, image.inspection.size)
 
     def _cloud_image(self, image: Image) -> str:
-        """Return the link to the image on Compute Engine, which is made of it once."""
+        """Return the link to the image on Compute Engine, which is made of it once for all laboratories of the run."""
         with self._lock:
             if (link := self._images.get(image.path)) is None:
-                packed = image.archive or self._pack(image)
-                stored = upload(self.session, packed, image.name)
-                made = make_image(self.session, stored, image.name)
-                # It has been read.
-                self.session.remove(stored)
+                share = Share(self._lab.scratch / f"{hashlib.sha256(bytes(image.path)).hexdigest()[:20]}.image")
+                made = self.session.share(share, lambda: self._make_image(image))
                 link = self._images[image.path] = f"projects/{made.project}/global/images/{made.name}"
             return link
+
+    def _make_image(self, image: Image) -> Thing:
+        stored = upload(self.session, image.archive or self._pack(image), image.name)
+        made = make_image(self.session, stored, image.name)
+        # It has been read.
+        self.session.remove(stored)
+        return made
 
     def _pack(self, image: Image) -> Path:
         raw, scratch, toolbox = image.path, self._lab.scratch, self._lab.toolbox

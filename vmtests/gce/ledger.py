@@ -114,6 +114,20 @@ class Ledger:
         """Whether nobody heard that the thing was made: it may still come."""
         return not self._things[thing]
 
+    def named_by_others(self) -> set[Thing]:
+        """Return what is named by other ledgers whose owners live."""
+        named: set[Thing] = set()
+        for path in directory().glob(f"*{SUFFIX}"):
+            if path == self.path:
+                continue
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    found = _read(path)
+                    named.update(found[1] if found else ())
+        return named
+
     def will(self, thing: Thing) -> None:
         """Note what is about to be made; it is on disk when this returns."""
         self._write(Note(what="will", thing=thing))

@@ -69,7 +69,13 @@ def _by_ledgers(cloud: Cloud, *, dry_run: bool) -> Iterator[Found]:
                     ledger.gone(thing)
             continue
         by = f"the ledger of run {ledger.head.brand.run}"
+        shared = ledger.named_by_others()
         for thing in reversed(ledger.things):
+            if thing in shared:
+                # Another process of the run has it still, and will remove it.
+                if not dry_run:
+                    ledger.gone(thing)
+                continue
             if dry_run:
                 yield Found(thing=thing, by=by, fate=Fate.WOULD)
                 continue

@@ -16,6 +16,7 @@ from vmtests.gce.errors import CloudError, ExistsError
 from vmtests.gce.ledger import Head, Ledger
 from vmtests.gce.remove import remove
 from vmtests.gce.settings import Settings
+from vmtests.gce.share import Share
 from vmtests.gce.things import LIFETIME, Brand, Thing
 
 
@@ -36,6 +37,7 @@ class Session:
         self.cloud = Cloud(settings, pace)
         self.brand = Brand.new(lifetime)
         self._stack = contextlib.ExitStack()
+        self._shares: dict[Thing, Share] = {}
 
     def __enter__(self) -> Self:
         head = Head(brand=self.brand, endpoint=self.settings.endpoint)
@@ -70,6 +72,22 @@ class Session:
             raise
         self._ledger.made(thing)
 
+    def share(self, share: Share, make: Callable[[], Thing]) -> Thing:
+        """Return a thing that the processes of a run have in common; the first has `make` make it, as `Session.make`.
+
+        Each has it in its ledger, and whoever is the last to end removes it.
+        """
+        with share.turn():
+            if (thing := share.find()) is None:
+                thing = make()
+            else:
+                self._ledger.will(thing)
+                self._ledger.made(thing)
+            share.hold(thing)
+        self._shares[thing] = share
+        self._stack.callback(share.close)
+        return thing
+
     def remove(self, thing: Thing) -> None:
         """Remove a thing that was made, or may have been; raises CloudError."""
         remove(self.cloud, thing, unsure=self._ledger.unsure(thing))
@@ -87,7 +105,17 @@ class Session:
             for thing in reversed(self._ledger.things):
                 running.note(str(thing))
                 try:
-                    self.remove(thing)
+                    self._leave(thing)
                 except CloudError as error:
                     left.append(error)
         return left
+
+    def _leave(self, thing: Thing) -> None:
+        if (share := self._shares.get(thing)) is None:
+            self.remove(thing)
+            return
+        with share.turn():
+            if share.leave():
+                self.remove(thing)
+            else:
+                self._ledger.gone(thing)

@@ -1,8 +1,10 @@
 """A machine on Compute Engine, as tests and programs use any machine."""
 
 import contextlib
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -194,12 +196,29 @@ class GceVm(Vm):
         """A root shell on the second serial port, through Google's gateway; it is started over ssh."""
         if self._shell is None:
             self.ssh.run(serial_shell("ttyS1")).check()
-            at = access.gateway(self._lab.session.cloud, self.instance.thing.place)
-            line = access.serial_line(at, self.instance.thing, _SECOND_PORT, self.key)
-            shell = SerialShell(self._lines.enter_context(line), answer_timeout=30.0 * self.scale)
+            self._line = self._type_on(_SECOND_PORT)
+            shell = SerialShell(self._line, answer_timeout=30.0 * self.scale)
             shell.login(timeout=_SHELL_SECONDS * self.scale)
             self._shell = shell
         return self._shell
+
+    @contextlib.contextmanager
+    def line(self) -> Iterator[socket.socket]:
+        """Give the second serial port with a root shell on it if the guest is ready for that, else the console."""
+        line: socket.socket | None = None
+        if self.verdict is not None and self.verdict.ready:
+            with contextlib.suppress(GuestError):
+                self.shell.release()
+                line = self._line
+        try:
+            yield line or self._type_on(_PORT)
+        finally:
+            self._hang_up()
+
+    def _type_on(self, port: int) -> socket.socket:
+        """Open a serial port by Google's gateway; `_hang_up` closes it."""
+        at = access.gateway(self._lab.session.cloud, self.instance.thing.place)
+        return self._lines.enter_context(access.serial_line(at, self.instance.thing, port, self.key))
 
     def _find_host_keys(self) -> tuple[str, ...]:
         """Return them from the serial console, or from the guest attributes that the guest agent writes."""
