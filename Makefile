@@ -5,6 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Where bytecode is unwanted in the tree it goes here: each of many processes would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+
+# One more than processors, since tests often wait for a process.
+WORKERS = $(shell echo $$(($$(nproc) + 1)))
+
 .PHONY: vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
@@ -13,7 +20,7 @@ vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 
 test: host $(STAMP)       ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
-	$(BIN)/pytest tests/ --numprocesses=auto
+	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=worksteal
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .

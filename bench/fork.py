@@ -29,7 +29,8 @@ from vmtests.snapshots import Snapshot
 from vmtests.vm import Image
 
 CLOCK_LIMIT = 1.0
-_COMMAND = "echo {nonce}; cat /proc/sys/kernel/random/uuid; date +%s.%N"
+_FIRST = "echo {nonce}"
+_THEN = "cat /proc/sys/kernel/random/uuid; date +%s.%N"
 
 
 @dataclass(slots=True)
@@ -43,10 +44,11 @@ class Answers:
     def ask(self, vm: QemuVm, since: float | None = None) -> None:
         """Ask a fork for its nonce, a random number and the time; `since` is when it was asked for."""
         nonce = secrets.token_hex(8)
-        before = time.time()
-        lines = vm.run(_COMMAND.format(nonce=nonce)).lines
+        lines = vm.run(_FIRST.format(nonce=nonce)).lines
         if since is not None:
             self.seconds.append(time.monotonic() - since)
+        before = time.time()
+        lines += vm.run(_THEN).lines
         if len(lines) != 3 or lines[0] != nonce or lines[1] in self.uuids:
             self.wrong.append(f"{nonce}: {lines}")
             return
@@ -111,20 +113,21 @@ def _warm(lab: Lab, image: Image, snapshot: Snapshot) -> None:
 
 def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: int) -> list[float]:
     """Keep so many forks alive, ask them all once more, and return the private megabytes of each."""
+    others = _qemus(snapshot)
     with ExitStack() as stack:
         forks = [stack.enter_context(lab.fork(image, snapshot, name=f"alive-{n}")) for n in range(number)]
         for fork in forks:
             answers.ask(fork)
-        return [_private(pid) for pid in _qemus(snapshot)]
+        return [_private(pid) for pid in _qemus(snapshot) - others]
 
 
-def _qemus(snapshot: Snapshot) -> list[int]:
+def _qemus(snapshot: Snapshot) -> set[int]:
     """Return the processes that map the snapshot's memory, which the sandboxes around them do not."""
-    found = []
+    found = set()
     for pid in _descendants():
         try:
             if str(snapshot.template.ram) in Path(f"/proc/{pid}/maps").read_text():
-                found.append(pid)
+                found.add(pid)
         except OSError:  # it has just ended
             continue
     return found

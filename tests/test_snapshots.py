@@ -63,6 +63,7 @@ def make(directory: Path, image: Path) -> Snapshot:
             token="t",
             public_key="ssh-ed25519 AAAA",
             host_keys=("ssh-ed25519 BBBB",),
+            prepared="",
             past=PAST,
             state=snapshots.state_digest(template),
         ),

@@ -285,19 +285,21 @@ def _show_outcome(outcome: Outcome) -> None:
 
 
 def _emulator(arguments: argparse.Namespace) -> int:
-    with Emulator(
-        port=arguments.port,
-        hypervisor=FakeHypervisor() if arguments.no_boot else None,
-        accelerator=arguments.accel,
-        memory_mib=parse_size(arguments.memory) >> 20,
-    ) as emulator:
+    # To be ended is how a server ends.
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Emulator(
+            port=arguments.port,
+            hypervisor=FakeHypervisor() if arguments.no_boot else None,
+            accelerator=arguments.accel,
+            memory_mib=parse_size(arguments.memory) >> 20,
+        ) as emulator,
+    ):
         print(emulator.endpoint, flush=True)
         for line in emulator.environment:
             progress.stderr().print(Text(line))
-        # To be ended is how a server ends.
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                signal.pause()
+        while True:
+            signal.pause()
     return 0
 
 

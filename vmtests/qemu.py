@@ -129,7 +129,7 @@ class QemuVm(Vm):
         """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
         serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
         shell = SerialShell(serial, answer_timeout=30.0 * self.scale)
-        shell.take_over()
+        shell.take_over(snapshot.record.prepared)
         shell.wake()
         self._shell = shell
         self._host_keys = snapshot.record.host_keys
@@ -141,8 +141,7 @@ class QemuVm(Vm):
         """
         verdict = self.wait_ready()
         host_keys = self.host_keys
-        self.shell.settle()
-        return self._keep(directory, verdict, host_keys)
+        return self._keep(directory, verdict, host_keys, self.shell.prepare())
 
     def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:
         """Keep the machine in `directory` when `stage` begins; None when the boot has its verdict before.
@@ -151,7 +150,9 @@ class QemuVm(Vm):
         """
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
 
-    def _keep(self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...]) -> Snapshot:
+    def _keep(
+        self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str = ""
+    ) -> Snapshot:
         try:
             with self.qemu.snapshot(directory) as template:
                 # While it stands still: what it prints later is printed by who goes on from here, too.
@@ -168,6 +169,7 @@ class QemuVm(Vm):
                     token=self._token,
                     public_key=self.key.public,
                     host_keys=host_keys,
+                    prepared=prepared,
                     past=past,
                     state=snapshots.state_digest(template),
                 ),

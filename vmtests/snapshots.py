@@ -31,7 +31,7 @@ from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 from vmtests.tools import Toolbox
 
-VERSION = 3
+VERSION = 4
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
 
@@ -53,7 +53,7 @@ _PACKAGE = Path(__file__).parent
 class Record:
     """What is known of a template: where it is, its machine, the boot behind it, and how to see that it is whole.
 
-    `state` is the SHA-256 of the devices' state.
+    `prepared` is what `SerialShell.prepare` returned; `state` is the SHA-256 of the devices' state.
     """
 
     version: int
@@ -63,6 +63,7 @@ class Record:
     token: str
     public_key: str
     host_keys: tuple[str, ...]
+    prepared: str
     past: Past
     state: str
 

@@ -108,6 +108,12 @@ class Guest:
                 self.sent += data
                 os.write(self._terminal, self._to_guest(data))
 
+    @property
+    def calls(self) -> list[str]:
+        """The functions of the agent that were called."""
+        lines = bytes(self.sent).decode().splitlines()
+        return [line.split()[4] for line in lines if line.startswith("_vm ")]
+
     def unplug(self) -> None:
         """Close the line, as the end of QEMU does."""
         with contextlib.suppress(OSError):

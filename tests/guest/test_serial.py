@@ -1,7 +1,9 @@
 """The serial shell, against real shells on a pseudo terminal."""
 
 import os
+import re
 import shutil
+import struct
 import threading
 import time
 from pathlib import Path
@@ -26,13 +28,12 @@ def test_short_command_takes_one_question(make_guest: MakeGuest, connect: Connec
     """A command that writes little is run, and its outputs fetched, by a single call into the guest."""
     guest = make_guest()
     shell = connect(guest)
-    shell.settle()
+    shell.run("true")
     guest.sent.clear()
     result = shell.run("echo 'a: b\\c'; echo err >&2; exit 3")
-    shell.settle()
     assert (result.stdout, result.stderr, result.exit_code) == ("a: b\\c\n", "err\n", 3)
-    calls = [line.split()[4] for line in guest.sent.splitlines() if line.startswith(b"_vm ")]
-    assert calls == [b"_vm_go", b"_vm_drop", b"_vm_state"]
+    shell.run("true")
+    assert ["_vm_go", "_vm_go"] == guest.calls[guest.calls.index("_vm_go") :][:2]
 
 
 def test_output_is_byte_exact(shell: SerialShell) -> None:
@@ -140,9 +141,15 @@ def test_output_limit(shell: SerialShell) -> None:
 
 
 def test_files_are_removed(shell: SerialShell, home: Path) -> None:
-    """Nothing of earlier commands stays in the guest."""
+    """Nothing of a command that was given, or wrote, much stays in the guest, and little of few others."""
+    listing = f"ls {home}/vmtests-*"
     shell.run("echo one", stdin=b"two")
-    assert {Path(name).suffix for name in shell.run(f"ls {home}/vmtests-*").lines} == {".c", ".o", ".e"}
+    assert {".c", ".o", ".e"} == {Path(name).suffix for name in shell.run(listing).lines}
+    for _ in range(40):
+        shell.run("echo little")
+    assert len({Path(name).stem for name in shell.run(listing).lines}) <= 16
+    shell.run("head -c 5000 /dev/zero")
+    assert {".c", ".o", ".e"} == {Path(name).suffix for name in shell.run(listing).lines}
 
 
 def test_a_forged_answer(shell: SerialShell) -> None:
@@ -373,16 +380,92 @@ def test_an_endless_line(make_guest: MakeGuest, connect: Connect) -> None:
         connect(guest)
 
 
-def test_clock_is_set_again_when_the_guest_was_slow(
-    make_guest: MakeGuest, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A guest that takes long to set its clock is told the time once more."""
+@pytest.fixture
+def dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file that gets what date(1) is called with in a guest; no guest of these sets this host's clock."""
     date = tmp_path / "date"
     date.write_text('#!/bin/sh\necho "$@" >>"$HOME/dates"\n')
     date.chmod(0o700)
-    shell = connect(make_guest("env", f"PATH={tmp_path}:{os.environ['PATH']}", *BASH))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("vmtests.guest.clock.program", lambda: b'#!/bin/sh\nhead -c 16 >"$HOME/told"\n')
+    return tmp_path / "dates"
+
+
+def test_clock_is_set_again_when_the_guest_was_slow(
+    make_guest: MakeGuest, connect: Connect, dates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that takes long to set its clock is told the time once more."""
+    shell = connect(make_guest())
     now = iter([100.0, 108.0, 108.0, 108.2])
     monkeypatch.setattr("vmtests.guest.serial.time", SimpleNamespace(time=lambda: next(now), monotonic=time.monotonic))
     shell.wake()
-    assert (tmp_path / "dates").read_text().split() == ["-s", "@100.000", "-s", "@108.000"]
+    assert dates.read_text().split() == ["-s", "@100.000", "-s", "@108.000"]
     assert [] == list(now)
+
+
+def test_guest_that_was_kept_needs_no_new_process_to_tell_it_the_time(
+    make_guest: MakeGuest, connect: Connect, dates: Path
+) -> None:
+    """What was prepared waits for the time, and is told it in whole seconds and nanoseconds."""
+    shell = connect(make_guest())
+    shell.prepare()
+    before = time.time()
+    shell.wake()
+    seconds, nanoseconds = struct.unpack("<qq", dates.with_name("told").read_bytes())
+    assert before - 1e-6 <= seconds + nanoseconds / 1e9 <= time.time()
+    assert not dates.exists()
+    shell.wake()
+    assert 1 == len(dates.read_text().splitlines())
+
+
+def test_guest_that_refuses_the_program_gets_the_time_by_date(
+    make_guest: MakeGuest, connect: Connect, dates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the small program cannot run, or fails, date(1) sets the clock."""
+    monkeypatch.setattr("vmtests.guest.clock.program", lambda: b"\x7fELF of another world")
+    shell = connect(make_guest())
+    shell.prepare()
+    shell.wake()
+    assert dates.read_text().startswith("-s @")
+
+
+def test_prepared_command_is_like_any_other(make_guest: MakeGuest, connect: Connect, tmp_path: Path) -> None:
+    """The first command of a guest that was kept finds its shell running, and sees what any command sees."""
+    probe = (
+        "echo $LINENO $0 $# $- $(umask) $PPID; env | sort; ls -l /proc/$$/fd | sed 's/.*://'; cat; pwd >&2; (exit 4)"
+    )
+    guest = make_guest()
+    shell = connect(guest)
+    plain = shell.run(probe)
+    job = shell.prepare()
+    assert job == shell.prepare()
+    guest.sent.clear()
+    first = shell.run(probe)
+    assert (["_vm_go"], 4) == (guest.calls[:1], first.exit_code)
+
+    def alike(text: str) -> str:
+        return re.sub(r"vmtests-\w+|(?<= )\d{3,}\b", "X", text)
+
+    assert (alike(plain.stdout), plain.stderr) == (alike(first.stdout), first.stderr)
+    shell.prepare()
+    assert [] == list(tmp_path.glob(f"{job}.*"))
+
+
+def test_shells_of_two_forks_do_not_draw_the_same(make_guest: MakeGuest, connect: Connect) -> None:
+    """A shell that waited in the snapshot of several machines has a seed of its own in each."""
+    shell = connect(make_guest())
+    shell.prepare()
+    first = shell.run("echo $RANDOM $RANDOM").stdout
+    shell.prepare()
+    assert first != shell.run("echo $RANDOM $RANDOM").stdout
+
+
+def test_prepared_shell_that_was_killed_is_told(make_guest: MakeGuest, connect: Connect) -> None:
+    """Nobody waits for a shell that is gone: its status tells of it, and the next command has one of its own."""
+    shell = connect(make_guest())
+    job = shell.prepare()
+    shell.take_over()
+    shell.run(f"pkill -9 -f {job}.c; pkill -9 -f {job}.t")
+    shell.take_over(job)
+    assert ("", 137) == ((lost := shell.run("echo lost")).stdout, lost.exit_code)
+    assert "there\n" == shell.run("echo there").stdout

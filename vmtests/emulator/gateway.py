@@ -24,6 +24,7 @@ from vmtests.emulator.http import ApiError
 from vmtests.emulator.instance import SERIAL_PORTS, Instance, Status
 from vmtests.emulator.server import listen
 from vmtests.errors import VmtestsError
+from vmtests.guest.ssh import HUNG_UP
 
 REPLAY_LINES = 10
 """Lines that are shown again at the start unless the user name says otherwise."""
@@ -82,7 +83,7 @@ class SerialGateway(Acceptor):
             transport.add_server_key(self._key)
             try:
                 transport.start_server(server=guard)
-            except (OSError, EOFError, paramiko.SSHException):
+            except (*HUNG_UP, paramiko.SSHException):
                 return
             channel = transport.accept(_HANDSHAKE_SECONDS)
             if channel is not None and guard.wanted.wait(_HANDSHAKE_SECONDS) and guard.granted is not None:
@@ -166,9 +167,10 @@ class _Terminal:
                 self._waiting.clear()
             try:
                 self._channel.sendall(data)
-            except OSError:
+            except HUNG_UP:
                 break
-        self._channel.close()
+        with contextlib.suppress(*HUNG_UP):
+            self._channel.close()
 
 
 def _connect(channel: paramiko.Channel, instance: Instance, wish: Wish) -> None:
@@ -186,7 +188,7 @@ def _connect(channel: paramiko.Channel, instance: Instance, wish: Wish) -> None:
             if instance.status is not Status.RUNNING:
                 break
             instance.power().type(wish.port, data)
-    except (OSError, ApiError, VmtestsError):
+    except (*HUNG_UP, ApiError, VmtestsError):
         pass
     finally:
         ring.leave(terminal.show)

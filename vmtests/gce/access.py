@@ -17,7 +17,7 @@ from vmtests.errors import GuestError
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import UnavailableError
 from vmtests.gce.things import Thing
-from vmtests.guest.ssh import Key, parse_host_keys
+from vmtests.guest.ssh import HUNG_UP, Key, parse_host_keys
 from vmtests.text import printable
 
 _SSH_PORT, _GATEWAY_PORT = 22, 9600
@@ -90,7 +90,8 @@ def serial_line(at: Gateway, thing: Thing, port: int, key: Key, user: str = "roo
         try:
             yield ours
         finally:
-            channel.close()
+            with contextlib.suppress(*HUNG_UP):
+                channel.close()
             for end in (ours, theirs):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
@@ -115,7 +116,7 @@ def _connect(at: Gateway, name: str, key: Key, stack: contextlib.ExitStack) -> p
         channel = transport.open_session(timeout=_HANDSHAKE_SECONDS)
         channel.get_pty()
         channel.invoke_shell()
-    except (OSError, EOFError, paramiko.SSHException) as error:
+    except (*HUNG_UP, paramiko.SSHException) as error:
         said = printable(str(error) or type(error).__name__)
         hint = "the metadata serial-port-enable, and the organization's policies, must allow it"
         raise GuestError(f"{where} does not let us in: {said}", hint=hint) from error
@@ -129,7 +130,7 @@ def _key_types(transport: paramiko.Transport, known: Sequence[paramiko.PKey]) ->
 
 
 def _to_us(channel: paramiko.Channel, sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*HUNG_UP):
         while data := channel.recv(_READ):
             sock.sendall(data)
     with contextlib.suppress(OSError):
@@ -137,6 +138,6 @@ def _to_us(channel: paramiko.Channel, sock: socket.socket) -> None:
 
 
 def _to_guest(sock: socket.socket, channel: paramiko.Channel) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*HUNG_UP):
         while data := sock.recv(_READ):
             channel.sendall(data)

@@ -11,36 +11,49 @@ _vm_u=$(umask)
 
 # ID null|stdin HINT HINT [TEXT]: start a command, that in the file or TEXT in the notation of printf %b, in a process
 # group of its own; the joined hints tell its end.
-# Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
 _vm_go() {
 	if [ "$_vm_j" != "$1" ]; then
 		_vm_j=$1 _vm_a='' _vm_p=$_vm_d/$1 _vm_x=/dev/null
-		[ "$2" = null ] || _vm_x=$_vm_p.i
-		# Without a subshell for the umask: a process costs a slow guest ten milliseconds.
-		umask 077
-		[ -z "$5" ] || printf '%b\n' "$5" >"$_vm_p.c"
-		: >"$_vm_p.o"
-		: >"$_vm_p.e"
-		umask "$_vm_u"
-		set -m
-		{
-			(
-				"${BASH:-sh}" "$_vm_p.c" <"$_vm_x" >"$_vm_p.o" 2>"$_vm_p.e"
-				_vm_rc=$?
-				printf '%s\n' "$_vm_rc" >"$_vm_p.r"
-				_vm_t=$3$4
-				if [ -n "$BASH_VERSION" ] && _vm_short o && _vm_o=$_vm_x && _vm_short e; then
-					_vm_say "$_vm_rc \\ $_vm_o \\ $_vm_x"
-				else
-					printf '\n%s\n' "$_vm_t"
-				fi
-			) &
-		} 2>/dev/null
-		_vm_w=$!
-		set +m
+		if [ "$1" = "$_vm_b" ]; then
+			printf '%s\n' "$3$4" >"$_vm_p.h"
+			printf '%b\n' "$5" >&9
+			exec 9>&-
+			_vm_w=$_vm_f
+		else
+			[ "$2" = null ] || _vm_x=$_vm_p.i
+			_vm_start "$_vm_p" "$_vm_x" "$3$4" "$5"
+			_vm_w=$!
+		fi
 		disown "$_vm_w" 2>/dev/null
 	fi
 	_vm_say ok
+}
+
+# FILES STDIN [HINT [TEXT]]: start the shell of a command; without a HINT there will be one in a file.
+# Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
+_vm_start() {
+	# Without a subshell for the umask: a process costs a slow guest ten milliseconds.
+	umask 077
+	[ -z "$4" ] || printf '%b\n' "$4" >"$1.c"
+	: >"$1.o"
+	: >"$1.e"
+	umask "$_vm_u"
+	set -m
+	{
+		(
+			_vm_p=$1 _vm_t=$3
+			"${BASH:-sh}" "$1.c" <"$2" >"$1.o" 2>"$1.e"
+			_vm_rc=$?
+			printf '%s\n' "$_vm_rc" >"$1.r"
+			[ -n "$_vm_t" ] || read -r _vm_t <"$1.h"
+			if [ -n "$BASH_VERSION" ] && _vm_short o && _vm_o=$_vm_x && _vm_short e; then
+				_vm_say "$_vm_rc \\ $_vm_o \\ $_vm_x"
+			else
+				printf '\n%s\n' "$_vm_t"
+			fi
+		) 9>&- &
+	} 2>/dev/null
+	set +m
 }
 
 # STREAM: put an output that is short and plain into _vm_x, with \\ for a backslash, \n for a line end, \c for a colon.
@@ -140,14 +153,45 @@ _vm_kill() {
 	_vm_say ok
 }
 
-# ID: remove its files; nobody waits for the answer.
+# ID...: remove their files; nobody waits for the answer.
 _vm_drop() {
-	rm -f "$_vm_d/$1".* 2>/dev/null
+	for _vm_i in "$@"; do
+		shift
+		set -- "$@" "$_vm_d/$_vm_i".*
+	done
+	rm -f "$@" 2>/dev/null
 }
 
-# SEED TIME: mix the seed into the kernel's randomness, and set the clock as date -s takes it.
+# ID: have the shell of the next command wait for it, and the program in the file for the time: who goes on from a
+# guest that was kept here need not start them. One that cannot be kept so does without.
+# Pipes are opened to read and to write: that waits for nobody. Descriptor 9: the end of the command's shell.
+_vm_prepare() {
+	if [ "$_vm_b" != "$1" ]; then
+		[ -z "$_vm_y" ] || kill "$_vm_y"
+		# Or each of them would.
+		sync
+		_vm_b='' _vm_y='' _vm_q=$_vm_d/$1
+		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t"; then
+			exec 9<>"$_vm_q.c"
+			# What it reads before its script (bash(1)): that it is there.
+			printf '%s\n' 'unset BASH_ENV; echo >"${0%.c}.w"' >"$_vm_q.n"
+			BASH_ENV=$_vm_q.n _vm_start "$_vm_q" /dev/null
+			_vm_f=$! _vm_b=$1
+			read -r -t 10 _vm_x <>"$_vm_q.w"
+			{ "$_vm_q.t" <>"$_vm_q.w" 9>&- & }
+			_vm_y=$!
+		fi
+	fi 2>/dev/null
+	_vm_say "$_vm_b"
+}
+
+# SEED TIME TIMESPEC: mix the seed into the kernel's randomness, and set the clock: to TIME as date -s takes it, or to
+# TIMESPEC where the program waits, in the notation of printf %b.
 _vm_wake() {
 	printf '%s' "$1" >/dev/urandom
-	date -s "$2" >/dev/null 2>&1
-	_vm_say "$?"
+	if ! { [ -n "$_vm_y" ] && printf '%b' "$3" 1<>"$_vm_q.w" && wait "$_vm_y"; } 2>/dev/null; then
+		date -s "$2" >/dev/null 2>&1
+	fi
+	_vm_x=$? _vm_y=''
+	_vm_say "$_vm_x"
 }

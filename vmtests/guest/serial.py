@@ -5,6 +5,7 @@ is lost. So nothing is believed that does not come back with a fresh nonce and i
 may be asked again, and outputs go through files in the guest, from which damaged lines are fetched again.
 """
 
+import contextlib
 import itertools
 import re
 import secrets
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, InputError
-from vmtests.guest import wire
+from vmtests.guest import clock, wire
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import find_shell
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
@@ -32,6 +33,7 @@ _TRIES = 3
 _SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
 _IDLE_ROUNDS = 20
+_KEPT = 16  # commands whose files are removed together
 _DAMAGED = 10  # calls that the guest says came damaged; then it is the function that is
 _BIG = {"big-o": "standard output", "big-e": "standard error"}
 
@@ -51,6 +53,16 @@ def _first() -> list[str]:
     lines = [line for line in _script("first.sh").decode().split("\n") if not line.startswith("#")]
     paragraphs = "\n".join(lines).strip("\n").split("\n\n")
     return [" ".join(paragraph.split("\n")).strip() for paragraph in paragraphs if paragraph.strip()]
+
+
+def _job() -> str:
+    return f"vmtests-{secrets.token_hex(6)}"
+
+
+def _single(script: bytes) -> str | None:
+    """Return a script as the one chunk that it fits in, or None."""
+    first, *more = itertools.islice(wire.chunks(script), 2)
+    return None if more else first
 
 
 def _nonsense() -> GuestError:
@@ -100,6 +112,8 @@ class SerialShell:
         self._hinted = False
         self._short: wire.Short | None = None
         self._ready = False
+        self._prepared = ""
+        self._old: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +133,7 @@ class SerialShell:
         Raises GuestError when there is no shell after `timeout` seconds, or the guest refuses the login.
         """
         deadline = time.monotonic() + timeout
-        self._ready = False
+        self._ready, self._prepared, self._old = False, "", []
         find_shell(self._line, user, password, deadline)
         for left in reversed(range(_TRIES)):
             try:
@@ -132,13 +146,26 @@ class SerialShell:
                 self._ready = True
                 return
 
-    def take_over(self) -> None:
-        """Go on in a guest in which another SerialShell had logged in on this line, and which was forked since."""
-        self._ready = True
+    def take_over(self, prepared: str = "") -> None:
+        """Go on in a guest in which another SerialShell had logged in on this line, and which was forked since.
 
-    def settle(self) -> None:
-        """Wait until the guest has read all that was typed: it can be kept as it is."""
+        `prepared` is what its `prepare` returned.
+        """
+        self._ready = True
+        self._prepared = prepared
+
+    def prepare(self) -> str:
+        """Have the guest wait for what whoever goes on from here wants first, and return that one's `prepared`.
+
+        It has read all that was typed then: it can be kept as it is.
+        """
+        self._drop()
+        if not self._prepared:
+            job = _job()
+            self._put(f"{job}.t", clock.program())
+            self._prepared = self._ask("_vm_prepare", job)
         self._state("none", 0)
+        return self._prepared
 
     def wake(self) -> None:
         """Tell a guest that was kept what time it is, and mix fresh bytes into its random numbers (random(4)).
@@ -150,7 +177,8 @@ class SerialShell:
         # The clock is late by as long as the guest took to set it; so it is told again until it did so at once.
         while time.monotonic() < patience:
             asked = time.time()
-            if self._ask("_vm_wake", secrets.token_hex(32), f"@{asked:.3f}") != "0":
+            (timespec,) = wire.chunks(clock.message(asked))
+            if self._ask("_vm_wake", secrets.token_hex(32), f"@{asked:.3f}", timespec) != "0":
                 raise GuestError("the guest does not set its clock", hint="date -s in it fails")
             if time.time() - asked < _SAME_TIME:
                 return
@@ -192,11 +220,7 @@ class SerialShell:
             raise InputError("a shell command cannot hold a NUL character")
         if not self._ready:
             raise GuestError("there is no shell on the serial line yet", hint="call login() first")
-        job = f"vmtests-{secrets.token_hex(6)}"
-        text = list(itertools.islice(wire.chunks(command.encode(errors="surrogateescape")), 2))
-        if len(text) > 1:
-            self._put(f"{job}.c", command.encode(errors="surrogateescape") + b"\n")
-            text = []
+        job, text = self._place(command.encode(errors="surrogateescape"), prepared=stdin is None)
         if stdin is not None:
             self._put(f"{job}.i", stdin)
         hint = Nonce()
@@ -220,17 +244,30 @@ class SerialShell:
             return Result.of(command, stdout=stdout, stderr=stderr, exit_code=state.number, duration=duration)
         finally:
             self._hint = b""
-            self._forget(job)
+            self._forget(job, small=self._short is not None and stdin is None)
+
+    def _place(self, script: bytes, *, prepared: bool) -> tuple[str, list[str]]:
+        """Return the job that is to run a script, and the script's text if that is not in the guest yet."""
+        if prepared and self._prepared:
+            # All who go on from one snapshot have the same shell waiting, with the same seed.
+            seeded = f"RANDOM={secrets.randbelow(1 << 31)};".encode() + script
+            if (text := _single(seeded)) is not None:
+                job, self._prepared = self._prepared, ""
+                return job, [text]
+        job = _job()
+        if (text := _single(script)) is not None:
+            return job, [text]
+        self._put(f"{job}.c", script + b"\n")
+        return job, []
 
     def release(self) -> None:
         """Give the line, if it is still open, back to a person: echo, line editing and a prompt."""
         if not self._ready:
             return
         self._ready = False
-        try:
+        self._drop()
+        with contextlib.suppress(GuestError):
             self._line.send(_RELEASE)
-        except GuestError:
-            return
 
     def _type(self, text: str, deadline: float) -> None:
         """Type a line at the prompt until it is known to have been run; it may be run twice."""
@@ -398,9 +435,15 @@ class SerialShell:
             idle = idle + 1 if len(rows) == before else 0
         raise GuestError("the output of a command does not come whole from the guest")
 
-    def _forget(self, job: str) -> None:
-        """Remove the command's files, without waiting; what is typed next comes after it."""
-        try:
-            self._line.send(wire.call(Nonce(), "_vm_drop", job))
-        except GuestError:
-            return
+    def _forget(self, job: str, *, small: bool) -> None:
+        """Have the command's files removed; small ones some time later, since that starts a process in the guest."""
+        self._old.append(job)
+        if not small or len(self._old) >= _KEPT:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Remove the files of old commands, without waiting; what is typed next comes after it."""
+        jobs, self._old = self._old, []
+        if jobs:
+            with contextlib.suppress(GuestError):
+                self._line.send(wire.call(Nonce(), "_vm_drop", *jobs))

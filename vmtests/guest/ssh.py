@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
 
 HOST_KEYS_COMMAND = "cat /etc/ssh/ssh_host_*_key.pub"
+HUNG_UP = (OSError, EOFError)
+"""What paramiko raises when the other side has gone, even from `Channel.close`."""
 """What is run over the serial console to learn the guest's host keys (sshd(8), FILES)."""
 
 _HANDSHAKE_SECONDS = 60.0  # a guest without KVM takes many seconds for a key exchange
@@ -151,7 +153,7 @@ class Ssh:
                     f"sshd at {self._name} refused the key of this run for {self._user}",
                     hint="the credential ssh.authorized_keys.root hands the key in",
                 ) from error
-            except (OSError, EOFError, paramiko.SSHException) as error:
+            except (*HUNG_UP, paramiko.SSHException) as error:
                 reason = printable(str(error) or type(error).__name__)
                 self._closed.wait(_RETRY_SECONDS)
             else:
@@ -180,7 +182,7 @@ class Ssh:
             try:
                 # `exit` keeps the shell from replacing itself by the command: ssh tells no signal's number.
                 channel.exec_command(f"eval {shlex.quote(command)}\nexit $?")
-            except (OSError, EOFError, paramiko.SSHException) as error:
+            except (*HUNG_UP, paramiko.SSHException) as error:
                 raise self._lost(command) from error
             # Closing the channel ends every read and write on it, so nothing below needs its own time limit.
             with _watchdog(max(0.0, started + timeout - time.monotonic()), channel, expired):
@@ -272,7 +274,7 @@ class Ssh:
             raise GuestError(f"there is no ssh connection to {self._name}", hint="call connect()")
         try:
             channel = transport.open_session(timeout=timeout)
-        except (OSError, EOFError, paramiko.SSHException) as error:
+        except (*HUNG_UP, paramiko.SSHException) as error:
             raise GuestError(f"sshd at {self._name} opens no session: {printable(str(error))}") from error
         try:
             yield channel
@@ -289,7 +291,7 @@ class Ssh:
                     yield sftp
             except TimeoutError as error:
                 raise GuestError(f"{printable(path)} was not transferred within {timeout:g} s") from error
-            except (OSError, EOFError, paramiko.SSHException) as error:
+            except (*HUNG_UP, paramiko.SSHException) as error:
                 raise GuestError(
                     f"{printable(path)} in the guest: {printable(str(error) or 'connection lost')}"
                 ) from error
@@ -329,7 +331,7 @@ def _write(channel: paramiko.Channel, data: bytes) -> None:
     try:
         channel.sendall(data)
         channel.shutdown_write()
-    except (OSError, EOFError):
+    except HUNG_UP:
         return
 
 
@@ -339,7 +341,8 @@ def _watchdog(seconds: float, channel: paramiko.Channel, expired: threading.Even
 
     def end() -> None:
         expired.set()
-        channel.close()
+        with suppress(*HUNG_UP):
+            channel.close()
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
