@@ -16,7 +16,11 @@ import pytest
 
 from vmtests.guest.serial import SerialShell
 
-BASH = ("bash", "--norc", "--noprofile", "-i")
+BASH = (
+    *("bwrap", "--dev-bind", "/", "/", "--size", str(64 << 20), "--tmpfs", "/run"),
+    *("bash", "--norc", "--noprofile", "-i"),
+)
+"""What a guest runs: what it leaves in /run does not stay on this host."""
 
 
 class Chaos:

@@ -173,13 +173,20 @@ _vm_prepare() {
 		_vm_b='' _vm_y='' _vm_q=$_vm_d/$1
 		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t"; then
 			exec 9<>"$_vm_q.c"
-			# What it reads before its script (bash(1)): that it is there.
-			printf '%s\n' 'unset BASH_ENV; echo >"${0%.c}.w"' >"$_vm_q.n"
+			# What it reads before its script (bash(1)): who it is. What is written before it has opened its script is lost.
+			printf '%s\n' 'unset BASH_ENV; echo $$ >"${0%.c}.w"' >"$_vm_q.n"
 			BASH_ENV=$_vm_q.n _vm_start "$_vm_q" /dev/null
-			_vm_f=$! _vm_b=$1
+			_vm_f=$! _vm_i=0
 			read -r -t 10 _vm_x <>"$_vm_q.w"
-			{ "$_vm_q.t" <>"$_vm_q.w" 9>&- & }
-			_vm_y=$!
+			until [ -e "/proc/$_vm_x/fd/255" ] || [ "$_vm_i" -eq 9999 ]; do
+				_vm_i=$((_vm_i + 1))
+			done
+			if [ "$_vm_i" -eq 9999 ]; then
+				kill -KILL -- "-$_vm_f"
+			else
+				{ "$_vm_q.t" <>"$_vm_q.w" 9>&- & }
+				_vm_y=$! _vm_b=$1
+			fi
 		fi
 	fi 2>/dev/null
 	_vm_say "$_vm_b"
