@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
+.PHONY: bench vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -66,11 +66,16 @@ host:
 	echo "make: installing with apt:$$missing"; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
+bench: host $(STAMP)      ## measure, and write the table in the README; takes an hour without KVM
+	$(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
+	$(VENV)/bench/bin/python bench/table.py
+
 constraints:              ## pin the newest version of every Python package
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	{ sed -n 1p constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)/pins
+	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench]'
+	{ sed -n 1p constraints.txt; $(VENV)/pins/bin/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	rm -rf $(VENV)/pins
 
 clean:                    ## remove what was made here; the cache stays
 	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache

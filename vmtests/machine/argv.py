@@ -269,7 +269,8 @@ def _net(hardware: Hardware) -> list[str]:
             # Port 0 lets the kernel choose one that is free, without a race; QEMU's monitor tells which.
             "hostfwd=tcp:127.0.0.1:0-:22"
         ),
-        *("-device", f"virtio-net-pci,netdev=net0,mac={mac},host_mtu=1460,romfile=,addr=4"),
+        # A fork would announce itself to its network, where nobody has to learn that it moved, and be busy with that.
+        *("-device", f"virtio-net-pci,netdev=net0,mac={mac},host_mtu=1460,guest_announce=off,romfile=,addr=4"),
     ]
 
 

@@ -201,8 +201,6 @@ class QemuMachine:
 
     def _resume(self, template: Template) -> None:
         self._ignore_memory()
-        # Nobody on its network has to learn that it moved, and the guest would do much to tell them.
-        self.execute("migrate-set-parameters", {"announce-rounds": 0})
         self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
         self._wait_migrated()
 
