@@ -10,6 +10,7 @@ with Lab(results) as lab:
 import contextlib
 import functools
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,10 @@ from vmtests.machine.admission import Admission
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.firmware import Firmware
+from vmtests.machine.listener import Listener
+from vmtests.machine.qemu import QemuMachine
+from vmtests.machine.standby import Nobody, Standby
+from vmtests.machine.template import Template
 from vmtests.qemu import QemuVm
 from vmtests.resources import cache_dir
 from vmtests.scratch import scratch
@@ -95,6 +100,8 @@ class Lab:
         self._request = accelerator
         self._run = run
         self._stack = contextlib.ExitStack()
+        self._standbys: dict[Path, Standby] = {}
+        self._stack.callback(self.end_standbys)
 
     def __enter__(self) -> Self:
         return self
@@ -242,6 +249,48 @@ class Lab:
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
         return QemuVm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
+
+    def qemu(
+        self,
+        hardware: Hardware,
+        image: Image,
+        *,
+        results: Path,
+        listener: Listener,
+        template: Template | None = None,
+        name: str = "",
+    ) -> QemuMachine:
+        """Return what runs a machine of this laboratory, to be entered."""
+        return QemuMachine(
+            toolbox=self.toolbox,
+            accelerator=self.accelerator,
+            firmware=self.firmware(secure_boot=hardware.secure_boot),
+            hardware=hardware,
+            image=image.path,
+            results=results,
+            listener=listener,
+            template=template,
+            name=name,
+        )
+
+    def expect_fork(self, image: Image, snapshot: Snapshot) -> None:
+        """Make the next fork's machine while somebody works with this one's; nothing of its guest runs before."""
+        if snapshot.template.directory not in self._standbys:
+            name = f".next-{secrets.token_hex(4)}"
+            hardware, template = snapshot.record.hardware, snapshot.template
+            machine = self.qemu(hardware, image, results=self.results, listener=Nobody(), template=template, name=name)
+            self._standbys[template.directory] = Standby(machine)
+
+    def expected_fork(self, snapshot: Snapshot) -> QemuMachine | None:
+        """Return the machine that was made for the next fork, if there is one."""
+        standby = self._standbys.pop(snapshot.template.directory, None)
+        return None if standby is None else standby.take()
+
+    def end_standbys(self) -> None:
+        """End the machines that wait for forks; the next fork takes longer again."""
+        while self._standbys:
+            _, standby = self._standbys.popitem()
+            standby.close()
 
     @functools.cached_property
     def scratch(self) -> Path:

@@ -99,21 +99,12 @@ class QemuVm(Vm):
                 self.follower.on_progress = lambda *_: watch(self.follower)
             memory = OVERHEAD + (self.hardware.memory_mib * MIB if self._snapshot is None else 0)
             self._stack.enter_context(self._lab.admission.room(memory))
-            self.qemu = self._stack.enter_context(
-                QemuMachine(
-                    toolbox=self._lab.toolbox,
-                    accelerator=self._lab.accelerator,
-                    firmware=self._lab.firmware(secure_boot=self.hardware.secure_boot),
-                    hardware=self.hardware,
-                    image=self.image.path,
-                    results=self.results,
-                    listener=self.follower,
-                    template=None if self._snapshot is None else self._snapshot.template,
-                )
-            )
+            self.qemu = self._stack.enter_context(self._make())
             self.follower.late = lambda: self.qemu.late
             if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
+                if self._by_serial:
+                    self._lab.expect_fork(self.image, self._snapshot)
             self.follower.doctor = QemuDoctor(
                 self.qemu,
                 self.results / "diagnosis",
@@ -124,6 +115,17 @@ class QemuVm(Vm):
             self._stack.close()
             raise
         return self
+
+    def _make(self) -> QemuMachine:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return self._lab.qemu(self.hardware, self.image, results=self.results, listener=self.follower)
+        if (machine := self._lab.expected_fork(snapshot)) is not None:
+            machine.move(self.results, self.follower)
+            return machine
+        return self._lab.qemu(
+            self.hardware, self.image, results=self.results, listener=self.follower, template=snapshot.template
+        )
 
     def _go_on(self, snapshot: Snapshot) -> None:
         """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""

@@ -403,6 +403,17 @@ def test_clock_is_set_again_when_the_guest_was_slow(
     assert [] == list(now)
 
 
+def test_clock_is_set_once_for_each_time(make_guest: MakeGuest, connect: Connect, dates: Path) -> None:
+    """A call that comes twice, since its answer was late, does not set the clock back to when it was made."""
+    guest = make_guest()
+    shell = connect(guest)
+    shell.wake()
+    (call,) = [line for line in bytes(guest.sent).splitlines() if line.split()[4:5] == [b"_vm_wake"]]
+    guest.connection.sendall(call + b"\n")
+    shell.wake()
+    assert 2 == len(dates.read_text().splitlines())
+
+
 def test_guest_that_was_kept_needs_no_new_process_to_tell_it_the_time(
     make_guest: MakeGuest, connect: Connect, dates: Path
 ) -> None:

@@ -70,7 +70,8 @@ def test_default_machine(parts: Parts) -> None:
             "user,id=net0,ipv6=off,net=10.128.0.0/20,host=10.128.0.1,dhcpstart=10.128.0.2,hostname=vm-1,"
             "domainname=us-central1-a.c.p.internal,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
         ),
-        *("-device", "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,guest_announce=off,romfile=,addr=4"),
+        "-device",
+        "virtio-net-pci,netdev=net0,mac=42:01:0a:80:00:02,host_mtu=1460,guest_announce=off,romfile=,addr=4",
         *("-object", "rng-random,filename=/dev/urandom,id=rng0"),
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *("-chardev", "socket,id=qmp,fd=10", "-mon", "chardev=qmp,mode=control"),

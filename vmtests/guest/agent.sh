@@ -195,10 +195,13 @@ _vm_prepare() {
 # SEED TIME TIMESPEC: mix the seed into the kernel's randomness, and set the clock: to TIME as date -s takes it, or to
 # TIMESPEC where the program waits, in the notation of printf %b.
 _vm_wake() {
-	printf '%s' "$1" >/dev/urandom
-	if ! { [ -n "$_vm_y" ] && printf '%b' "$3" 1<>"$_vm_q.w" && wait "$_vm_y"; } 2>/dev/null; then
-		date -s "$2" >/dev/null 2>&1
+	if [ "$_vm_m" != "$2" ]; then
+		_vm_m=$2
+		printf '%s' "$1" >/dev/urandom
+		if ! { [ -n "$_vm_y" ] && printf '%b' "$3" 1<>"$_vm_q.w" && wait "$_vm_y"; } 2>/dev/null; then
+			date -s "$2" >/dev/null 2>&1
+		fi
+		_vm_r=$? _vm_y=''
 	fi
-	_vm_x=$? _vm_y=''
-	_vm_say "$_vm_x"
+	_vm_say "$_vm_r"
 }

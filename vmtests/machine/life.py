@@ -41,7 +41,7 @@ class MachineExitError(HostError):
 
 
 class Life:
-    """What one QEMU process is wired to; its events and its end are told to the listener."""
+    """What one QEMU process is wired to; all that it says, and its end, is told to `listener`, who may change."""
 
     def __init__(self, listener: Listener, stderr_log: Path) -> None:
         self.exited = threading.Event()
@@ -49,7 +49,7 @@ class Life:
         self.process: SandboxedProcess | None = None
         self.qmp: Qmp | None = None
         self.ram = -1
-        self._listener = listener
+        self.listener = listener
         self._stderr = bytearray()
         self._stderr_log = stderr_log.open("ab", buffering=0)
         self.wires = Wires(name="wires", on_dead=self.kill)
@@ -80,9 +80,9 @@ class Life:
 
     def _tell(self, event: MachineEvent) -> None:
         if event.name == RESET and event.detail.get("reason") == "host-qmp-system-reset":
-            self._listener.new_boot("reset")
+            self.listener.new_boot("reset")
         else:
-            self._listener.event(event)
+            self.listener.event(event)
 
     def abandon(self) -> None:
         """Give everything back when QEMU could not even be started."""
@@ -104,7 +104,7 @@ class Life:
         self.exit = Exit(returncode=returncode, stderr=_printable(bytes(self._stderr)))
         detail: dict[str, str | int] = {"returncode": returncode, "stderr": self.exit.stderr}
         try:
-            self._listener.event(MachineEvent(name=EXIT, detail=detail, t=time.monotonic()))
+            self.listener.event(MachineEvent(name=EXIT, detail=detail, t=time.monotonic()))
         finally:
             self.exited.set()
 

@@ -33,6 +33,7 @@ CONSOLE_PORT, DEBUG_PORT = 0, 1
 
 _MIGRATION_LOOK = 0.002  # seconds between two looks at a migration that takes some hundredths of a second
 _END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
+_RESULTS = ("ttyS0.log", "ttyS1.log", "qemu.argv", "qemu.stderr", "swtpm.log")
 _FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
 
 
@@ -83,6 +84,21 @@ class QemuMachine:
 
     def __enter__(self) -> Self:
         try:
+            if self._life is None:
+                self.spawn()
+                self.load()
+            self.execute("cont")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def spawn(self) -> None:
+        """Start QEMU, of which nothing is heard yet. What `with` does first, for one who wants to be ahead of it.
+
+        QEMU ends with the thread that calls this. Raises HostError.
+        """
+        try:
             self._results.mkdir(parents=True, exist_ok=True)
             self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
             mine = Template(self._private)
@@ -94,7 +110,7 @@ class QemuMachine:
                 shutil.copytree(template.tpm, mine.tpm)
             for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
                 path.write_bytes(text)
-            self.start()
+            self._spawn()
         except OSError as error:
             self.close()
             raise HostError(
@@ -104,7 +120,40 @@ class QemuMachine:
         except BaseException:
             self.close()
             raise
-        return self
+
+    def load(self) -> None:
+        """Do all that is left before the guest's first instruction: what `with` does next.
+
+        Raises MachineExitError when QEMU refuses its command line, HostError when it refuses the template.
+        """
+        try:
+            life = self._running()
+            assert life.qmp is not None
+            with self._waiting(life):
+                life.qmp.__enter__()
+                if (template := self._template) is not None:
+                    self._resume(template)
+                    self._template = None  # the next power-on is a cold one
+                if self._hardware.net is not Net.NONE:
+                    self._ssh_port = self._find_ssh_port()
+        except BaseException:
+            self._end()
+            raise
+
+    def move(self, results: Path, listener: Listener) -> None:
+        """Become somebody else's machine, before the guest's first instruction: with all files of `results`."""
+        life = self._running()
+        old = {file: self._result(file) for file in _RESULTS}
+        self._results, self._name = results.absolute(), ""
+        for file, path in old.items():
+            if path.exists():
+                path.replace(self._result(file))
+        self._listener = life.listener = listener
+
+    def forget(self) -> None:
+        """Remove what it wrote to the results: nobody has ever had this machine."""
+        for file in _RESULTS:
+            self._result(file).unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -129,27 +178,16 @@ class QemuMachine:
         return self._ssh_port
 
     def start(self) -> None:
-        """Power on, for the first time or again on the same disk and the same firmware variables.
+        """Power on again, on the same disk and the same firmware variables.
 
         Raises MachineExitError when QEMU refuses its command line.
         """
         if self.alive:
             raise HostError("the machine is powered on already")
         self._end()
-        life = self._life = Life(self._listener, self._result("qemu.stderr"))
-        try:
-            monitor = self._spawn(life)
-            with self._waiting(life):
-                monitor.__enter__()
-                if (template := self._template) is not None:
-                    self._resume(template)
-                    self._template = None  # the next power-on is a cold one
-                if self._hardware.net is not Net.NONE:
-                    self._ssh_port = self._find_ssh_port()
-                self.execute("cont")
-        except BaseException:
-            self._end()
-            raise
+        self._spawn()
+        self.load()
+        self.execute("cont")
 
     def renew(self) -> None:
         """Take a machine that is off back to before its first power-on: disk, firmware variables and TPM.
@@ -344,10 +382,14 @@ class QemuMachine:
         assert self._private is not None
         return tuple(self._private / f"oem-{number}" for number in range(len(self._hardware.credentials)))
 
-    def _spawn(self, life: Life) -> Qmp:
-        """Start QEMU with all its wires attached, and return its monitor, not connected yet."""
+    def _spawn(self) -> None:
+        """Start QEMU with all its wires attached, its monitor not connected yet."""
         assert self._private is not None
+        life = self._life = Life(self._listener, self._result("qemu.stderr"))
         with contextlib.ExitStack() as theirs:
+            failed = theirs.enter_context(contextlib.ExitStack())
+            failed.callback(self._end)
+
             # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each
             # wire.
             def pair() -> tuple[socket.socket, int]:
@@ -357,12 +399,12 @@ class QemuMachine:
 
             (console, console_fd), (debug, debug_fd) = pair(), pair()
             (firmware, firmware_fd), (qmp, qmp_fd) = pair(), pair()
-            monitor = life.qmp = Qmp(qmp, life.on_qmp, name=self._hardware.hostname)
+            life.qmp = Qmp(qmp, life.on_qmp, name=self._hardware.hostname)
             stderr, stderr_fd = os.pipe()
             theirs.callback(os.close, stderr_fd)
-            life.wires.add_port(console, self._listener.feed)
+            life.wires.add_port(console, lambda data: life.listener.feed(data))
             life.wires.add_port(debug, None)
-            life.wires.add_port(firmware, self._listener.feed_firmware)
+            life.wires.add_port(firmware, lambda data: life.listener.feed_firmware(data))
             life.wires.add_reader(stderr, life.on_stderr)
             tpm_fd = self._start_tpm(theirs) if self._hardware.tpm else None
             # Nothing is left of it, whatever kills us; a fork maps the template's.
@@ -395,7 +437,7 @@ class QemuMachine:
             life.process = SandboxedProcess(
                 command, pass_fds=inherited, stderr=stderr_fd, on_exit=life.on_exit, name="qemu"
             )
-        return monitor
+            failed.pop_all()
 
     def _start_tpm(self, theirs: contextlib.ExitStack) -> int:
         """Start swtpm and return the number of QEMU's end of its control channel."""

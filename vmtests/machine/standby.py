@@ -1,0 +1,70 @@
+"""A machine that is made ahead of time: half of what a fork takes is QEMU's own start."""
+
+import contextlib
+import threading
+
+from vmtests.errors import VmtestsError
+from vmtests.machine.listener import MachineEvent
+from vmtests.machine.qemu import QemuMachine
+
+
+class Nobody:
+    """Hears a machine whose guest has not run yet."""
+
+    def feed(self, data: bytes, /) -> None:
+        """Hear nothing."""
+
+    def feed_firmware(self, data: bytes, /) -> None:
+        """Hear nothing."""
+
+    def event(self, event: MachineEvent, /) -> None:
+        """Hear nothing."""
+
+    def new_boot(self, reason: str, /) -> None:
+        """Hear nothing."""
+
+    def expect_end(self) -> None:
+        """Hear nothing."""
+
+
+class Standby:
+    """A machine whose QEMU is started by this thread, and brought to its guest's first instruction by another.
+
+    QEMU ends with the thread that makes this. To be closed, at which the machine ends unless somebody has taken it.
+    """
+
+    def __init__(self, machine: QemuMachine) -> None:
+        self._machine: QemuMachine | None = None
+        self._failed = False
+        self._thread = threading.Thread(target=self._load, args=(machine,), name="standby", daemon=True)
+        # Who needs a machine that cannot be made tries it once more, and is told why.
+        with contextlib.suppress(VmtestsError):
+            machine.spawn()
+            self._machine = machine
+            self._thread.start()
+
+    def _load(self, machine: QemuMachine) -> None:
+        try:
+            machine.load()
+        except VmtestsError:
+            self._failed = True
+
+    def take(self) -> QemuMachine | None:
+        """Return the machine, to be moved and entered by who takes it; None when there is none, or it has failed."""
+        machine, self._machine = self._machine, None
+        if machine is None:
+            return None
+        self._thread.join()
+        if self._failed or not machine.alive:
+            self._end(machine)
+            return None
+        return machine
+
+    def close(self) -> None:
+        """End the machine, and remove what it left in the results."""
+        if (machine := self.take()) is not None:
+            self._end(machine)
+
+    def _end(self, machine: QemuMachine) -> None:
+        machine.close()
+        machine.forget()
