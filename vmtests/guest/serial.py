@@ -7,7 +7,6 @@ may be asked again, and outputs go through files in the guest, from which damage
 
 import contextlib
 import itertools
-import re
 import secrets
 import socket
 import time
@@ -19,6 +18,7 @@ from typing import Self
 
 from vmtests.errors import GuestError, InputError
 from vmtests.guest import clock, wire
+from vmtests.guest.fetch import fetch, nonsense
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import find_shell
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
@@ -32,7 +32,6 @@ _QUIET = 0.05  # seconds between two looks at a command that is being ended
 _TRIES = 3
 _SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
-_IDLE_ROUNDS = 20
 _KEPT = 16  # commands whose files are removed together
 _DAMAGED = 10  # calls that the guest says came damaged; then it is the function that is
 _BIG = {"big-o": "standard output", "big-e": "standard error"}
@@ -65,10 +64,6 @@ def _single(script: bytes) -> str | None:
     return None if more else first
 
 
-def _nonsense() -> GuestError:
-    return GuestError("the guest's shell gave an answer that makes no sense")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
     """An answer about a command: a word, an exit code or a size, and the outputs once it ended."""
@@ -84,7 +79,7 @@ class _State:
             described = (wire.Output.parse(outputs[:4]), wire.Output.parse(outputs[4:])) if outputs else None
             return cls(word=word, number=int(number), outputs=described)
         except ValueError as error:
-            raise _nonsense() from error
+            raise nonsense() from error
 
 
 class SerialShell:
@@ -393,47 +388,7 @@ class SerialShell:
         if state.outputs is None:
             return b"", b""
         stdout, stderr = state.outputs
-        return self._fetch_one(job, "o", stdout, limit), self._fetch_one(job, "e", stderr, limit)
-
-    def _fetch_one(self, job: str, stream: str, output: wire.Output, limit: int) -> bytes:
-        if output.size == 0:
-            return b""
-        for _ in range(_TRIES):
-            data = wire.decode(output, self._rows(job, stream, limit), limit)
-            if data is not None:
-                return data
-        raise GuestError(f"the output of a command came damaged {_TRIES} times from the guest")
-
-    def _rows(self, job: str, stream: str, limit: int) -> dict[int, bytes]:
-        """Fetch the lines of an encoded output, those that came damaged again."""
-        rows: dict[int, bytes] = {}
-        room = 4 * limit + 4096  # hexadecimal digits with spaces are three bytes for one
-        first, last = 1, limit  # more rows than bytes there cannot be
-        idle = 0
-        while idle < _IDLE_ROUNDS:
-            nonce, before = Nonce(), len(rows)
-            pattern = wire.row_pattern(nonce.tag)
-
-            def useful(line: bytes, pattern: re.Pattern[bytes] = pattern) -> bool:
-                nonlocal room
-                match = pattern.search(line)
-                if match is None or len(match[2]) != int(match[3]):
-                    return False
-                room -= len(match[2])
-                if room < 0:
-                    raise GuestError(f"a command in the guest wrote more than {limit} bytes")
-                rows[int(match[1])] = match[2]
-                return True
-
-            answer = self._ask("_vm_dump", job, stream, str(first), str(last), nonce=nonce, useful=useful)
-            if not answer.isdecimal() or int(answer) > limit:
-                raise _nonsense()
-            missing = [number for number in range(1, int(answer) + 1) if number not in rows]
-            if not missing:
-                return rows
-            first, last = missing[0], missing[-1]
-            idle = idle + 1 if len(rows) == before else 0
-        raise GuestError("the output of a command does not come whole from the guest")
+        return fetch(self._ask, job, "o", stdout, limit), fetch(self._ask, job, "e", stderr, limit)
 
     def _forget(self, job: str, *, small: bool) -> None:
         """Have the command's files removed; small ones some time later, since that starts a process in the guest."""

@@ -1,0 +1,68 @@
+"""Fetching a command's output from a guest, line by line, until every line has come undamaged."""
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from vmtests.errors import GuestError
+from vmtests.guest import wire
+from vmtests.guest.wire import Nonce
+
+_TRIES = 3
+_IDLE_ROUNDS = 20
+
+
+class Ask(Protocol):
+    """Calls a function of the guest's agent, and returns its answer; `useful` gets every other line."""
+
+    def __call__(self, function: str, *arguments: str, nonce: Nonce, useful: Callable[[bytes], bool]) -> str:
+        """Raise GuestError when no answer comes."""
+        ...
+
+
+def nonsense() -> GuestError:
+    """Return the error for an answer that the agent never gives."""
+    return GuestError("the guest's shell gave an answer that makes no sense")
+
+
+def fetch(ask: Ask, job: str, stream: str, output: wire.Output, limit: int) -> bytes:
+    """Return what the command `job` wrote to `stream`, `o` or `e`; raises GuestError, also for over `limit` bytes."""
+    if output.size == 0:
+        return b""
+    for _ in range(_TRIES):
+        data = wire.decode(output, _rows(ask, job, stream, limit), limit)
+        if data is not None:
+            return data
+    raise GuestError(f"the output of a command came damaged {_TRIES} times from the guest")
+
+
+def _rows(ask: Ask, job: str, stream: str, limit: int) -> dict[int, bytes]:
+    """Fetch the lines of an encoded output, those that came damaged again."""
+    rows: dict[int, bytes] = {}
+    room = 4 * limit + 4096  # hexadecimal digits with spaces are three bytes for one
+    first, last = 1, limit  # more rows than bytes there cannot be
+    idle = 0
+    while idle < _IDLE_ROUNDS:
+        nonce, before = Nonce(), len(rows)
+        pattern = wire.row_pattern(nonce.tag)
+
+        def useful(line: bytes, pattern: re.Pattern[bytes] = pattern) -> bool:
+            nonlocal room
+            match = pattern.search(line)
+            if match is None or len(match[2]) != int(match[3]):
+                return False
+            room -= len(match[2])
+            if room < 0:
+                raise GuestError(f"a command in the guest wrote more than {limit} bytes")
+            rows[int(match[1])] = match[2]
+            return True
+
+        answer = ask("_vm_dump", job, stream, str(first), str(last), nonce=nonce, useful=useful)
+        if not answer.isdecimal() or int(answer) > limit:
+            raise nonsense()
+        missing = [number for number in range(1, int(answer) + 1) if number not in rows]
+        if not missing:
+            return rows
+        first, last = missing[0], missing[-1]
+        idle = idle + 1 if len(rows) == before else 0
+    raise GuestError("the output of a command does not come whole from the guest")
