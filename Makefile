@@ -66,7 +66,7 @@ host:
 	echo "make: installing with apt:$$missing"; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
-bench: host $(STAMP)      ## measure, and write the table in the README; takes an hour without KVM
+bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bench/bin/python bench/table.py

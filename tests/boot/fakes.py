@@ -1,9 +1,11 @@
-"""Time that goes only when somebody waits, and consoles as text."""
+"""Time that goes only when somebody waits, consoles as text, and how they are fed to a follower."""
 
 import heapq
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+from vmtests.boot import Follower, Verdict
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -103,3 +105,17 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Go on by `seconds`."""
         self.now += seconds
+
+
+def failed(follower: Follower) -> Verdict:
+    """Wait for the verdict, which must be a failure."""
+    verdict = follower.wait_verdict()
+    assert not verdict.ready
+    return verdict
+
+
+def drip(follower: Follower, clock: ManualClock, data: bytes, every: float = 0.1) -> None:
+    """Feed line by line, each after `every` seconds."""
+    for line in data.splitlines(keepends=True):
+        clock.advance(every)
+        follower.feed(line)

@@ -20,6 +20,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+STAYS_UP = "import signal; signal.pause()"
+"""A QEMU that does not end by itself; the probe ends it."""
+
+
 def python(code: str) -> list[str]:
     """Return a command line that runs `code` in QEMU's place."""
     return [sys.executable, "-c", code]
@@ -40,20 +44,20 @@ def test_guest_answers() -> None:
 
 def test_dead_vcpu() -> None:
     """A vCPU that died is seen in QEMU's words, without waiting for QEMU, which stays up."""
-    code = "import sys, time; sys.stderr.write('KVM internal error. Suberror: 1\\n'); time.sleep(60)"
+    code = f"import sys; sys.stderr.write('KVM internal error. Suberror: 1\\n'); {STAYS_UP}"
     outcome = accel.watch(python(code), 30)
     assert Outcome(works=False, reason="the vCPU died at once (KVM internal error. Suberror: 1)") == outcome
 
 
 def test_no_answer() -> None:
     """A guest that says nothing in time counts as one that does not run."""
-    outcome = accel.watch(python("import time; time.sleep(60)"), 0.05)
+    outcome = accel.watch(python(STAYS_UP), 0.05)
     assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.05 s") == outcome
 
 
 def test_silent_qemu_with_closed_stderr() -> None:
     """QEMU that closes its standard error and stays up is not waited for longer than the limit."""
-    outcome = accel.watch(python("import os, time; os.close(2); time.sleep(60)"), 0.3)
+    outcome = accel.watch(python(f"import os; os.close(2); {STAYS_UP}"), 0.3)
     assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.3 s") == outcome
 
 

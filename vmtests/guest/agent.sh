@@ -5,7 +5,8 @@
 # may come twice, because answers get lost between kernel messages, and does its work once.
 #
 # _vm_t: the nonce; _vm_d: directory of the files; _vm_j: id of the last command; _vm_p: its files; _vm_w: its process
-# group; _vm_a: its state once it ended.
+# group; _vm_a: its state once it ended. _vm_b: id of the command whose shell waits; _vm_f: its process group; _vm_q: its
+# files; _vm_y: the program that waits for the time; _vm_m: the last time that was told; _vm_r: what came of it.
 
 _vm_u=$(umask)
 
@@ -168,7 +169,7 @@ _vm_drop() {
 _vm_prepare() {
 	if [ "$_vm_b" != "$1" ]; then
 		[ -z "$_vm_y" ] || kill "$_vm_y"
-		# Or each of them would.
+		# Once here, and not in each of those who go on from here.
 		sync
 		_vm_b='' _vm_y='' _vm_q=$_vm_d/$1
 		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t"; then

@@ -1,8 +1,8 @@
 """A program for the guest that sets its clock: as small as a program can be, since each one is made at once.
 
 A guest that goes on from a snapshot runs code that its emulator has not translated yet. The 170 bytes here wait, as
-part of the snapshot, for the time; to start date(1) instead, with its linker and libraries, takes a quarter of a
-second without KVM. For Linux on x86-64 only.
+part of the snapshot, for the time; to start date(1) instead means to translate its linker and its libraries first. For
+Linux on x86-64 only.
 """
 
 import struct

@@ -142,13 +142,14 @@ class QemuMachine:
 
     def move(self, results: Path, listener: Listener) -> None:
         """Become somebody else's machine, before the guest's first instruction: with all files of `results`."""
-        life = self._running()
+        # One that has ended meanwhile tells so when it is entered.
+        assert self._life is not None
         old = {file: self._result(file) for file in _RESULTS}
         self._results, self._name = results.absolute(), ""
         for file, path in old.items():
             if path.exists():
                 path.replace(self._result(file))
-        self._listener = life.listener = listener
+        self._listener = self._life.listener = listener
 
     def forget(self) -> None:
         """Remove what it wrote to the results: nobody has ever had this machine."""

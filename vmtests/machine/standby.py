@@ -1,4 +1,4 @@
-"""A machine that is made ahead of time: half of what a fork takes is QEMU's own start."""
+"""A machine that is made ahead of time: much of what a fork takes is QEMU's own start."""
 
 import contextlib
 import threading
