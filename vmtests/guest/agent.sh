@@ -52,7 +52,7 @@ _vm_start() {
 			else
 				printf '\n%s\n' "$_vm_t"
 			fi
-		) 9>&- &
+		) 8>&- 9>&- &
 	} 2>/dev/null
 	set +m
 }
@@ -165,7 +165,8 @@ _vm_drop() {
 
 # ID: have the shell of the next command wait for it, and the program in the file for the time: who goes on from a
 # guest that was kept here need not start them. One that cannot be kept so does without.
-# Pipes are opened to read and to write: that waits for nobody. Descriptor 9: the end of the command's shell.
+# Pipes are opened to read and to write: that waits for nobody. Descriptor 9 is the end of the command's shell, 8 that
+# of the program: what is written while nobody has a pipe open is lost, and this shell has them open all the time.
 _vm_prepare() {
 	if [ "$_vm_b" != "$1" ]; then
 		[ -z "$_vm_y" ] || kill "$_vm_y"
@@ -185,7 +186,8 @@ _vm_prepare() {
 			if [ "$_vm_i" -eq 9999 ]; then
 				kill -KILL -- "-$_vm_f"
 			else
-				{ "$_vm_q.t" <>"$_vm_q.w" 9>&- & }
+				exec 8<>"$_vm_q.w"
+				{ "$_vm_q.t" <&8 8>&- 9>&- & }
 				_vm_y=$! _vm_b=$1
 			fi
 		fi
@@ -199,10 +201,11 @@ _vm_wake() {
 	if [ "$_vm_m" != "$2" ]; then
 		_vm_m=$2
 		printf '%s' "$1" >/dev/urandom
-		if ! { [ -n "$_vm_y" ] && printf '%b' "$3" 1<>"$_vm_q.w" && wait "$_vm_y"; } 2>/dev/null; then
+		if ! { [ -n "$_vm_y" ] && printf '%b' "$3" >&8 && wait "$_vm_y"; } 2>/dev/null; then
 			date -s "$2" >/dev/null 2>&1
 		fi
 		_vm_r=$? _vm_y=''
+		exec 8>&-
 	fi
 	_vm_say "$_vm_r"
 }
