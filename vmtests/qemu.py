@@ -21,6 +21,7 @@ from vmtests.boot.verdict import Cause, Verdict
 from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError
 from vmtests.guest import credentials
+from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
 from vmtests.image import symbols
@@ -103,8 +104,6 @@ class QemuVm(Vm):
             self.follower.late = lambda: self.qemu.late
             if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
-                if self._by_serial:
-                    self._lab.expect_fork(self.image, self._snapshot)
             self.follower.doctor = QemuDoctor(
                 self.qemu,
                 self.results / "diagnosis",
@@ -228,6 +227,22 @@ class QemuVm(Vm):
         return super().wait_verdict()
 
     # In the guest.
+
+    def run(
+        self,
+        command: str,
+        /,
+        timeout: float = 120.0,
+        *,
+        stdin: bytes | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """As of any machine. With a fork's first answer, and not before, the next fork's machine is begun."""
+        try:
+            return super().run(command, timeout, stdin=stdin, limit=limit)
+        finally:
+            if self._by_serial and self._snapshot is not None:
+                self._lab.expect_fork(self.image, self._snapshot)
 
     @property
     def shell(self) -> SerialShell:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.machine.conftest import FakeToolbox, Recorder
-from vmtests.errors import GuestError
+from vmtests.errors import HostError
 from vmtests.machine.accel import Accelerator
 from vmtests.machine.argv import Hardware
 from vmtests.machine.firmware import Firmware
@@ -85,12 +85,15 @@ def test_machine_that_cannot_be_made_is_no_machine(make: Make, tmp_path: Path) -
 def test_machine_that_has_ended_is_no_machine(make: Make, tmp_path: Path) -> None:
     """Whose QEMU was killed while it waited is not taken."""
     machine = make()
-    standby = Standby(machine)
-    while machine.alive:
-        # Nothing is signalled until the sandbox has started its program.
-        machine.signal(signal.SIGKILL)
-        with contextlib.suppress(GuestError):
-            machine.wait_exit(0.05)
+    standby, pause = Standby(machine), threading.Event()
+    port = 0
+    while not port:
+        # There is none before it waits.
+        with contextlib.suppress(HostError):
+            port = machine.ssh_port
+        pause.wait(0.001)
+    machine.signal(signal.SIGKILL)
+    machine.wait_exit(10.0)
     assert None is standby.take()
     assert set() == _files(tmp_path / "results")
 

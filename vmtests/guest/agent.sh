@@ -5,8 +5,8 @@
 # may come twice, because answers get lost between kernel messages, and does its work once.
 #
 # _vm_t: the nonce; _vm_d: directory of the files; _vm_j: id of the last command; _vm_p: its files; _vm_w: its process
-# group; _vm_a: its state once it ended. _vm_b: id of the command whose shell waits; _vm_f: its process group; _vm_q: its
-# files; _vm_y: the program that waits for the time; _vm_m: the last time that was told; _vm_r: what came of it.
+# group; _vm_a: its state once it ended. _vm_b: id of the last command whose shell waited; _vm_m: the last time that was
+# told; _vm_r: what came of it.
 
 _vm_u=$(umask)
 
@@ -14,52 +14,47 @@ _vm_u=$(umask)
 # group of its own; the joined hints tell its end.
 _vm_go() {
 	if [ "$_vm_j" != "$1" ]; then
-		_vm_j=$1 _vm_a='' _vm_p=$_vm_d/$1 _vm_x=/dev/null
-		if [ "$1" = "$_vm_b" ]; then
-			printf '%s\n' "$3$4" >"$_vm_p.h"
-			printf '%b\n' "$5" >&9
-			exec 9>&-
-			_vm_w=$_vm_f
-		else
-			[ "$2" = null ] || _vm_x=$_vm_p.i
-			_vm_start "$_vm_p" "$_vm_x" "$3$4" "$5"
-			_vm_w=$!
-		fi
-		disown "$_vm_w" 2>/dev/null
+		_vm_x=/dev/null
+		[ "$2" = null ] || _vm_x=$_vm_d/$1.i
+		_vm_start "$1" "$_vm_x" "$3$4" "$5"
 	fi
 	_vm_say ok
 }
 
-# FILES STDIN [HINT [TEXT]]: start the shell of a command; without a HINT there will be one in a file.
+# ID STDIN HINT [TEXT]: start the shell of a command, and see it as the last; without a TEXT it is in its file.
 # Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
 _vm_start() {
+	_vm_j=$1 _vm_a='' _vm_p=$_vm_d/$1
 	# Without a subshell for the umask: a process costs a slow guest ten milliseconds.
 	umask 077
-	[ -z "$4" ] || printf '%b\n' "$4" >"$1.c"
-	: >"$1.o"
-	: >"$1.e"
+	[ -z "$4" ] || printf '%b\n' "$4" >"$_vm_p.c"
+	: >"$_vm_p.o"
+	: >"$_vm_p.e"
+	: >"$_vm_p.r"
 	umask "$_vm_u"
+	# Where that is nothing to the command. What is done here is done before a guest is kept.
+	[ -n "${LC_ALL+x}" ] || LC_ALL=C
 	set -m
 	{
 		(
-			_vm_p=$1 _vm_t=$3
-			"${BASH:-sh}" "$1.c" <"$2" >"$1.o" 2>"$1.e"
-			_vm_rc=$?
-			printf '%s\n' "$_vm_rc" >"$1.r"
-			[ -n "$_vm_t" ] || read -r _vm_t <"$1.h"
+			"${BASH:-sh}" "$_vm_p.c" <"$2" >"$_vm_p.o" 2>"$_vm_p.e"
+			_vm_rc=$? _vm_t=$3
+			printf '%s\n' "$_vm_rc" >"$_vm_p.r"
 			if [ -n "$BASH_VERSION" ] && _vm_short o && _vm_o=$_vm_x && _vm_short e; then
 				_vm_say "$_vm_rc \\ $_vm_o \\ $_vm_x"
 			else
 				printf '\n%s\n' "$_vm_t"
 			fi
-		) 8>&- 9>&- &
+		) 9>&- &
 	} 2>/dev/null
 	set +m
+	_vm_w=$!
+	disown "$_vm_w" 2>/dev/null
 }
 
 # STREAM: put an output that is short and plain into _vm_x, with \\ for a backslash, \n for a line end, \c for a colon.
 _vm_short() {
-	LC_ALL=C
+	[ "$LC_ALL" = C ] || LC_ALL=C
 	# Status 0: there was a NUL, or more.
 	! IFS= read -r -d '' -n 2000 _vm_x <"$_vm_p.$1" || return 1
 	_vm_x=${_vm_x//\\/\\\\} _vm_x=${_vm_x//:/\\c} _vm_x=${_vm_x//$'\n'/\\n}
@@ -163,49 +158,45 @@ _vm_drop() {
 	rm -f "$@" 2>/dev/null
 }
 
-# ID: have the shell of the next command wait for it, and the program in the file for the time: who goes on from a
-# guest that was kept here need not start them. One that cannot be kept so does without.
-# Pipes are opened to read and to write: that waits for nobody. Descriptor 9 is the end of the command's shell, 8 that
-# of the program: what is written while nobody has a pipe open is lost, and this shell has them open all the time.
+# ID: have the shell of the next command wait for it, and the program in the file for what is typed next: who goes on
+# from a guest that was kept here need not start them. The program answers what it gets; where it cannot run, this does.
 _vm_prepare() {
 	if [ "$_vm_b" != "$1" ]; then
-		[ -z "$_vm_y" ] || kill "$_vm_y"
+		_vm_b=$1 _vm_q=$_vm_d/$1
 		# Once here, and not in each of those who go on from here.
 		sync
-		_vm_b='' _vm_y='' _vm_q=$_vm_d/$1
 		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t"; then
+			# To read and to write: that waits for nobody.
 			exec 9<>"$_vm_q.c"
-			# What it reads before its script (bash(1)): who it is. What is written before it has opened its script is lost.
-			printf '%s\n' 'unset BASH_ENV; echo $$ >"${0%.c}.w"' >"$_vm_q.n"
-			BASH_ENV=$_vm_q.n _vm_start "$_vm_q" /dev/null
-			_vm_f=$! _vm_i=0
+			# What it reads before its script (bash(1)): who it is, and that the end of a script that never came is no end.
+			# What is written before it has opened its script is lost.
+			printf '%s\n' 'unset BASH_ENV; trap "kill -KILL $$" EXIT; echo $$ >"${0%.c}.w"' >"$_vm_q.n"
+			BASH_ENV=$_vm_q.n _vm_start "$1" /dev/null "$1"
 			read -r -t 10 _vm_x <>"$_vm_q.w"
+			_vm_i=0
 			until [ -e "/proc/$_vm_x/fd/255" ] || [ "$_vm_i" -eq 9999 ]; do
 				_vm_i=$((_vm_i + 1))
 			done
-			if [ "$_vm_i" -eq 9999 ]; then
-				kill -KILL -- "-$_vm_f"
-			else
-				exec 8<>"$_vm_q.w"
-				{ "$_vm_q.t" <&8 8>&- 9>&- & }
-				_vm_y=$! _vm_b=$1
+			if [ "$_vm_i" -ne 9999 ]; then
+				"$_vm_q.t" <&0 7>/dev/urandom &
+			fi
+			# With the end of the program comes the end of the script.
+			exec 9>&-
+			if [ "$_vm_i" -ne 9999 ] && wait "$!"; then
+				return
 			fi
 		fi
 	fi 2>/dev/null
-	_vm_say "$_vm_b"
+	_vm_say ''
 }
 
-# SEED TIME TIMESPEC: mix the seed into the kernel's randomness, and set the clock: to TIME as date -s takes it, or to
-# TIMESPEC where the program waits, in the notation of printf %b.
+# SEED TIME: mix the seed into the kernel's randomness, and set the clock to TIME as date -s takes it.
 _vm_wake() {
 	if [ "$_vm_m" != "$2" ]; then
 		_vm_m=$2
 		printf '%s' "$1" >/dev/urandom
-		if ! { [ -n "$_vm_y" ] && printf '%b' "$3" >&8 && wait "$_vm_y"; } 2>/dev/null; then
-			date -s "$2" >/dev/null 2>&1
-		fi
-		_vm_r=$? _vm_y=''
-		exec 8>&-
+		date -s "$2" >/dev/null 2>&1
+		_vm_r=$?
 	fi
 	_vm_say "$_vm_r"
 }

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, InputError
-from vmtests.guest import clock, wire
+from vmtests.guest import standin, wire
 from vmtests.guest.fetch import fetch, nonsense
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import find_shell
@@ -108,6 +108,7 @@ class SerialShell:
         self._short: wire.Short | None = None
         self._ready = False
         self._prepared = ""
+        self._before = b""
         self._old: list[str] = []
 
     def __enter__(self) -> Self:
@@ -128,7 +129,7 @@ class SerialShell:
         Raises GuestError when there is no shell after `timeout` seconds, or the guest refuses the login.
         """
         deadline = time.monotonic() + timeout
-        self._ready, self._prepared, self._old = False, "", []
+        self._ready, self._prepared, self._before, self._old = False, "", b"", []
         find_shell(self._line, user, password, deadline)
         for left in reversed(range(_TRIES)):
             try:
@@ -152,14 +153,19 @@ class SerialShell:
     def prepare(self) -> str:
         """Have the guest wait for what whoever goes on from here wants first, and return that one's `prepared`.
 
-        It has read all that was typed then: it can be kept as it is.
+        It has read all that was typed then: it can be kept as it is. In a guest in which nothing can wait, that is "".
         """
-        self._drop()
         if not self._prepared:
+            self._drop()
             job = _job()
-            self._put(f"{job}.t", clock.program())
-            self._prepared = self._ask("_vm_prepare", job)
-        self._state("none", 0)
+            self._put(f"{job}.t", standin.program())
+            nonce = Nonce()
+            # The first line starts the program, the second is for it.
+            typed = wire.call(nonce, "_vm_prepare", job) + self._now(nonce)
+            if self._exchange(typed, nonce):
+                self._prepared = job
+            else:
+                self._old.append(job)
         return self._prepared
 
     def wake(self) -> None:
@@ -172,8 +178,7 @@ class SerialShell:
         # The clock is late by as long as the guest took to set it; so it is told again until it did so at once.
         while time.monotonic() < patience:
             asked = time.time()
-            (timespec,) = wire.chunks(clock.message(asked))
-            if self._ask("_vm_wake", secrets.token_hex(32), f"@{asked:.3f}", timespec) != "0":
+            if not self._set_clock(asked):
                 raise GuestError("the guest does not set its clock", hint="date -s in it fails")
             if time.time() - asked < _SAME_TIME:
                 return
@@ -181,6 +186,17 @@ class SerialShell:
             f"the guest takes longer than {_SAME_TIME:g} s to set its clock",
             hint="fewer machines at once, or a host with more to spare",
         )
+
+    def _set_clock(self, seconds: float) -> bool:
+        if self._prepared:
+            nonce = Nonce()
+            with contextlib.suppress(GuestError):
+                if self._exchange(self._now(nonce, seconds), nonce, give_up=self._answer_timeout / _TRIES) == "0":
+                    return True
+        return self._ask("_vm_wake", secrets.token_hex(standin.SEED), f"@{seconds:.3f}") == "0"
+
+    def _now(self, nonce: Nonce, seconds: float | None = None) -> bytes:
+        return standin.time_line(nonce, time.time() if seconds is None else seconds, secrets.token_bytes(standin.SEED))
 
     def _bring_agent(self, deadline: float) -> None:
         for text in (*_first(), *([_QUIET_KERNEL] if self._quiet_kernel else [])):
@@ -215,14 +231,10 @@ class SerialShell:
             raise InputError("a shell command cannot hold a NUL character")
         if not self._ready:
             raise GuestError("there is no shell on the serial line yet", hint="call login() first")
-        job, text = self._place(command.encode(errors="surrogateescape"), prepared=stdin is None)
-        if stdin is not None:
-            self._put(f"{job}.i", stdin)
-        hint = Nonce()
-        self._hint, self._hinted, self._short = hint.tag.encode(), False, None
         started = time.monotonic()
+        self._hinted, self._short = False, None
+        job = self._start(command.encode(errors="surrogateescape"), stdin)
         try:
-            self._ask("_vm_go", job, "null" if stdin is None else "stdin", *hint.halves, *text)
             state = self._wait(job, limit, started + timeout)
             duration = time.monotonic() - started
             if isinstance(state, wire.Short):
@@ -241,28 +253,36 @@ class SerialShell:
             self._hint = b""
             self._forget(job, small=self._short is not None and stdin is None)
 
-    def _place(self, script: bytes, *, prepared: bool) -> tuple[str, list[str]]:
-        """Return the job that is to run a script, and the script's text if that is not in the guest yet."""
-        if prepared and self._prepared:
-            # All who go on from one snapshot have the same shell waiting, with the same seed.
-            seeded = f"RANDOM={secrets.randbelow(1 << 31)};".encode() + script
-            if (text := _single(seeded)) is not None:
+    def _start(self, script: bytes, stdin: bytes | None) -> str:
+        """Start a command, and return its job, whose hint may have come already."""
+        if self._prepared and stdin is None:
+            # All who go on from one snapshot have the same shell waiting, with the same seed. The trap is agent.sh's.
+            seeded = f"trap - EXIT;RANDOM={secrets.randbelow(1 << 31)};".encode() + script
+            if len(seeded) < standin.SCRIPT_LIMIT:
                 job, self._prepared = self._prepared, ""
-                return job, [text]
+                self._hint, handed = job.encode(), standin.script_line(seeded)
+                self._line.send(handed)
+                self._before = handed + standin.leave_line()
+                return job
         job = _job()
-        if (text := _single(script)) is not None:
-            return job, [text]
-        self._put(f"{job}.c", script + b"\n")
-        return job, []
+        if (text := _single(script)) is None:
+            self._put(f"{job}.c", script + b"\n")
+        if stdin is not None:
+            self._put(f"{job}.i", stdin)
+        hint = Nonce()
+        self._hint = hint.tag.encode()
+        self._ask("_vm_go", job, "null" if stdin is None else "stdin", *hint.halves, *([text] if text else []))
+        return job
 
     def release(self) -> None:
         """Give the line, if it is still open, back to a person: echo, line editing and a prompt."""
         if not self._ready:
             return
         self._ready = False
+        self._dismiss()
         self._drop()
         with contextlib.suppress(GuestError):
-            self._line.send(_RELEASE)
+            self._line.send(self._before + _RELEASE)
 
     def _type(self, text: str, deadline: float) -> None:
         """Type a line at the prompt until it is known to have been run; it may be run twice."""
@@ -295,8 +315,30 @@ class SerialShell:
         nothing useful came for `give_up` seconds.
         """
         nonce = nonce or Nonce()
+        self._dismiss()
+        # Who stands in for the shell gets what is for it again, until the shell has answered.
+        answer = self._exchange(
+            self._before + wire.call(nonce, function, *arguments), nonce, useful=useful, give_up=give_up
+        )
+        self._before = b""
+        return answer
+
+    def _dismiss(self) -> None:
+        """Have what stands in for the shell leave with the next line."""
+        if self._prepared:
+            self._old.append(self._prepared)
+            self._prepared, self._before = "", standin.leave_line()
+
+    def _exchange(
+        self,
+        typed: bytes,
+        nonce: Nonce,
+        *,
+        useful: Callable[[bytes], bool] | None = None,
+        give_up: float | None = None,
+    ) -> str:
+        """Type until a whole answer comes; else as `_ask`."""
         pattern = wire.answer_pattern(nonce.tag)
-        typed = wire.call(nonce, function, *arguments)
         give_up = self._answer_timeout if give_up is None else give_up
         heard, damaged = time.monotonic(), 0
         for patience in pauses():
@@ -326,6 +368,8 @@ class SerialShell:
         line = self._line.read_line(timeout) or b""
         if self._hint and self._hint in line:
             self._hinted = True
+            if self._before:
+                self._before = standin.leave_line()
             self._short = self._short or wire.Short.parse(self._hint.decode(), line)
         return line
 
@@ -401,4 +445,4 @@ class SerialShell:
         jobs, self._old = self._old, []
         if jobs:
             with contextlib.suppress(GuestError):
-                self._line.send(wire.call(Nonce(), "_vm_drop", *jobs))
+                self._line.send(self._before + wire.call(Nonce(), "_vm_drop", *jobs))

@@ -96,7 +96,7 @@ class QemuMachine:
     def spawn(self) -> None:
         """Start QEMU, of which nothing is heard yet. What `with` does first, for one who wants to be ahead of it.
 
-        QEMU ends with the thread that calls this. Raises HostError.
+        Raises HostError.
         """
         try:
             self._results.mkdir(parents=True, exist_ok=True)

@@ -28,25 +28,23 @@ class Nobody:
 
 
 class Standby:
-    """A machine whose QEMU is started by this thread, and brought to its guest's first instruction by another.
+    """A machine that a thread brings to its guest's first instruction.
 
-    QEMU ends with the thread that makes this. To be closed, at which the machine ends unless somebody has taken it.
+    To be closed, at which the machine ends unless somebody has taken it.
     """
 
     def __init__(self, machine: QemuMachine) -> None:
-        self._machine: QemuMachine | None = None
+        self._machine: QemuMachine | None = machine
         self._failed = False
         self._thread = threading.Thread(target=self._load, args=(machine,), name="standby", daemon=True)
-        # Who needs a machine that cannot be made tries it once more, and is told why.
-        with contextlib.suppress(VmtestsError):
-            machine.spawn()
-            self._machine = machine
-            self._thread.start()
+        self._thread.start()
 
     def _load(self, machine: QemuMachine) -> None:
         try:
+            machine.spawn()
             machine.load()
         except VmtestsError:
+            # Who needs a machine that cannot be made tries it once more, and is told why.
             self._failed = True
 
     def take(self) -> QemuMachine | None:
@@ -67,4 +65,6 @@ class Standby:
 
     def _end(self, machine: QemuMachine) -> None:
         machine.close()
-        machine.forget()
+        # Where nothing could be written there is nothing to remove.
+        with contextlib.suppress(OSError):
+            machine.forget()
