@@ -107,3 +107,21 @@ def test_ends_with_its_parent(how: signal.Signals) -> None:
         assert ([ours], [], []) == select.select([ours], [], [], 1)
     assert os.read(ours, 1) == b""
     os.close(ours)
+
+
+@pytest.mark.parametrize("huge_pages", [True, False])
+def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> None:
+    """Who is to take little memory gets small pages (proc_pid_status(5), THP_enabled); this process keeps its own."""
+    told = tmp_path / "told"
+    with told.open("wb") as stderr:
+        process = SandboxedProcess(
+            [*sandbox(Path("/")), "sh", "-c", "grep THP_enabled /proc/self/status >&2"],
+            pass_fds=[],
+            stderr=stderr.fileno(),
+            on_exit=lambda _: None,
+            name="x",
+            huge_pages=huge_pages,
+        )
+        process.join()
+    assert ["THP_enabled:", str(int(huge_pages))] == told.read_text().split()
+    assert "THP_enabled:\t1" in Path("/proc/self/status").read_text()

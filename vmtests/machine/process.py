@@ -1,16 +1,34 @@
 """A sandboxed process that lives as long as its own thread, and ends with this one at the latest."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.tools import tool_env
+
+_PR_SET_THP_DISABLE = 41  # linux/prctl.h
+_prctl = ctypes.CDLL(None).prctl
+
+
+@contextlib.contextmanager
+def _small_pages() -> Iterator[None]:
+    """Have processes that are started meanwhile, and those that they start, do without transparent huge pages.
+
+    It is the setting of this process that they inherit (PR_SET_THP_DISABLE, prctl(2)). If threads overlap, one of them
+    gets the other's, which changes what its process takes and nothing else.
+    """
+    _prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 class SandboxedProcess:
@@ -18,7 +36,8 @@ class SandboxedProcess:
 
     The kernel kills it when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), so it has a thread
     that does nothing but start it and wait. `on_exit` is called in that thread with the exit status, after
-    the last process of the sandbox is gone: what it had open is closed, and locks on its files are free.
+    the last process of the sandbox is gone: what it had open is closed, and locks on its files are free. Without
+    `huge_pages` it takes the memory that it writes to and no more.
     Raises HostError when it cannot be started.
     """
 
@@ -30,11 +49,13 @@ class SandboxedProcess:
         stderr: int,
         on_exit: Callable[[int], None],
         name: str,
+        huge_pages: bool = True,
     ) -> None:
         self._argv = argv
         self._pass_fds = tuple(pass_fds)
         self._stderr = stderr
         self._on_exit = on_exit
+        self._huge_pages = huge_pages
         self._started = threading.Event()
         self._failure: OSError | None = None
         self._lock = threading.Lock()
@@ -119,16 +140,17 @@ class SandboxedProcess:
 
     def _start(self, status_fd: int) -> subprocess.Popen[bytes]:
         split = self._argv.index("--")
-        return subprocess.Popen(
-            [*self._argv[:split], "--json-status-fd", str(status_fd), *self._argv[split:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._stderr,
-            pass_fds=(*self._pass_fds, status_fd),
-            env=tool_env(),
-            # Ctrl-C in the terminal is for us: we end the machine in order.
-            start_new_session=True,
-        )
+        with contextlib.nullcontext() if self._huge_pages else _small_pages():
+            return subprocess.Popen(
+                [*self._argv[:split], "--json-status-fd", str(status_fd), *self._argv[split:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=(*self._pass_fds, status_fd),
+                env=tool_env(),
+                # Ctrl-C in the terminal is for us: we end the machine in order.
+                start_new_session=True,
+            )
 
     def _attach(self, popen: subprocess.Popen[bytes], line: bytes) -> None:
         """Take hold of the sandbox's init: when it is killed, bubblewrap outlives all the others."""

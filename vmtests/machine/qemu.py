@@ -436,7 +436,13 @@ class QemuMachine:
             self._powered_on = True
             life.wires.start()
             life.process = SandboxedProcess(
-                command, pass_fds=inherited, stderr=stderr_fd, on_exit=life.on_exit, name="qemu"
+                command,
+                pass_fds=inherited,
+                stderr=stderr_fd,
+                on_exit=life.on_exit,
+                name="qemu",
+                # A fork would take 7 MB more, of the 65 that are its own, and be no faster.
+                huge_pages=self._template is None,
             )
             failed.pop_all()
 
