@@ -473,7 +473,7 @@ def test_what_waited_and_was_killed_is_told(make_guest: MakeGuest, connect: Conn
     """A command that never reached a shell does not seem to have run, and the next one has a shell of its own."""
     shell = connect(make_guest())
     job = shell.prepare()
-    subprocess.run(["pkill", "-KILL", "-f", rf"{job}\.{killed}"], check=True)
+    subprocess.run(["pkill", "-KILL", "-f", rf"^(\S+ )?\S+/{job}\.{killed}$"], check=True)
     assert ("", 137) == ((lost := shell.run("echo lost")).stdout, lost.exit_code)
     assert "there\n" == shell.run("echo there").stdout
 

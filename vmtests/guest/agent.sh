@@ -21,18 +21,23 @@ _vm_go() {
 	_vm_say ok
 }
 
-# ID STDIN HINT [TEXT]: start the shell of a command, and see it as the last; without a TEXT it is in its file.
-# Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
-_vm_start() {
+# ID [TEXT]: see a command as the last, and make its files; without a TEXT it is in one already.
+_vm_files() {
 	_vm_j=$1 _vm_a='' _vm_p=$_vm_d/$1
 	# Without a subshell for the umask: a process costs a slow guest ten milliseconds.
 	umask 077
-	[ -z "$4" ] || printf '%b\n' "$4" >"$_vm_p.c"
+	[ -z "$2" ] || printf '%b\n' "$2" >"$_vm_p.c"
 	: >"$_vm_p.o"
 	: >"$_vm_p.e"
 	: >"$_vm_p.r"
 	umask "$_vm_u"
-	# Where that is nothing to the command. What is done here is done before a guest is kept.
+}
+
+# ID STDIN HINT [TEXT]: start the shell of a command, and see it as the last; without a TEXT it is in its file.
+# Not in the foreground: the shell answers while a command runs, and needs no Ctrl-C to end one.
+_vm_start() {
+	_vm_files "$1" "$4"
+	# Where that is nothing to the command.
 	[ -n "${LC_ALL+x}" ] || LC_ALL=C
 	set -m
 	{
@@ -45,7 +50,7 @@ _vm_start() {
 			else
 				printf '\n%s\n' "$_vm_t"
 			fi
-		) 9>&- &
+		) &
 	} 2>/dev/null
 	set +m
 	_vm_w=$!
@@ -158,20 +163,28 @@ _vm_drop() {
 	rm -f "$@" 2>/dev/null
 }
 
-# ID: have the shell of the next command wait for it, and the program in the file for what is typed next: who goes on
-# from a guest that was kept here need not start them. The program answers what it gets; where it cannot run, this does.
+# ID: have the shell of the next command wait for it, its keeper for its end, and the stand-in for what is typed next:
+# who goes on from a guest that was kept here need not start them. The stand-in answers what it gets; where it cannot
+# run, this does.
 _vm_prepare() {
 	if [ "$_vm_b" != "$1" ]; then
 		_vm_b=$1 _vm_q=$_vm_d/$1
 		# Once here, and not in each of those who go on from here.
 		sync
-		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t"; then
+		if [ -n "$BASH_VERSION" ] && mkfifo -m 600 "$_vm_q.c" "$_vm_q.w" && chmod 700 "$_vm_q.t" "$_vm_q.k" &&
+			"$_vm_q.t" </dev/null; then
 			# To read and to write: that waits for nobody.
 			exec 9<>"$_vm_q.c"
 			# What it reads before its script (bash(1)): who it is, and that the end of a script that never came is no end.
-			# What is written before it has opened its script is lost.
-			printf '%s\n' 'unset BASH_ENV; trap "kill -KILL $$" EXIT; echo $$ >"${0%.c}.w"' >"$_vm_q.n"
-			BASH_ENV=$_vm_q.n _vm_start "$1" /dev/null "$1"
+			# What is written before it has opened its script is lost. A level is taken from it where bash(1) has no fork to make.
+			printf '%s\n' "SHLVL=$((SHLVL + 1))" 'unset BASH_ENV; trap "kill -KILL $$" EXIT; echo $$ >"${0%.c}.w"' >"$_vm_q.n"
+			_vm_files "$1"
+			set -m
+			BASH_ENV=$_vm_q.n "$_vm_q.k" "$1" "$BASH" "$_vm_q.c" 3>&1 </dev/null >"$_vm_q.o" 2>"$_vm_q.e" \
+				5<"$_vm_q.o" 6<"$_vm_q.e" 8>"$_vm_q.r" 9>&- &
+			set +m
+			_vm_w=$!
+			disown "$_vm_w"
 			read -r -t 10 _vm_x <>"$_vm_q.w"
 			_vm_i=0
 			until [ -e "/proc/$_vm_x/fd/255" ] || [ "$_vm_i" -eq 9999 ]; do
@@ -180,7 +193,7 @@ _vm_prepare() {
 			if [ "$_vm_i" -ne 9999 ]; then
 				"$_vm_q.t" <&0 7>/dev/urandom &
 			fi
-			# With the end of the program comes the end of the script.
+			# With the end of the stand-in comes the end of the script.
 			exec 9>&-
 			if [ "$_vm_i" -ne 9999 ] && wait "$!"; then
 				return

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, InputError
-from vmtests.guest import standin, wire
+from vmtests.guest import keeper, standin, wire
 from vmtests.guest.fetch import fetch, nonsense
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import find_shell
@@ -159,6 +159,7 @@ class SerialShell:
             self._drop()
             job = _job()
             self._put(f"{job}.t", standin.program())
+            self._put(f"{job}.k", keeper.program())
             nonce = Nonce()
             # The first line starts the program, the second is for it.
             typed = wire.call(nonce, "_vm_prepare", job) + self._now(nonce)

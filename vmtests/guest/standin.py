@@ -18,6 +18,7 @@ to it, take as long as many a command.
 
 import struct
 
+from vmtests.guest.elf import executable
 from vmtests.guest.wire import Nonce
 
 SEED = 32
@@ -27,8 +28,6 @@ SCRIPT_LIMIT = 700
 """Bytes of a script that one line can hold."""
 
 _HEAD = 32  # bytes before the nibbles
-_LOAD = 0x400000  # where ld(1) puts a program
-_ELF_HEADER, _PROGRAM_HEADER = 64, 56  # bytes (elf(5))
 
 # Registers and system calls as in the x86-64 ABI's section A.2.1; the numbers are those of syscall_64.tbl. Descriptor
 # 7 is /dev/urandom, 9 the pipe to the shell that waits.
@@ -129,15 +128,7 @@ _CODE = bytes.fromhex(
 
 def program() -> bytes:
     """Return the executable."""
-    start = _ELF_HEADER + _PROGRAM_HEADER
-    size = start + len(_CODE)
-    ident = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)  # 64 bits, little-endian
-    executable, x86_64, version = 2, 62, 1
-    tables = (_ELF_HEADER, 0, 0, _ELF_HEADER, _PROGRAM_HEADER, 1, 0, 0, 0)  # one segment and no sections
-    header = struct.pack("<HHIQQQIHHHHHH", executable, x86_64, version, _LOAD + start, *tables)
-    load, read_and_execute, page = 1, 5, 0x1000
-    segment = struct.pack("<IIQQQQQQ", load, read_and_execute, 0, _LOAD, _LOAD, size, size, page)
-    return ident + header + segment + _CODE
+    return executable(_CODE)
 
 
 def time_line(nonce: Nonce, seconds: float, seed: bytes) -> bytes:
