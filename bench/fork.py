@@ -136,9 +136,12 @@ def _qemus(snapshot: Snapshot) -> set[int]:
 
 
 def _private(pid: int) -> float:
-    """Return the memory that a process shares with no other, in megabytes (proc(5), smaps_rollup)."""
+    """Return the memory that a process alone has written to, in megabytes (proc(5), smaps_rollup).
+
+    What is clean is the page cache's: the snapshot's memory and programs, of which nobody has a copy of their own.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
     return kilobytes * 1024 / MIB
 
 
