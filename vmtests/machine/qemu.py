@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, HostError
-from vmtests.machine import argv, disk
-from vmtests.machine.accel import Accelerator
+from vmtests.machine import argv, disk, hpet
+from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.firmware import Firmware
 from vmtests.machine.life import Exit, Life, MachineExitError
@@ -218,6 +218,7 @@ class QemuMachine:
             template.directory.mkdir(mode=0o700)
             self.execute("stop")
             try:
+                self._stop_unused_timers()
                 self._ignore_memory()
                 self.execute("migrate", {"uri": f"file:{template.state}"})
                 self._wait_migrated()
@@ -237,6 +238,12 @@ class QemuMachine:
                 f"{error.filename or template.directory} cannot be written: {error.strerror}",
                 hint="free some space, or set VMTESTS_CACHE",
             ) from error
+
+    def _stop_unused_timers(self) -> None:
+        if self._accelerator.name is not AcceleratorName.KVM:
+            # A QEMU that does not let it has forks that cost more, and no other harm.
+            with contextlib.suppress(HostError):
+                hpet.stop_unused_timers(self.execute)
 
     def _resume(self, template: Template) -> None:
         self._ignore_memory()
