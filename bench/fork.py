@@ -41,20 +41,23 @@ class Answers:
     uuids: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def ask(self, vm: QemuVm, since: float | None = None) -> None:
-        """Ask a fork for its nonce, a random number and the time; `since` is when it was asked for."""
+    def ask(self, vm: QemuVm) -> None:
+        """Ask a fork for its own nonce."""
         nonce = secrets.token_hex(8)
         lines = vm.run(_FIRST.format(nonce=nonce)).lines
-        if since is not None:
-            self.seconds.append(time.monotonic() - since)
-        before = time.time()
-        lines += vm.run(_THEN).lines
-        if len(lines) != 3 or lines[0] != nonce or lines[1] in self.uuids:
+        if lines != [nonce]:
             self.wrong.append(f"{nonce}: {lines}")
+
+    def draw(self, vm: QemuVm) -> None:
+        """Ask a fork for a random number and the time."""
+        before = time.time()
+        lines = vm.run(_THEN).lines
+        if len(lines) != 2 or lines[0] in self.uuids:
+            self.wrong.append(f"{vm.results.name}: {lines}")
             return
-        self.uuids.append(lines[1])
-        if not before - CLOCK_LIMIT < float(lines[2]) < time.time() + CLOCK_LIMIT:
-            self.wrong.append(f"the clock says {lines[2]}, the host {before}")
+        self.uuids.append(lines[0])
+        if not before - CLOCK_LIMIT < float(lines[1]) < time.time() + CLOCK_LIMIT:
+            self.wrong.append(f"{vm.results.name}: the clock says {lines[1]}, the host {before}")
 
 
 def main() -> int:
@@ -78,10 +81,12 @@ def main() -> int:
             for number in range(arguments.n):
                 since = time.monotonic()
                 with lab.fork(image, snapshot, name=f"fork-{number}") as fork:
-                    answers.ask(fork, since)
+                    answers.ask(fork)
+                    answers.seconds.append(time.monotonic() - since)
+                    answers.draw(fork)
                 if not arguments.json:
                     print(f"{number + 1:4} {answers.seconds[-1]:6.3f} s", flush=True)
-            private = _many(lab, image, snapshot, answers, arguments.alive)
+            private = _many(lab, image, snapshot, answers, arguments.alive, quiet=arguments.json)
             lab.end_standbys()
             left = _mine() - before
     median = statistics.median(answers.seconds)
@@ -98,7 +103,8 @@ def main() -> int:
                 "boot_s": round(boot, 1),
                 "boot_over_fork": round(boot / median, 1),
                 "alive": arguments.alive,
-                "private_mb": round(max(private), 1),
+                "private_mb": round(statistics.median(private), 1),
+                "private_most_mb": round(max(private), 1),
                 "wrong": len(answers.wrong),
                 "left_over": len(left),
             }
@@ -113,14 +119,23 @@ def _warm(lab: Lab, image: Image, snapshot: Snapshot) -> None:
     lab.end_standbys()
 
 
-def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: int) -> list[float]:
-    """Keep so many forks alive, ask them all once more, and return the private megabytes of each."""
+def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: int, *, quiet: bool) -> list[float]:
+    """Keep so many forks alive, ask each, and return the private megabytes that each has when all have answered."""
     others = _qemus(snapshot)
     with ExitStack() as stack:
-        forks = [stack.enter_context(lab.fork(image, snapshot, name=f"alive-{n}")) for n in range(number)]
+        forks = []
+        for alive in range(number):
+            forks.append(stack.enter_context(lab.fork(image, snapshot, name=f"alive-{alive}")))
+            if not quiet:
+                print(f"{alive + 1:4} alive", flush=True)
         for fork in forks:
             answers.ask(fork)
-        return [_private(pid) for pid in _qemus(snapshot) - others]
+        private = [_private(pid) for pid in _qemus(snapshot) - others]
+        for fork in forks:
+            answers.draw(fork)
+            if not quiet:
+                print(f"{fork.results.name}: {answers.uuids[-1]}", flush=True)
+        return private
 
 
 def _qemus(snapshot: Snapshot) -> set[int]:

@@ -28,6 +28,7 @@ from vmtests.text import printable
 DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest, with random names
 """Where the guest may keep the files of a command, best first; even stage 1 has one of them."""
 
+_PATIENCE = 2.0  # seconds for a command to tell of its end; to be asked costs a busy guest more than the command
 _QUIET = 0.05  # seconds between two looks at a command that is being ended
 _TRIES = 3
 _SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
@@ -389,7 +390,7 @@ class SerialShell:
 
     def _wait(self, job: str, limit: int, deadline: float) -> "_State | wire.Short":
         """Return all of a command that ended and wrote little, else its state when it ends, or at the deadline."""
-        pause = 0.5
+        pause = _PATIENCE
         while True:
             until = min(deadline, time.monotonic() + pause)
             while not self._hinted and (left := until - time.monotonic()) > 0:
