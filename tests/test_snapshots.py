@@ -13,10 +13,12 @@ from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.sizes import MIB
 from vmtests.snapshots import LOGS, Lock, Record, Snapshot
+from vmtests.tools import Tool, Toolbox
 
 PAST = Past.of(
     Verdict(
@@ -131,6 +133,28 @@ def test_unsound_entry_is_dropped_with_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("a kept machine is not sound")
+
+
+def test_image_that_was_written_over_is_another(tmp_path: Path) -> None:
+    """An image of the same size, in the same file, with the time of the last one, is booted again."""
+    image = tmp_path / "disk.raw"
+    qemu = Tool(name="qemu-system-x86_64", version="10.0", from_host=True, why="test")
+    tcg = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
+
+    def place() -> Path:
+        return snapshots.directory(tmp_path, image, Hardware(), Toolbox({qemu.name: qemu}, None), tcg)
+
+    def write(content: bytes) -> int:
+        image.write_bytes(content)
+        os.utime(image, (1, 1))
+        return image.stat().st_ctime_ns
+
+    written = write(b"one")
+    first = place()
+    assert place() == first
+    while write(b"two") == written:
+        pass  # the kernel's clock of files ticks every few milliseconds
+    assert place() != first
 
 
 def test_logs_of_the_boot_come_back_whole(kept: Snapshot, tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ from rich.text import Text
 
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
 
 
 class Cockpit:
-    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal."""
+    """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal.
+
+    It ends with the boot: what a machine that is ready prints is the talk of those who work with it.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -25,6 +29,8 @@ class Cockpit:
         if self._last is not None and self._last in lines:
             new = lines[lines.index(self._last) + 1 :]
         for line in new:
+            if line.stage is Stage.READY:
+                break
             self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
         if lines:
             self._last = lines[-1]

@@ -175,11 +175,13 @@ def directory(
 
     It is kept where `stage` began.
     """
+    # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
+    # same time of modification, and `cp -a` writes the next over the last.
     stat = image.stat()
     qemu = toolbox.tools["qemu-system-x86_64"]
     known = (
         VERSION,
-        (str(image), stat.st_size, stat.st_mtime_ns, stat.st_ino),
+        (str(image), stat.st_size, stat.st_ctime_ns, stat.st_ino),
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, _host_cpu() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
