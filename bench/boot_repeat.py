@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from vmtests.errors import VmtestsError
-from vmtests.lab import Lab
-from vmtests.results import new_directory
+from vmtests.host.results import new_directory
+from vmtests.qemu.lab import Lab
 
 
 def main() -> int:

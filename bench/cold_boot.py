@@ -24,10 +24,10 @@ from pathlib import Path
 
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import credentials
-from vmtests.lab import DISK_SIZE, Lab
+from vmtests.host.results import new_directory
 from vmtests.machine import argv, disk
 from vmtests.machine.argv import Hardware
-from vmtests.results import new_directory
+from vmtests.qemu.lab import DISK_SIZE, Lab
 from vmtests.vm import Image
 
 LIMIT_SECONDS = 600.0

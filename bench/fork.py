@@ -21,11 +21,11 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import VmtestsError
-from vmtests.lab import Lab
-from vmtests.qemu import QemuVm
-from vmtests.results import new_directory
+from vmtests.host.results import new_directory
+from vmtests.qemu.lab import Lab
+from vmtests.qemu.snapshots import Snapshot
+from vmtests.qemu.vm import QemuVm
 from vmtests.sizes import MIB
-from vmtests.snapshots import Snapshot
 from vmtests.vm import Image
 
 CLOCK_LIMIT = 1.0

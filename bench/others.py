@@ -28,10 +28,10 @@ import pexpect
 
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import credentials
-from vmtests.lab import DISK_SIZE, Lab
+from vmtests.host.results import new_directory
 from vmtests.machine import argv, disk
 from vmtests.machine.argv import Hardware
-from vmtests.results import new_directory
+from vmtests.qemu.lab import DISK_SIZE, Lab
 from vmtests.vm import Image
 
 QUESTION = "stat -f -c %T /nix/store"

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtests import cli_gce, doctor, progress, tools
+from vmtests import cli_gce, progress
 from vmtests import contract as contracts
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
@@ -28,14 +28,14 @@ from vmtests.emulator.fake import FakeHypervisor
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.faults import catalogue
 from vmtests.faults.run import Outcome, Runner
+from vmtests.host import accel, doctor, tools
+from vmtests.host.results import new_directory
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
-from vmtests.lab import REWINDS, Lab
-from vmtests.machine import accel
 from vmtests.machine.argv import Hardware
-from vmtests.qemu import QemuVm
-from vmtests.results import new_directory
+from vmtests.qemu.lab import REWINDS, Lab
+from vmtests.qemu.vm import QemuVm
 from vmtests.screen import Cockpit, show
 from vmtests.sizes import parse_size
 from vmtests.text import printable

@@ -13,8 +13,8 @@ from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
+from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
-from vmtests.results import new_directory
 from vmtests.screen import Cockpit, show
 from vmtests.vm import Heartbeat
 

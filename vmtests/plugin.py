@@ -1,4 +1,4 @@
-"""The pytest plugin: options, fixtures and the results of a run. What it does is done by `vmtests.lab`."""
+"""The pytest plugin: options, fixtures and the results of a run. What it does is done by `vmtests.qemu.lab`."""
 
 import argparse
 import contextlib
@@ -15,15 +15,16 @@ from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
-from vmtests import results, terminal
+from vmtests import terminal
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
-from vmtests.lab import REWINDS, Lab
+from vmtests.host import results
 from vmtests.machine.argv import Hardware
-from vmtests.snapshots import Snapshot
+from vmtests.qemu.lab import REWINDS, Lab
+from vmtests.qemu.snapshots import Snapshot
 from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from vmtests.guest.ssh import Key, Ssh
 from vmtests.image.inspect import Inspection
 from vmtests.image.reference import Modules
 from vmtests.machine.argv import Hardware
-from vmtests.snapshots import Snapshot
+from vmtests.qemu.snapshots import Snapshot
 
 Watch = Callable[[Follower], None]
 

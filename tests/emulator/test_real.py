@@ -14,8 +14,8 @@ from tests.machine.conftest import FakeToolbox
 from vmtests.emulator.http import Reply, Request
 from vmtests.emulator.hypervisor import MachineSpec
 from vmtests.emulator.real import QemuHypervisor, ssh_port
-from vmtests.machine.accel import Accelerator, AcceleratorName
-from vmtests.machine.firmware import Firmware, FirmwareFile
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware, FirmwareFile
 
 
 class Host:

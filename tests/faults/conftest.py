@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract as contracts
-from vmtests import tools
 from vmtests.contract import Contract
 from vmtests.faults import cpio
+from vmtests.host import tools
+from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
 from vmtests.image.reference import _fstab
 from vmtests.image.spec import ImageSpec, StoreSpec
-from vmtests.tools import Toolbox
 
 SYSTEM = "/nix/store/00000000000000000000000000000000-system"
 ENTRY = f"""title Test image

@@ -7,7 +7,7 @@ import pytest
 
 from vmtests.errors import InputError
 from vmtests.faults import cpio
-from vmtests.tools import Toolbox
+from vmtests.host.tools import Toolbox
 
 
 def test_cpio_reads_what_was_packed(toolbox: Toolbox, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from vmtests.errors import VmtestsError
 from vmtests.gce import guest
 from vmtests.gce.guest import HostKeys
 from vmtests.guest.ssh import Key, Ssh
-from vmtests.lab import Lab
+from vmtests.qemu.lab import Lab
 from vmtests.sizes import MIB
 
 ZONE = "us-central1-a"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import diagnosis
 from vmtests.boot import Cause, Line, Stage, Verdict
 from vmtests.errors import HostError, Owner
 from vmtests.guest import diagnosis as questions
+from vmtests.qemu import diagnosis
 
 from .conftest import Guest, MakeGuest
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract as contracts
-from vmtests import tools
 from vmtests.contract import Contract
+from vmtests.host import tools
+from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec, StoreSpec
-from vmtests.tools import Toolbox
 
 from .samples import ENTRY, STORE_PATH, Patient, kernel, program, sparse_copy
 

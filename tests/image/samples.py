@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtests.contract import Contract
+from vmtests.host.tools import Toolbox, run_in
 from vmtests.image import gpt
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.sizes import MIB
-from vmtests.tools import Toolbox, run_in
 
 STORE_PATH = "/nix/store/00000000000000000000000000000000-system"
 ENTRY = f"""# made by a test

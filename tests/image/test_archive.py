@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError, InputError
+from vmtests.host import tools
 from vmtests.image import archive
 from vmtests.image.adopt import adopt
 from vmtests.sizes import GIB

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from vmtests.contract import Contract
+from vmtests.host.tools import Toolbox, run_in
 from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.sizes import MIB
-from vmtests.tools import Toolbox, run_in
 
 from .samples import Patient, program
 

@@ -8,9 +8,9 @@ import pytest
 
 from vmtests.contract import Contract
 from vmtests.faults import cpio
+from vmtests.host.tools import Toolbox
 from vmtests.image import initramfs
 from vmtests.image.check import Check
-from vmtests.tools import Toolbox
 
 MODULES = "/usr/lib/modules/6.12.1-test"
 FILES = {

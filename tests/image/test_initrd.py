@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError
+from vmtests.host import tools
 from vmtests.image.initrd import Staging, needed
 
 

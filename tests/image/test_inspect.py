@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from vmtests.contract import Contract
+from vmtests.host.tools import Toolbox
 from vmtests.image import fat
 from vmtests.image.check import Status
 from vmtests.image.inspect import inspect
 from vmtests.image.source import Format
 from vmtests.sizes import GIB
-from vmtests.tools import Toolbox
 
 from .samples import ENTRY, STORE_PATH, Patient, kernel, program, table
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import InputError
+from vmtests.host.tools import Toolbox
 from vmtests.image.source import Format, open_disk
 from vmtests.sizes import MIB
-from vmtests.tools import Toolbox
 
 from .samples import Patient, table
 

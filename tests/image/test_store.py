@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError
+from vmtests.host import tools
 from vmtests.image.cache import remove
 from vmtests.image.store import NixStore
 

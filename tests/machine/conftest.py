@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.machine.accel import Accelerator, AcceleratorName
-from vmtests.machine.firmware import Firmware, FirmwareFile
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware, FirmwareFile
+from vmtests.host.tools import Tool, Toolbox, sandbox
 from vmtests.machine.listener import MachineEvent
-from vmtests.tools import Tool, Toolbox, sandbox
 
 FAKE_QEMU = Path(__file__).with_name("fake_qemu.py")
 

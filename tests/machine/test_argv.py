@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmtests.errors import InputError
-from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware
 from vmtests.machine.argv import DiskFaults, Hardware, Net, Parts, comma, oem_strings, qemu_args
-from vmtests.machine.firmware import Firmware
 
 SERIAL = "GoogleCloud-76D7E575000040008000000000000001"
 IDENTITY = "76d7e575-0000-4000-8000-000000000001"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vmtests.machine import accel
+from vmtests.host import accel
 
 
 def test_no_device(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from vmtests.errors import HostError
+from vmtests.host.tools import sandbox
 from vmtests.machine.netns import Namespaces
-from vmtests.tools import sandbox
 
 ADDRESS = "169.254.169.254"
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.machine.conftest import FakeToolbox, Recorder
 from vmtests.errors import GuestError, HostError
-from vmtests.machine.accel import Accelerator
+from vmtests.host.accel import Accelerator
+from vmtests.host.firmware import Firmware
 from vmtests.machine.argv import Hardware, Net
-from vmtests.machine.firmware import Firmware
 from vmtests.machine.life import Exit, MachineExitError
 from vmtests.machine.qemu import QemuMachine
 

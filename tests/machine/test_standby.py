@@ -10,9 +10,9 @@ import pytest
 
 from tests.machine.conftest import FakeToolbox, Recorder
 from vmtests.errors import HostError
-from vmtests.machine.accel import Accelerator
+from vmtests.host.accel import Accelerator
+from vmtests.host.firmware import Firmware
 from vmtests.machine.argv import Hardware
-from vmtests.machine.firmware import Firmware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Nobody, Standby
 

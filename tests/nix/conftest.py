@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError
+from vmtests.host import tools
 
 from .closure.make import PROJECT, write_nix
 

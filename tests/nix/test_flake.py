@@ -11,8 +11,8 @@ import pytest
 
 from tests.image.samples import kernel, program
 from vmtests import contract as contracts
-from vmtests import tools
 from vmtests.errors import HostError, InputError
+from vmtests.host import tools
 from vmtests.image import nix as adapter
 from vmtests.image.inspect import inspect
 from vmtests.resources import cache_dir

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError
+from vmtests.host import tools
 
 from .closure.make import PROJECT
 from .conftest import NIXPKGS

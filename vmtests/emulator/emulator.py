@@ -23,7 +23,7 @@ from vmtests.emulator.server import Server, listen
 from vmtests.emulator.timers import Timers
 from vmtests.emulator.uploads import Uploads
 from vmtests.errors import HostError, InputError
-from vmtests.lab import Lab
+from vmtests.qemu.lab import Lab
 from vmtests.resources import cache_dir
 
 HOST = "127.0.0.1"

@@ -17,12 +17,12 @@ from vmtests.emulator.hypervisor import Host, MachineSpec
 from vmtests.emulator.metadata import ADDRESS
 from vmtests.emulator.relay import Relay
 from vmtests.emulator.server import listen
-from vmtests.lab import Lab
 from vmtests.machine import disk
 from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.listener import MachineEvent
 from vmtests.machine.netns import Namespaces
 from vmtests.machine.qemu import DEBUG_PORT, QemuMachine
+from vmtests.qemu.lab import Lab
 
 MEMORY_MIB = 2048
 """Memory that a machine has at most, whatever its machine type says, unless told otherwise."""

@@ -13,8 +13,8 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
-from vmtests.lab import Lab
-from vmtests.qemu import QemuVm
+from vmtests.qemu.lab import Lab
+from vmtests.qemu.vm import QemuVm
 from vmtests.vm import Image
 
 EVIDENCE_SECONDS = 2.0

@@ -33,10 +33,10 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.image import archive
 from vmtests.image.source import Format
-from vmtests.lab import Lab
 from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.qemu.lab import Lab
+from vmtests.qemu.snapshots import Snapshot
 from vmtests.sizes import GIB
-from vmtests.snapshots import Snapshot
 from vmtests.vm import Image, Watch
 
 DEFAULT_MACHINE = "e2-small"

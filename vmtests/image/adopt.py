@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vmtests import progress
+from vmtests.host.tools import Toolbox
 from vmtests.image.archive import MEMBER
-from vmtests.tools import Toolbox
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

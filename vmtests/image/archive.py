@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
+from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import STORE_TIME
 from vmtests.sizes import GIB, format_size
-from vmtests.tools import Toolbox
 
 MEMBER = "disk.raw"
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
+from vmtests.host.tools import Toolbox, ToolError
 from vmtests.image import erofs, repart
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.sizes import MIB, round_up
-from vmtests.tools import Toolbox, ToolError
 
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""

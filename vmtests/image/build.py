@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 from vmtests.errors import HostError
+from vmtests.host.tools import Toolbox
 from vmtests.image import archive
 from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec
-from vmtests.tools import Toolbox
 
 
 def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed: Path | None = None) -> None:

@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 
 from vmtests.contract import Contract
 from vmtests.errors import from_os
+from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
 from vmtests.resources import cache_dir
-from vmtests.tools import Toolbox
 
 KEEP = 6
 """Images of the cache that are kept; the least recently used go first."""

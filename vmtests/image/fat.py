@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from vmtests.host.tools import Toolbox, sandbox, tool_env
 from vmtests.image.check import clean
-from vmtests.tools import Toolbox, sandbox, tool_env
 
 TOOL_SECONDS = 20.0
 """Seconds that mtools may need; a file system with a circle in it keeps them busy for ever."""

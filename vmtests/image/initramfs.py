@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 
 from vmtests.contract import Contract, Partition
+from vmtests.host.tools import Toolbox, tool_env
 from vmtests.image.check import Check, breach, note, passed
-from vmtests.tools import Toolbox, tool_env
 
 LIMIT = 256 << 20
 """Bytes of an initrd, packed and unpacked each, that are looked at."""

@@ -20,7 +20,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
 from vmtests.errors import HostError
-from vmtests.tools import Toolbox
+from vmtests.host.tools import Toolbox
 
 _LIBRARY_PATH = ("lib64", "lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd", "lib")
 

@@ -9,11 +9,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from vmtests.contract import Contract, Partition
+from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
 from vmtests.image.source import Format, Source, open_disk
 from vmtests.sizes import format_size
-from vmtests.tools import Toolbox
 
 _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vmtests.errors import HostError, ImageError, from_os
+from vmtests.host.tools import Toolbox, tool_env, tool_error
 from vmtests.image import ext4, gpt
 from vmtests.image.check import Slice
 from vmtests.image.source import Source, open_disk
-from vmtests.tools import Toolbox, tool_env, tool_error
 
 PLACE = "/var/log/journal"
 """Where journald keeps what outlives a boot (systemd-journald.service(8))."""

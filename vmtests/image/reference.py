@@ -17,15 +17,16 @@ from typing import Any
 
 import msgspec
 
-from vmtests import progress, tools
+from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import InputError
+from vmtests.host import tools
+from vmtests.host.tools import Toolbox
 from vmtests.image.initrd import InitrdRecipe, Staging
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.resources import fixture
 from vmtests.sizes import GIB, KIB, MIB, parse_size
-from vmtests.tools import Toolbox
 
 _SYSTEM_UNITS = (
     "growpart.service",

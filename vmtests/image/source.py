@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from vmtests.errors import HostError, InputError
+from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt, qcow2, unpack
 from vmtests.image.check import Check
-from vmtests.tools import Toolbox
 
 _LEAST = 128 * 512  # a table, its backup and something between them
 _GZIP = b"\x1f\x8b"

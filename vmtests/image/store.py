@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from vmtests.errors import HostError
-from vmtests.tools import Toolbox
+from vmtests.host.tools import Toolbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vmtests.errors import ImageError
+from vmtests.host.tools import Toolbox, tool_env
 from vmtests.image import ext4, fat, gpt, kallsyms
 from vmtests.image.check import Slice
 from vmtests.image.kallsyms import Symbols
 from vmtests.image.source import Source, open_disk
-from vmtests.tools import Toolbox, tool_env
 
 _BOOT = "/boot"
 _KERNEL_LIMIT = 64 << 20  # bytes of a compressed kernel

@@ -15,8 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from vmtests.errors import InputError
-from vmtests.machine.accel import Accelerator, AcceleratorName
-from vmtests.machine.firmware import Firmware, FirmwareFile
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware, FirmwareFile
 
 FIRMWARE_DEBUG_PORT = 0x402
 """The I/O port on which OVMF writes its debug messages, when it was built to write any (OvmfPkg/README)."""

@@ -15,18 +15,18 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, HostError
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware
+from vmtests.host.process import SandboxedProcess
+from vmtests.host.tools import Toolbox
 from vmtests.machine import argv, disk, hpet
-from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware, Net
-from vmtests.machine.firmware import Firmware
 from vmtests.machine.life import Exit, Life, MachineExitError
 from vmtests.machine.listener import Listener
 from vmtests.machine.netns import Namespace
-from vmtests.machine.process import SandboxedProcess
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.sizes import MIB
-from vmtests.tools import Toolbox
 
 CONSOLE_PORT, DEBUG_PORT = 0, 1
 """The serial ports: ttyS0, which the boot is followed on, and ttyS1 for a debug shell."""

@@ -12,7 +12,7 @@ from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
 from vmtests.plugin import Uncaptured
-from vmtests.snapshots import Snapshot
+from vmtests.qemu.snapshots import Snapshot
 from vmtests.vm import Heartbeat, Image, Laboratory, Start, Vm
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from vmtests import contract as contracts
-from vmtests import tools
 from vmtests.contract import Contract
+from vmtests.host import tools
+from vmtests.host.tools import Toolbox
 from vmtests.image import reference
 from vmtests.image.reference import Modules
 from vmtests.image.spec import ImageSpec
 from vmtests.resources import cache_dir
-from vmtests.tools import Toolbox
 
 PROJECT = Path(__file__).parents[3]
 

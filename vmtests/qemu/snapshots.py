@@ -23,13 +23,13 @@ from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.tools import Toolbox
 from vmtests.image.cache import remove
-from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
-from vmtests.tools import Toolbox
 
 VERSION = 8
 LIMIT = 8 * GIB
@@ -46,7 +46,7 @@ LOGS = {
 """What a snapshot keeps of a boot's logs, and what it is a copy of."""
 
 _RECORD = "record.json"
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +202,10 @@ def _host_cpu() -> str:
 def _code() -> str:
     """Return a digest of what takes part in a boot and in judging it."""
     digest = hashlib.sha256()
-    for room in ("boot", "guest", "machine"):
+    for room in ("boot", "guest", "host", "machine", "qemu"):
         for path in sorted((_PACKAGE / room).glob("*.*")):
             digest.update(path.read_bytes())
-    for name in ("lab.py", "qemu.py", "snapshots.py", "vm.py"):
-        digest.update((_PACKAGE / name).read_bytes())
+    digest.update((_PACKAGE / "vm.py").read_bytes())
     return digest.hexdigest()
 
 

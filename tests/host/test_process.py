@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import HostError
-from vmtests.machine.process import SandboxedProcess
-from vmtests.tools import sandbox
+from vmtests.host.process import SandboxedProcess
+from vmtests.host.tools import sandbox
 
 SPAWNER = """
 import os, sys, threading
 from pathlib import Path
-from vmtests.machine.process import SandboxedProcess
-from vmtests.tools import sandbox
+from vmtests.host.process import SandboxedProcess
+from vmtests.host.tools import sandbox
 argv = [*sandbox(Path("/")), "sleep", "600"]
 started = []
 def start():

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vmtests import doctor, tools
-from vmtests.doctor import Report, Row
 from vmtests.errors import HostError
-from vmtests.machine import accel
-from vmtests.machine.accel import Outcome, Request
-from vmtests.tools import Tool, Toolbox
+from vmtests.host import accel, doctor, tools
+from vmtests.host.accel import Outcome, Request
+from vmtests.host.doctor import Report, Row
+from vmtests.host.tools import Tool, Toolbox
 
 GOOD = Row(topic="host", name="cache", ok=True, value="/c", why="there")
 BAD = Row(topic="host", name="memory", ok=False, value="1 MiB", hint="buy more")

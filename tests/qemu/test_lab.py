@@ -10,8 +10,8 @@ from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.lab import Lab
 from vmtests.machine.argv import Hardware
+from vmtests.qemu.lab import Lab
 from vmtests.vm import BootError, Image
 
 

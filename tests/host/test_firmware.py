@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import HostError
-from vmtests.machine import firmware
+from vmtests.host import firmware
 
 SHARE, ETC = "usr/share/qemu/firmware", "etc/qemu/firmware"
 

@@ -11,31 +11,32 @@ from typing import TYPE_CHECKING, Self
 
 from rich.text import Text
 
-from vmtests import diagnosis, progress, snapshots
+from vmtests import progress
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
-from vmtests.diagnosis import Diagnosis
 from vmtests.errors import GuestError
 from vmtests.guest import credentials
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
+from vmtests.host.admission import OVERHEAD
 from vmtests.image import symbols
 from vmtests.image.cache import remove
-from vmtests.machine.admission import OVERHEAD
 from vmtests.machine.argv import Hardware
-from vmtests.machine.examine import QemuDoctor
 from vmtests.machine.qemu import QemuMachine
+from vmtests.qemu import diagnosis, snapshots
+from vmtests.qemu.diagnosis import Diagnosis
+from vmtests.qemu.examine import QemuDoctor
+from vmtests.qemu.snapshots import Snapshot
 from vmtests.sizes import MIB
-from vmtests.snapshots import Snapshot
 from vmtests.vm import Image, Vm, Watch
 
 if TYPE_CHECKING:
-    from vmtests.lab import Lab
+    from vmtests.qemu.lab import Lab
 
 _POWEROFF_SECONDS = 120.0
 # The cursor on a screen that nobody looks at blinks five times a second (Linux, drivers/video/fbdev/core/fbcon.c): of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import tools
 from vmtests.errors import HostError
-from vmtests.tools import Tool, Toolbox, ToolError
+from vmtests.host import tools
+from vmtests.host.tools import Tool, Toolbox, ToolError
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmtests import tools
 from vmtests.errors import HostError
-from vmtests.machine import accel, firmware
-from vmtests.machine.accel import Request
+from vmtests.host import accel, firmware, tools
+from vmtests.host.accel import Request
+from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB, format_size
-from vmtests.tools import Toolbox
 
 LEAST_MEMORY = 3 * GIB // 2
 """Bytes of free memory for one machine of 1 GiB, QEMU itself, and the programs around it."""

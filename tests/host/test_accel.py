@@ -8,8 +8,8 @@ import pytest
 
 from tests.machine.conftest import FakeToolbox
 from vmtests.errors import HostError
-from vmtests.machine import accel
-from vmtests.machine.accel import Accelerator, AcceleratorName, Outcome, Request
+from vmtests.host import accel
+from vmtests.host.accel import Accelerator, AcceleratorName, Outcome, Request
 
 
 @pytest.fixture(autouse=True)

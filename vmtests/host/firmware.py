@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from vmtests import tools
 from vmtests.errors import HostError
+from vmtests.host import tools
 
 _DIRECTORIES = ("etc/qemu/firmware", "usr/share/qemu/firmware")  # of falling priority
 _MACHINE = "pc-q35-10.0"

@@ -22,10 +22,10 @@ from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import diagnosis as questions
 from vmtests.guest.serial import SerialShell
+from vmtests.host.tools import Toolbox
 from vmtests.image import journal
-from vmtests.machine.examine import SYNC, Bedside, QemuDoctor
 from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT
-from vmtests.tools import Toolbox
+from vmtests.qemu.examine import SYNC, Bedside, QemuDoctor
 
 SECONDS = 12.0
 """Seconds that a guest with KVM gets to answer; a shell has to be found in a third of them."""

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import HostError
-from vmtests.machine.admission import PATIENCE, RESERVE, Admission, memory
+from vmtests.host.admission import PATIENCE, RESERVE, Admission, memory
 from vmtests.sizes import GIB, MIB
 
 _HOLDER = """
 import os, pathlib, signal, sys
-from vmtests.machine.admission import Admission
+from vmtests.host.admission import Admission
 with Admission(pathlib.Path(sys.argv[1])).room(1 << 20):
     os.kill(os.getpid(), signal.SIGKILL)
 """

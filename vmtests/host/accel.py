@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from vmtests.errors import HostError
+from vmtests.host.tools import Toolbox, tool_env
 from vmtests.resources import cache_dir
 from vmtests.text import printable
-from vmtests.tools import Toolbox, tool_env
 
 PROBE_SECONDS = 8.0
 """How long the guest of one sector may take; where KVM works it answers in a tenth of a second."""

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import snapshots
 from vmtests.boot.console import Line
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
-from vmtests.machine.accel import Accelerator, AcceleratorName
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.tools import Tool, Toolbox
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template, copy_sparse
+from vmtests.qemu import snapshots
+from vmtests.qemu.snapshots import LOGS, Lock, Record, Snapshot
 from vmtests.sizes import MIB
-from vmtests.snapshots import LOGS, Lock, Record, Snapshot
-from vmtests.tools import Tool, Toolbox
 
 PAST = Past.of(
     Verdict(

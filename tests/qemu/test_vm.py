@@ -7,13 +7,13 @@ import pytest
 
 from tests.machine.conftest import FakeToolbox
 from vmtests.boot.verdict import Cause
+from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.lab import Lab
-from vmtests.machine.accel import Accelerator, AcceleratorName
 from vmtests.machine.argv import Hardware
-from vmtests.machine.firmware import Firmware, FirmwareFile
-from vmtests.qemu import QemuVm
+from vmtests.qemu.lab import Lab
+from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
 from vmtests.vm import BootError, Image
 

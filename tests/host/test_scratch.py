@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vmtests.scratch import scratch
+from vmtests.host.scratch import scratch
 
 _KILLED = """
 import os, pathlib, signal, sys
-from vmtests.scratch import scratch
+from vmtests.host.scratch import scratch
 with scratch(pathlib.Path(sys.argv[1])) as path:
     (path / "large").touch()
     os.kill(os.getpid(), signal.SIGKILL)

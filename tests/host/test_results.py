@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import HostError
-from vmtests.results import new_directory
+from vmtests.host.results import new_directory
 
 
 def test_wanted_directory_is_used_as_it_is(tmp_path: Path) -> None:

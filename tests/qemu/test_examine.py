@@ -7,8 +7,8 @@ import pytest
 
 from vmtests.boot import Cause, Stage
 from vmtests.image.kallsyms import TEXT, Symbols
-from vmtests.machine.examine import PAUSES, QemuDoctor
 from vmtests.machine.qmp import QmpCommandError
+from vmtests.qemu.examine import PAUSES, QemuDoctor
 
 _REGISTERS = (
     "CPU#0\r\nRAX=0000000000000001 RBX=0000000000000000\r\n"

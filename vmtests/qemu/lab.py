@@ -20,31 +20,31 @@ from typing import Self
 from filelock import FileLock
 
 from vmtests import contract as contracts
-from vmtests import snapshots, tools
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.guest import credentials
+from vmtests.host import accel, firmware, tools
+from vmtests.host.accel import Accelerator
+from vmtests.host.admission import Admission
+from vmtests.host.firmware import Firmware
+from vmtests.host.scratch import scratch
+from vmtests.host.tools import Toolbox
 from vmtests.image import cache, nix
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules, recipe
-from vmtests.machine import accel, firmware
-from vmtests.machine.accel import Accelerator
-from vmtests.machine.admission import Admission
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
-from vmtests.machine.firmware import Firmware
 from vmtests.machine.listener import Listener
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Nobody, Standby
 from vmtests.machine.template import Template
-from vmtests.qemu import QemuVm
+from vmtests.qemu import snapshots
+from vmtests.qemu.snapshots import Snapshot
+from vmtests.qemu.vm import QemuVm
 from vmtests.resources import cache_dir
-from vmtests.scratch import scratch
 from vmtests.sizes import GIB
-from vmtests.snapshots import Snapshot
-from vmtests.tools import Toolbox
 from vmtests.vm import Image, Watch
 
 REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)

@@ -1,0 +1,1 @@
+"""What this host gives: tools, accelerator, firmware, room for machines, places for files."""
