@@ -36,7 +36,7 @@ from vmtests.image.reference import Modules
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
-from vmtests.screen import Cockpit, show
+from vmtests.report.screen import Cockpit, show
 from vmtests.sizes import parse_size
 from vmtests.text import printable
 from vmtests.vm import Heartbeat

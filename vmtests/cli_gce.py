@@ -15,7 +15,7 @@ from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
-from vmtests.screen import Cockpit, show
+from vmtests.report.screen import Cockpit, show
 from vmtests.vm import Heartbeat
 
 

@@ -15,7 +15,6 @@ from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
-from vmtests import terminal
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
@@ -25,7 +24,7 @@ from vmtests.host import results
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.snapshots import Snapshot
-from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
+from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm, terminal
 
 if TYPE_CHECKING:
     from xdist.remote import Producer

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vmtests.boot.events import clean
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.contract import Contract
 from vmtests.image.check import Check, Status
 from vmtests.image.inspect import Inspection
+from vmtests.text import clean
 
 BY_LABEL = "/dev/disk/by-partlabel/"
 """Where udev links partitions by their labels."""

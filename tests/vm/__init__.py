@@ -1,0 +1,1 @@
+"""Tests of machines as tests use them."""
