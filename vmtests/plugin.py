@@ -16,6 +16,7 @@ from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
 from vmtests.boot.stages import Stage
+from vmtests.cli import terminal
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
@@ -24,7 +25,7 @@ from vmtests.host import results
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.snapshots import Snapshot
-from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm, terminal
+from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
 
 if TYPE_CHECKING:
     from xdist.remote import Producer

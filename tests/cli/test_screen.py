@@ -11,7 +11,11 @@ from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
-from vmtests.report.screen import Cockpit
+<<<<<<<< HEAD:tests/report/test_screen.py
+from vmtests.cli.screen import Cockpit
+========
+from vmtests.cli.screen import Cockpit
+>>>>>>>> main:tests/cli/test_screen.py
 
 
 def test_cockpit_ends_with_the_boot(tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 import pexpect
 import pytest
 
-from vmtests.vm.terminal import LEAVE, Screened, attach
+<<<<<<<< HEAD:tests/vm/test_terminal.py
+from vmtests.cli.terminal import LEAVE, Screened, attach
+========
+from vmtests.cli.terminal import LEAVE, Screened, attach
+>>>>>>>> main:tests/cli/test_terminal.py
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Tests of machines as tests use them."""
