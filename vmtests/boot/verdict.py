@@ -26,8 +26,8 @@ class Verdict:
     """Ready, or failed and why, or `unknown`: nobody can tell from what was seen.
 
     `stage` is where the boot was, `sentence` says what happened, `hint` what can be done, `owner` who has to
-    act (None when ready or unknown). `evidence_to_verdict_s` is the time in seconds from the line or event that decided
-    to the verdict; `seconds` the time in each stage.
+    act (None when ready or unknown). `evidence_to_verdict_s` is the time in seconds from the line or event that
+    decided to the verdict; `seconds` the time in each stage.
     """
 
     ready: bool
