@@ -2,8 +2,8 @@
 
 Beside each `NAME.log` in fixtures/consoles/ is `NAME.json`: the system that was booted, and verdict, stage, cause and
 owner; `events` are those of the machine, each behind a number of bytes, and `inspection` what was found
-in the image before, where the verdict needs it. `wounded` is a boot that got ready in spite of a failure that a pattern names: it is no console of
-a good boot.
+in the image before, where the verdict needs it. `wounded` is a boot that got ready in spite of a failure that a
+pattern names: it is no console of a good boot.
 """
 
 import json
