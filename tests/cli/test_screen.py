@@ -11,11 +11,7 @@ from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
-<<<<<<<< HEAD:tests/report/test_screen.py
 from vmtests.cli.screen import Cockpit
-========
-from vmtests.cli.screen import Cockpit
->>>>>>>> main:tests/cli/test_screen.py
 
 
 def test_cockpit_ends_with_the_boot(tmp_path: Path) -> None:

@@ -10,11 +10,7 @@ from collections.abc import Iterator
 import pexpect
 import pytest
 
-<<<<<<<< HEAD:tests/vm/test_terminal.py
 from vmtests.cli.terminal import LEAVE, Screened, attach
-========
-from vmtests.cli.terminal import LEAVE, Screened, attach
->>>>>>>> main:tests/cli/test_terminal.py
 
 
 @pytest.mark.parametrize(
