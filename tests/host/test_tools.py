@@ -9,7 +9,8 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import tools
-from vmtests.host.tools import Tool, Toolbox, ToolError
+from vmtests.host.sandbox import ToolError
+from vmtests.host.tools import Tool, Toolbox
 
 
 @pytest.fixture
