@@ -103,9 +103,7 @@ def sandbox_row() -> Row:
     if (refusal := sandbox.refusal()) is None:
         how = "as root" if os.geteuid() == 0 else "in a user namespace"
         return Row(topic="host", name="sandbox", ok=True, value=f"bubblewrap works {how}")
-    return Row(
-        topic="host", name="sandbox", ok=True, value="none is needed: two watchers end what is started", why=refusal
-    )
+    return Row(topic="host", name="sandbox", ok=True, value="none, and all ends with us without it", why=refusal)
 
 
 def cache_row() -> Row:

@@ -4,9 +4,9 @@ What bubblewrap does with a process namespace is done here without one, where th
 
     python -I -S supervise.py [--json-status-fd FD] [--path DIRECTORY] -- COMMAND...
 
-Two processes watch the command and each other. Both adopt what is orphaned below them (PR_SET_CHILD_SUBREAPER) and are
-told of their parent's end (PR_SET_PDEATHSIG, prctl(2)), upon which they kill all that is left: whichever is killed, the
-other one sees to it. The options are bubblewrap's (bwrap(1)), and so is the exit status: the command's, or 128 and the
+Two processes watch the command and each other. Both adopt what is orphaned below them (PR_SET_CHILD_SUBREAPER) and
+are told of their parent's end (PR_SET_PDEATHSIG, prctl(2)), upon which they kill all that is left: whichever is
+killed, the other one sees to it. The options are bubblewrap's (bwrap(1)), and so is the exit status: the command's, or 128 and the
 number of the signal that ended it. It is a script of its own, and imports little, since it is started for every tool.
 """
 
@@ -91,7 +91,7 @@ def _exec(command: list[str]) -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a program would inherit that
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be run: {error.strerror}\n")
         sys.stderr.flush()

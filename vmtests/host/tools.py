@@ -139,7 +139,7 @@ def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What a program said when it was asked for its version: the version, as text and numbers, or why there is none."""
+    """The version of a program, as text and numbers, or what it said instead."""
 
     text: str = ""
     numbers: tuple[int, ...] = ()

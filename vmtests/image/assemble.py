@@ -19,7 +19,7 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
 from vmtests.host.sandbox import ToolError, is_root, refusal
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, repart, unprivileged
+from vmtests.image import erofs, gpt, repart, unprivileged
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.sizes import MIB, round_up

@@ -1,4 +1,4 @@
-"""Where bubblewrap makes no sandbox: a store put together without mounts, and files that are root's without being root."""
+"""Where bubblewrap makes no sandbox: a store tree without mounts, and files of root's without being root."""
 
 import os
 import re
