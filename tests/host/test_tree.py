@@ -63,6 +63,7 @@ def test_other_packages_make_another_tree(cache: Path, monkeypatch: pytest.Monke
         ),
         ("E: write error - No space left on device", "the disk is full"),
         ("E: Unable to locate package nonsense", "Unable to locate package nonsense"),
+        ("E: running chrootless mode as root is not done", "mmdebstrap: running chrootless mode as root"),
     ],
 )
 def test_reason_of_a_failed_tree_is_named(line: str, sentence: str) -> None:
@@ -72,10 +73,21 @@ def test_reason_of_a_failed_tree_is_named(line: str, sentence: str) -> None:
 
 def test_missing_mmdebstrap_is_said_in_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without mmdebstrap is told what to install."""
-    monkeypatch.setattr("shutil.which", lambda name: None if name == "mmdebstrap" else f"/usr/bin/{name}")
-    with pytest.raises(HostError, match="mmdebstrap not found") as caught:
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": "/nowhere"})
+    with pytest.raises(HostError, match="mmdebstrap cannot be run: No such file") as caught:
         tree.unpack_debian(cache / "tree", ["a"], "tree")
     assert "apt-get install mmdebstrap" in (caught.value.hint or "")
+
+
+def test_old_mmdebstrap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mmdebstrap that is too old is named with its version, before it does anything."""
+    program = tmp_path / "mmdebstrap"
+    program.write_text("#!/bin/sh\necho mmdebstrap 0.7.5\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": str(tmp_path)})
+    with pytest.raises(HostError, match=r"mmdebstrap 0\.7 is older than 1\.3"):
+        tree.unpack_debian(tmp_path / "tree", ["a"], "tree")
+    assert not (tmp_path / "tree").exists()
 
 
 @pytest.mark.parametrize(("words", "kept"), [("Failed to fetch b", ["a.deb"]), ("No space left on device", None)])
@@ -85,13 +97,29 @@ def test_failed_tree_leaves_only_what_was_fetched(
     """Of a tree that could not be made only whole packages are left, and on a full disk not even these."""
     program = tmp_path / "bin" / "mmdebstrap"
     program.parent.mkdir()
-    tree = tmp_path / "tree"
-    archives = tree / "var/cache/apt/archives"
-    program.write_text(f"#!/bin/sh\nmkdir -p {archives}\ntouch {archives}/a.deb\necho 'E: {words}' >&2\nexit 1\n")
+    target = tmp_path / "tree"
+    archives = target / "var/cache/apt/archives"
+    program.write_text(
+        "#!/bin/sh\n[ $1 != --version ] || exec echo mmdebstrap 1.5\n"
+        f"mkdir -p {archives}\ntouch {archives}/a.deb\necho 'E: {words}' >&2\nexit 1\n"
+    )
     program.chmod(0o755)
     monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"})
     with pytest.raises(HostError):
-        tree.unpack_debian(tree, ["a"], "tree")
-    assert not tree.exists()
+        tree.unpack_debian(target, ["a"], "tree")
+    assert not target.exists()
     downloads = tmp_path / "tree.downloads"
     assert kept == (sorted(path.name for path in downloads.iterdir()) if downloads.exists() else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("E: The repository 'x' is not signed.", "signed-by"),
+        ("E: something else", None),
+    ],
+)
+def test_hint_fits_the_reason(line: str, hint: str | None) -> None:
+    """A mirror is only spoken of where another one would help."""
+    said = tree._unpack_error("tree", [line]).hint
+    assert hint in said if hint is not None and said is not None else said is None

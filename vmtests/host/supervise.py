@@ -6,8 +6,8 @@ What bubblewrap does with a process namespace is done here without one, where th
 
 Two processes watch the command and each other. Both adopt what is orphaned below them (PR_SET_CHILD_SUBREAPER) and
 are told of their parent's end (PR_SET_PDEATHSIG, prctl(2)), upon which they kill all that is left: whichever is
-killed, the other one sees to it. The options are bubblewrap's (bwrap(1)), and so is the exit status: the command's, or 128 and the
-number of the signal that ended it. It is a script of its own, and imports little, since it is started for every tool.
+killed, the other one sees to it. The options are bubblewrap's (bwrap(1)), and so is the exit status: the command's,
+or 128 and the number of the signal that ended it. It is a script, and imports little: it is started for every tool.
 """
 
 import contextlib
