@@ -13,7 +13,7 @@ from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.sandbox import sandbox
 from vmtests.host.tools import Tool, Toolbox
-from vmtests.machine.listener import MachineEvent
+from vmtests.machine.events import MachineEvent
 
 FAKE_QEMU = Path(__file__).with_name("fake_qemu.py")
 
