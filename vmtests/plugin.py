@@ -334,7 +334,7 @@ def ready(
             if (stage := pytestconfig.getoption("vm_from")) is not None and isinstance(lab, Lab):
                 vm = stack.enter_context(lab.rewind(image, Stage(stage), watch=Heartbeat()))
                 stack.enter_context(_at_hand(pytestconfig, vm))
-                both: tuple[Vm, Snapshot | None] = vm, vm.snapshot(lab.scratch / f"from-{stage}")
+                both: tuple[Vm, Snapshot | None] = vm, vm.snapshot(lab.host.scratch / f"from-{stage}")
             else:
                 cache = pytestconfig.getoption("vm_cache")
                 start = stack.enter_context(lab.start(image, watch=Heartbeat(), cache=cache))

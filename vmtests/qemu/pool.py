@@ -38,7 +38,7 @@ class Pool:
         return self._machine(hardware, image, results)
 
     def fork(self, hardware: Hardware, template: Template, results: Path) -> QemuMachine:
-        """Return a machine that goes on from `template`, as `cold` does: the one that was made for it, or a new one."""
+        """Return a machine that goes on from `template`, as `cold` does: one made ahead of time, or a new one."""
         standby = self._standbys.pop(template.directory, None)
         ready = None if standby is None else standby.take()
         return ready or self._machine(hardware, template.disk, results, template=template)
