@@ -72,8 +72,7 @@ class Lab:
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
     what they make for it: images that are unpacked, and booted machines. With `host` both are that one's.
-    Raises HostError when the host cannot run a
-    machine.
+    Raises HostError when the host cannot run a machine.
     """
 
     forks = True
