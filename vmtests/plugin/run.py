@@ -68,7 +68,7 @@ class Run:
             pytest.fail(told, pytrace=False)
         except pytest.fail.Exception as failure:
             self._see_above[failure] = see_above
-            raise
+            raise failure from None
 
     @contextlib.contextmanager
     def at_hand(self, vm: Vm) -> Iterator[None]:

@@ -147,11 +147,10 @@ def store_writer(vm: Vm, contract: Contract) -> Callable[[str], Result]:
 @pytest.fixture
 def lower_file(vm: Vm, vm_contract: Contract) -> str:
     """A file of the image's store, relative to it: the text file that every system has."""
-    found = vm.run(
-        f"cd {vm_contract.store.lower} && find . -path '*/share/common-licenses/*' -type f -size +1k | sort | head -n 1"
-    )
+    lower = vm_contract.store.lower
+    found = vm.run(f"cd {lower} && find . -path '*/share/common-licenses/*' -type f -size +1k | sort | head -n 1")
     name = found.check().stdout.strip().removeprefix("./")
     if not name:
-        found = vm.run(f"cd {vm_contract.store.lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
+        found = vm.run(f"cd {lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
         name = found.check().stdout.strip().removeprefix("./")
     return name

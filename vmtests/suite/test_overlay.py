@@ -34,7 +34,8 @@ def hidden(vm: Vm, vm_contract: Contract, lower_file: str) -> Iterator[str]:
     before = vm.run(f"sha256sum < '{lower}'").check().stdout
     yield lower_file
     merged = f"{vm_contract.store.mount}/{lower_file}"
-    script = f"mount -o remount,bind,rw {vm_contract.store.mount}; rm -rf '{merged}'; cp --preserve=all '{lower}' '{merged}'"
+    writable = f"mount -o remount,bind,rw {vm_contract.store.mount}"
+    script = f"{writable}; rm -rf '{merged}'; cp --preserve=all '{lower}' '{merged}'"
     vm.run(f"unshare --mount --propagation private sh -ec {shlex.quote(script)}").check()
     assert vm.run(f"sha256sum < '{lower}'").check().stdout == before
     assert vm.run(f"sha256sum < '{merged}'").check().stdout == before
