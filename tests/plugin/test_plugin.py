@@ -87,7 +87,9 @@ def test_options_are_documented(run: Run) -> None:
 def test_workers_share_a_directory_of_results(pytester: pytest.Pytester, run: Run) -> None:
     """Workers of pytest-xdist have results of their own below those of the run, and there is one junit.xml."""
     pytester.makepyfile(test_one=_WITH_MACHINE, test_two=_WITH_MACHINE)
-    run("--vm-image=none.raw", "--numprocesses=2").assert_outcomes(errors=2)
+    result = run("--vm-image=none.raw", "--numprocesses=2")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
     latest = pytester.path / "results/latest"
     assert {path.name for path in latest.iterdir()} == {"gw0", "gw1", "junit.xml"}
     assert (latest / "junit.xml").read_text().count('name="test_it"') == 2

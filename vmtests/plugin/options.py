@@ -85,6 +85,8 @@ class Option:
         return value
 
 
+TOLD = "vmtests_options"
+
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -150,8 +152,12 @@ def machine_types(config: pytest.Config) -> list[str]:
 
 
 def settle(config: pytest.Config) -> None:
-    """Write what counts into `config.option`; a worker of pytest-xdist is given it so. Raises UsageError."""
-    if hasattr(config, "workerinput"):
-        return
+    """Write what counts into `config.option`; to a worker of pytest-xdist it was told. Raises UsageError."""
+    told = getattr(config, "workerinput", {}).get(TOLD)
     for option in OPTIONS:
-        setattr(config.option, option.key, option.value(config, os.environ))
+        setattr(config.option, option.key, option.value(config, os.environ) if told is None else told[option.key])
+
+
+def settled(config: pytest.Config) -> dict[str, object]:
+    """Return what counts, to be told to a worker as TOLD: its host may have another environment."""
+    return {option.key: config.getoption(option.key) for option in OPTIONS}

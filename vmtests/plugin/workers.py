@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vmtests.host import results
+from vmtests.plugin.options import TOLD, settled
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -54,7 +55,7 @@ class Workers:
             )
         channel = node.gateway.newchannel()
         channel.setcallback(self._ours.update)
-        node.workerinput |= {_RESULTS: str(self._planned), _CHANNEL: channel}
+        node.workerinput |= {_RESULTS: str(self._planned), _CHANNEL: channel, TOLD: settled(self._config)}
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: "Producer") -> "Iterator[None]":
