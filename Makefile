@@ -30,6 +30,7 @@ lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/make_api.py --check
 
 # Against nixpkgs itself: the flake's own input (needs a network), or a checkout: make nix-check NIXPKGS=/path
 INPUT := --no-write-lock-file $(if $(NIXPKGS),--override-input nixpkgs path:$(abspath $(NIXPKGS)))

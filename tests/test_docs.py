@@ -1,8 +1,7 @@
-"""docs/api.md is what the docstrings say, and the examples in them are true."""
+"""docs/api.md has what is public, and the examples in the docstrings are true."""
 
 import doctest
 import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_api_page_is_current() -> None:
-    """The page is that of the docstrings: `make docs` writes it anew."""
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs/make_api.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.page() == (ROOT / "docs/api.md").read_text(), "run `make docs`"
+@pytest.mark.parametrize("name", ["vmtests", "vmtests.testing"])
+def test_api_page_has_every_public_name(name: str) -> None:
+    """The page has a section for each public name; `make lint` compares all of it with the docstrings."""
+    page = (ROOT / "docs/api.md").read_text()
+    for public in importlib.import_module(name).__all__:
+        assert f"\n### `{public}`\n" in page, "make docs"
 
 
 @pytest.mark.parametrize("name", ["vmtests", "vmtests.testing"])
