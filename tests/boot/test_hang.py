@@ -131,7 +131,7 @@ class TestKernelWords:
 
     def test_refusal_is_told_with_the_way_out(self) -> None:
         """A kernel that does not let sysrq show anything says so, and the hint is to boot with the module debug."""
-        assert "--debug" in kernel_words(["sysrq: This sysrq operation is disabled."] * 3).evidence[0][1]
+        assert "module debug" in kernel_words(["sysrq: This sysrq operation is disabled."] * 3).evidence[0][1]
 
     def test_silence_is_told(self) -> None:
         """That the kernel did not answer is evidence too."""
