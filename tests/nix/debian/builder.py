@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
-from vmtests.host import tools
+from vmtests.host import tree as trees
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[2]
@@ -59,11 +59,7 @@ class Builder:
         (etc / "nix.conf").write_text(_NIX_CONF)
         (etc / "passwd").write_text(_PASSWD)
         (etc / "group").write_text(_GROUP)
-        links = [
-            word
-            for name in ("bin", "sbin", "lib", "lib64")
-            for word in ("--symlink", f"usr/{name}", f"/{name}")
-        ]
+        links = [word for name in ("bin", "sbin", "lib", "lib64") for word in ("--symlink", f"usr/{name}", f"/{name}")]
         seen = [word for path in (PROJECT, self.nixpkgs, self.tree) for word in ("--ro-bind", str(path), str(path))]
         return [
             *self._binds(),
@@ -124,6 +120,10 @@ class Builder:
         said = [line.strip() for line in tail if "error:" in line]
         raise HostError(f"nix-build {attribute}: {said[0] if said else 'failed'}")
 
+    def outside(self, path: str) -> Path:
+        """Return where a path of the store is on this host."""
+        return self.directory / path.removeprefix("/")
+
     def assemble(self, spec: str, disk: Path) -> None:
         """Build the disk that the image.json `spec` of the store describes."""
         command = self.beside(sys.executable, "-m", "vmtests.cli", "build", "--spec", spec, "--out", os.fspath(disk))
@@ -136,6 +136,6 @@ def make(nixpkgs: Path, directory: Path) -> Builder:
     if not (nixpkgs / "nixos/lib/eval-config.nix").is_file():
         raise InputError(f"{nixpkgs} is no checkout of nixpkgs", hint="make nixos-vmtests NIXPKGS=/path/of/nixpkgs")
     packages = (HERE / "packages.txt").read_text().split()
-    tree = tools.make_tree(packages, name="nixos", title="NixOS' programs, from Debian 13 (about 150 MB to fetch)")
+    tree = trees.make_tree(packages, name="nixos", title="NixOS' programs, from Debian 13 (about 150 MB to fetch)")
     directory.mkdir(parents=True, exist_ok=True)
     return Builder(nixpkgs=nixpkgs, tree=tree, directory=directory.absolute())

@@ -160,13 +160,13 @@ in
   linuxPackages_latest = final.linuxPackages; linux = kernel;
   makeModulesClosure = args: prev.makeModulesClosure (args // { allowMissing = true; });
   aggregateModules = modules: dress "modules" "1" (raw "aggregated-modules" ''
-    mkdir -p $out/lib; cp -a ${kernelTree}/lib/modules $out/lib/modules; chmod -R u+w $out
+    mkdir -p $out/lib/modules; cp -a ${kernelTree}/lib/modules/. $out/lib/modules/; chmod -R u+w $out
     for d in $out/lib/modules/*; do depmod -b $out $(basename $d); done
   '') { };
   kmod-blacklist-ubuntu = dress "kmod-blacklist-ubuntu" "1" (raw "kmod-blacklist-ubuntu" "mkdir $out; : > $out/modprobe.conf") { };
   kmod-debian-aliases = dress "kmod-debian-aliases" "1" (raw "kmod-debian-aliases.conf" ": > $out") { };
   makeInitrdNGTool = dress "make-initrd-ng" "1" (raw "make-initrd-ng" ''
-    mkdir -p $out/bin; { echo "#!${debian}/bin/python3"; cat ${./make-initrd-ng.py}; } > $out/bin/make-initrd-ng; chmod +x $out/bin/make-initrd-ng
+    mkdir -p $out/bin; { echo "#!${debian}/bin/python3"; cat ${./make_initrd_ng.py}; } > $out/bin/make-initrd-ng; chmod +x $out/bin/make-initrd-ng
     sed -i 's,@debian@,${debian},' $out/bin/make-initrd-ng
   '') { };
   lndir = dress "lndir" "1" (raw "lndir" "install -D -m755 ${./lndir} $out/bin/lndir") { };
@@ -179,7 +179,7 @@ in
   shellcheck = final.shellcheck-minimal;
   zstd = simple "zstd" [ "zstd" "unzstd" "zstdcat" "pzstd" ]; pzstd = final.zstd;
   xz = simple "xz" [ "xz" "unxz" "xzcat" "lzma" ];
-  kbd = p "kbd" "1" [ "loadkeys" "setfont" "openvt" "chvt" "kbd_mode" ] [ ] { }; 
+  kbd = p "kbd" "1" [ "loadkeys" "setfont" "openvt" "chvt" "kbd_mode" ] [ ] { };
   iproute2 = simple "iproute2" [ "ip" "ss" "tc" "bridge" ];
   iputils = simple "iputils" [ "ping" ];
   procps = simple "procps" [ "ps" "top" "free" "pgrep" "pkill" "sysctl" "uptime" "vmstat" "w" "watch" "pidof" ];
@@ -199,7 +199,7 @@ in
   dhcpcd = p "dhcpcd" "10.1" [ "dhcpcd" ] [ "lib/dhcpcd" "share/dhcpcd" "libexec" ] { };
   nano = simple "nano" [ "nano" ]; less = simple "less" [ "less" ]; jq = simple "jq" [ "jq" ]; curl = simple "curl" [ "curl" ]; rsync = simple "rsync" [ "rsync" ]; sudo = p "sudo" "1.9" [ "sudo" "visudo" ] [ ] { };
   acl = simple "acl" [ "getfacl" "setfacl" ]; attr = simple "attr" [ "getfattr" "setfattr" ]; which = simple "which" [ "which" ]; time = simple "time" [ "time" ]; strace = simple "strace" [ "strace" ];
-  cpio = simple "cpio" [ "cpio" ]; fakeroot = dress "fakeroot" "1" (raw "fakeroot" "mkdir -p $out/bin; ln -s ${debian}/bin/fakeroot-sysv $out/bin/fakeroot") { }; file = simple "file" [ "file" ]; patchelf = simple "patchelf" [ "patchelf" ]; gettext = simple "gettext" [ "envsubst" "gettext" ]; 
+  cpio = simple "cpio" [ "cpio" ]; fakeroot = dress "fakeroot" "1" (raw "fakeroot" "mkdir -p $out/bin; ln -s ${debian}/bin/fakeroot-sysv $out/bin/fakeroot") { }; file = simple "file" [ "file" ]; patchelf = simple "patchelf" [ "patchelf" ]; gettext = simple "gettext" [ "envsubst" "gettext" ];
   libxslt = simple "libxslt" [ "xsltproc" ]; libxml2 = simple "libxml2" [ "xmllint" ]; efibootmgr = simple "efibootmgr" [ "efibootmgr" ]; bubblewrap = simple "bubblewrap" [ "bwrap" ];
   fish = p "fish" "1" [ ] [ ] { shellPath = "/bin/fish"; }; zsh = p "zsh" "1" [ ] [ ] { shellPath = "/bin/zsh"; }; dash = p "dash" "1" [ "dash" ] [ ] { shellPath = "/bin/dash"; };
   netcat = simple "netcat" [ ]; mkpasswd = simple "mkpasswd" [ ]; su = simple "su" [ "su" ]; getconf = simple "getconf" [ "getconf" ]; libressl_nc = simple "nc" [ ];
