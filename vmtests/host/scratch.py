@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vmtests.image.cache import remove
+from vmtests.image.target import remove_unowned
 
 _PREFIX = "scratch-"
 
@@ -23,7 +23,7 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
     """
     with FileLock(base / "scratch.lock"):
         for left in base.glob(f"{_PREFIX}*"):
-            _remove_unowned(left)
+            remove_unowned(left)
         if shared:
             path = base / f"{_PREFIX}{shared}"
             path.mkdir(mode=0o700, exist_ok=True)
@@ -36,20 +36,4 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
     finally:
         with FileLock(base / "scratch.lock"):
             os.close(held)
-            _remove_unowned(path)
-
-
-def _remove_unowned(directory: Path) -> None:
-    """Remove a directory that no living process owns."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    else:
-        remove(directory)
-    finally:
-        os.close(descriptor)
+            remove_unowned(path)

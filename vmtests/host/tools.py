@@ -61,8 +61,8 @@ REQUIREMENTS = (
     Requirement(
         name="mkfs.erofs",
         package="erofs-utils",
-        minimum=(1, 8),
-        why="--hard-dereference, threads",
+        minimum=(1, 8, 2),
+        why="reads a tar stream as it comes",
         group="build",
     ),
     Requirement(name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"),

@@ -27,4 +27,4 @@ def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed
             disk = Path(stack.enter_context(scratch)) / archive.MEMBER
         assemble(spec, disk, toolbox)
         if packed is not None:
-            archive.pack(disk, packed, toolbox)
+            archive.pack(disk, packed)

@@ -19,12 +19,22 @@ from vmtests.errors import from_os
 from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
+from vmtests.image.target import remove
 from vmtests.resources import cache_dir
 
 KEEP = 6
 """Images of the cache that are kept; the least recently used go first."""
 
-_BUILDER = ("assemble.py", "initrd.py", "reference.py", "repart.py", "spec.py", "store.py")
+_BUILDER = (
+    "assemble.py",
+    "compression.py",
+    "initrd.py",
+    "mkerofs.py",
+    "reference.py",
+    "repart.py",
+    "spec.py",
+    "store.py",
+)
 
 
 def key(contract: Contract, modules: Modules, toolbox: Toolbox) -> str:
@@ -77,14 +87,6 @@ def _build(place: Path, contract: Contract, modules: Modules, toolbox: Toolbox) 
         raise from_os("the image cannot be built", error) from error
     finally:
         remove(scratch)
-
-
-def remove(tree: Path) -> None:
-    """Remove a tree, read-only directories (as a Nix store has) included."""
-    for directory, _, _ in os.walk(tree):
-        if not os.access(directory, os.W_OK):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
 
 
 def _prune(images: Path, keep: Path) -> None:

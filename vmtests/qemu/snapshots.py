@@ -25,7 +25,7 @@ from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.tools import Toolbox
-from vmtests.image.cache import remove
+from vmtests.image.target import remove
 from vmtests.machine.argv import Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB

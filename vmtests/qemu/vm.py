@@ -25,7 +25,7 @@ from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
 from vmtests.host.admission import OVERHEAD
 from vmtests.image import symbols
-from vmtests.image.cache import remove
+from vmtests.image.target import remove
 from vmtests.machine.argv import Hardware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu import diagnosis, snapshots
