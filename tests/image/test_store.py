@@ -6,8 +6,8 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import tools
+from vmtests.host.scratch import remove
 from vmtests.image.store import NixStore
-from vmtests.image.target import remove
 
 
 @pytest.fixture

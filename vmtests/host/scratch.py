@@ -3,13 +3,12 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
-
-from vmtests.image.target import remove_unowned
 
 _PREFIX = "scratch-"
 
@@ -37,3 +36,27 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
         with FileLock(base / "scratch.lock"):
             os.close(held)
             remove_unowned(path)
+
+
+def remove_unowned(directory: Path) -> None:
+    """Remove a directory that no living process owns."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    else:
+        remove(directory)
+    finally:
+        os.close(descriptor)
+
+
+def remove(tree: Path) -> None:
+    """Remove a tree, read-only directories (as a Nix store has) included."""
+    for directory, _, _ in os.walk(tree):
+        if not os.access(directory, os.W_OK):
+            Path(directory).chmod(0o700)
+    shutil.rmtree(tree, ignore_errors=True)

@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 
 from vmtests.contract import Contract
 from vmtests.errors import from_os
+from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
-from vmtests.image.target import remove
 from vmtests.resources import cache_dir
 
 KEEP = 6

@@ -64,7 +64,8 @@ def write(
             *("tar", "--create", "--format=gnu", "--sort=name", "--hard-dereference", "--blocking-factor=512"),
             *("--owner=0", "--group=0", "--numeric-owner", f"--mtime=@{STORE_TIME}"),
             *("--directory", os.fspath(base), "."),
-            *("--directory", os.fspath(directory), "--null", "--verbatim-files-from", "--files-from", listed),
+            *("--directory", os.fspath(directory), "--null", "--verbatim-files-from", "--files-from"),
+            listed,
         )
         writer = toolbox.argv(
             *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{_label(volume.label)}"),

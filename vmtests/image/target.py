@@ -4,12 +4,12 @@ import contextlib
 import fcntl
 import glob
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from vmtests.errors import HostError
+from vmtests.host.scratch import remove, remove_unowned
 
 
 @contextlib.contextmanager
@@ -48,29 +48,5 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove(tree: Path) -> None:
-    """Remove a tree, read-only directories (as a Nix store has) included."""
-    for directory, _, _ in os.walk(tree):
-        if not os.access(directory, os.W_OK):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
-
-
-def remove_unowned(directory: Path) -> None:
-    """Remove a directory that no living process has locked."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return
-    else:
-        remove(directory)
     finally:
         os.close(descriptor)
