@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError
-from vmtests.host.tools import Toolbox, tool_env, tool_error
+from vmtests.host.sandbox import tool_env, tool_error
+from vmtests.host.tools import Toolbox
 from vmtests.image import erofs
 from vmtests.image.compression import Compression
 from vmtests.image.survey import Totals
@@ -64,12 +65,13 @@ def write(
             *("tar", "--create", "--format=gnu", "--sort=name", "--hard-dereference", "--blocking-factor=512"),
             *("--owner=0", "--group=0", "--numeric-owner", f"--mtime=@{STORE_TIME}"),
             *("--directory", os.fspath(base), "."),
-            *("--directory", os.fspath(directory), "--null", "--verbatim-files-from", "--files-from"),
-            listed,
+            *("--directory", os.fspath(directory)),
+            *("--null", "--verbatim-files-from", f"--files-from={listed}"),
         )
         writer = toolbox.argv(
             *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{_label(volume.label)}"),
-            *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none", file),
+            *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none"),
+            file,
         )
         # What is compressed is first written to a file of its own by mkfs.erofs, in its temporary directory.
         _stream(reader, writer, tool_env({"TMPDIR": os.fspath(work)}), file, totals, running)
