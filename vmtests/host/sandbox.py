@@ -7,6 +7,7 @@ watchers (`supervise`), and a tree's programs through their own loader (`relocat
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from vmtests.host import relocate, supervise
 from vmtests.text import printable
 
 NO_SPACE = "No space left"  # strerror(ENOSPC)
+_NO_REASON = re.compile("exiting now|Exiting with failure status")  # make(1) and tar(1) say why one line earlier
 _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 
@@ -86,7 +88,7 @@ def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int)
 
 def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
     """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not _NO_REASON.search(line)]
     last = lines[-1] if lines else "no message"
     hint = "free some space, or set VMTESTS_CACHE" if NO_SPACE in stderr else None
     return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))

@@ -15,7 +15,7 @@ from vmtests import progress
 from vmtests.errors import HostError
 from vmtests.host.sandbox import tool_env, tool_error
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs
+from vmtests.image import erofs, grouping
 from vmtests.image.compression import Compression
 from vmtests.image.survey import Totals
 from vmtests.sizes import KIB, MIB
@@ -64,6 +64,7 @@ def write(
         reader = toolbox.argv(
             *("tar", "--create", "--format=gnu", "--sort=name", "--hard-dereference", "--blocking-factor=512"),
             *("--owner=0", "--group=0", "--numeric-owner", f"--mtime=@{STORE_TIME}"),
+            *([f"--transform={groups}"] if (groups := grouping.transform(names)) else []),
             *("--directory", os.fspath(base), "."),
             *("--directory", os.fspath(directory)),
             *("--null", "--verbatim-files-from", f"--files-from={listed}"),
@@ -75,6 +76,9 @@ def write(
         )
         # What is compressed is first written to a file of its own by mkfs.erofs, in its temporary directory.
         _stream(reader, writer, tool_env({"TMPDIR": os.fspath(work)}), file, totals, running)
+    if groups:
+        with file.open("rb+") as opened:
+            grouping.undo(opened.fileno())
     return _verified_size(file, totals.inodes + 2)  # the root and .links
 
 
