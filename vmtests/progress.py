@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from vmtests.sizes import format_size
 from vmtests.text import printable
 
 QUIET_SECONDS = 10.0
@@ -27,6 +28,8 @@ class Step:
         self._console = console
         self._started = time.monotonic()
         self._last = self._started
+        self._phase = 0.0
+        self._phase_name = ""
         self._status = console.status(Text(title)) if console.is_terminal else None
 
     @property
@@ -42,6 +45,18 @@ class Step:
         elif time.monotonic() - self._last >= QUIET_SECONDS:
             self._last = time.monotonic()
             self._console.print(Text(f"{self._title}: {shown} ({self.seconds:.0f} s)"))
+
+    def amount(self, done: int, total: int) -> None:
+        """Say how many bytes of about `total` are done, at which rate, and how long the rest takes at that rate."""
+        rate = done / max(self.seconds - self._phase, 0.1)
+        left = f", {max(total - done, 0) / rate:.0f} s left" if rate and self.seconds > _SHOW_AFTER else ""
+        of = format_size(max(total, done))
+        self.note(f"{self._phase_name}{format_size(done)} of {of}, {format_size(int(rate))}/s{left}")
+
+    def phase(self, name: str) -> None:
+        """Begin a part of the step, which `amount` counts from here."""
+        self._phase, self._phase_name = self.seconds, f"{name}, "
+        self.note(name)
 
 
 def stderr() -> Console:

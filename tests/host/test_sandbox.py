@@ -37,15 +37,6 @@ def test_full_disk_is_named_as_such() -> None:
     assert "space" in error.hint
 
 
-def test_tool_sees_further_mounts(host: Toolbox, tmp_path: Path) -> None:
-    """Mounts are handed over by file, so that there can be thousands of them."""
-    (tmp_path / "there").mkdir()
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here/file").write_text("found")
-    mounts = ["--ro-bind", str(tmp_path / "here"), str(tmp_path / "there")] * 500
-    assert host.run("cat", tmp_path / "there/file", mounts=mounts) == "found"
-
-
 def test_processes_of_a_tool_end_with_it(host: Toolbox, tmp_path: Path) -> None:
     """What a tool leaves in the background is gone when the tool has ended: its process namespace is."""
     fifo = tmp_path / "fifo"

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             _copy(disk, arguments.out)
         if arguments.archive is not None:
-            archive.pack(disk, arguments.archive, toolbox)
+            archive.pack(disk, arguments.archive)
         made = made or [disk]
     for path in made:
         print(path)

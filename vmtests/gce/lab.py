@@ -243,5 +243,5 @@ class GceLab:
             with progress.step(f"converting {image.path.name}"):
                 toolbox.run("qemu-img", "convert", "-O", "raw", image.path.absolute(), raw)
         packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
-        archive.pack(raw, packed, toolbox)
+        archive.pack(raw, packed)
         return packed

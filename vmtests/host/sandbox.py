@@ -7,6 +7,7 @@ watchers (`supervise`), and a tree's programs through their own loader (`relocat
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from vmtests.host import relocate, supervise
 from vmtests.text import printable
 
 NO_SPACE = "No space left"  # strerror(ENOSPC)
+_NO_REASON = re.compile("exiting now|Exiting with failure status")  # make(1) and tar(1) say why one line earlier
 _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 
@@ -41,30 +43,20 @@ def run_in(
     *,
     stdin: str | None = None,
     env: dict[str, str] | None = None,
-    mounts: Sequence[str] = (),
 ) -> str:
     """Run `command` in a tree, or on the host where `root` is `/`, and return its standard output.
 
-    `mounts` are further bubblewrap arguments, any number of them, where it works (`refusal`). Raises ToolError, as
-    `Toolbox.run` does.
+    Raises ToolError, as `Toolbox.run` does.
     """
-    assert not mounts or refusal() is None
-    prefix = sandbox(root)
-    with tempfile.TemporaryFile() as arguments, tempfile.TemporaryFile() as said:
-        if mounts:
-            # A store has thousands of paths, and a command line has room for 2 MiB (execve(2)): mounts go by file.
-            arguments.write(b"".join(item.encode() + b"\0" for item in mounts))
-            arguments.seek(0)
-            prefix[-1:] = ["--args", str(arguments.fileno()), "--"]
+    with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
-            [*prefix, *command],
+            [*sandbox(root), *command],
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
             encoding="utf-8",
             errors="replace",
             env=tool_env(env),
-            pass_fds=(arguments.fileno(),),
         ) as process:
             try:
                 stdout = _communicate(process, stdin, said.fileno())
@@ -96,7 +88,7 @@ def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int)
 
 def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
     """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not _NO_REASON.search(line)]
     last = lines[-1] if lines else "no message"
     hint = "free some space, or set VMTESTS_CACHE" if NO_SPACE in stderr else None
     return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))

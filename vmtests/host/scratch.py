@@ -22,7 +22,7 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
     """
     with FileLock(base / "scratch.lock"):
         for left in base.glob(f"{_PREFIX}*"):
-            _remove_unowned(left)
+            remove_unowned(left)
         if shared:
             path = base / f"{_PREFIX}{shared}"
             path.mkdir(mode=0o700, exist_ok=True)
@@ -35,18 +35,18 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
     finally:
         with FileLock(base / "scratch.lock"):
             os.close(held)
-            _remove_unowned(path)
+            remove_unowned(path)
 
 
-def _remove_unowned(directory: Path) -> None:
+def remove_unowned(directory: Path) -> None:
     """Remove a directory that no living process owns."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         return
     else:
         remove(directory)

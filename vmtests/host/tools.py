@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +45,8 @@ REQUIREMENTS = (
     Requirement(
         name="mkfs.erofs",
         package="erofs-utils",
-        minimum=(1, 8),
-        why="--hard-dereference, threads",
+        minimum=(1, 8, 2),
+        why="reads a tar stream as it comes",
         group="build",
     ),
     Requirement(name="fsck.erofs", package="erofs-utils", minimum=(1, 8), why="verifies checksums", group="build"),
@@ -122,14 +121,12 @@ class Toolbox:
         *args: str | os.PathLike[str],
         stdin: str | None = None,
         env: dict[str, str] | None = None,
-        mounts: Sequence[str] = (),
     ) -> str:
         """Run a tool to its end and return its standard output.
 
-        `mounts` are further bubblewrap arguments, any number of them. Raises ToolError with the last line that the
-        tool wrote on standard error.
+        Raises ToolError with the last line that the tool wrote on standard error.
         """
-        return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env, mounts=mounts)
+        return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env)
 
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:

@@ -1,15 +1,14 @@
 """Makes a disk of an image spec, writing every byte of the store once.
 
-mkfs.erofs writes the store straight into the disk file; `fallocate --insert-range` then makes room in front of it
-(fallocate(2): ext4 and xfs), and systemd-repart adds the ESP and the root partition around it. Where the file
-system cannot insert, the store is written to a file of its own and copied by repart.
+mkfs.erofs writes the store straight into the disk file (`mkerofs`); `fallocate --insert-range` then makes room in
+front of it (fallocate(2): ext4 and xfs), and systemd-repart adds the ESP and the root partition around it. Where the
+file system cannot insert, the store is written to a file of its own and copied by repart.
 """
 
 import contextlib
 import os
 import shutil
 import sqlite3
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -17,15 +16,15 @@ from urllib.parse import quote, urlencode
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
-from vmtests.host.sandbox import ToolError, is_root, refusal
+from vmtests.host.sandbox import ToolError, is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, gpt, repart, unprivileged
+from vmtests.image import compression, gpt, mkerofs, repart, unprivileged
+from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
-from vmtests.sizes import MIB, round_up
-
-STORE_TIME = 1
-"""Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
+from vmtests.image.survey import Totals, survey
+from vmtests.image.target import beside, publish
+from vmtests.sizes import MIB, format_size, round_up
 
 _END_OF_TABLE = MIB  # the backup GPT and repart's alignment
 
@@ -38,8 +37,8 @@ class _Work:
     disk: Path
 
     @property
-    def tree(self) -> Path:
-        return self.directory / "store"
+    def store(self) -> Path:
+        return self.directory / "store.erofs"
 
     @property
     def root(self) -> Path:
@@ -53,37 +52,69 @@ class _Work:
 def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
     """Write the image that `spec` describes to `disk`, which appears whole or not at all.
 
-    Raises HostError when a tool fails or the disk is full. Scratch files are beside `disk` and are removed.
+    Raises InputError for what no image can hold and HostError for a disk without the space, both before a byte is
+    written; HostError when a tool fails. Scratch files are beside `disk` and are removed.
     """
     contract = spec.image_contract()
-    try:
-        disk.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{disk.name}.", dir=disk.parent)
-    except OSError as error:
-        raise HostError(f"{disk.parent} is not writable: {error.strerror}") from error
-    with scratch as name, progress.step(f"image {spec.name}") as running:
-        work = _Work(directory=Path(name), disk=Path(name) / "disk.raw")
-        for directory in (work.tree, work.root):
-            directory.mkdir()
+    with progress.step(f"image {spec.name}") as running:
+        running.note("looking at what goes into it")
+        sources = [(f"store path {path}", spec.store.source(path)) for path in spec.store.paths]
+        store = survey(sources)
+        root = survey((f"root entry {entry.path}", entry.source) for entry in spec.root if entry.source is not None)
         try:
-            running.note("root")
-            _fill_root(spec, contract, work, toolbox)
-            running.note("store")
-            in_place = _write_store(spec, contract, work, toolbox)
-            running.note("partitions")
-            _partition(spec, contract, work, toolbox, in_place=in_place)
-            _sync(work.disk)
+            disk.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise from_os(f"image {spec.name} cannot be written", error) from error
-        work.disk.replace(disk)
+            raise HostError(f"{disk.parent} is not writable: {error.strerror}") from error
+        with beside(disk) as directory:
+            work = _Work(directory=directory, disk=directory / "disk.raw")
+            try:
+                in_place = _can_insert(work, toolbox)
+                _check_space(spec, store, root, work, in_place=in_place)
+                running.phase("root")
+                work.root.mkdir()
+                _fill_root(spec, contract, work, toolbox)
+                running.phase("store")
+                store_size = _write_store(spec, contract, work, store, toolbox, running, in_place=in_place)
+                running.phase("partitions")
+                _partition(spec, contract, work, toolbox, store_size, in_place=in_place)
+                running.note("making it durable")
+                publish(work.disk, disk)
+            except OSError as error:
+                raise from_os(f"image {spec.name} cannot be written", error) from error
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work, *, in_place: bool) -> None:
+    """Raise HostError unless the disk has room for the image and for what is scratch on the way."""
+    twice = compression.parse(spec.compression).on or not in_place
+    esp = sum(source.stat().st_size for source in spec.esp.values())
+    # The ESP and the root partition are each made in a file of their own.
+    need = store.size * (2 if twice else 1) + 2 * (root.size + esp)
+    free = shutil.disk_usage(work.directory).free
+    if need > free:
+        place = work.directory.parent
+        raise HostError(
+            f"image {spec.name} needs about {format_size(need)}, and {place} has {format_size(free)} free",
+            hint="free some space, or build it on another disk",
+        )
+
+
+def _can_insert(work: _Work, toolbox: Toolbox) -> bool:
+    """Return whether the file system can make room in front of what is written (fallocate(2): ext4, xfs)."""
+    probe = work.directory / "probe"
+    probe.write_bytes(bytes(MIB))
     try:
-        os.fsync(descriptor)
+        _insert(probe, MIB, toolbox)
+    except ToolError as error:
+        if "not supported" not in error.stderr and "Invalid argument" not in error.stderr:
+            raise
+        return False
     finally:
-        os.close(descriptor)
+        probe.unlink()
+    return True
+
+
+def _insert(file: Path, length: int, toolbox: Toolbox) -> None:
+    toolbox.run("fallocate", "--insert-range", "--offset", "0", "--length", str(length), file)
 
 
 def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
@@ -149,36 +180,31 @@ def _load_database(registration: Path, directory: str, contract: Contract, work:
             path.unlink(missing_ok=True)
 
 
-def _write_store(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> bool:
-    """Write the erofs; return whether it stands in the disk file with room in front of it."""
-    _mkfs_erofs(spec, contract, work, toolbox)
-    os.truncate(work.disk, round_up(_erofs_size(work.disk), MIB))
-    try:
-        toolbox.run(
-            "fallocate",
-            "--insert-range",
-            "--offset",
-            "0",
-            "--length",
-            str(_store_start(contract)),
-            work.disk,
-        )
-    except ToolError as error:
-        if "not supported" not in error.stderr and "Invalid argument" not in error.stderr:
-            raise
-        work.disk.rename(work.directory / "store.erofs")
-        return False
-    return True
-
-
-def _erofs_size(file: Path) -> int:
-    """Return the bytes of the file system in `file`, which mkfs.erofs 1.8 leaves longer, with a hole at its end."""
-    with file.open("rb") as opened:
-        superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
-    if superblock is None or superblock.size > file.stat().st_size:
-        # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
-        raise HostError("mkfs.erofs did not write a whole file system", hint="is the disk full?")
-    return superblock.size
+def _write_store(
+    spec: ImageSpec,
+    contract: Contract,
+    work: _Work,
+    totals: Totals,
+    toolbox: Toolbox,
+    running: progress.Step,
+    *,
+    in_place: bool,
+) -> int:
+    """Write the erofs, into the disk file with room in front of it or into a file of its own; return its size."""
+    stored = contract.store_partition
+    volume = mkerofs.Volume(
+        label=stored.label,
+        uuid=str(repart.partition_uuid(spec.seed, stored)),
+        compression=compression.parse(spec.compression),
+    )
+    file = work.disk if in_place else work.store
+    names = [spec.store.source(path).name for path in spec.store.paths]
+    written = mkerofs.write(file, volume, spec.store.directory, names, totals, toolbox, running)
+    size = round_up(written, MIB)
+    os.truncate(file, size)
+    if in_place:
+        _insert(file, _store_start(contract), toolbox)
+    return size
 
 
 def _store_start(contract: Contract) -> int:
@@ -191,46 +217,17 @@ def _store_start(contract: Contract) -> int:
     return start
 
 
-def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
-    compression = [] if spec.compression == "none" else [f"-z{spec.compression}"]
-    # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
-    mounts: list[str] = []
-    if refusal() is None:
-        mounts = ["--tmpfs", os.fspath(work.tree), "--dir", os.fspath(work.tree / ".links")]
-    else:
-        (work.tree / ".links").mkdir()
-    for path in spec.store.paths:
-        source = spec.store.source(path)
-        target = work.tree / source.name
-        if not mounts:
-            unprivileged.link_tree(source, target)
-            continue
-        # A symlink can be a store path too, and a bind mount would follow it.
-        if source.is_symlink():
-            mounts += ["--symlink", os.fspath(source.readlink()), os.fspath(target)]
-        else:
-            mounts += ["--ro-bind", os.fspath(source), os.fspath(target)]
-    stored = contract.store_partition
-    toolbox.run(
-        "mkfs.erofs",
-        *("--quiet", f"-T{STORE_TIME}", "--all-root", "--hard-dereference", f"-L{stored.label[:15]}"),
-        *(f"-U{repart.partition_uuid(spec.seed, stored)}", *compression),
-        *(work.disk, work.tree),
-        mounts=mounts,
-    )
-
-
-def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, *, in_place: bool) -> None:
-    store = work.disk if in_place else work.directory / "store.erofs"
+def _partition(
+    spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int, *, in_place: bool
+) -> None:
     start = _store_start(contract)
-    store_size = store.stat().st_size - (start if in_place else 0)
     least = start + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
     size = round_up(least, contract.disk.granularity_bytes)
     with work.disk.open("ab") as file:
         file.truncate(size)
     content = {
         "esp": {target: os.fspath(source) for target, source in spec.esp.items()},
-        "store": {} if in_place else {"CopyBlocks": os.fspath(store)},
+        "store": {} if in_place else {"CopyBlocks": os.fspath(work.store)},
         "root": {"/": os.fspath(work.root)},
     }
     repart.write_definitions(work.definitions, contract, spec.seed, content)

@@ -28,4 +28,4 @@ def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed
         # Nix takes no relative name for its state.
         assemble(spec, disk.absolute(), toolbox)
         if packed is not None:
-            archive.pack(disk, packed, toolbox)
+            archive.pack(disk, packed)

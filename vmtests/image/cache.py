@@ -25,7 +25,16 @@ from vmtests.resources import cache_dir
 KEEP = 6
 """Images of the cache that are kept; the least recently used go first."""
 
-_BUILDER = ("assemble.py", "initrd.py", "reference.py", "repart.py", "spec.py", "store.py")
+_BUILDER = (
+    "assemble.py",
+    "compression.py",
+    "initrd.py",
+    "mkerofs.py",
+    "reference.py",
+    "repart.py",
+    "spec.py",
+    "store.py",
+)
 
 
 def key(contract: Contract, modules: Modules, toolbox: Toolbox) -> str:

@@ -56,6 +56,7 @@ class Superblock:
     feature_compat: int
     feature_incompat: int
     block_bits: int
+    inodes: int
     blocks: int
     uuid: uuid.UUID
     volume_name: str
@@ -79,7 +80,7 @@ def parse(data: bytes) -> Superblock | None:
     if len(data) < _SUPERBLOCK.size:
         return None
     fields = _SUPERBLOCK.unpack_from(data)
-    magic, checksum, compat, bits, _, low16, _, _, _, blocks = fields[:10]
+    magic, checksum, compat, bits, _, low16, inodes, _, _, blocks = fields[:10]
     identifier, name, incompat, algorithms, devices, _, directory_bits = fields[12:19]
     return Superblock(
         magic=magic,
@@ -87,6 +88,7 @@ def parse(data: bytes) -> Superblock | None:
         feature_compat=compat,
         feature_incompat=incompat,
         block_bits=bits,
+        inodes=inodes,
         # With 48-bit addresses the field of the root's number holds the upper half of the count.
         blocks=blocks | (low16 << 32 if incompat & _INCOMPAT_48BIT else 0),
         uuid=uuid.UUID(bytes=identifier),

@@ -1,8 +1,6 @@
-"""Where bubblewrap makes no sandbox: a store tree without mounts, and files of root's without being root."""
+"""Files of root's, made without being root."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,26 +8,6 @@ from vmtests.host.tools import Toolbox
 
 _FREE = re.compile(r"^  Free inodes: (.*)$", re.MULTILINE)
 _COUNT = re.compile(r"^Inode count: +(\d+)$", re.MULTILINE)
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """Make `target` what `source` is: a link, a file or a directory, by hard links where that is possible.
-
-    Who may not link somebody else's file (proc_sys_fs(5), protected_hardlinks) copies it. Raises OSError.
-    """
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-    elif source.is_dir():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link)
-    else:
-        _link(source, target)
-
-
-def _link(source: str | Path, target: str | Path) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def give_to_root(disk: Path, offset: int, toolbox: Toolbox) -> None:

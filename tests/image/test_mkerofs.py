@@ -1,0 +1,127 @@
+"""The store is written whole, whatever the number and the names of its paths, or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmtests import progress
+from vmtests.errors import HostError
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
+from vmtests.image import grouping, mkerofs
+from vmtests.image.compression import Compression, parse
+from vmtests.image.survey import survey
+from vmtests.sizes import KIB
+
+
+def _write(directory: Path, file: Path, toolbox: Toolbox, compression: Compression | None = None) -> int:
+    volume = mkerofs.Volume(
+        label="store", uuid="0" * 8 + "-0000-0000-0000-" + "0" * 12, compression=compression or Compression()
+    )
+    names = [path.name for path in directory.iterdir()]
+    totals = survey((name, directory / name) for name in names)
+    with progress.step("test") as running:
+        return mkerofs.write(file, volume, directory, names, totals, toolbox, running)
+
+
+def _extracted(file: Path, to: Path, toolbox: Toolbox) -> dict[str, tuple[int, str | bytes]]:
+    """Return what fsck.erofs finds, which also checks every directory's `..`."""
+    run_in(toolbox.root("fsck.erofs"), ["fsck.erofs", f"--extract={to}", str(file)])
+    return _listed(to)
+
+
+def _listed(tree: Path) -> dict[str, tuple[int, str | bytes]]:
+    found: dict[str, tuple[int, str | bytes]] = {}
+    for path in sorted(tree.rglob("*")):
+        content: str | bytes = ""
+        if path.is_symlink():
+            content = os.fspath(path.readlink())
+        elif path.is_file():
+            content = path.read_bytes()
+        found[str(path.relative_to(tree))] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with every kind of path: directory, file, symlink, names that sort before dots, hard links."""
+    directory = tmp_path / "store"
+    for number in range(300):
+        path = directory / f"{number:032}-thing"
+        (path / "+plus").mkdir(parents=True)
+        (path / "file").write_bytes(bytes([number % 256]) * (number * 37))
+        (path / "file").chmod(0o444)
+        os.link(path / "file", path / "linked")
+        (path / "to").symlink_to(f"../{number:032}-thing/file")
+    (directory / ("a" * 32 + "-file")).write_text("alone")
+    (directory / ("b" * 32 + "-link")).symlink_to("/nowhere")
+    (directory / "short").mkdir()
+    (directory / "ab").write_text("short")
+    return directory
+
+
+def test_everything_is_in_the_file_system(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """What is read back is what was given, and the empty .links."""
+    _write(store, tmp_path / "erofs", toolbox)
+    found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
+    assert found.pop(".links")[0] == 0o40755
+    assert found == _listed(store)
+
+
+def test_many_names_are_grouped_for_mkfs_only(
+    store: Path, tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups that keep the time linear are not in the file system, and each path is in its root again."""
+    monkeypatch.setattr(grouping, "LEAST", 10)
+    size = _write(store, tmp_path / "erofs", toolbox)
+    assert size == (tmp_path / "erofs").stat().st_size
+    found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
+    del found[".links"]
+    assert found == _listed(store)
+
+
+def test_compressed_store_is_the_same_store(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """Compression changes the size, and nothing that is read."""
+    plain = _write(store, tmp_path / "plain", toolbox)
+    assert _write(store, tmp_path / "erofs", toolbox, parse("lz4hc,level=9,cluster=16K")) < plain
+    found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
+    del found[".links"]
+    assert found == _listed(store)
+
+
+def test_groups_are_told_apart_where_names_differ() -> None:
+    """Names that begin alike are spread by the characters that differ: a counter's last digits."""
+    names = [f"{number:032}-x" for number in range(grouping.LEAST)]
+    expression = grouping.transform(names)
+    assert expression is not None
+    assert r"\{28\}" in expression
+    assert grouping.transform(names[1:]) is None
+
+
+def test_path_that_cannot_be_read_ends_the_build(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """A name that is not there is an error of tar that ends mkfs.erofs, which would wait for ever."""
+    volume = mkerofs.Volume(label="x", uuid="0" * 8 + "-0000-0000-0000-" + "0" * 12, compression=Compression())
+    totals = survey([("x", store)])
+    with pytest.raises(HostError, match=r"tar ended with 2.*none"), progress.step("test") as running:
+        mkerofs.write(tmp_path / "erofs", volume, store, ["none"], totals, toolbox, running)
+
+
+def test_file_system_with_less_than_was_counted_is_refused(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """What mkfs.erofs says to have written is compared with what there was."""
+    volume = mkerofs.Volume(label="x", uuid="0" * 8 + "-0000-0000-0000-" + "0" * 12, compression=Compression())
+    totals = survey([("x", store)])
+    with pytest.raises(HostError, match="whole file system"), progress.step("test") as running:
+        mkerofs.write(tmp_path / "erofs", volume, store, ["ab"], totals, toolbox, running)
+
+
+def test_compression_is_read_from_one_line() -> None:
+    """Each word of the line becomes an argument of mkfs.erofs."""
+    assert parse("none") == Compression()
+    assert parse("lz4hc,9") == parse("lz4hc,level=9")
+    assert parse("zstd,level=3,cluster=64K,dedupe,fragments,workers=2").arguments() == [
+        "-zzstd,level=3",
+        "-Enoinline_data,dedupe,fragments",
+        f"-C{64 * KIB}",
+        "--workers=2",
+    ]

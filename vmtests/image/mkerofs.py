@@ -1,0 +1,160 @@
+"""Writes the store's file system: tar(1) streams the store paths into mkfs.erofs(1), which writes each byte once.
+
+Neither an argument nor a mount is spent on a path, so that their number is free, and no namespace is needed. Why this
+way: docs/decisions/.
+"""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtests import progress
+from vmtests.errors import HostError
+from vmtests.host.sandbox import tool_env, tool_error
+from vmtests.host.tools import Toolbox
+from vmtests.image import erofs, grouping
+from vmtests.image.compression import Compression
+from vmtests.image.survey import Totals
+from vmtests.sizes import KIB, MIB
+
+STORE_TIME = 1
+"""Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
+
+_LABEL_LIMIT = 15  # bytes (mkfs.erofs(1), -L)
+_LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
+_TAIL = 4 * KIB  # of what was said on standard error
+_PIPE_SIZE = MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The file system to be: its label and UUID, and how it is compressed."""
+
+    label: str
+    uuid: str
+    compression: Compression
+
+
+def write(
+    file: Path,
+    volume: Volume,
+    directory: Path,
+    names: Sequence[str],
+    totals: Totals,
+    toolbox: Toolbox,
+    running: progress.Step,
+) -> int:
+    """Write the file system of the entries `names` of `directory` into `file`, and return its size in bytes.
+
+    `totals` is what they are in all. Scratch files are beside `file`. Raises ToolError, and HostError when what
+    was written is not whole.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent) as made:
+        work = Path(made)
+        base = work / "base"
+        # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
+        (base / ".links").mkdir(parents=True)
+        for path in (base, base / ".links"):
+            path.chmod(0o755)
+        listed = work / "names"
+        listed.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in sorted(names)))
+        reader = toolbox.argv(
+            *("tar", "--create", "--format=gnu", "--sort=name", "--hard-dereference", "--blocking-factor=512"),
+            *("--owner=0", "--group=0", "--numeric-owner", f"--mtime=@{STORE_TIME}"),
+            *([f"--transform={groups}"] if (groups := grouping.transform(names)) else []),
+            *("--directory", os.fspath(base), "."),
+            *("--directory", os.fspath(directory)),
+            *("--null", "--verbatim-files-from", f"--files-from={listed}"),
+        )
+        writer = toolbox.argv(
+            *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{_label(volume.label)}"),
+            *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none"),
+            file,
+        )
+        # What is compressed is first written to a file of its own by mkfs.erofs, in its temporary directory.
+        _stream(reader, writer, tool_env({"TMPDIR": os.fspath(work)}), file, totals, running)
+    if groups:
+        with file.open("rb+") as opened:
+            grouping.undo(opened.fileno())
+    return _verified_size(file, totals.inodes + 2)  # the root and .links
+
+
+def _label(label: str) -> str:
+    return label.encode()[:_LABEL_LIMIT].decode(errors="ignore")
+
+
+def _stream(
+    reader: Sequence[str],
+    writer: Sequence[str],
+    env: dict[str, str],
+    file: Path,
+    totals: Totals,
+    running: progress.Step,
+) -> None:
+    """Run `writer` on what `reader` writes, to the end of both; the first that fails ends the other."""
+    with tempfile.TemporaryFile() as reader_said, tempfile.TemporaryFile() as writer_said:
+        source = subprocess.Popen(
+            reader, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=reader_said, env=env, pipesize=_PIPE_SIZE
+        )
+        try:
+            sink = subprocess.Popen(
+                writer, stdin=source.stdout, stdout=subprocess.DEVNULL, stderr=writer_said, env=env
+            )
+            assert source.stdout is not None
+            source.stdout.close()
+            try:
+                _watch(source, sink, writer_said.fileno(), file, totals, running)
+            finally:
+                sink.kill()
+                sink.wait()
+        finally:
+            source.kill()
+            source.wait()
+        reader_said.seek(0)
+        writer_said.seek(0)
+        said = writer_said.read().decode(errors="replace")
+        # mkfs.erofs 1.8 says that it cannot write, and goes on and exits with 0; a reader that it left is no fault.
+        if sink.returncode > 0 or "<E>" in said:
+            raise tool_error("mkfs.erofs", sink.returncode, said)
+        if source.returncode != 0:
+            raise tool_error("tar", source.returncode, reader_said.read().decode(errors="replace"))
+        if sink.returncode != 0:
+            raise tool_error("mkfs.erofs", sink.returncode, said)
+
+
+def _watch(
+    source: subprocess.Popen[bytes],
+    sink: subprocess.Popen[bytes],
+    said: int,
+    file: Path,
+    totals: Totals,
+    running: progress.Step,
+) -> None:
+    """Wait for the end of both, or for the first fault of one: mkfs.erofs 1.8 waits for ever for a tar that broke."""
+    while True:
+        try:
+            sink.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            source.wait()
+            return
+        if source.poll() or b"<E>" in os.pread(said, _TAIL, max(os.fstat(said).st_size - _TAIL, 0)):
+            return
+        try:
+            running.amount(file.stat().st_blocks * 512, totals.size)
+        except FileNotFoundError:
+            continue
+
+
+def _verified_size(file: Path, inodes: int) -> int:
+    """Return the bytes of the file system in `file`, which mkfs.erofs 1.8 leaves longer, with a hole at its end."""
+    with file.open("rb") as opened:
+        superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
+    # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
+    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes != inodes:
+        raise HostError("mkfs.erofs did not write a whole file system", hint="is the disk full?")
+    return superblock.size
