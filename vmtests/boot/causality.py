@@ -40,8 +40,11 @@ class Finding:
         return isinstance(self.rule, LineRule) and self.rule.stages <= stages
 
 
-def chain(clues: Sequence[Finding]) -> list[Finding]:
-    """Return what led to the end, the root first; empty when there was no clue."""
+def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
+    """Return what led to the end, the root first; empty when there was no clue, but for notes where they count."""
+    clues = [clue for clue in found if clue.rule.layer is not Layer.NOTE]
+    if not clues:
+        return list(found[:2]) if notes else []
     needed = next((i for i, clue in enumerate(clues) if _NEEDED.match(clue.sentence)), None)
     before = clues if needed is None else clues[:needed]
     objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]

@@ -21,7 +21,7 @@ _OF_INITRD = re.compile(r"\(Init(?:rd|ramfs)\)|\bdracut-\d")
 _MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
 _MANAGER = re.compile(r"systemd \d\S* running in system mode")
 # systemd's own units of an initrd, where nothing else says that this is one.
-_INITRD_UNIT = re.compile(r"(?:\[\w+\] |[A-Z][a-z]+ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)")
+_INITRD_UNIT = re.compile(r"(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)")
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as
 # `cat /proc/version` prints the same words.
@@ -97,9 +97,9 @@ class Course:
         since = sign.since
         if _MANAGER.match(text) and self._script:
             since = Stage.INITRD  # a script hands over to the only manager that there is
-        new = current.before(sign.stage) and not current.before(since)
+        new = current.before(sign.stage) and not current.before(since) and not sign.until.before(current)
         stays = sign.restart and sign.stage is not Stage.USERSPACE
-        return Step(stage=sign.stage if new and not stays else None, restart=sign.restart, ready=sign.ready)
+        return Step(stage=sign.stage if new and not stays else None, restart=sign.restart, ready=sign.ready and not current.before(since))
 
     def _welcome(self, current: Stage, system: str) -> Stage | None:
         initrd = bool(_OF_INITRD.search(system)) or self._managed

@@ -168,7 +168,7 @@ class Judge:
             raise ValueError("nothing was found")
         links = [final]
         if final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
-            links = [*(chain(self._clues) or self._symptoms[:1]), final]
+            links = [*(chain(self._clues, notes=False) or self._symptoms[:1]), final]
         return self._verdict(links, now, seconds, final.stage, self._since)
 
     def silent(self, now: float, seconds: Mapping[Stage, float], stage: Stage, said: str) -> Verdict | None:
@@ -195,7 +195,7 @@ class Judge:
         findings = [*self._clues, *self._symptoms, *links]
         return Verdict(
             ready=False,
-            stage=root.rule.place if isinstance(root.rule, LineRule) and root.rule.place else stage,
+            stage=_blamed(root, stage),
             cause=root.rule.cause,
             sentence=f"{sentence}; {said}" if said else sentence,
             evidence=in_order(e for part in (*(f.evidence for f in findings), self._after) for e in part),
@@ -213,6 +213,8 @@ class Judge:
             if rule.kernel and self._stamped and normal.stamp is None:
                 continue
             if self._going_down and not rule.kernel:
+                continue
+            if normal.quoted and rule.weight is not Weight.CLUE:
                 continue
             if match := rule.pattern.match(normal.text):
                 return rule, match
@@ -277,3 +279,8 @@ class Judge:
         same = [clue for clue in self._clues if clue.rule is finding.rule]
         known = any(clue.sentence == finding.sentence for clue in same)
         return not known and len(same) < _OF_ONE_RULE and len(self._clues) < _CLUES
+
+
+def _blamed(root: Finding, stage: Stage) -> Stage:
+    place = root.rule.place if isinstance(root.rule, LineRule) else None
+    return place if place is not None and stage is Stage.USERSPACE else stage

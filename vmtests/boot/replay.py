@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vmtests.boot.attempt import Attempt
+from vmtests.boot.attempt import ANY_TOKEN, Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.course import restarted
@@ -59,7 +59,12 @@ class Replay:
         self._clock: datetime | None = None
         self._heads: list[Line] = []
         self._attempt = Attempt(
-            Timeline(boot=self._boots), Budgets(), lambda: 1.0, knowledge=self._knowledge, ready=self._ready
+            Timeline(boot=self._boots),
+            Budgets(),
+            lambda: 1.0,
+            ANY_TOKEN,
+            knowledge=self._knowledge,
+            ready=self._ready,
         )
 
     def feed(self, data: bytes) -> None:

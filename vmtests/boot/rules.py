@@ -34,6 +34,8 @@ class Layer(IntEnum):
     """What failed."""
     RESULT = 3
     """What failed because something else had."""
+    NOTE = 4
+    """What is said of boots that go well, too; worth a word where nothing else is known."""
 
 
 EARLY = between(Stage.FIRMWARE, Stage.KERNEL)
@@ -59,7 +61,8 @@ MEMORY_HINT = "give the machine more memory"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sign:
-    """A line of a speaker that is no failure: it begins `stage`, if the boot is in `since` or later.
+    """A line of a speaker that is no failure: it begins `stage`, if the boot is in `since` or later, and
+    not beyond `until`.
 
     `restart` says that the machine is about to restart and means to; `ready` that nothing more is to come.
     `example` is a line that a real program prints.
@@ -69,16 +72,24 @@ class Sign:
     pattern: re.Pattern[str]
     example: str
     since: Stage = Stage.FIRMWARE
+    until: Stage = Stage.READY
     restart: bool = False
     ready: bool = False
 
 
 def sign(
-    stage: Stage, pattern: str, example: str, *, since: Stage = Stage.FIRMWARE, restart: bool = False, ready: bool = False
+    stage: Stage,
+    pattern: str,
+    example: str,
+    *,
+    since: Stage = Stage.FIRMWARE,
+    until: Stage = Stage.READY,
+    restart: bool = False,
+    ready: bool = False,
 ) -> Sign:
     """Return a sign."""
     return Sign(
-        stage=stage, pattern=re.compile(pattern), example=example, since=since, restart=restart, ready=ready
+        stage=stage, pattern=re.compile(pattern), example=example, since=since, until=until, restart=restart, ready=ready
     )
 
 
@@ -89,7 +100,7 @@ class LineRule:
     `grace` is for how many seconds the console is read on before the verdict, so that what the guest still
     says about it becomes evidence. `kernel` lines count only with the kernel's time stamp, if this kernel
     stamps its lines. `prompt` lines count without their newline too. `fatal` says whether a boot that says no more has
-    failed by it. `place` is the stage that is blamed, where it is not the one the boot is in. `example` is a line that
+    failed by it. `place` is the stage that is blamed, where the boot seemed to have come further. `example` is a line that
     a real program prints.
     """
 

@@ -49,12 +49,14 @@ class NormalLine:
     `text` has the kernel's time stamp, `systemd[1]: ` other programs' `name[pid]: ` and the indentation of job lines taken off, and the
     status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is the
     kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running
-    job.
+    job,
+    `quoted` for what any program said by way of the journal: it may quote the end of another boot.
     """
 
     text: str
     stamp: float | None = None
     spinner: bool = False
+    quoted: bool = False
 
 
 # printk_time and CONFIG_PRINTK_CALLER: kernel/printk/printk.c, print_time() and print_caller().
@@ -62,10 +64,13 @@ _STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]?\d
 # What the kernel says comes behind a prompt that waits, or in the middle of a line that another had begun.
 _TORN = re.compile(r"(?<!<\d>)\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
 _TORN_LIMIT = 300
+# Somebody quotes the kernel: a command, a log of another machine.
+_QUOTES = re.compile(r"[#$>] |.*(?:\bkernel: |\becho .*|[\"'`])$")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
 # syslog's `name[pid]: `, in front of what a program says.
-_SAID = re.compile(r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d )?[A-Za-z][\w.@()/-]{0,60}\[\d{1,7}\]: ")
+_SAID = re.compile(r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d )?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: ")
+_OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
 _STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
 _INDENT = re.compile(r" {9}(?=[A-Z][a-z]{2,}ing )")
@@ -86,13 +91,15 @@ def torn(text: str) -> list[str]:
     """Return `text`, or its parts, where the kernel spoke in the middle of another's line."""
     if "[" not in text or _STAMP.match(text) or not (match := _TORN.search(text, 1, _TORN_LIMIT)):
         return [text]
+    if _QUOTES.match(text, 0, match.start()):
+        return [text]
     return [text[: match.start()], text[match.start() :]]
 
 
 def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
-    stamp = None
+    stamp, quoted = None, False
     if "m" in text and "[" in text:
         text = _COLOUR.sub("", text)
     if "[" in text and (match := _STAMP.match(text)):
@@ -106,13 +113,14 @@ def normalise(text: str) -> NormalLine:
                 break
     elif "]: " in text and (match := _SAID.match(text)):
         text = text[match.end() :]
+        quoted = not _OF_THE_BOOT.match(match["by"])
     if match := _SPINNER.match(text):
         return NormalLine(text=text[match.end() :], stamp=stamp, spinner=True)
     if match := _STATUS.match(text):
         text = f"[{match[1]}] {text[match.end() :]}"
     elif match := _INDENT.match(text):
         text = text[match.end() :]
-    return NormalLine(text=text, stamp=stamp)
+    return NormalLine(text=text, stamp=stamp, quoted=quoted)
 
 
 def reached(target: str, description: str) -> str:

@@ -96,7 +96,7 @@ SPEAKER = Speaker(
             MORE_HINT,
             "dracut Warning: Killing all remaining processes",
             stages=STAGE1,
-            layer=Layer.UNIT,
+            layer=Layer.NOTE,
             fatal=False,
         ),
         rule(

@@ -46,7 +46,7 @@ SPEAKER = Speaker(
             stages=LOADING,
         ),
         rule(
-            Cause.KERNEL_MISSING,
+            Cause.BOOTLOADER_ERROR,
             _ERROR + r"(?P<what>file [`'].{1,300}?' not found|[`'].{1,300}?' not found)\.?$",
             "GRUB does not find a file: {what}",
             "the paths in grub.cfg must be those on the file system that GRUB reads",
@@ -82,7 +82,7 @@ SPEAKER = Speaker(
             "GRUB goes on without it; what kept it from going on was not said",
             "error: term/serial.c:grub_cmd_serial:278:serial port `com0' isn't found.",
             stages=LOADING,
-            layer=Layer.RESULT,
+            layer=Layer.NOTE,
             fatal=False,
         ),
         rule(
@@ -117,7 +117,7 @@ SPEAKER = Speaker(
         # It waits ten seconds, and then boots the next entry or goes back to the menu (normal/menu.c).
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?:Failed to boot both default and fallback entries\.|Press any key to continue\.\.\.) ?$",
+            r"(?:Failed to boot both default and fallback entries\.|(?:Press any key to continue\.\.\.)+) ?$",
             "GRUB could not boot its entry",
             "the error before says why: the entry's kernel and initrd must be there and whole",
             "Failed to boot both default and fallback entries.",
@@ -128,8 +128,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOT_MENU,
-            r" *(?:Use the (?:\S{1,4} and \S{1,4}|\S{1,12}) (?:arrow )?keys to (?:select|change)|"
-            r"Minimal BASH-like line editing is supported\.)",
+            r" *Use the (?:\S{1,4} and \S{1,4}|\S{1,12}) (?:arrow )?keys to (?:select|change)",
             "GRUB shows its menu and waits for a key",
             "set a timeout in grub.cfg (GRUB_TIMEOUT), and GRUB_RECORDFAIL_TIMEOUT",
             "      Use the ^ and v keys to select which entry is highlighted.",

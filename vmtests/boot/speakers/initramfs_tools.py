@@ -12,7 +12,6 @@ SPEAKER = Speaker(
     signs=(
         sign(Stage.INITRD, r"Loading, please wait\.\.\.$", "Loading, please wait..."),
         sign(Stage.INITRD, r"Begin: .{1,120}\.\.\.", "Begin: Loading essential drivers ... done."),
-        sign(Stage.INITRD, r"Starting (?:systemd-udevd )?version \d", "Starting version 252.39-1~deb12u1"),
     ),
     failures=(
         rule(

@@ -28,7 +28,7 @@ SPEAKER = Speaker(
         sign(Stage.KERNEL, r"Booting Linux on physical CPU", "Booting Linux on physical CPU 0x0000000000 [0x410fd083]"),
         # run_init_process(); with an initrd the program is /init.
         sign(Stage.INITRD, r"Run /init as init process$", "Run /init as init process"),
-        sign(Stage.USERSPACE, r"Run (?!/init )\S+ as init process$", "Run /sbin/init as init process"),
+        sign(Stage.USERSPACE, r"Run (?!/init )\S+ as init process$", "Run /sbin/init as init process", until=Stage.KERNEL),
         # kernel/reboot.c and kernel/kexec_core.c.
         sign(Stage.KERNEL, r"kexec_core: Starting new kernel$", "kexec_core: Starting new kernel", restart=True),
     ),
@@ -78,7 +78,7 @@ SPEAKER = Speaker(
             r"VFS: Cannot open root device \"?(?P<device>(?:UUID=|LABEL=|/dev/mapper/|mapper/|/dev/disk/|ZFS=|zfs:|live:"
             r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\): error (?P<code>-?\d+)",
             "the kernel was to find root {device} by itself, which only an initrd (initramfs) can: none was loaded, or "
-            "it was not unpacked",
+            "it has no /init",
             "name an initrd in the boot entry, or give root= as a device or PARTUUID= that the kernel knows",
             'VFS: Cannot open root device "UUID=be446016" or unknown-block(0,0): error -6',
             kernel=True,
@@ -126,6 +126,7 @@ SPEAKER = Speaker(
             grace=1.0,
             weight=Weight.CAUSE,
             kernel=True,
+            place=Stage.KERNEL,
         ),
         rule(
             Cause.INIT_MISSING,
@@ -228,14 +229,14 @@ SPEAKER = Speaker(
             Cause.HOST_STARVED,
             r"(?P<what>(?:watchdog: )?BUG: soft lockup - CPU#\d{1,5} stuck for \d{2}s! \[.{1,64}\]"
             r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread starved for.{1,60}"
-            r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60}|INFO: rcu_\w+ (?:self-)?detected stall.{0,60}"
-            r"|clocksource: timekeeping watchdog .{1,100}|hrtimer: interrupt took \d{9,} ns)",
+            r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60})",
             "the guest stands still again and again: {what}",
             _STARVED,
             "watchdog: BUG: soft lockup - CPU#0 stuck for 23s! [systemd:1]",
             owner=Owner.HOST,
             kernel=True,
-            layer=Layer.OBJECT,
+            layer=Layer.UNIT,
+            fatal=True,
         ),
         # kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. Seen where a
         # guest on a busy host changed its clock source in its first seconds, and where a virtual processor got no time.

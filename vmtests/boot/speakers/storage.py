@@ -171,7 +171,7 @@ SPEAKER = Speaker(
             DEVICE_HINT,
             "vda: p3 size 8386560 extends beyond EOD, truncated",
             kernel=True,
-            layer=Layer.UNIT,
+            layer=Layer.NOTE,
             fatal=False,
         ),
     ),

@@ -44,6 +44,7 @@ SPEAKER = Speaker(
             Stage.USERSPACE,
             r"Startup finished in .{1,120}\(userspace\) = ",
             "systemd[1]: Startup finished in 1.2s (kernel) + 3.4s (userspace) = 4.6s.",
+            since=Stage.USERSPACE,
             ready=True,
         ),
         sign(Stage.USERSPACE, reached("multi-user.target", "Multi-User System"), "Reached target Multi-User System.", ready=True),
@@ -167,7 +168,7 @@ SPEAKER = Speaker(
         # main(): the first process stands still for ever, and the kernel says nothing of it.
         rule(
             Cause.INIT_FROZE,
-            r"(?:\[!{4,6}\] |(?:Emergency|emergency)\S* )(?P<what>.{1,300}?)(?:, freezing)?\.?$",
+            r"\[!{4,6}\] (?P<what>.{1,300}?)(?:, freezing)?\.?$",
             "systemd gave up and stands still: {what}",
             "the system that is switched to needs an init that can be run, with all that it stands on",
             "[!!!!!!] Failed to execute fallback shell, freezing.",
