@@ -56,7 +56,7 @@ class Cause(StrEnum):
     OVERLAY_UPPERDIR = "overlay-upperdir"
     OVERLAY_WORKDIR = "overlay-workdir"
     PARTITION_MISSING = "partition-missing"
-    PASSPHRASE_WAITS = "passphrase-waits"
+    UNLOCK_WAITS = "unlock-waits"
     POWERED_OFF = "powered-off"
     PROGRAM_DAMAGED = "program-damaged"
     PROGRAM_MISSING = "program-missing"

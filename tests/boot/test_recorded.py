@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Follower, MachineEvent, Scanner, Stage, normalise
+from vmtests.boot import Follower, MachineEvent, Stage
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.replay import Replay
 from vmtests.image import esp

@@ -27,7 +27,7 @@ _JOBS = 5  # start jobs that are named
 _WRAPS = re.compile(r"error: .{0,400}[^.!]$")
 _WRAPPED = 400  # characters of a line that a loader wrapped
 _QUOTED = 120  # characters of a line in a sentence
-ANY_TOKEN = "vmtests-ready-"
+ANY_RUN = "vmtests-ready-"
 """Stands for the token of any run: a recording that is explained has one that nobody knows any more."""
 
 _GREETING = "hello"
@@ -72,7 +72,7 @@ class Attempt:
         self._token = token
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
-        end = r"[0-9a-f]{16}" if token == ANY_TOKEN else ""
+        end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
         self._announcement = re.compile(rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b") if token else None
         self._greeted = False
         self._examinations = 0
@@ -176,9 +176,9 @@ class Attempt:
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
-        elif self._target is None and not self.stage.before(Stage.KERNEL) and LOGIN_PROMPT.match(normal.text):
-            self._up(line, getty=True)
-        elif self._target is None and self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text):
+        elif (self._target is None and not self.stage.before(Stage.KERNEL) and LOGIN_PROMPT.match(normal.text)) or (
+            self._target is None and self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text)
+        ):
             self._up(line, getty=True)
 
     def _up(self, line: Line, *, getty: bool) -> None:
@@ -357,7 +357,11 @@ class Attempt:
         elif (open_jobs or self._getty) and t < self._settle_end():
             return False
         elif self._getty:
-            said = "a line that was waited for came" if self._ready else "the guest is up: it asks for a login, or has a shell"
+            said = (
+                "a line that was waited for came"
+                if self._ready
+                else "the guest is up: it asks for a login, or has a shell"
+            )
             sentence, ready_at = f"{said}, and has nothing more to say", self._settle_end()
         elif open_jobs:
             sentence = f"multi-user.target was reached; the end of {len(open_jobs)} start jobs was not seen"
@@ -396,12 +400,11 @@ class Attempt:
             sentence = f"stage {stage} made no progress for {age:.0f} s"
         else:
             sentence = f"stage {stage} did not end in {t - self.timeline.starts[stage]:.0f} s"
-        if opinion.cause is None and (known := self._judge.silent(t, self.timeline.seconds, stage, sentence)):
-            if not known.unknown:
-                self.timeline.end(t)
-                known = replace(known, evidence_to_verdict_s=age, seconds=self.timeline.seconds)
-                self.verdict = self._blamed(self._explained(known), t)
-                return
+        self.timeline.end(t)
+        known = self._judge.silent(t, self.timeline.seconds, stage, sentence)
+        if opinion.cause is None and known is not None and not known.unknown:
+            self.verdict = self._blamed(self._explained(replace(known, evidence_to_verdict_s=age)), t)
+            return
         evidence = [item for clue in self._judge.clues for item in clue.evidence[-1:]]
         if (last := self.last_line) is None:
             sentence += ", and nothing was printed"
@@ -417,7 +420,9 @@ class Attempt:
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
         self.timeline.end(t)
         # Words that nobody knows are no reason to blame anybody.
-        unknown = stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless and not opinion.cause
+        unknown = (
+            stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless and not opinion.cause
+        )
         verdict = Verdict(
             ready=False,
             stage=stage,

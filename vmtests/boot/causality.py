@@ -15,7 +15,8 @@ from vmtests.boot.verdict import Evidence
 
 # systemd's targets without which no boot goes on, and what they are made of: bootup(7).
 _NEEDED = re.compile(
-    r"something that (?:.*(?:Local File Systems|Initrd|initrd|sysroot|Root File System|Switch Root|System Initialization"
+    r"something that (?:.*(?:Local File Systems|Initrd|initrd|sysroot|Root File System|Switch Root|System "
+    r"Initialization"
     r"|Basic System|D-Bus System|Ignition|Multi-User System|Default Target|Local Encrypted Volumes))"
 )
 
@@ -49,10 +50,8 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
     before = clues if needed is None else clues[:needed]
     objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]
     units = [clue for clue in before if clue.rule.layer is Layer.UNIT]
-    if needed is None:
-        near = objects[:1] or units[:3]
-    else:
-        # What the manager names right before the first thing that fails for it.
+    near = objects[:1] or units[:3]
+    if needed is not None:  # what the manager names right before the first thing that fails for it
         near = objects[-1:] or units[-1:] or list(clues[needed : needed + 1])
     reasons = [clue for clue in clues if clue.rule.layer is Layer.REASON]
     if near and reasons:

@@ -7,7 +7,7 @@ from vmtests.boot.rules import Sign
 from vmtests.boot.speakers import SIGNS, SPEAKERS
 from vmtests.boot.stages import NormalLine, Stage
 
-LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )[\w.-]{1,64} login:(?: |$)")
+LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )(?:[\w.-]{1,64}|\(none\)) login:(?: |$)")
 """agetty(8): the host's name, then what login(1) is called with."""
 
 SHELL_PROMPT = re.compile(
@@ -21,12 +21,15 @@ _OF_INITRD = re.compile(r"\(Init(?:rd|ramfs)\)|\bdracut-\d")
 _MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
 _MANAGER = re.compile(r"systemd \d\S* running in system mode")
 # systemd's own units of an initrd, where nothing else says that this is one.
-_INITRD_UNIT = re.compile(r"(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)")
+_INITRD_UNIT = re.compile(
+    r"(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)"
+)
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as
 # `cat /proc/version` prints the same words.
 _FIRMWARE_AGAIN = re.compile(
-    r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware \(version "
+    r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware "
+    r"\(version "
     r"|Welcome to GRUB!$"
 )
 _KERNEL_AGAIN = re.compile(r"Linux version \d")
@@ -99,7 +102,11 @@ class Course:
             since = Stage.INITRD  # a script hands over to the only manager that there is
         new = current.before(sign.stage) and not current.before(since) and not sign.until.before(current)
         stays = sign.restart and sign.stage is not Stage.USERSPACE
-        return Step(stage=sign.stage if new and not stays else None, restart=sign.restart, ready=sign.ready and not current.before(since))
+        return Step(
+            stage=sign.stage if new and not stays else None,
+            restart=sign.restart,
+            ready=sign.ready and not current.before(since),
+        )
 
     def _welcome(self, current: Stage, system: str) -> Stage | None:
         initrd = bool(_OF_INITRD.search(system)) or self._managed
@@ -119,4 +126,3 @@ def restarted(current: Stage, line: NormalLine, *, ended: bool = False) -> bool:
         return True
     late = ended or not current.before(Stage.INITRD)
     return late and line.stamp == 0 and bool(_KERNEL_AGAIN.match(line.text))
-

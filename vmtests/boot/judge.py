@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,18 +45,17 @@ class _Rules:
         """Return the rules that count in `stage`; `late` says that a boot may be further than it seems."""
 
         def counts(rule: LineRule) -> bool:
+            if stage in rule.stages or not stage.before(Stage.INITRD):
+                return stage in rule.stages
             last = max(rule.stages, key=lambda one: one.position)
-            return stage in rule.stages or (late and not last.before(stage))
+            # A quiet boot says nothing between its loader and what goes wrong.
+            return not last.before(stage) and (late or not rule.general_words)
 
         rules = tuple(rule for rule in LINE_RULES if counts(rule))
         return cls(rules, re.compile("|".join(anonymous(rule.pattern) for rule in rules) or r"(?!)"))
 
 
-_RULES = {
-    (stage.value, late): _Rules.of(stage, late=late and stage.before(Stage.INITRD))
-    for stage in Stage
-    for late in (False, True)
-}
+_RULES = {(stage.value, late): _Rules.of(stage, late=late) for stage in Stage for late in (False, True)}
 
 
 class _Values(dict[str, str]):

@@ -147,12 +147,14 @@ SILENCES = {
     ),
     Stage.KERNEL: Silence(hint="the kernel may print to another console: the command line needs console=ttyS0"),
     Stage.INITRD: Silence(
-        hint="rd.systemd.log_level=debug systemd.log_target=console, rd.debug or debug on the kernel's command line show "
+        hint="rd.systemd.log_level=debug systemd.log_target=console, rd.debug or debug on the kernel's command "
+        "line show "
         "what the initrd waits for"
     ),
     Stage.SWITCH_ROOT: Silence(hint="init= must name a program that is in root, with all that it stands on"),
     Stage.USERSPACE: Silence(
-        hint="a longer recording, the login prompt of a getty on this console, or systemd.log_target=console would tell more"
+        hint="a longer recording, the login prompt of a getty on this console, or systemd.log_target=console would "
+        "tell more"
     ),
 }
 """By stage."""

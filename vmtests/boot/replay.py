@@ -1,4 +1,4 @@
-"""The judge on a recording: the bytes of a console, of whatever collector, through the same `Attempt` as a live boot."""
+"""The judge on a recording: a console's bytes, of whatever collector, through the same `Attempt` as a live boot."""
 
 import re
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vmtests.boot.attempt import ANY_TOKEN, Attempt
+from vmtests.boot.attempt import ANY_RUN, Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.course import restarted
@@ -25,7 +25,7 @@ _BINARY = 0.3  # of the characters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What a recording tells: the last boot's verdict, the first lines of its stages, and how the boots before ended."""
+    """What a recording tells: the last boot's verdict, the first lines of its stages, how the boots before ended."""
 
     verdict: Verdict
     lines: tuple[Line, ...]
@@ -51,6 +51,8 @@ class Replay:
         self._earlier: deque[Verdict] = deque(maxlen=_EARLIER)
         self._boots = 0
         self._seen = self._odd = 0
+        self._fed = self._counted = 0
+        self._grown = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -62,13 +64,14 @@ class Replay:
             Timeline(boot=self._boots),
             Budgets(),
             lambda: 1.0,
-            ANY_TOKEN,
+            ANY_RUN,
             knowledge=self._knowledge,
             ready=self._ready,
         )
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
+        self._fed += len(data)
         self._take(line for scanned in self._scanner.feed(data) for line in self._undress.feed(scanned.text))
 
     def finish(self) -> Explanation:
@@ -95,6 +98,22 @@ class Replay:
                 evidence=(),
             )
         return Explanation(verdict=verdict, lines=lines, earlier=tuple(self._earlier), boots=self._boots)
+
+    def decided(self, seconds: float) -> Explanation | None:
+        """Return what is decided of a recording that still grows, `seconds` after it was first looked at."""
+        self._take(self._undress.finish())
+        attempt = self._attempt
+        if self._fed != self._counted:
+            self._counted, self._grown = self._fed, seconds
+        quiet = seconds - self._grown
+        if (partial := self._scanner.partial) and quiet > 0:
+            attempt.prompt(partial, self._t)
+        attempt.tick(self._t + quiet, budget=True)
+        if attempt.verdict is None:
+            return None
+        return Explanation(
+            verdict=attempt.verdict, lines=tuple(self._heads), earlier=tuple(self._earlier), boots=self._boots
+        )
 
     def _take(self, lines: Iterable[tuple[str, datetime | None]]) -> None:
         for whole, clock in lines:

@@ -46,14 +46,16 @@ BOOTING = between(Stage.KERNEL, Stage.USERSPACE)
 RUNNING = between(Stage.KERNEL, Stage.READY)
 
 WAIT_SECONDS = 30.0
-"""Seconds of silence behind a prompt after which nobody will answer it; an unlocking over the network may take some."""
+"""Seconds of silence behind a prompt after which nobody will answer it; unlocking over the network may take some."""
 
 PANIC_HINT = "the lines before the panic say what the kernel was doing"
 MORE_HINT = "systemd.log_level=debug systemd.log_target=console on the kernel's command line shows what was done"
 DEVICE_HINT = "the device is named by root=, fstab or the initrd: compare that with `blkid` of the disk, and see that \
 the initrd has the driver of the machine's disk controller"
 STORE_HINT = "write the file system again, and keep its partition as large as it is"
-OVERLAY_HINT = "compare the overlay's mount options lowerdir, upperdir and workdir with what is there when it is mounted"
+OVERLAY_HINT = (
+    "compare the overlay's mount options lowerdir, upperdir and workdir with what is there when it is mounted"
+)
 ESP_HINT = "the ESP needs a boot loader where this firmware looks for one: a boot entry, or \\EFI\\BOOT for the \
 machine's architecture, on a FAT file system with 512-byte sectors"
 MEMORY_HINT = "give the machine more memory"
@@ -89,7 +91,13 @@ def sign(
 ) -> Sign:
     """Return a sign."""
     return Sign(
-        stage=stage, pattern=re.compile(pattern), example=example, since=since, until=until, restart=restart, ready=ready
+        stage=stage,
+        pattern=re.compile(pattern),
+        example=example,
+        since=since,
+        until=until,
+        restart=restart,
+        ready=ready,
     )
 
 
@@ -99,9 +107,9 @@ class LineRule:
 
     `grace` is for how many seconds the console is read on before the verdict, so that what the guest still
     says about it becomes evidence. `kernel` lines count only with the kernel's time stamp, if this kernel
-    stamps its lines. `prompt` lines count without their newline too. `fatal` says whether a boot that says no more has
-    failed by it. `place` is the stage that is blamed, where the boot seemed to have come further. `example` is a line that
-    a real program prints.
+    stamps its lines. `prompt` lines count without their newline too. `fatal` says whether a boot that says no
+    more has failed by it. `place` is the stage that is blamed, where the boot seemed to have come further. `example`
+    is a line that a real program prints.
     """
 
     cause: Cause

@@ -102,7 +102,9 @@ def _words(parsed: Any) -> set[str] | None:
             inner = _words(value[3])
         elif name == "BRANCH":
             alternatives = [_words(one) for one in value[1]]
-            inner = None if any(one is None for one in alternatives) else {w for one in alternatives for w in one or ()}
+            inner = (
+                None if any(one is None for one in alternatives) else {w for one in alternatives for w in one or ()}
+            )
         elif name in {"MAX_REPEAT", "MIN_REPEAT"} and value[0] > 0:
             inner = _words(value[2])
         else:

@@ -46,10 +46,9 @@ def between(first: Stage, last: Stage) -> frozenset[Stage]:
 class NormalLine:
     """A line without its decoration.
 
-    `text` has the kernel's time stamp, `systemd[1]: ` other programs' `name[pid]: ` and the indentation of job lines taken off, and the
-    status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is the
-    kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running
-    job,
+    `text` has the kernel's time stamp, `systemd[1]: `, other programs' `name[pid]: ` and the indentation of job lines
+    taken off, and the status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is
+    the kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running job,
     `quoted` for what any program said by way of the journal: it may quote the end of another boot.
     """
 
@@ -69,7 +68,10 @@ _QUOTES = re.compile(r"[#$>] |.*(?:\bkernel: |\becho .*|[\"'`])$")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
 # syslog's `name[pid]: `, in front of what a program says.
-_SAID = re.compile(r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d )?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: ")
+_SAID = re.compile(
+    r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d "
+    r")?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
+)
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
 _STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
@@ -79,7 +81,10 @@ _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
 # What is left of a colour when a collector took the escape character away.
 _COLOUR = re.compile("\ufffd?\\[(?:[01]?;?[0-9]{0,2};?[0-9]{1,2}|0)m")
 _RESULTS = (
-    (re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"), "[FAILED] "),
+    (
+        re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"),
+        "[FAILED] ",
+    ),
     (re.compile(r"Timed out waiting for device \S+\.?$"), "[TIME] "),
     (re.compile(r"(?:Dependency|Assertion) failed for \S"), "[DEPEND] "),
     (re.compile(r"(?:Started|Finished|Mounted|Reached target|Found device) \S"), "[OK] "),

@@ -7,6 +7,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--image", type=Path, metavar="DISK", help="the disk that was booted: it is inspected as well")
     parser.add_argument("--ready", metavar="REGEX", help="the line by which this system says that it is up")
-    parser.add_argument("--follow", action="store_true", help="go on reading a log that grows, until the boot is decided")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on reading a log that grows, until the boot is decided"
+    )
     parser.set_defaults(command=run)
 
 
@@ -120,7 +123,18 @@ def _unpacked(unpack: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
 
 
 def _followed(file: BinaryIO, replay: Replay) -> Explanation:
-    raise InputError("--follow is not there yet")
+    """Read a log that grows until the boot is decided, as it would be live; Ctrl-C ends it where it is."""
+    begin = time.monotonic()
+    try:
+        while True:
+            data = file.read1(CHUNK) if isinstance(file, BufferedReader) else file.read(CHUNK)
+            replay.feed(data)
+            if (told := replay.decided(time.monotonic() - begin)) is not None:
+                return told
+            if not data:
+                time.sleep(_POLL)
+    except KeyboardInterrupt:
+        return replay.finish()
 
 
 def _show(told: Explanation) -> None:

@@ -14,7 +14,8 @@ SPEAKER = Speaker(
     signs=(
         sign(
             Stage.INITRD,
-            r"(?:dracut: dracut-|dracut: Starting|Starting (?:dracut-\S+ - )?dracut |dracut-(?:pre-udev|cmdline|initqueue)\b)",
+            r"(?:dracut: dracut-|dracut: Starting|Starting (?:dracut-\S+ - )?dracut |dracut-(?:pre-udev|cmdline"
+            r"|initqueue)\b)",
             "dracut: dracut-059-4",
         ),
         sign(Stage.SWITCH_ROOT, r"dracut: Switching root", "dracut: Switching root"),
@@ -31,7 +32,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            _SAID + r"(?P<what>(?:dracut-)?initqueue(?:[ :]| timeout).{0,200}|Could not boot\.?|Unable to process initqueue"
+            _SAID
+            + r"(?P<what>(?:dracut-)?initqueue(?:[ :]| timeout).{0,200}|Could not boot\.?|Unable to process initqueue"
             r"|Not all disks have been found\.?|You might want to regenerate your initramfs\.?)$",
             "what the initrd waits for did not come: dracut says {what}",
             DEVICE_HINT,
@@ -42,17 +44,19 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            _SAID + r"(?P<what>(?:No root device|Don't know how to handle|.{0,80}root=.{1,200}|Can't mount root filesystem"
+            _SAID
+            + r"(?P<what>(?:No root device|Don't know how to handle|.{0,80}root=.{1,200}|Can't mount root filesystem"
             r"|.{0,60}is not a (?:valid )?(?:block|root).{0,60}|Failed to find.{1,120}).{0,120})$",
             "dracut cannot find root: {what}",
             "root= on the kernel's command line must name something that the initrd can mount",
-            'dracut: FATAL: No or empty root= argument',
+            "dracut: FATAL: No or empty root= argument",
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
         rule(
             Cause.MOUNT_FAILED,
-            _SAID + r"(?P<what>(?:Failed to mount|Mounting|Could not mount|.{0,80}mount.{0,20}fail).{0,200}|.{0,60}not a "
+            _SAID
+            + r"(?P<what>(?:Failed to mount|Mounting|Could not mount|.{0,80}mount.{0,20}fail).{0,200}|.{0,60}not a "
             r"file ?system.{0,120})$",
             "dracut could not mount root: {what}",
             "the kernel's lines before say why",
@@ -62,7 +66,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.SWITCH_ROOT_FAILED,
-            _SAID + r"(?P<what>(?:Cannot find init!|.{0,80}(?:switch_root|Switch root|init).{0,40}(?:fail|not found).{0,60}|Something went "
+            _SAID + r"(?P<what>(?:Cannot find init!|.{0,80}(?:switch_root|Switch root|init).{0,40}(?:fail|not "
+            r"found).{0,60}|Something went "
             r"(?:very )?badly wrong.{0,80}|Please check to make sure you passed a valid root filesystem!))",
             "dracut could not hand over to root: {what}",
             "root must be mounted and have an init",
@@ -101,7 +106,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:Entering emergency mode\. Exit the shell to continue|Generating \"/run/initramfs/rdsosreport|Dropping to debug shell"
+            r"(?:Entering emergency mode\. Exit the shell to continue|Generating \"/run/initramfs/rdsosreport"
+            r"|Dropping to debug shell"
             r"|dracut:/[#$] ?$|(?:switch_root|initqueue|pre-\w+|mount|cmdline):/[#$] ?$|dracut: Refusing to continue)",
             "the initrd gave up and went into emergency mode",
             "the failures before it say why; rdsosreport.txt in that shell has the whole journal",

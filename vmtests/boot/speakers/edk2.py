@@ -75,7 +75,8 @@ SPEAKER = Speaker(
         # NetworkPkg/UefiPxeBcDxe and HttpBootDxe; a disk may be next.
         rule(
             Cause.NETWORK_BOOT_FAILED,
-            r" *(?P<what>PXE-E\d\d: .{1,200}|(?:Error: )?Could not retrieve NBP file size.{0,100}|Error: Server response.+)$",
+            r" *(?P<what>PXE-E\d\d: .{1,200}|(?:Error: )?Could not retrieve NBP file size.{0,100}|Error: Server "
+            r"response.+)$",
             "the firmware cannot boot from the network: {what}",
             "the machine was to boot from the network, or found nothing on its disks and tried that last",
             "  PXE-E16: No valid offer received.",

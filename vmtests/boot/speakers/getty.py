@@ -18,10 +18,13 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.PROVISIONING_FAILED,
-            r"(?P<what>.{0,120}(?:cc_\w{1,40}\.py\[(?:ERROR|CRITICAL)\]|util\.py\[(?:ERROR|CRITICAL)\]|stages\.py\[(?:ERROR|CRITICAL)\]|Failed to (?:fetch|load) (?:user-?data|metadata"
-            r"|data source)|No (?:instance )?datasource found|Used fallback datasource|Calling 'http.{1,200}' failed).{0,200})$",
+            r"(?P<what>.{0,120}(?:cc_\w{1,40}\.py\[(?:ERROR|CRITICAL)\]|util\.py\[(?:ERROR|CRITICAL)\]"
+            r"|stages\.py\[(?:ERROR|CRITICAL)\]|Failed to (?:fetch|load) (?:user-?data|metadata"
+            r"|data source)|No (?:instance )?datasource found|Used fallback datasource|Calling 'http.{1,200}' "
+            r"failed).{0,200})$",
             "cloud-init fails: {what}",
-            "the machine's metadata must be there, and what it asks for must be possible; /var/log/cloud-init.log has more",
+            "the machine's metadata must be there, and what it asks for must be possible; /var/log/cloud-init.log "
+            "has more",
             "cloud-init[631]: 2024-01-01 12:00:00,000 - cc_growpart.py[ERROR]: 'growpart' failed",
             stages=SYSTEMD,
             layer=Layer.UNIT,

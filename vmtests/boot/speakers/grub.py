@@ -14,18 +14,38 @@ SPEAKER = Speaker(
     "commands/search.c, kern/efi/sb.c",
     signs=(
         sign(Stage.BOOTLOADER, r"(?:Welcome to GRUB!|GRUB loading\.{0,2}|GNU GRUB +version)", "Welcome to GRUB!"),
-        sign(Stage.BOOTLOADER, r" *(?:Booting [`'].+'?|Loading (?:Linux|initial ramdisk) ?.{0,80}\.\.\.)$", "  Booting `Debian GNU/Linux'"),
+        sign(
+            Stage.BOOTLOADER,
+            r" *(?:Booting [`'].+'?|Loading (?:Linux|initial ramdisk) ?.{0,80}\.\.\.)$",
+            "  Booting `Debian GNU/Linux'",
+        ),
     ),
     failures=(
         rule(
             Cause.SECURE_BOOT_REFUSED,
-            _ERROR + r"(?P<what>.{0,80}(?:bad shim signature|invalid signature|has invalid signature|shim protocol not found"
+            _ERROR
+            + r"(?P<what>.{0,80}(?:bad shim signature|invalid signature|has invalid signature|shim protocol not found"
             r"|prohibited by secure boot policy|verification requested but nobody cares|can't find (?:a )?valid "
             r"signature|kernel must be signed|shim_lock).{0,200}?)\.?$",
             "secure boot refused the kernel: {what}; it is not signed with a key that shim or the firmware knows",
-            "sign the kernel with a key that is enrolled, use the distribution's signed one, or switch secure boot off",
+            "sign the kernel with a key that is enrolled, use the distribution's signed one, or switch secure boot "
+            "off",
             "error: ../../grub-core/kern/efi/sb.c:182:bad shim signature.",
             stages=LOADING,
+        ),
+        # What it can do without: a serial port, a video mode, a font, a translation (normal/main.c, gettext.c).
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            _ERROR
+            + r"(?P<what>file `\S{1,200}/(?!normal|linux|boot|efi)\w{1,40}\.mod' not found|.{0,120}(?:serial port"
+            r"|terminal|video mode|gfx|font|locale|gettext|theme|environment block"
+            r"|no suitable|keymap).{0,200}?)\.?$",
+            "GRUB misses something that it can do without: {what}",
+            "GRUB goes on without it; what kept it from going on was not said",
+            "error: term/serial.c:grub_cmd_serial:278:serial port `com0' isn't found.",
+            stages=LOADING,
+            layer=Layer.NOTE,
+            fatal=False,
         ),
         rule(
             Cause.OUT_OF_MEMORY,
@@ -37,7 +57,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PARTITION_MISSING,
-            _ERROR + r"(?P<what>(?:no such device: (?P<device>.{1,120}?)|no such (?:partition|disk)|disk `.{1,80}' not found"
+            _ERROR
+            + r"(?P<what>(?:no such device: (?P<device>.{1,120}?)|no such (?:partition|disk)|disk `.{1,80}' not found"
             r"|(?:hd|cd|fd)?\d?.{0,20}unknown device.{0,60}))\.?$",
             "GRUB does not find the disk or file system that it looks for: {what}",
             "GRUB was told a UUID or a disk that this machine does not have: install it again, or make its grub.cfg "
@@ -65,25 +86,14 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.KERNEL_INVALID,
-            _ERROR + r"(?P<what>(?:invalid (?:magic number|file|arch|EFI)|premature end of file|not (?:a|correct|an) |kernel "
+            _ERROR
+            + r"(?P<what>(?:invalid (?:magic number|file|arch|EFI)|premature end of file|not (?:a|correct|an) |kernel "
             r"(?:too old|doesn't support)|unsupported|attempt to read or write outside|.{0,60}(?:is corrupt|checksum))"
             r".{0,200}?)\.?$",
             "GRUB cannot load the kernel or the initrd: {what}",
             "the file is damaged, cut, or of another architecture: write it again",
             "error: premature end of file /boot/initrd.img.",
             stages=LOADING,
-        ),
-        # What it can do without: a serial port, a video mode, a font, a translation (normal/main.c, gettext.c).
-        rule(
-            Cause.BOOTLOADER_ERROR,
-            _ERROR + r"(?P<what>.{0,120}(?:serial port|terminal|video mode|gfx|font|locale|gettext|theme|environment block"
-            r"|no suitable|keymap).{0,200}?)\.?$",
-            "GRUB misses something that it can do without: {what}",
-            "GRUB goes on without it; what kept it from going on was not said",
-            "error: term/serial.c:grub_cmd_serial:278:serial port `com0' isn't found.",
-            stages=LOADING,
-            layer=Layer.NOTE,
-            fatal=False,
         ),
         rule(
             Cause.BOOTLOADER_ERROR,
@@ -133,8 +143,8 @@ SPEAKER = Speaker(
             "set a timeout in grub.cfg (GRUB_TIMEOUT), and GRUB_RECORDFAIL_TIMEOUT",
             "      Use the ^ and v keys to select which entry is highlighted.",
             stages=LOADING,
-            layer=Layer.UNIT,
-            fatal=True,
+            layer=Layer.NOTE,
+            fatal=False,
         ),
     ),
 )

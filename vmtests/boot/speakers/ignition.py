@@ -9,10 +9,15 @@ _HINT = "the configuration (user data) that the machine was given must be valid,
 SPEAKER = Speaker(
     name="Ignition",
     stage=Stage.INITRD,
-    source="coreos/ignition internal/{exec,providers,resource}, fedora-coreos-config overlay.d/05core (ignition-ostree, "
+    source="coreos/ignition internal/{exec,providers,resource}, fedora-coreos-config overlay.d/05core "
+    "(ignition-ostree, "
     "emergency-shell.sh), flatcar init, ostree-prepare-root",
     signs=(
-        sign(Stage.INITRD, r"(?:Ignition \d+\.\d+|ignition: |Stage: (?:fetch|disks|files|mount|kargs))", "Ignition 2.14.0"),
+        sign(
+            Stage.INITRD,
+            r"(?:Ignition \d+\.\d+|ignition: |Stage: (?:fetch|disks|files|mount|kargs))",
+            "Ignition 2.14.0",
+        ),
         sign(
             Stage.INITRD,
             r"(?:Rebooting (?:to apply|after|into)|.{0,40}kernel arguments? (?:changed|modified)).{0,100}$",
@@ -23,9 +28,12 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.PROVISIONING_FAILED,
-            r"(?:(?:Ignition|ignition)(?:\[\d+\])?: )?(?P<what>(?:Ignition failed: |failed to (?:fetch config|acquire config|parse config|fully fetch config"
-            r"|fetch|create|run|mount|mkfs|format|partition|wait on|write|relabel|get|unlock|match)\b|config is not valid|not a config|error at \$|no config at URL"
-            r"|PROVIDER CONFIG NOT FOUND|disks failed|files failed|mount failed|fetch failed|kargs failed|CRITICAL ?: ).{0,240})$",
+            r"(?:(?:Ignition|ignition)(?:\[\d+\])?: )?(?P<what>(?:Ignition failed: |failed to (?:fetch config"
+            r"|acquire config|parse config|fully fetch config"
+            r"|fetch|create|run|mount|mkfs|format|partition|wait on|write|relabel|get|unlock|match)\b|config is "
+            r"not valid|not a config|error at \$|no config at URL"
+            r"|PROVIDER CONFIG NOT FOUND|disks failed|files failed|mount failed|fetch failed|kargs failed|CRITICAL "
+            r"?: ).{0,240})$",
             "Ignition failed: {what}",
             _HINT,
             "ignition[712]: failed to fetch config: not a config (empty)",
@@ -37,14 +45,16 @@ SPEAKER = Speaker(
             r"(?P<what>GET (?:error|result): .{1,200}|GET https?://\S{1,200}: attempt #(?:[5-9]|\d\d+))$",
             "Ignition cannot fetch what it needs: {what}",
             _HINT,
-            "GET error: Get \"http://169.254.169.254/2009-04-04/user-data\": dial tcp: connect: network is unreachable",
+            'GET error: Get "http://169.254.169.254/2009-04-04/user-data": dial tcp: connect: network is unreachable',
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r"(?:ostree-prepare-root(?:\[\d+\])?: )?(?P<what>(?:ostree-prepare-root: |Couldn't find specified OSTree root|No OSTree target"
-            r"|failed to (?:MS_MOVE|bind mount|mount) .{0,60}|couldn't .{0,60}|composefs: .{0,40}(?:failed|error)).{0,200})$",
+            r"(?:ostree-prepare-root(?:\[\d+\])?: )?(?P<what>(?:ostree-prepare-root: |Couldn't find specified "
+            r"OSTree root|No OSTree target"
+            r"|failed to (?:MS_MOVE|bind mount|mount) .{0,60}|couldn't .{0,60}|composefs: .{0,40}(?:failed"
+            r"|error)).{0,200})$",
             "the ostree root could not be prepared: {what}",
             "ostree= on the command line must name a deployment that is on root",
             "ostree-prepare-root: Couldn't find specified OSTree root '/sysroot//ostree/boot.0/x'",
@@ -62,7 +72,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"(?P<what>This operation requires a freshly checked filesystem\.|.{0,120}Please run e2fsck -f on the filesystem\.?)",
+            r"(?P<what>This operation requires a freshly checked filesystem\.|.{0,120}Please run e2fsck -f on the "
+            r"filesystem\.?)",
             "a program of the initrd refused: {what}",
             "check the file system (e2fsck -f) before its UUID is changed",
             "This operation requires a freshly checked filesystem.",
@@ -70,7 +81,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:Press Enter for emergency shell or wait \d+ minutes? for reboot|Displaying logs from failed units: (?P<units>.{1,200})"
+            r"(?:Press Enter for emergency shell or wait \d+ minutes? for reboot|Displaying logs from failed "
+            r"units: (?P<units>.{1,200})"
             r"|Ignition has failed\. Please ensure your config is valid)",
             "the initrd gave up and went into emergency mode",
             MORE_HINT,

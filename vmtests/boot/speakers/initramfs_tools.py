@@ -25,7 +25,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"(?P<what>Gave up waiting for (?:root(?: file system)?|suspend/resume) device\.?.{0,100}|No root device specified.{0,80}"
+            r"(?P<what>Gave up waiting for (?:root(?: file system)?|suspend/resume) device\.?.{0,100}|No root "
+            r"device specified.{0,80}"
             r"|Begin: Waiting for root file system.{0,20})",
             "root did not appear: {what}",
             DEVICE_HINT,
@@ -36,9 +37,12 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r"(?P<what>(?:ALERT! ?|Failure: |.{0,20}failure: )?(?:Failed to mount (?P<device>\S{1,200}) as root file system|mount: .{1,200} on /root failed.{1,120}"
-            r"|Could not mount the root filesystem.{0,80}|Unable to find .{1,120}|Target filesystem doesn't have requested \S{1,200}"
-            r"|No init found\. Try passing init= bootarg\.|/root/\S+ .{0,80}not found|overlayroot: .{0,40}(?:failed|ERROR).{0,120}))",
+            r"(?P<what>(?:ALERT! ?|Failure: |.{0,20}failure: )?(?:Failed to mount (?P<device>\S{1,200}) as root "
+            r"file system|mount: .{1,200} on /root failed.{1,120}"
+            r"|Could not mount the root filesystem.{0,80}|Unable to find .{1,120}|Target filesystem doesn't have "
+            r"requested \S{1,200}"
+            r"|No init found\. Try passing init= bootarg\.|/root/\S+ .{0,80}not found|overlayroot: .{0,40}(?:failed"
+            r"|ERROR).{0,120}))",
             "the initrd could not mount root, or found no init there: {what}",
             "the kernel's lines before say why; root= and init= must name what is there",
             "No init found. Try passing init= bootarg.",
@@ -56,7 +60,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:\(initramfs\) ?$|BusyBox v[\d.]+ .{1,80} built-in shell \(ash\)$|Enter 'help' for a list of built-in commands)",
+            r"(?:\(initramfs\) ?$|BusyBox v[\d.]+ .{1,80} built-in shell \(ash\)$|Enter 'help' for a list of "
+            r"built-in commands)",
             "the initrd gave up and waits in its shell",
             "the alert before it says why",
             "(initramfs) ",

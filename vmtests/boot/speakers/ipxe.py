@@ -22,7 +22,8 @@ SPEAKER = Speaker(
         rule(
             Cause.NETWORK_BOOT_FAILED,
             r"(?:Could not (?P<act>boot|select|start|configure|describe|fetch|load|exec|download).{0,120}: |"
-            r"(?P<url>(?:https?|tftp|nfs|ftp)://\S{1,300}?)\.{2,} ?)(?P<why>.{0,160} ?\(https?://ipxe\.org/[0-9a-f]{8}\))",
+            r"(?P<url>(?:https?|tftp|nfs|ftp)://\S{1,300}?)\.{2,} ?)(?P<why>.{0,160} "
+            r"?\(https?://ipxe\.org/[0-9a-f]{8}\))",
             "iPXE failed: {url} {why}",
             _HINT,
             "http://192.0.2.1/vmlinuz... No such file or directory (https://ipxe.org/2d0c618e)",
@@ -33,7 +34,8 @@ SPEAKER = Speaker(
             Cause.NETWORK_BOOT_FAILED,
             r"(?P<what>Configuring \(.{1,40}\)\.{2,} ?(?:No configuration methods succeeded|Error).{0,100}"
             r"|Waiting for link-up on net\d\.{2,} ?.{0,20}(?:Down|Unknown).{0,100}"
-            r"|Nothing to boot: .{1,120}|No more network devices|Exiting iPXE|.{0,60}No configuration methods succeeded.*)",
+            r"|Nothing to boot: .{1,120}|No more network devices|Exiting iPXE|.{0,60}No configuration methods "
+            r"succeeded.*)",
             "iPXE found nothing to boot: {what}",
             _HINT,
             "Nothing to boot: No such file or directory (https://ipxe.org/2d03e13b)",

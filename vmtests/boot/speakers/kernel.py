@@ -1,7 +1,17 @@
 """The Linux kernel: its start, its search for root and init, panics, crashes, lockups."""
 
 from vmtests.boot.rules import (
-    BOOTING, EARLY, MEMORY_HINT, PANIC_HINT, RUNNING, STAGE1, Layer, Speaker, Weight, rule, sign,
+    BOOTING,
+    EARLY,
+    MEMORY_HINT,
+    PANIC_HINT,
+    RUNNING,
+    STAGE1,
+    Layer,
+    Speaker,
+    Weight,
+    rule,
+    sign,
 )  # fmt: skip
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
@@ -22,13 +32,24 @@ SPEAKER = Speaker(
         # The first words of kernel code, printed through the firmware.
         sign(Stage.KERNEL, r"EFI stub: ", "EFI stub: Loaded initrd from LINUX_EFI_INITRD_MEDIA_GUID device path"),
         # arch/{x86,arm}/boot/compressed/misc.c
-        sign(Stage.KERNEL, r"(?:Decompressing Linux\.\.\.|Uncompressing Linux\.\.\.|early console in (?:setup|extract))", "Decompressing Linux... Parsing ELF... done."),
+        sign(
+            Stage.KERNEL,
+            r"(?:Decompressing Linux\.\.\.|Uncompressing Linux\.\.\.|early console in (?:setup|extract))",
+            "Decompressing Linux... Parsing ELF... done.",
+        ),
         # linux_banner; not shown with loglevel=4 or quiet.
         sign(Stage.KERNEL, r"Linux version \d", "Linux version 6.1.0-9-amd64 (debian-kernel@lists.debian.org)"),
-        sign(Stage.KERNEL, r"Booting Linux on physical CPU", "Booting Linux on physical CPU 0x0000000000 [0x410fd083]"),
+        sign(
+            Stage.KERNEL, r"Booting Linux on physical CPU", "Booting Linux on physical CPU 0x0000000000 [0x410fd083]"
+        ),
         # run_init_process(); with an initrd the program is /init.
         sign(Stage.INITRD, r"Run /init as init process$", "Run /init as init process"),
-        sign(Stage.USERSPACE, r"Run (?!/init )\S+ as init process$", "Run /sbin/init as init process", until=Stage.KERNEL),
+        sign(
+            Stage.USERSPACE,
+            r"Run (?!/init )\S+ as init process$",
+            "Run /sbin/init as init process",
+            until=Stage.KERNEL,
+        ),
         # kernel/reboot.c and kernel/kexec_core.c.
         sign(Stage.KERNEL, r"kexec_core: Starting new kernel$", "kexec_core: Starting new kernel", restart=True),
     ),
@@ -45,7 +66,8 @@ SPEAKER = Speaker(
             Cause.KERNEL_INVALID,
             r"(?P<what>(?:This kernel requires .{1,100}, but only detected|Unable to boot - please use a kernel "
             r"appropriate for your CPU|(?:ZSTD|XZ|LZ4|LZO|GZIP|lzma|inflate)[ -].{0,80}(?:fail|corrupt|error).{0,40}"
-            r"|Kernel is not a valid ELF|invalid compressed format \(err=\d+\)|crc error|-- System halted|junk in (?:gzip|compressed).{0,40}"
+            r"|Kernel is not a valid ELF|invalid compressed format \(err=\d+\)|crc error|-- System halted|junk in "
+            r"(?:gzip|compressed).{0,40}"
             r"|Failed to allocate space for .{1,60}|Out of memory while allocating.{0,80}).{0,100})$",
             "the kernel cannot start itself: {what}",
             "the kernel is damaged, for another processor, or has too little memory to unpack itself",
@@ -75,9 +97,12 @@ SPEAKER = Speaker(
         # init/do_mounts.c
         rule(
             Cause.INITRD_MISSING,
-            r"VFS: Cannot open root device \"?(?P<device>(?:UUID=|LABEL=|/dev/mapper/|mapper/|/dev/disk/|ZFS=|zfs:|live:"
-            r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\): error (?P<code>-?\d+)",
-            "the kernel was to find root {device} by itself, which only an initrd (initramfs) can: none was loaded, or "
+            r"VFS: Cannot open root device \"?(?P<device>(?:UUID=|LABEL=|/dev/mapper/|mapper/|/dev/disk/|ZFS=|zfs:"
+            r"|live:"
+            r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\): error "
+            r"(?P<code>-?\d+)",
+            "the kernel was to find root {device} by itself, which only an initrd (initramfs) can: none was "
+            "loaded, or "
             "it has no /init",
             "name an initrd in the boot entry, or give root= as a device or PARTUUID= that the kernel knows",
             'VFS: Cannot open root device "UUID=be446016" or unknown-block(0,0): error -6',
@@ -86,10 +111,12 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block\(\d+,\d+\)|\S{1,40}): error "
+            r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block\(\d+,\d+\)"
+            r"|\S{1,40}): error "
             r"(?P<code>-?\d+)",
             "the kernel cannot open its root device {device}",
-            "the disk is not attached, its driver is not in this kernel, or root= names another: the list of partitions "
+            "the disk is not attached, its driver is not in this kernel, or root= names another: the list of "
+            "partitions "
             "after it shows what the kernel sees",
             'VFS: Cannot open root device "/dev/vda" or unknown-block(0,0): error -6',
             kernel=True,
@@ -130,7 +157,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.INIT_MISSING,
-            r"(?:Failed to execute (?P<what>\S{1,300} \(error -\d+\))|Starting init: (?P<also>\S{1,300} exists but couldn't "
+            r"(?:Failed to execute (?P<what>\S{1,300} \(error -\d+\))|Starting init: (?P<also>\S{1,300} exists but "
+            r"couldn't "
             r"execute it \(error -\d+\)))|(?P<check>check access for rdinit=\S{1,200} failed: -\d+.{0,60})",
             "the kernel could not run {what}{also}{check}",
             "init must be there, executable, for this architecture, and have its interpreter and libraries",
@@ -141,7 +169,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.OUT_OF_MEMORY,
-            _PANIC + r"(?P<what>(?:System is deadlocked on memory|Out of memory|.{0,40}compulsory panic_on_oom).{0,100})",
+            _PANIC
+            + r"(?P<what>(?:System is deadlocked on memory|Out of memory|.{0,40}compulsory panic_on_oom).{0,100})",
             "the guest ran out of memory: {what}",
             MEMORY_HINT,
             "Kernel panic - not syncing: System is deadlocked on memory",
@@ -228,7 +257,8 @@ SPEAKER = Speaker(
         rule(
             Cause.HOST_STARVED,
             r"(?P<what>(?:watchdog: )?BUG: soft lockup - CPU#\d{1,5} stuck for \d{2}s! \[.{1,64}\]"
-            r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread starved for.{1,60}"
+            r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread "
+            r"starved for.{1,60}"
             r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60})",
             "the guest stands still again and again: {what}",
             _STARVED,
@@ -239,7 +269,7 @@ SPEAKER = Speaker(
             fatal=True,
         ),
         # kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. Seen where a
-        # guest on a busy host changed its clock source in its first seconds, and where a virtual processor got no time.
+        # guest on a busy host changed its clock source in its first seconds, and where a processor got no time.
         rule(
             Cause.TIMER_STALLED,
             r"rcu: rcu_\w{1,20} kthread timer wakeup didn't happen for (?P<jiffies>\d{1,9}) jiffies! ",
@@ -254,7 +284,8 @@ SPEAKER = Speaker(
             Cause.KERNEL_HANG,
             r"INFO: task (?P<what>.{1,40}:\d+) blocked for more than (?P<seconds>\d+) seconds\.",
             "the program {what} waits in the kernel for more than {seconds} s",
-            "the call trace after it names what it waits for: most often a disk or a network share that does not answer",
+            "the call trace after it names what it waits for: most often a disk or a network share that does not "
+            "answer",
             "INFO: task mount:231 blocked for more than 120 seconds.",
             kernel=True,
             layer=Layer.OBJECT,
@@ -269,7 +300,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MODULE_MISSING,
-            r"(?P<what>request_module: (?:modprobe|kmod_concurrent).{1,100}|\S{1,60}: (?:disagrees about version of symbol \S{1,60}"
+            r"(?P<what>request_module: (?:modprobe|kmod_concurrent).{1,100}|\S{1,60}: (?:disagrees about version "
+            r"of symbol \S{1,60}"
             r"|version magic '.{1,100}' should be '.{1,100}')|\S{1,60}: Unknown symbol \S{1,60} \(err -?\d+\))",
             "a module does not fit this kernel: {what}",
             "the modules in the initrd and in the system must be those of the kernel that is booted",

@@ -25,7 +25,8 @@ SPEAKER = Speaker(
             Cause.BOOTLOADER_ERROR,
             r"(?P<what>Stage 3 (?:file )?not found!?|!! (?:Stage|Limine).{1,80}|Config(?:uration)? file not found\.?)",
             "Limine does not find its own files: {what}",
-            "install Limine again on this disk (limine bios-install), with limine-bios.sys and limine.conf on a volume",
+            "install Limine again on this disk (limine bios-install), with limine-bios.sys and limine.conf on a "
+            "volume",
             "!! Stage 2 not found",
             stages=LOADING,
             weight=Weight.CAUSE,

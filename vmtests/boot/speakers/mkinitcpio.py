@@ -12,7 +12,8 @@ SPEAKER = Speaker(
     signs=(
         sign(
             Stage.INITRD,
-            r":: (?:running (?:early |late |cleanup |emergency )?hook|Triggering uevents|performing fsck|mounting|Mounting|Loading)",
+            r":: (?:running (?:early |late |cleanup |emergency )?hook|Triggering uevents|performing fsck|mounting"
+            r"|Mounting|Loading)",
             ":: running early hook [udev]",
         ),
     ),
@@ -20,8 +21,10 @@ SPEAKER = Speaker(
         rule(
             Cause.DEVICE_TIMEOUT,
             r"(?:ERROR: (?:Unable to find root )?device '(?P<device>.{1,300}?)'(?:\.| not found.{0,60})"
-            r"|ERROR: (?P<what>Failed to .{0,60}resolve .{1,200}|'.{1,300}' device did not show up after .{1,60}|Unable to determine .{1,120}"
-            r"|Root device '.{1,300}' (?:not found|doesn't exist).{0,40}|.{0,40}No root (?:device|file ?system).{0,80}))",
+            r"|ERROR: (?P<what>Failed to .{0,60}resolve .{1,200}|'.{1,300}' device did not show up after .{1,60}"
+            r"|Unable to determine .{1,120}"
+            r"|Root device '.{1,300}' (?:not found|doesn't exist).{0,40}|.{0,40}No root (?:device|file "
+            r"?system).{0,80}))",
             "device {device}{what} did not appear",
             DEVICE_HINT,
             "ERROR: device '/dev/sda' not found. Skipping fsck.",
@@ -30,7 +33,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r"ERROR: (?P<what>Failed to mount .{1,200}|Root device mounted successfully, but .{1,200}|Bailing out, you are on your own.{0,40}"
+            r"ERROR: (?P<what>Failed to mount .{1,200}|Root device mounted successfully, but .{1,200}|Bailing out, "
+            r"you are on your own.{0,40}"
             r"|.{0,60}(?:fsck|FILESYSTEM CHECK) .{0,40}[Ff]ailed.{0,60})",
             "the initrd could not hand over to root: {what}",
             "root must be a file system that the kernel can mount, with an init in it",
@@ -50,7 +54,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:You are (?:now )?being dropped into an? (?:emergency|recovery|interactive) shell|\[rootfs [^\]]{0,40}\][#$] ?$"
+            r"(?:You are (?:now )?being dropped into an? (?:emergency|recovery|interactive) shell|\[rootfs "
+            r"[^\]]{0,40}\][#$] ?$"
             r"|Falling back to interactive prompt)",
             "the initrd gave up and waits in its shell",
             "the error before it says why",

@@ -12,7 +12,8 @@ SPEAKER = Speaker(
         sign(Stage.INITRD, r"Alpine Init \d", "Alpine Init 3.1.0-r3"),
         sign(
             Stage.INITRD,
-            r" \* (?:Loading boot drivers|Mounting (?:boot media|root)|Installing packages to root|Loading user settings)",
+            r" \* (?:Loading boot drivers|Mounting (?:boot media|root)|Installing packages to root|Loading user "
+            r"settings)",
             " * Mounting boot media: ",
         ),
     ),
@@ -21,7 +22,8 @@ SPEAKER = Speaker(
             Cause.DEVICE_TIMEOUT,
             r" \* Mounting boot media(?P<which>(?: in ro mode)?): ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",
             "no disk that the kernel sees is the boot media: mounting boot media failed",
-            "the boot medium must be attached as a disk whose driver is in the initrd (modules=), with a .boot_repository on "
+            "the boot medium must be attached as a disk whose driver is in the initrd (modules=), with a "
+            ".boot_repository on "
             "it; for a system on disk root= must name it",
             " * Mounting boot media: failed.",
             stages=STAGE1,
@@ -29,7 +31,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r" \* (?P<what>(?:Mounting|Installing|Loading|Starting|Obtaining|Setting) .{1,120}?): ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",
+            r" \* (?P<what>(?:Mounting|Installing|Loading|Starting|Obtaining|Setting) .{1,120}?): ?\.{0,3} "
+            r"?(?:failed\.?|\[ ?!! ?\])",
             "{what} failed",
             "the lines before it say why; root= and modules= on the command line must fit the machine",
             " * Mounting root: failed.",
@@ -38,7 +41,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r"(?P<what>Mounting (?:\S{1,200} on )?/sysroot failed.{0,120}|mount: mounting \S{1,200} on (?:/sysroot|/media/\S+|/newroot) failed: .{1,120}"
+            r"(?P<what>Mounting (?:\S{1,200} on )?/sysroot failed.{0,120}|mount: mounting \S{1,200} on (?:/sysroot"
+            r"|/media/\S+|/newroot) failed: .{1,120}"
             r"|/sbin/init not found in new root.{0,60}|ERROR: (?:.{0,80}partition not found|.{0,160}unable to).{0,160}"
             r"|nlplug-findfs: .{0,120}(?:not found|failed).{0,80})",
             "root was not mounted: {what}",
@@ -49,7 +53,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:initramfs emergency recovery shell launched|Launching (?:initramfs )?emergency recovery shell|.{0,60}Launching emergency recovery shell)",
+            r"(?:initramfs emergency recovery shell launched|Launching (?:initramfs )?emergency recovery shell"
+            r"|.{0,60}Launching emergency recovery shell)",
             "the initrd gave up and waits in its shell",
             "the failure before it says why",
             "initramfs emergency recovery shell launched. Type 'exit' to continue boot",

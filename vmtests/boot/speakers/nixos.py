@@ -14,7 +14,11 @@ SPEAKER = Speaker(
     signs=(
         sign(Stage.INITRD, r"<<< .+ Stage 1 >>>$", "<<< NixOS Stage 1 >>>"),
         sign(Stage.USERSPACE, r"<<< .+ Stage 2 >>>$", "<<< NixOS Stage 2 >>>"),
-        sign(Stage.USERSPACE, r"booting system configuration /nix/store/", "booting system configuration /nix/store/x-nixos"),
+        sign(
+            Stage.USERSPACE,
+            r"booting system configuration /nix/store/",
+            "booting system configuration /nix/store/x-nixos",
+        ),
     ),
     failures=(
         rule(
@@ -57,7 +61,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:An error occurred in stage 1 of the boot process|Starting (?:panic-on-fail\.service - )?panic-on-fail\.service"
+            r"(?:An error occurred in stage 1 of the boot process|Starting (?:panic-on-fail\.service - "
+            r")?panic-on-fail\.service"
             r"|.{0,80}panic\(\) called|  i\) to launch an interactive shell)",
             "stage 1 gave up and offers its keys",
             "the lines before it say why; boot.shell_on_fail on the command line gives a shell",

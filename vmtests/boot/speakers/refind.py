@@ -9,12 +9,17 @@ SPEAKER = Speaker(
     stage=Stage.BOOTLOADER,
     source="rEFInd refind/{main,launch_efi,lib,screen}.c",
     signs=(
-        sign(Stage.BOOTLOADER, r"(?:rEFInd - |Starting (?:vmlinuz|bzImage)\S*|Starting \S{1,80}\.efi$)", "rEFInd - Booting OS"),
+        sign(
+            Stage.BOOTLOADER,
+            r"(?:rEFInd - |Starting (?:vmlinuz|bzImage)\S*|Starting \S{1,80}\.efi$)",
+            "rEFInd - Booting OS",
+        ),
     ),
     failures=(
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?P<what>(?:Error: )?(?:Invalid loader file!|.{1,80} (?:while|from) (?:loading|starting|scanning|LoadImage).{0,200}"
+            r"(?P<what>(?:Error: )?(?:Invalid loader file!|.{1,80} (?:while|from) (?:loading|starting|scanning"
+            r"|LoadImage).{0,200}"
             r"|Error: .{1,100} (?:returned from|while) .{1,200}))$",
             "rEFInd failed: {what}",
             "its entry must name a loader or a kernel that is there, whole, and signed where secure boot is on",

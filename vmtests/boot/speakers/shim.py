@@ -23,7 +23,8 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.SECURE_BOOT_REFUSED,
-            r"(?P<what>(?:Verification failed|Verifiying shim SBAT data failed|SBAT self-check failed|SBAT .{0,40}failed)"
+            r"(?P<what>(?:Verification failed|Verifiying shim SBAT data failed|SBAT self-check failed|SBAT "
+            r".{0,40}failed)"
             r".{0,200}|(?:ERROR|Bootloader) (?:has not been verified|Verification failed).{0,200}"
             r"|.{0,200}(?:Security Policy Violation|Security Violation|Access Denied)(?: .{0,100})?|Invalid image"
             r"|.{0,80}\(0x1A\) Security Violation.{0,100})$",
@@ -35,7 +36,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOTLOADER_MISSING,
-            r"(?P<what>Failed to (?:open|read|load image|get (?:root|file)|start) (?:image )?\S{0,20}(?P<file>\\\S{1,200}?)"
+            r"(?P<what>Failed to (?:open|read|load image|get (?:root|file)|start) (?:image "
+            r")?\S{0,20}(?P<file>\\\S{1,200}?)"
             r" ?(?:-|:) .{1,60})$",
             "shim cannot load what it has to start: {what}",
             "the second boot loader must lie beside shim, under the name that this shim was built with",

@@ -4,8 +4,10 @@ from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sig
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
-_HINT = "syslinux.cfg or extlinux.conf must name kernel and initrd where they are, and ldlinux.c32 must be of the same \
+_HINT = (
+    "syslinux.cfg or extlinux.conf must name kernel and initrd where they are, and ldlinux.c32 must be of the same \
 version as the installed loader"
+)
 
 SPEAKER = Speaker(
     name="SYSLINUX",
@@ -21,7 +23,8 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.BOOTLOADER_INVALID,
-            r"(?P<what>Failed to load (?:ldlinux\.\w{3}|COM32 file .{1,100}|libcom32\.c32)|Boot error|No ldlinux.{1,40}"
+            r"(?P<what>Failed to load (?:ldlinux\.\w{3}|COM32 file .{1,100}|libcom32\.c32)|Boot error|No "
+            r"ldlinux.{1,40}"
             r"|ERROR: No configuration file found|No DEFAULT or UI configuration directive found!"
             r"|.{1,80}: not a COM32R image)",
             "SYSLINUX cannot go on: {what}",

@@ -1,7 +1,16 @@
 """systemd, in the initrd and as the system's init, with the units that every system has."""
 
 from vmtests.boot.rules import (
-    DEVICE_HINT, MORE_HINT, RUNNING, STAGE1, SYSTEMD, Layer, Speaker, Weight, rule, sign,
+    DEVICE_HINT,
+    MORE_HINT,
+    RUNNING,
+    STAGE1,
+    SYSTEMD,
+    Layer,
+    Speaker,
+    Weight,
+    rule,
+    sign,
 )  # fmt: skip
 from vmtests.boot.stages import Stage, reached
 from vmtests.causes import Cause
@@ -33,10 +42,13 @@ SPEAKER = Speaker(
             "systemd[1]: systemd 257.8 running in system mode (+PAM)",
             since=Stage.SWITCH_ROOT,
         ),
-        sign(Stage.USERSPACE, rf"\[OK\] Reached target {UNIT}{_USERSPACE}\.?$", "[  OK  ] Reached target Login Prompts."),
+        sign(
+            Stage.USERSPACE, rf"\[OK\] Reached target {UNIT}{_USERSPACE}\.?$", "[  OK  ] Reached target Login Prompts."
+        ),
         sign(
             Stage.USERSPACE,
-            r"\[OK\] (?:Started|Finished) (?:\S+ - )?(?:Getty on|Serial Getty on|User Login Management|Login Service|D-Bus System|OpenBSD Secure"
+            r"\[OK\] (?:Started|Finished) (?:\S+ - )?(?:Getty on|Serial Getty on|User Login Management|Login "
+            r"Service|D-Bus System|OpenBSD Secure"
             r"|OpenSSH|Permit User Sessions|User Manager for)",
             "[  OK  ] Started Serial Getty on ttyS0.",
         ),
@@ -47,7 +59,12 @@ SPEAKER = Speaker(
             since=Stage.USERSPACE,
             ready=True,
         ),
-        sign(Stage.USERSPACE, reached("multi-user.target", "Multi-User System"), "Reached target Multi-User System.", ready=True),
+        sign(
+            Stage.USERSPACE,
+            reached("multi-user.target", "Multi-User System"),
+            "Reached target Multi-User System.",
+            ready=True,
+        ),
         sign(
             Stage.USERSPACE,
             reached("graphical.target", "Graphical Interface"),
@@ -57,7 +74,8 @@ SPEAKER = Speaker(
         # SELinux: policycoreutils selinux-autorelabel; systemd fsck and repart that want a reboot.
         sign(
             Stage.USERSPACE,
-            r"(?:\*\*\* Warning -- SELinux \w+ policy relabel is required|Relabeling / |.{0,60}SELinux: .{0,40}[Rr]elabel)",
+            r"(?:\*\*\* Warning -- SELinux \w+ policy relabel is required|Relabeling / |.{0,60}SELinux: "
+            r".{0,40}[Rr]elabel)",
             "*** Warning -- SELinux targeted policy relabel is required.",
             restart=True,
         ),
@@ -73,7 +91,8 @@ SPEAKER = Speaker(
         rule(
             Cause.DEFAULT_TARGET_MISSING,
             r"(?:\[OK\] )?Started (?:rescue\.service - )?Rescue Shell\.$"
-            r"|(?:\[OK\] )?Reached target (?:rescue\.target - )?Rescue Mode\.$|You are in rescue mode\b|Welcome to rescue mode!",
+            r"|(?:\[OK\] )?Reached target (?:rescue\.target - )?Rescue Mode\.$|You are in rescue mode\b|Welcome to "
+            r"rescue mode!",
             "the system went into rescue mode: its default target cannot be loaded, or rescue mode was asked for",
             "default.target must lead to a unit that is there; the kernel's command line must not say `rescue`",
             "[  OK  ] Reached target Rescue Mode.",
@@ -83,7 +102,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FSCK_FAILED,
-            r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S{1,100} ?- )?(?P<unit>File System Check .+?)\.?$",
+            r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S{1,100} ?- )?(?P<unit>File System "
+            r"Check .+?)\.?$",
             "{unit} failed",
             "the file system is damaged; check it by hand",
             "[FAILED] Failed to start File System Check on /dev/disk/by-label/data.",
@@ -101,7 +121,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting|Failed to activate swap) {UNIT}(?P<where>.+?)\.?$",
+            rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting|Failed to activate "
+            rf"swap) {UNIT}(?P<where>.+?)\.?$",
             "{where} could not be mounted",
             "the lines before it say why: the kernel's, or those of mount; `journalctl -u` of the mount has them all",
             "[FAILED] Failed to mount /boot/efi.",
@@ -109,7 +130,7 @@ SPEAKER = Speaker(
             layer=Layer.OBJECT,
         ),
         rule(
-            Cause.PASSPHRASE_WAITS,
+            Cause.UNLOCK_WAITS,
             rf"\[(?:FAILED|TIME)\] Failed to start {UNIT}(?P<unit>Cryptography Setup.+?)\.?$",
             "{unit} failed: an encrypted disk was not unlocked",
             "the key must be what the disk was encrypted with, or somebody must answer the prompt",
@@ -119,7 +140,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VERITY_FAILED,
-            rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) {UNIT}(?P<unit>(?:Integrity|Verity) (?:Setup|Protection).+?)\.?$",
+            rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) {UNIT}(?P<unit>(?:Integrity|Verity) "
+            rf"(?:Setup|Protection).+?)\.?$",
             "{unit} failed: what verity protects was changed, or the hash is another's",
             "data, hash tree and root hash must be of one build",
             "[FAILED] Failed to start Verity Setup for root.",
@@ -155,12 +177,17 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.INIT_FROZE,
-            r"(?:Failed to (?P<act>set SO_PASSCRED|bind netlink socket|create manager|load SELinux policy|mount API filesystems?|allocate manager object"
-            r"|fully start up daemon|start up manager|execute (?:shutdown|fallback).{0,40}|determine \$XDG.{0,40}|initialize (?:cgroup|SELinux).{0,40})(?P<why>:? .{1,100})?"
-            r"|(?P<what>(?:Failed to execute|No) /sbin/init.{0,80}|Failed to execute /bin/sh, giving up: .{1,80}|Switch root target .{1,120}"
-            r"|Cannot be run in a chroot.{0,60}|Failed to switch root.{0,100}|Caught <(?:SEGV|ABRT|BUS|ILL|FPE)>.{0,80}))\.?$",
+            r"(?:Failed to (?P<act>set SO_PASSCRED|bind netlink socket|create manager|load SELinux policy|mount "
+            r"API filesystems?|allocate manager object"
+            r"|fully start up daemon|start up manager|execute (?:shutdown|fallback).{0,40}|determine \$XDG.{0,40}"
+            r"|initialize (?:cgroup|SELinux).{0,40})(?P<why>:? .{1,100})?"
+            r"|(?P<what>(?:Failed to execute|No) /sbin/init.{0,80}|Failed to execute /bin/sh, giving up: .{1,80}"
+            r"|Switch root target .{1,120}"
+            r"|Cannot be run in a chroot.{0,60}|Failed to switch root.{0,100}|Caught <(?:SEGV|ABRT|BUS|ILL"
+            r"|FPE)>.{0,80}))\.?$",
             "systemd could not go on: {what}{act}{why}",
-            "the system that is started needs an init that can be run, with all that it stands on, on a kernel that has what it needs",
+            "the system that is started needs an init that can be run, with all that it stands on, on a kernel "
+            "that has what it needs",
             "Failed to create manager: Bad address",
             stages=RUNNING,
             layer=Layer.REASON,
@@ -194,15 +221,17 @@ SPEAKER = Speaker(
             r"|\(or (?:press|type) Control-D to continue\)",
             "the guest gave up and went into emergency mode",
             "the failures before it say why; `journalctl -xb` in that shell has more",
-            "You are in emergency mode. After logging in, type \"journalctl -xb\" to view",
+            'You are in emergency mode. After logging in, type "journalctl -xb" to view',
             stages=SYSTEMD,
             weight=Weight.SYMPTOM,
             prompt=True,
         ),
         rule(
             Cause.PROMPT_WAITS,
-            r"(?:-- Press any key to proceed --|.{0,40}Please enter (?:the )?(?:new )?(?:system locale|timezone|hostname|root password|keymap).{0,120}"
-            r"|Press any key to (?:continue|proceed).{0,20}|Please configure (?:the|your) (?:new )?system!?|Welcome to your new installation of .{1,100})$",
+            r"(?:-- Press any key to proceed --|.{0,40}Please enter (?:the )?(?:new )?(?:system locale|timezone"
+            r"|hostname|root password|keymap).{0,120}"
+            r"|Press any key to (?:continue|proceed).{0,20}|Please configure (?:the|your) (?:new )?system!?"
+            r"|Welcome to your new installation of .{1,100})$",
             "a wizard of the first boot waits for somebody to press a key",
             "systemd.firstboot=no on the command line, or set what it asks for in the image (systemd-firstboot)",
             "-- Press any key to proceed --",

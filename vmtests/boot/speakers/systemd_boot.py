@@ -16,7 +16,8 @@ SPEAKER = Speaker(
         sign(Stage.BOOTLOADER, r"(?:systemd-boot |Boot in \d+ s\.|Reboot Into Firmware Interface)", "Boot in 3 s."),
         sign(
             Stage.BOOTLOADER,
-            r"(?:Enrolling secure boot keys|.{0,40}[Ss]ecure boot keys (?:successfully )?enrolled|Custom Secure Boot keys "
+            r"(?:Enrolling secure boot keys|.{0,40}[Ss]ecure boot keys (?:successfully )?enrolled|Custom Secure "
+            r"Boot keys "
             r"successfully enrolled).{0,100}$",
             "Custom Secure Boot keys successfully enrolled, rebooting the system now!",
             restart=True,
@@ -29,7 +30,8 @@ SPEAKER = Speaker(
             r"\S{1,100}@efi_assert: .{1,60}Assertion '.{0,100}AllocatePages.{0,200}' failed",
             "the boot loader had not enough memory",
             MEMORY_HINT,
-            "../src/boot/util.c:10@efi_assert: systemd-boot: Assertion 'BS->AllocatePages(type) == EFI_SUCCESS' failed",
+            "../src/boot/util.c:10@efi_assert: systemd-boot: Assertion 'BS->AllocatePages(type) == EFI_SUCCESS' "
+            "failed",
             stages=LOADING,
             owner=Owner.HOST,
             grace=0.25,

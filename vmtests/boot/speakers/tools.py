@@ -4,14 +4,24 @@ Their words come through the init's own output, through the journal, or through 
 """
 
 from vmtests.boot.rules import (
-    BOOTING, DEVICE_HINT, OVERLAY_HINT, STORE_HINT, SYSTEMD, Layer, Speaker, Weight, rule,
+    BOOTING,
+    DEVICE_HINT,
+    OVERLAY_HINT,
+    STORE_HINT,
+    SYSTEMD,
+    Layer,
+    Speaker,
+    Weight,
+    rule,
 )  # fmt: skip
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
 _ROOT_HINT = "the file system is damaged; look at it with its checker, without letting it write"
-_UNLOCK = "somebody, a TPM or a key server has to unlock it: give the key by crypttab, clevis or systemd-cryptenroll, or \
+_UNLOCK = (
+    "somebody, a TPM or a key server has to unlock it: give the key by crypttab, clevis or systemd-cryptenroll, or \
 answer on the console"
+)
 
 SPEAKER = Speaker(
     name="mount, fsck, cryptsetup, LVM, ZFS, shells",
@@ -52,9 +62,11 @@ SPEAKER = Speaker(
         rule(
             Cause.MOUNT_FAILED,
             r"mount: (?:mounting )?(?P<what>(?P<device>\S{1,300}?)(?:(?: on (?P<where>\S{1,300}))? failed: .{1,120}"
-            r"|: (?:can't find .{1,200}|no filesystem type specified.{0,40}|wrong fs type.{1,200}|special device \S{1,200} does not exist"
+            r"|: (?:can't find .{1,200}|no filesystem type specified.{0,40}|wrong fs type.{1,200}|special device "
+            r"\S{1,200} does not exist"
             r"|bind .{1,200} failed.{0,40}|mount point (?:not mounted|does not exist|is busy).{0,80}|fsconfig.{1,200}"
-            r"|mount\(2\) system call failed.{0,120}|can't read superblock.{0,80}|.{0,80}(?:already mounted|is write-protected but|"
+            r"|mount\(2\) system call failed.{0,120}|can't read superblock.{0,80}|.{0,80}(?:already mounted|is "
+            r"write-protected but|"
             r"Can't lookup blockdev|permission denied).{0,120})))$",
             "mount failed: {what}",
             "the device must be there, with a file system that the kernel can mount",
@@ -65,7 +77,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"(?P<what>(?:/dev/|(?:PART)?(?:UUID|LABEL)=)\S{1,300}: (?:No such (?:file or directory|device)|Can't open blockdev"
+            r"(?P<what>(?:/dev/|(?:PART)?(?:UUID|LABEL)=)\S{1,300}: (?:No such (?:file or directory|device)|Can't "
+            r"open blockdev"
             r"|can't (?:find|open)).{0,80})$",
             "a device is not there: {what}",
             DEVICE_HINT,
@@ -85,8 +98,10 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FSCK_FAILED,
-            r"(?P<what>.{0,200}(?:UNEXPECTED INCONSISTENCY|Superblock has an invalid journal|Bad magic number in super-block"
-            r"|superblock could not be read or does not describe|fsck(?:\.\w+)?: .{0,60}(?:failed|exited with|status code).{0,60}"
+            r"(?P<what>.{0,200}(?:UNEXPECTED INCONSISTENCY|Superblock has an invalid journal|Bad magic number in "
+            r"super-block"
+            r"|superblock could not be read or does not describe|fsck(?:\.\w+)?: .{0,60}(?:failed|exited with"
+            r"|status code).{0,60}"
             r"|File system errors left uncorrected).{0,200})",
             "a file system is damaged beyond what fsck mends by itself: {what}",
             _ROOT_HINT,
@@ -95,10 +110,12 @@ SPEAKER = Speaker(
         ),
         # cryptsetup and systemd's password agents, which wait for an answer.
         rule(
-            Cause.PASSPHRASE_WAITS,
-            r"(?P<what>(?:🔐 )?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password|PIN|recovery key|key|disk)\b"
+            Cause.UNLOCK_WAITS,
+            r"(?P<what>(?:🔐 )?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password|PIN"
+            r"|recovery key|key|disk)\b"
             r".{0,160}:)(?: ?\(press TAB for no echo\))?.{0,20}$"
-            r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase for .{1,120})$",
+            r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase "
+            r"for .{1,120})$",
             "the boot waits for the passphrase of an encrypted disk: {what}{also}",
             _UNLOCK,
             "Please enter passphrase for disk QEMU_HARDDISK (root): ",
@@ -106,8 +123,9 @@ SPEAKER = Speaker(
             weight=Weight.WAIT,
         ),
         rule(
-            Cause.PASSPHRASE_WAITS,
-            r"(?P<what>No key available with this passphrase|Device \S{1,200} (?:doesn't exist or access denied|is not a valid LUKS device)"
+            Cause.UNLOCK_WAITS,
+            r"(?P<what>No key available with this passphrase|Device \S{1,200} (?:doesn't exist or access denied|is "
+            r"not a valid LUKS device)"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"
             r"|TPM2?.{0,60}(?:failed|policy|PCR).{0,100}|maximum number of tries exceeded.{0,60})",
@@ -118,8 +136,10 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VOLUME_MISSING,
-            r"\s{0,4}(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group \S{1,128}|Couldn't find device with uuid"
-            r" \S{1,60}|VG \S{1,128} is missing PV .{1,80}|Failed to find logical volume.{1,160}|Refusing activation of partial LV .{1,120}))",
+            r"\s{0,4}(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group "
+            r"\S{1,128}|Couldn't find device with uuid"
+            r" \S{1,60}|VG \S{1,128} is missing PV .{1,80}|Failed to find logical volume.{1,160}|Refusing "
+            r"activation of partial LV .{1,120}))",
             "a logical volume is not there: {what}",
             "the disks of the volume group must be attached, and the initrd must have LVM",
             '  Volume group "vg0" not found',
@@ -128,9 +148,12 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VOLUME_MISSING,
-            r"(?P<what>cannot import '\S{1,128}': .{1,160}|.{0,60}no (?:such pool|pools) available.{0,80}|Failed to import pool.{1,160}"
-            r"|Message: cannot import.{1,160}|zpool: .{1,160}|Error: Failed to mount root filesystem.{0,80}|Command: (?:zpool|mount).{1,160}"
-            r"|importing (?:root )?ZFS pool \"\S{1,80}\"\.{3,}.{0,60}|.{0,40}The pool was last accessed by another system.{0,60}"
+            r"(?P<what>cannot import '\S{1,128}': .{1,160}|.{0,60}no (?:such pool|pools) available.{0,80}|Failed "
+            r"to import pool.{1,160}"
+            r"|Message: cannot import.{1,160}|zpool: .{1,160}|Error: Failed to mount root filesystem.{0,80}"
+            r"|Command: (?:zpool|mount).{1,160}"
+            r"|importing (?:root )?ZFS pool \"\S{1,80}\"\.{3,}.{0,60}|.{0,40}The pool was last accessed by another "
+            r"system.{0,60}"
             r"|.{0,40}No pool (?:imported|found).{0,120}|Manually import the (?:root )?pool.{0,60})$",
             "a ZFS pool was not imported: {what}",
             "the pool's disks must be attached, and it must not be in use by another system (zpool import -f)",
@@ -140,7 +163,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VOLUME_MISSING,
-            r"(?P<what>mdadm: (?:No (?:arrays|suitable drives)|.{0,80}(?:not enough|failed to|no devices found|cannot)).{0,120})",
+            r"(?P<what>mdadm: (?:No (?:arrays|suitable drives)|.{0,80}(?:not enough|failed to|no devices found"
+            r"|cannot)).{0,120})",
             "an array of disks was not put together: {what}",
             "its disks must all be attached",
             "mdadm: No arrays found in config file or automatically",
@@ -177,17 +201,22 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROGRAM_DAMAGED,
-            r"(?P<what>.{0,200}(?:error while loading shared libraries: .{1,160}|Fatal glibc error: .{1,160}|symbol lookup error: .{1,160}"
-            r"|version `GLIBC\S{1,40}' not found.{0,120}|No such file or directory \(required by|can't load library '.{1,80}'"
+            r"(?P<what>.{0,200}(?:error while loading shared libraries: .{1,160}|Fatal glibc error: .{1,160}"
+            r"|symbol lookup error: .{1,160}"
+            r"|version `GLIBC\S{1,40}' not found.{0,120}|No such file or directory \(required by|can't load "
+            r"library '.{1,80}'"
             r"|Error relocating .{1,160}|\*\*\* stack smashing detected \*\*\*.{0,80}))$",
             "a program that the boot needs cannot be run: {what}",
-            "its libraries must be there, of the version it wants, and the processor must have what they were built for",
-            "/init: error while loading shared libraries: libc.so.6: cannot open shared object file: No such file or directory",
+            "its libraries must be there, of the version it wants, and the processor must have what they were "
+            "built for",
+            "/init: error while loading shared libraries: libc.so.6: cannot open shared object file: No such file "
+            "or directory",
             stages=SYSTEMD | BOOTING,
         ),
         rule(
             Cause.PROGRAM_MISSING,
-            r"(?P<what>/?(?:init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: .{0,200}(?:not found|No such file or directory|can't open.{0,160}"
+            r"(?P<what>/?(?:init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: .{0,200}(?:not found"
+            r"|No such file or directory|can't open.{0,160}"
             r"|Permission denied|cannot execute))$",
             "a script of the boot misses something: {what}",
             "the file or program that it names must be in the initrd, or in the system",

@@ -14,7 +14,8 @@ SPEAKER = Speaker(
         sign(Stage.FIRMWARE, r"U-Boot (?:SPL |TPL )?\d{4}\.\d\d", "U-Boot 2023.01 (Jan 10 2023 - 12:00:00 +0000)"),
         sign(
             Stage.BOOTLOADER,
-            r"(?:Found U-Boot script |Retrieving file: |Scanning bootdev |## (?:Executing script|Booting kernel|Loading (?:kernel"
+            r"(?:Found U-Boot script |Retrieving file: |Scanning bootdev |## (?:Executing script|Booting kernel"
+            r"|Loading (?:kernel"
             r"|init Ramdisk|fdt))|Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
             "## Booting kernel from Legacy Image at 42000000 ...",
         ),
@@ -29,7 +30,8 @@ SPEAKER = Speaker(
             r"|ERROR: Did not find a cmdline Flattened Device Tree|FDT and ATAGS support not compiled in.{0,80}"
             r"|Could not find a valid device tree|ERROR: (?:image is not a fdt|fdt move failed).{0,80})",
             "U-Boot cannot start the kernel: {what}",
-            "kernel, initrd and device tree must be whole, for this board, and of the kind that the boot command takes",
+            "kernel, initrd and device tree must be whole, for this board, and of the kind that the boot command "
+            "takes",
             "Bad Linux ARM64 Image magic!",
             stages=EARLY,
         ),
@@ -46,7 +48,8 @@ SPEAKER = Speaker(
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
             r"(?P<what>Card did not respond to voltage select!.{0,60}|MMC: no card present|no mmc device at slot \d"
-            r"|unable to (?:get|select) (?:descriptor|mmc).{0,60}|\*\* Bad device .{1,80} \*\*|Device \d+: unknown device)",
+            r"|unable to (?:get|select) (?:descriptor|mmc).{0,60}|\*\* Bad device .{1,80} \*\*|Device \d+: unknown "
+            r"device)",
             "U-Boot finds a disk missing: {what}",
             "the disk or card must be attached, and its partition table readable",
             "Card did not respond to voltage select! : -110",
