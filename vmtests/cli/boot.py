@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
     )
     out = progress.stderr()
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel, cpus=arguments.cpus) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))

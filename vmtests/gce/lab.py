@@ -7,7 +7,6 @@ with GceLab(results, Settings.find()) as lab:
 """
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import secrets
@@ -33,6 +32,7 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.image import archive
 from vmtests.image.source import Format
+from vmtests.lazy import lazy
 from vmtests.machine.argv import DiskFaults, Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.snapshots import Snapshot
@@ -110,12 +110,12 @@ class GceLab:
         """The directory for results."""
         return self._lab.results
 
-    @functools.cached_property
+    @lazy
     def session(self) -> Session:
         """What is made, begun with the first thing."""
         return self._stack.enter_context(Session(self.settings, lifetime=self._lifetime, pace=self.pace))
 
-    @functools.cached_property
+    @lazy
     def ssh_port(self) -> int:
         """The port at which instances are reached."""
         return access.ssh_port(self.session.cloud)

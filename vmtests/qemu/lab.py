@@ -8,7 +8,6 @@ with Lab(results) as lab:
 """
 
 import contextlib
-import functools
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.guest import credentials
 from vmtests.host import accel, firmware, tools
-from vmtests.host.accel import Accelerator
+from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
 from vmtests.host.firmware import Firmware
 from vmtests.host.scratch import scratch
@@ -34,6 +33,7 @@ from vmtests.image import cache, nix
 from vmtests.image.adopt import adopt
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules, recipe
+from vmtests.lazy import lazy
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.qemu import QemuMachine
@@ -79,9 +79,9 @@ class Lab:
     """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
-    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
-    what they make for it: images that are unpacked, and booted machines. Raises HostError when the host cannot run a
-    machine.
+    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
+    that name the same `run` share what they make for it: images that are unpacked, and booted machines. Raises
+    HostError when the host cannot run a machine.
     """
 
     forks = True
@@ -93,7 +93,9 @@ class Lab:
         accelerator: str = "auto",
         contract: Contract | None = None,
         run: str = "",
+        cpus: int = 2,
     ) -> None:
+        self._cpus = cpus
         self._results = results
         self.contract = contract or contracts.default()
         self._request = accelerator
@@ -110,22 +112,30 @@ class Lab:
     ) -> None:
         self._stack.close()
 
-    @functools.cached_property
+    @lazy
     def results(self) -> Path:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
-    @functools.cached_property
+    @lazy
     def toolbox(self) -> Toolbox:
         """The tools."""
         return tools.find()
 
-    @functools.cached_property
+    @lazy
     def accelerator(self) -> Accelerator:
         """The accelerator, found out by running a virtual CPU."""
-        return accel.probe(self.toolbox, accel.Request(self._request))
+        return accel.choose(self.toolbox, accel.Request(self._request), self._cpus)
 
-    @functools.cached_property
+    def give_up_kvm(self, reason: str) -> bool:
+        """Go on without KVM, which failed for `reason`; False where it was asked for, or is not used."""
+        if accel.Request(self._request) is not accel.Request.AUTO or self.accelerator.name is AcceleratorName.TCG:
+            return False
+        self.end_standbys()
+        self.__dict__["accelerator"] = accel.without_kvm(self.toolbox, reason, self._cpus)
+        return True
+
+    @lazy
     def admission(self) -> Admission:
         """Who lets machines in while there is memory for them."""
         return Admission(cache_dir() / "machines")
@@ -289,7 +299,7 @@ class Lab:
             _, standby = self._standbys.popitem()
             standby.close()
 
-    @functools.cached_property
+    @lazy
     def scratch(self) -> Path:
         """A directory in the cache that goes with the laboratory, or with the last of its run."""
         return self._stack.enter_context(scratch(cache_dir(), self._run))
