@@ -66,7 +66,7 @@ def choose(toolbox: Toolbox, request: Request = Request.AUTO, cpus: int = 2) -> 
     """
     if request is Request.TCG:
         return _tcg("tcg was asked for")
-    outcome = kvm_outcome(toolbox, cpus)
+    outcome = kvm_outcome(toolbox, cpus, anew=request is Request.KVM)
     if outcome.works:
         scale = min(max(outcome.seconds / FULL_SPEED, 1.0), SLOWEST)
         slow = f", {scale:.1f} times as slow as others" if scale > _SLOW else ""
@@ -102,13 +102,13 @@ def _tcg(reason: str) -> Accelerator:
     return Accelerator(name=AcceleratorName.TCG, reason=reason, cpu="max", scale=4)
 
 
-def kvm_outcome(toolbox: Toolbox, cpus: int = 2) -> Outcome:
-    """Return whether a guest runs with KVM, and what came out."""
+def kvm_outcome(toolbox: Toolbox, cpus: int = 2, *, anew: bool = False) -> Outcome:
+    """Return whether a guest runs with KVM, and what came out; with `anew` a failure is not taken from the cache."""
     if (refusal := device_refusal(_DEVICE)) is not None:
         return refusal
     key = _key(toolbox, cpus)
     place = cache_dir() / "accelerator.json"
-    if (known := _recall(place, key)) is not None:
+    if (known := _recall(place, key)) is not None and (known.works or not anew):
         return known
     with progress.step("trying KVM"):
         outcome = run_guest(toolbox, AcceleratorName.KVM, "host", cpus)
