@@ -25,6 +25,7 @@ from vmtests.host import results
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.snapshots import Snapshot
+from vmtests.sizes import seconds
 from vmtests.vm import BootError, Heartbeat, Image, Laboratory, Vm
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action=argparse.BooleanOptionalAction,
         default=not os.environ.get("CI"),
         help="go on from the machine that an earlier run booted (default: yes, but not where CI is set)",
+    )
+    group.addoption(
+        "--vm-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="the limit of each boot as a whole (default: none, only each stage has its own)",
     )
     group.addoption(
         "--vm-fresh",
@@ -296,7 +303,7 @@ def lab(pytestconfig: pytest.Config, gce_machine: str) -> Iterator[Laboratory]:
     directory, option = pytestconfig.stash[_RESULTS], pytestconfig.getoption
     run = getattr(pytestconfig, "workerinput", {}).get("testrunuid", "")
     if option("vm_target") == "qemu":
-        with Lab(directory, accelerator=option("vm_accel"), run=run) as lab:
+        with Lab(directory, accelerator=option("vm_accel"), run=run, timeout=option("vm_timeout")) as lab:
             yield lab
         return
     with _one_line():
@@ -310,7 +317,9 @@ def lab(pytestconfig: pytest.Config, gce_machine: str) -> Iterator[Laboratory]:
         )
     if len(_machine_types(pytestconfig)) > 1:
         directory /= gce_machine
-    with GceLab(directory, settings, machine=gce_machine, lifetime=SUITE_LIFETIME, run=run) as cloud:
+    with GceLab(
+        directory, settings, machine=gce_machine, lifetime=SUITE_LIFETIME, run=run, timeout=option("vm_timeout")
+    ) as cloud:
         yield cloud
 
 

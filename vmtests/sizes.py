@@ -33,3 +33,11 @@ def format_size(size: int) -> str:
 def round_up(value: int, step: int) -> int:
     """Return the least multiple of `step` that is not less than `value`."""
     return -(-value // step) * step
+
+
+def seconds(text: str) -> float:
+    """Return a length of time, more than none, as option parsers want it: raises ValueError for anything else."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value

@@ -64,7 +64,7 @@ class GceLab:
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
-    how often the API is asked; `run` is as for `Lab`. Raises CloudError.
+    how often the API is asked; `run` and `timeout` are as for `Lab`. Raises CloudError.
     """
 
     forks = False
@@ -80,7 +80,9 @@ class GceLab:
         pace: Pace | None = None,
         poll_pace: PollPace | None = None,
         run: str = "",
+        timeout: float | None = None,
     ) -> None:
+        self.timeout = timeout
         emulated = settings.emulated
         self.settings = settings
         self.machine_type = machine

@@ -90,7 +90,7 @@ class GceVm(Vm):
             self.follower = self._stack.enter_context(
                 Follower(
                     self.results,
-                    budgets=Budgets(scale=self.scale),
+                    budgets=Budgets(scale=self.scale, whole=self._lab.timeout),
                     # When the power came on nobody tells; the first byte is what is known.
                     ready_token=self._token,
                     knowledge=Knowledge(self._lab.contract, self.image.inspection),

@@ -21,7 +21,7 @@ from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
 from vmtests.machine import argv, disk, hpet
 from vmtests.machine.argv import Hardware, Net
-from vmtests.machine.life import Exit, Life, MachineExitError
+from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
 from vmtests.machine.qmp import Qmp, QmpLostError
@@ -247,9 +247,10 @@ class QemuMachine:
                 hpet.stop_unused_timers(self.execute)
 
     def _resume(self, template: Template) -> None:
-        self._ignore_memory()
-        self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
-        self._wait_migrated()
+        with resuming():
+            self._ignore_memory()
+            self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
+            self._wait_migrated()
 
     def _ignore_memory(self) -> None:
         capability = {"capability": "x-ignore-shared", "state": True}

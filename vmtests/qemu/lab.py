@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock
+from rich.text import Text
 
 from vmtests import contract as contracts
+from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import InputError
@@ -27,7 +29,7 @@ from vmtests.host import accel, firmware, tools
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
 from vmtests.host.firmware import Firmware
-from vmtests.host.scratch import scratch
+from vmtests.host.scratch import remove, scratch
 from vmtests.host.tools import Toolbox
 from vmtests.image import cache, nix
 from vmtests.image.adopt import adopt
@@ -36,6 +38,7 @@ from vmtests.image.reference import Modules, recipe
 from vmtests.lazy import lazy
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.life import ResumeError
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Standby
 from vmtests.machine.template import Template
@@ -80,8 +83,8 @@ class Lab:
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
-    that name the same `run` share what they make for it: images that are unpacked, and booted machines. Raises
-    HostError when the host cannot run a machine.
+    that name the same `run` share what they make for it: images that are unpacked, and booted machines. `timeout`
+    limits each boot as a whole, in seconds. Raises HostError when the host cannot run a machine.
     """
 
     forks = True
@@ -94,8 +97,10 @@ class Lab:
         contract: Contract | None = None,
         run: str = "",
         cpus: int = 2,
+        timeout: float | None = None,
     ) -> None:
         self._cpus = cpus
+        self.timeout = timeout
         self._results = results
         self.contract = contract or contracts.default()
         self._request = accelerator
@@ -199,8 +204,8 @@ class Lab:
         """
         ordered = self._order(image, hardware, debug=False)
         with (
-            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, kept),
-            self._go_on(image, ordered, kept, name, watch) as vm,
+            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, found),
+            self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             yield QemuStart(vm, place, lock, kept=kept)
 
@@ -214,16 +219,17 @@ class Lab:
         name: str = "",
         watch: Watch | None = None,
         debug: bool = False,
+        anew: bool = False,
     ) -> Iterator[QemuVm]:
         """Give a machine that stands where `stage` begins, or has its verdict already.
 
-        It is where an earlier call has kept it, or it is booted there and kept. Its clock goes on from then. Raises
-        HostError.
+        It is where an earlier call has kept it, or it is booted there and kept; with `anew` it is booted in any case.
+        Its clock goes on from then. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=debug)
         with (
-            self._kept(image, ordered, stage, cache=True) as (place, lock, kept),
-            self._go_on(image, ordered, kept, name, watch) as vm,
+            self._kept(image, ordered, stage, cache=True, anew=anew) as (place, lock, found),
+            self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             if kept is None:
                 if stage is not Stage.READY:
@@ -236,24 +242,52 @@ class Lab:
 
     @contextlib.contextmanager
     def _kept(
-        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool
+        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
         base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
         place = snapshots.directory(base, image.path, hardware, self.toolbox, self.accelerator, stage)
         with snapshots.Lock(place) as lock:
+            if anew:
+                lock.alone()
+                remove(place)
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
                 if (kept := snapshots.load(place, clear=True)) is not None:
                     lock.share()
             yield place, lock, kept
 
+    @contextlib.contextmanager
     def _go_on(
-        self, image: Image, hardware: Hardware, kept: Snapshot | None, name: str, watch: Watch | None
-    ) -> QemuVm:
-        """Return a machine that is booted cold, or goes on from what was kept, in the logs of that boot."""
-        snapshot = None if kept is None else kept.give_logs(self.results / name)
-        return QemuVm(self, image, hardware, name, watch=watch, snapshot=snapshot)
+        self,
+        image: Image,
+        hardware: Hardware,
+        place: Path,
+        lock: snapshots.Lock,
+        kept: Snapshot | None,
+        name: str,
+        watch: Watch | None,
+    ) -> Iterator[tuple[QemuVm, Snapshot | None]]:
+        """Give a machine that goes on from what was kept, in the logs of that boot, or is booted cold; and from what.
+
+        What QEMU does not go on from is removed: it is no error of the run. The lock is then held alone.
+        """
+        with contextlib.ExitStack() as stack:
+            vm = None
+            if kept is not None:
+                try:
+                    snapshot = kept.give_logs(self.results / name)
+                    vm = stack.enter_context(QemuVm(self, image, hardware, name, watch=watch, snapshot=snapshot))
+                except ResumeError as error:
+                    told = f"a kept machine does not go on and is booted again: {error.message}"
+                    progress.stderr().print(Text(told))
+                    lock.alone()
+                    remove(place)
+                    snapshots.forget_logs(self.results / name)
+                    kept = None
+            if vm is None:
+                vm = stack.enter_context(QemuVm(self, image, hardware, name, watch=watch))
+            yield vm, kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""

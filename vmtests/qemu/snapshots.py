@@ -102,6 +102,12 @@ def take_logs(results: Path, template: Template) -> None:
         _copy(results / source, template.directory / log)
 
 
+def forget_logs(results: Path) -> None:
+    """Remove the logs that were given: who had them does not go on."""
+    for log in LOGS:
+        (results / log).unlink(missing_ok=True)
+
+
 def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)

@@ -102,7 +102,7 @@ class QemuVm(Vm):
             self.follower = self._stack.enter_context(
                 Follower(
                     self.results,
-                    budgets=Budgets(scale=self.scale),
+                    budgets=Budgets(scale=self.scale, whole=self._lab.timeout),
                     power_on=time.monotonic(),
                     ready_token=self._token,
                     knowledge=Knowledge(self._lab.contract, self.image.inspection),
