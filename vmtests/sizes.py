@@ -1,5 +1,6 @@
 """Sizes as people write them and as programs need them."""
 
+import contextlib
 import re
 
 from vmtests.errors import InputError
@@ -35,9 +36,9 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def seconds(text: str) -> float:
-    """Return a length of time, more than none, as option parsers want it: raises ValueError for anything else."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
+def parse_seconds(text: str) -> float:
+    """Return a length of time in seconds; raises InputError when the text is none, or the time is none."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise InputError(f"{text!r} is not a time", hint="write a number of seconds, for example 300")

@@ -15,7 +15,7 @@ def python(code: str) -> list[str]:
 
 
 def test_guest_runs() -> None:
-    """The guest gets through all that firmware begins with, and answers, on a machine as ours are."""
+    """The guest answers, on a machine of two processors."""
     outcome = probe.run_guest(tools.find(), "tcg", "max", 2)
     assert outcome.works
     assert 0 < outcome.seconds < probe.PROBE_SECONDS
@@ -36,13 +36,13 @@ def test_dead_vcpu() -> None:
 def test_no_answer() -> None:
     """A guest that says nothing in time counts as one that does not run."""
     outcome = probe.watch(python(STAYS_UP), 0.05)
-    assert Outcome(works=False, reason="a guest of some bytes gave no answer in 0.05 s") == outcome
+    assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.05 s") == outcome
 
 
 def test_silent_qemu_with_closed_stderr() -> None:
     """QEMU that closes its standard error and stays up is not waited for longer than the limit."""
     outcome = probe.watch(python(f"import os; os.close(2); {STAYS_UP}"), 0.3)
-    assert Outcome(works=False, reason="a guest of some bytes gave no answer in 0.3 s") == outcome
+    assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.3 s") == outcome
 
 
 def test_other_status() -> None:

@@ -17,7 +17,7 @@ from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
-from vmtests.sizes import parse_size, seconds
+from vmtests.sizes import parse_seconds, parse_size
 from vmtests.vm import Heartbeat
 
 
@@ -41,7 +41,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--anew", action="store_true", help="with --rewind: boot again, whatever was kept")
     parser.add_argument(
         "--timeout",
-        type=seconds,
         metavar="SECONDS",
         help="the limit of the whole boot (default: none, only each stage's)",
     )
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         lambda: new_directory(arguments.results),
         accelerator=arguments.accel,
         cpus=arguments.cpus,
-        timeout=arguments.timeout,
+        timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
     ) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:

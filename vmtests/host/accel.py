@@ -1,4 +1,4 @@
-"""The accelerator, chosen by running a guest with it (`probe`), whose time tells how patient one has to be."""
+"""The accelerator, chosen by running a guest (`probe`), whose time tells how patient one has to be."""
 
 import contextlib
 import os
