@@ -1,10 +1,11 @@
-"""Writes docs/api.md from the docstrings of what is public (`make docs`); a test says when it is out of date."""
+"""Writes docs/api.md from the docstrings of what is public (`make docs`); `make lint` says when it is out of date."""
 
 import ast
 import enum
 import importlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,4 +126,8 @@ def _first(doc: str | None) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    if sys.argv[1:] == ["--check"]:
+        if PAGE.read_text() != page():
+            sys.exit(f"{PAGE} is not what the docstrings say: make docs")
+    else:
+        PAGE.write_text(page())

@@ -130,8 +130,8 @@ class TestKernelWords:
         assert "task mount is blocked in folio_wait_bit_common" == found.says
 
     def test_refusal_is_told_with_the_way_out(self) -> None:
-        """A kernel that does not let sysrq show anything says so, and the hint is to boot with --debug."""
-        assert "--debug" in kernel_words(["sysrq: This sysrq operation is disabled."] * 3).evidence[0][1]
+        """A kernel that does not let sysrq show anything says so, and the hint is to boot with the module debug."""
+        assert "module debug" in kernel_words(["sysrq: This sysrq operation is disabled."] * 3).evidence[0][1]
 
     def test_silence_is_told(self) -> None:
         """That the kernel did not answer is evidence too."""

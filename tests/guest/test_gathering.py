@@ -104,7 +104,7 @@ def test_locked_account_is_told_with_the_way_out(tmp_path: Path) -> None:
     """A console that says that root is locked is not typed at."""
     line = Line(t=1.0, text="Cannot open access to console, the root account is locked.", stage=Stage.INITRD)
     found = diagnosis.gather(Machine(), _verdict(), [line], tmp_path, scale=1.0)
-    assert "the root account is locked; boot with --debug" == found.found["shell on ttyS0"]
+    assert "the root account is locked; boot with the module debug" == found.found["shell on ttyS0"]
 
 
 @pytest.mark.parametrize(

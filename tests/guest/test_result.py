@@ -56,3 +56,4 @@ def test_timeout_tells_what_was_last() -> None:
     """The error of a command that took too long has its last line."""
     error = GuestTimeout("sleep", 1.5, stdout=b"one\ntwo\n")
     assert error.message == "'sleep' did not end within 1.5 s in the guest; its last line was 'two'"
+    assert isinstance(error, TimeoutError)

@@ -204,7 +204,7 @@ def kernel_words(lines: Sequence[str]) -> Opinion:
             elif line.startswith("RIP:"):
                 evidence.append(("sysrq", line[:TEXT_LIMIT]))
         elif _REFUSED.match(line):
-            evidence.append(("sysrq", "the guest's kernel refuses (kernel.sysrq); boot with --debug"))
+            evidence.append(("sysrq", "the guest's kernel refuses (kernel.sysrq); boot with the module debug"))
     if not lines:
         evidence.append(("sysrq", "the guest's kernel did not answer on the serial line"))
     return Opinion(says=blocked, evidence=tuple(dict.fromkeys(evidence))[:_SHOWN])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from vmtests.cli.words import of_the_command
 from vmtests.errors import HostError, VmtestsError
 
 COMMANDS = {
@@ -74,4 +75,4 @@ def _complain(error: VmtestsError) -> None:
     console = progress.stderr()
     console.print(Text(f"vmtests: {printable(error.message, _SENTENCE)}"))
     if error.hint:
-        console.print(Text(f"hint: {printable(error.hint, _SENTENCE)}"))
+        console.print(Text(f"hint: {printable(of_the_command(error.hint), _SENTENCE)}"))

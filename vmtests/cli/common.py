@@ -3,6 +3,9 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+from vmtests.cli.words import of_the_command
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
@@ -36,6 +39,8 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
 
 
-def print_json(value: object) -> None:
-    """Print a value as one line of JSON."""
+def print_json(value: dict[str, Any]) -> None:
+    """Print a value as one line of JSON; a hint in it is in the command's words."""
+    if isinstance(hint := value.get("hint"), str):
+        value = {**value, "hint": of_the_command(hint)}
     print(json.dumps(value))

@@ -10,6 +10,7 @@ from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
+from vmtests.cli.words import of_the_command
 
 
 class Cockpit:
@@ -54,7 +55,7 @@ def show(verdict: Verdict, results: Path) -> None:
     for evidence in verdict.evidence:
         console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
     if verdict.hint:
-        console.print(Text(f"hint: {verdict.hint}"))
+        console.print(Text(f"hint: {of_the_command(verdict.hint)}"))
     if (results / "diagnosis").is_dir():
         console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
     console.print(Text(f"results: {results}"))

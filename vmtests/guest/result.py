@@ -58,8 +58,11 @@ class Result:
         raise GuestError(f"{printable(self.command)!r} ended with {self.exit_code} in the guest: {last}")
 
 
-class GuestTimeout(GuestError):  # noqa: N818 - what happened is a timeout
-    """A command did not end within `seconds`; `stdout` and `stderr` hold what it had written until then."""
+class GuestTimeout(GuestError, TimeoutError):  # noqa: N818 - what happened is a timeout
+    """A command did not end within `seconds`; `stdout` and `stderr` hold what it had written until then.
+
+    It is a TimeoutError, too.
+    """
 
     def __init__(
         self, command: str, seconds: float, *, stdout: bytes = b"", stderr: bytes = b"", note: str = ""

@@ -60,7 +60,7 @@ class Admission:
         if size > total - RESERVE:
             raise HostError(
                 f"a machine of {size // MIB} MiB does not fit into this host's {total // MIB} MiB",
-                hint="a smaller one: --memory",
+                hint="a smaller one: Hardware(memory_mib=…)",
             )
         with contextlib.ExitStack() as stack:
             if (held := self._try(size)) is None:

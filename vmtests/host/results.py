@@ -67,6 +67,4 @@ def _stamp() -> str:
 
 
 def _no_directory(error: OSError) -> HostError:
-    return HostError(
-        f"no directory for results can be made: {error}", hint="name a writable one: --vm-results or --results"
-    )
+    return HostError(f"no directory for results can be made: {error}", hint="name a writable one with --vm-results")

@@ -400,8 +400,7 @@ class QemuMachine:
             failed = theirs.enter_context(contextlib.ExitStack())
             failed.callback(self._end)
 
-            # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each
-            # wire.
+            # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each wire.
             def pair() -> tuple[socket.socket, int]:
                 ours, other = socket.socketpair()
                 theirs.enter_context(other)

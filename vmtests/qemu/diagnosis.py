@@ -145,7 +145,7 @@ def _ports(machine: Patient, lines: Sequence[Line], diagnosis: Diagnosis) -> lis
     if _PROMPT.search(machine.written(DEBUG_PORT)):
         ports.append((DEBUG_PORT, "ttyS1"))
     if any(_LOCKED in line.text for line in lines):
-        diagnosis.note("shell on ttyS0", "the root account is locked; boot with --debug")
+        diagnosis.note("shell on ttyS0", "the root account is locked; boot with the module debug")
     else:
         ports.append((CONSOLE_PORT, "ttyS0"))
     return ports

@@ -1,0 +1,62 @@
+"""Images by the names that people give them: the reference image, a flake's, or somebody's own disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from vmtests.contract import Contract
+from vmtests.errors import InputError
+from vmtests.host.host import Host
+from vmtests.image import cache, nix
+from vmtests.image.adopt import adopt
+from vmtests.image.image import Image
+from vmtests.image.inspect import inspect
+from vmtests.image.reference import Modules
+
+
+class Images:
+    """Finds, builds and inspects images; those that are built or unpacked are shared by all processes of a run."""
+
+    def __init__(self, contract: Contract, host: Host) -> None:
+        self._contract = contract
+        self._host = host
+
+    def find(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+        """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
+
+        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
+        no image, HostError when it cannot be built.
+        """
+        parsed, toolbox = Modules.parse(modules), self._host.toolbox
+        if name == "reference":
+            path = cache.reference_image(self._contract, parsed, toolbox)
+            shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
+        else:
+            installable = nix.parse(name)
+            if parsed.bloat:
+                way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
+                raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
+            shown, own = installable or Path(name).name, None
+            path = self._adopted(name, installable)
+        return Image(
+            name=shown,
+            path=path,
+            modules=own,
+            inspection=inspect(path, self._contract, toolbox),
+            archive=Path(name) if own is None and installable is None and path != Path(name) else None,
+            debug=own is None and parsed.debug,
+        )
+
+    def _adopted(self, name: str, installable: str | None) -> Path:
+        """Return somebody's own disk, built or unpacked once for all processes of the run."""
+        scratch = self._host.scratch
+        with FileLock(scratch / "adopted.lock"):
+            note = scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
+            if note.exists():
+                return Path(note.read_text())
+            archive = Path(name) if installable is None else nix.build(installable, scratch)
+            path = adopt(archive, scratch, self._host.toolbox)
+            note.write_text(str(path))
+            return path
