@@ -71,6 +71,7 @@ class Cause(StrEnum):
     SECURE_BOOT_REFUSED = "secure-boot-refused"
     STORE_TRUNCATED = "store-truncated"
     SWITCH_ROOT_FAILED = "switch-root-failed"
+    TIME_LIMIT = "time-limit"
     TIMER_STALLED = "timer-stalled"
     UNEXPECTED_RESET = "unexpected-reset"
     UNIT_FAILED = "unit-failed"

@@ -25,7 +25,14 @@ def test_every_cause_can_be_found() -> None:
     """No cause is only a name; some are found by silence and what the hang doctor sees, some by inspection."""
     checks = "".join(path.read_text() for path in Path(image.__path__[0]).glob("*.py"))
     named = {Cause[name] for name in re.findall(r"\bCause\.([A-Z0-9_]+)\b", checks)}
-    silent = {Cause.NO_PROGRESS, Cause.DISK_STALLED, Cause.QEMU_STOPPED, Cause.QEMU_SILENT, Cause.SCREEN_ONLY}
+    silent = {
+        Cause.NO_PROGRESS,
+        Cause.DISK_STALLED,
+        Cause.QEMU_STOPPED,
+        Cause.QEMU_SILENT,
+        Cause.SCREEN_ONLY,
+        Cause.TIME_LIMIT,
+    }
     assert set(Cause) == {rule.cause for rule in EVERY_RULE} | silent | named
 
 

@@ -233,7 +233,11 @@ class Attempt:
         if self._judge.deadline is not None:
             if t >= self._judge.deadline:
                 self._fail(t)
-        elif self.verdict is None and not self._settled(t) and budget and not self.stuck and t >= self._budget_end():
+        elif self.verdict is not None or self._settled(t) or not budget:
+            return
+        elif (whole := self._budgets.whole) is not None and t >= whole:
+            self._over(t, whole)
+        elif not self.stuck and t >= self._budget_end():
             self._load_seen = max(self._load_seen, self._load())
             if examined:
                 self.stuck, self._stuck_at = self.stage, t
@@ -303,11 +307,14 @@ class Attempt:
             return None
         if self._judge.deadline is not None:
             return self._judge.deadline
-        if self.verdict is not None or self.stuck is not None:
+        if self.verdict is not None:
             return None
-        if self._target is not None and not (self._greeted and not self._told):
-            return min(self._settle_end(), self._budget_end())
-        return self._budget_end()
+        ends = [] if self._budgets.whole is None else [self._budgets.whole]
+        if self.stuck is None:
+            ends.append(self._budget_end())
+            if self._target is not None and not (self._greeted and not self._told):
+                ends.append(self._settle_end())
+        return min(ends, default=None)
 
     def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
         if self.failure is None and (device := self._waits.spinner(text, normal.text, self.stage)) is not None:
@@ -392,6 +399,26 @@ class Attempt:
             self.verdict = self._blamed(self._explained(failure), t)
         else:
             self.failure_after_ready = failure
+
+    def _over(self, t: float, whole: float) -> None:
+        """Give the verdict on a boot that takes longer than somebody wants to wait, which nobody is to blame for."""
+        evidence = []
+        sentence = f"the boot did not get ready in the {whole:g} s that it was given; it is in stage {self.stage}"
+        if (last := self.last_line) is not None:
+            sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
+            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+        self.timeline.end(t)
+        self.verdict = Verdict(
+            ready=False,
+            stage=self.stage,
+            cause=Cause.TIME_LIMIT,
+            sentence=sentence,
+            evidence=tuple(evidence),
+            hint="give it more time; the seconds in each stage tell where it went",
+            owner=None,
+            evidence_to_verdict_s=max(t - whole, 0.0),
+            seconds=self.timeline.seconds,
+        )
 
     def _stuck(self, t: float, opinion: Opinion) -> None:
         stage, age = self.stage, self.age(t)
