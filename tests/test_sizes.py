@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmtests.errors import InputError
-from vmtests.sizes import format_size, parse_size, round_up
+from vmtests.sizes import format_size, parse_seconds, parse_size, round_up
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,15 @@ def test_round_up_gives_the_least_multiple(value: int, step: int) -> None:
     result = round_up(value, step)
     assert result % step == 0
     assert 0 <= result - value < step
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
+def test_no_length_of_time(text: str) -> None:
+    """What is no length of time is refused in one line."""
+    with pytest.raises(InputError, match="is not a time"):
+        parse_seconds(text)
+
+
+def test_length_of_time() -> None:
+    """Seconds may have a fraction."""
+    assert parse_seconds("1.5") == 1.5

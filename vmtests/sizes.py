@@ -1,5 +1,6 @@
 """Sizes as people write them and as programs need them."""
 
+import contextlib
 import re
 
 from vmtests.errors import InputError
@@ -33,3 +34,11 @@ def format_size(size: int) -> str:
 def round_up(value: int, step: int) -> int:
     """Return the least multiple of `step` that is not less than `value`."""
     return -(-value // step) * step
+
+
+def parse_seconds(text: str) -> float:
+    """Return a length of time in seconds; raises InputError when the text is none, or the time is none."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise InputError(f"{text!r} is not a time", hint="write a number of seconds, for example 300")

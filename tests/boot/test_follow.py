@@ -121,6 +121,15 @@ class TestProgress:
         )
         assert clock.now - 1000 == 40.0
 
+    def test_limit_of_the_whole_boot(self, make: Callable[..., Follower], clock: ManualClock) -> None:
+        """A boot that is not ready when the time is up that it was given is nobody's fault."""
+        follower = make(budgets=Budgets(whole=25.0))
+        clock.at(10.0, lambda: follower.feed(IN_INITRD))
+        verdict = failed(follower)
+        assert (verdict.cause, verdict.owner, verdict.exit_status) == (Cause.TIME_LIMIT, None, 2)
+        assert "did not get ready in the 25 s that it was given; it is in stage initrd" in verdict.sentence
+        assert clock.now - 1000 == 25.0
+
     def test_nothing_at_all(self, follower: Follower) -> None:
         """A machine that prints nothing is the host's affair."""
         verdict = failed(follower)

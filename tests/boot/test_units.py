@@ -3,7 +3,7 @@
 import pytest
 
 from vmtests.boot import Scanner, Stage, normalise
-from vmtests.boot.stages import advance
+from vmtests.boot.course import Course
 from vmtests.boot.units import UNITS_LIMIT, Unit, Units
 from vmtests.resources import fixture
 
@@ -29,11 +29,11 @@ def _followed(lines: list[tuple[float, str]], stage: Stage = Stage.INITRD) -> di
 
 def _recorded(name: str) -> Units:
     """Return the units of a recorded console; a line's number stands for its second."""
-    units, stage, scanner = Units(), Stage.FIRMWARE, Scanner()
+    units, stage, scanner, course = Units(), Stage.FIRMWARE, Scanner(), Course()
     data = fixture(f"consoles/{name}.log").read_bytes()
     for number, scanned in enumerate(scanner.feed(data)):
         normal = normalise(scanned.text)
-        stage = advance(stage, normal) or stage
+        stage = course.take(stage, normal).stage or stage
         units.line(normal.text, float(number), stage)
     return units
 

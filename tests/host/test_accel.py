@@ -1,6 +1,6 @@
 """The accelerator, by what a probe said."""
 
-import sys
+import os
 from pathlib import Path
 
 import msgspec
@@ -9,7 +9,8 @@ import pytest
 from tests.machine.conftest import FakeToolbox
 from vmtests.errors import HostError
 from vmtests.host import accel
-from vmtests.host.accel import Accelerator, AcceleratorName, Outcome, Request
+from vmtests.host.accel import Accelerator, AcceleratorName, Request
+from vmtests.host.probe import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -18,63 +19,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(accel, "device_refusal", lambda _: None)
     return tmp_path / "cache"
-
-
-STAYS_UP = "import signal; signal.pause()"
-"""A QEMU that does not end by itself; the probe ends it."""
-
-
-def python(code: str) -> list[str]:
-    """Return a command line that runs `code` in QEMU's place."""
-    return [sys.executable, "-c", code]
-
-
-def test_boot_sector() -> None:
-    """The guest is one sector with a BIOS's signature, and it writes its answer to the exit device."""
-    sector = accel.boot_sector()
-    assert len(sector) == 512
-    assert sector[510:] == b"\x55\xaa"
-    assert b"\xb0\x2a\xe6\xf4" in sector
-
-
-def test_guest_answers() -> None:
-    """KVM works when the guest's own answer is QEMU's exit status."""
-    assert accel.watch(python("import sys; sys.exit(85)"), 10).works
-
-
-def test_dead_vcpu() -> None:
-    """A vCPU that died is seen in QEMU's words, without waiting for QEMU, which stays up."""
-    code = f"import sys; sys.stderr.write('KVM internal error. Suberror: 1\\n'); {STAYS_UP}"
-    outcome = accel.watch(python(code), 30)
-    assert Outcome(works=False, reason="the vCPU died at once (KVM internal error. Suberror: 1)") == outcome
-
-
-def test_no_answer() -> None:
-    """A guest that says nothing in time counts as one that does not run."""
-    outcome = accel.watch(python(STAYS_UP), 0.05)
-    assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.05 s") == outcome
-
-
-def test_silent_qemu_with_closed_stderr() -> None:
-    """QEMU that closes its standard error and stays up is not waited for longer than the limit."""
-    outcome = accel.watch(python(f"import os; os.close(2); {STAYS_UP}"), 0.3)
-    assert Outcome(works=False, reason="a guest of one sector gave no answer in 0.3 s") == outcome
-
-
-def test_other_status() -> None:
-    """QEMU's own failure is told in its last words, made printable."""
-    outcome = accel.watch(python("import sys; sys.exit('failed\\n\\x1b[1mno MSR\\n')"), 10)
-    assert Outcome(works=False, reason="QEMU ended with status 1: \\x1b[1mno MSR") == outcome
-
-
-def test_no_program() -> None:
-    """A program that is not there is an outcome, not a traceback."""
-    assert accel.watch(["/nowhere/qemu"], 1).reason == "/nowhere/qemu cannot be run: No such file or directory"
-
-
-def test_endless_words() -> None:
-    """However much QEMU writes, the probe ends in time."""
-    assert not accel.watch(python("import sys\nwhile True: sys.stderr.write('x' * 9999)"), 0.3).works
 
 
 @pytest.mark.parametrize(
@@ -93,28 +37,28 @@ def test_choice(
     expected: tuple[AcceleratorName, str, int],
 ) -> None:
     """KVM is taken when it works and is not refused; everything else gets TCG and four times the time."""
-    monkeypatch.setattr(accel, "run_guest", lambda _: Outcome(works=works, reason="test"))
-    chosen: Accelerator = accel.probe(FakeToolbox(), request_)
+    monkeypatch.setattr(accel, "run_guest", lambda *_: Outcome(works=works, reason="test"))
+    chosen: Accelerator = accel.choose(FakeToolbox(), request_)
     assert expected == (chosen.name, chosen.cpu, chosen.scale)
 
 
 def test_kvm_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
     """KVM that is asked for and does not work is the host's error, with the reason."""
-    monkeypatch.setattr(accel, "run_guest", lambda _: Outcome(works=False, reason="the vCPU died"))
+    monkeypatch.setattr(accel, "run_guest", lambda *_: Outcome(works=False, reason="the vCPU died"))
     with pytest.raises(HostError, match="KVM does not work: the vCPU died"):
-        accel.probe(FakeToolbox(), Request.KVM)
+        accel.choose(FakeToolbox(), Request.KVM)
 
 
 def test_second_time_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest is run once for each boot of the host and each QEMU."""
     runs: list[object] = []
 
-    def run(toolbox: object) -> Outcome:
-        runs.append(toolbox)
+    def run(*asked: object) -> Outcome:
+        runs.append(asked)
         return Outcome(works=False, reason="test")
 
     monkeypatch.setattr(accel, "run_guest", run)
-    first, second = accel.probe(FakeToolbox()), accel.probe(FakeToolbox())
+    first, second = accel.choose(FakeToolbox()), accel.choose(FakeToolbox())
     assert (1, first) == (len(runs), second)
 
 
@@ -123,7 +67,42 @@ def test_spoilt_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, content: byt
     """A cache that is broken, or of another boot, is made again."""
     cache.mkdir()
     (cache / "accelerator.json").write_bytes(content)
-    monkeypatch.setattr(accel, "run_guest", lambda _: Outcome(works=False, reason="anew"))
-    assert accel.probe(FakeToolbox()).reason == "KVM does not work: anew"
+    monkeypatch.setattr(accel, "run_guest", lambda *_: Outcome(works=False, reason="anew"))
+    assert accel.choose(FakeToolbox()).reason == "KVM does not work: anew"
     assert msgspec.json.decode((cache / "accelerator.json").read_bytes())["outcome"]["reason"] == "anew"
     assert [path.name for path in cache.iterdir()] == ["accelerator.json"]
+
+
+@pytest.mark.parametrize(("seconds", "scale"), [(0.1, 1.0), (0.4, 2.0), (3.2, 16.0), (100.0, accel.SLOWEST)])
+def test_slow_kvm_is_given_time(monkeypatch: pytest.MonkeyPatch, seconds: float, scale: float) -> None:
+    """Budgets grow with the time that the probe took, and with KVM on hardware they do not."""
+    monkeypatch.setattr(accel, "run_guest", lambda *_: Outcome(works=True, reason="test", seconds=seconds))
+    assert accel.choose(FakeToolbox()).scale == pytest.approx(scale)
+
+
+def test_kvm_that_failed_in_a_boot_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a boot found out counts as much as what the probe did, until the host is booted again."""
+    monkeypatch.setattr(accel, "run_guest", lambda *_: Outcome(works=True, reason="test"))
+    assert accel.choose(FakeToolbox()).name is AcceleratorName.KVM
+    assert accel.without_kvm(FakeToolbox(), "it died").name is AcceleratorName.TCG
+    assert accel.choose(FakeToolbox()).reason == "KVM does not work: it died"
+
+
+def test_another_number_of_processors_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that is tried has as many processors as the one that is wanted."""
+    asked: list[object] = []
+
+    def run(*words: object) -> Outcome:
+        asked.append(words[-1])
+        return Outcome(works=True, reason="test")
+
+    monkeypatch.setattr(accel, "run_guest", run)
+    for cpus in (2, 2, 8):
+        accel.choose(FakeToolbox(), cpus=cpus)
+    assert asked == [2, 8]
+
+
+def test_state_of_the_host_names_kernel_and_processor() -> None:
+    """A kept machine is of one kernel and one processor."""
+    assert os.uname().release in accel.state_of_host()
+    assert "flags" in accel.state_of_host()

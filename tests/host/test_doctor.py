@@ -10,8 +10,9 @@ from rich.console import Console
 
 from vmtests.errors import HostError
 from vmtests.host import accel, doctor, sandbox
-from vmtests.host.accel import Outcome, Request
+from vmtests.host.accel import Request
 from vmtests.host.doctor import Report, Row
+from vmtests.host.probe import Outcome
 from vmtests.host.tools import Tool, Toolbox
 
 GOOD = Row(topic="host", name="cache", ok=True, value="/c", why="there")
@@ -132,7 +133,9 @@ def test_tools(tmp_path: Path) -> None:
 
 def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without KVM can boot, and is told why it is slow; KVM that is demanded must work."""
-    monkeypatch.setattr(accel, "kvm_outcome", lambda _: Outcome(works=False, reason="no device", hint="load it"))
+    monkeypatch.setattr(
+        accel, "kvm_outcome", lambda *_, **__: Outcome(works=False, reason="no device", hint="load it")
+    )
     row = doctor.accelerator_row(toolbox(tmp_path), Request.AUTO)
     assert (row.ok, row.value, row.why) == (True, "tcg, cpu max", "KVM does not work: no device")
     demanded = doctor.accelerator_row(toolbox(tmp_path), Request.KVM)

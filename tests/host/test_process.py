@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import HostError
+from vmtests.host import sandbox, supervise
 from vmtests.host.process import SandboxedProcess
-from vmtests.host.sandbox import sandbox
 
 SPAWNER = """
 import os, sys, threading
 from pathlib import Path
 from vmtests.host.process import SandboxedProcess
-from vmtests.host.sandbox import sandbox
-argv = [*sandbox(Path("/")), "sleep", "600"]
+from vmtests.host import sandbox
+if sys.argv[2] == "watched":
+    sandbox.refusal = lambda: "namespaces are refused"
+argv = [*sandbox.sandbox(Path("/")), "sh", "-c", "sleep 600 & setsid sleep 600 & wait"]
 started = []
 def start():
     fds = [int(sys.argv[1])]
@@ -33,6 +35,17 @@ threading.Event().wait()
 """
 
 
+@pytest.fixture(params=["bubblewrap", "watched"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How it is started: in a process namespace, or under two watchers."""
+    chosen: str = request.param
+    if chosen == "watched":
+        monkeypatch.setattr(sandbox, "refusal", lambda: "namespaces are refused")
+    elif (why := sandbox.refusal()) is not None:
+        pytest.skip(why)
+    return chosen
+
+
 def start(*command: str, ended: threading.Event, statuses: list[int]) -> SandboxedProcess:
     """Start a command in a sandbox."""
 
@@ -42,7 +55,7 @@ def start(*command: str, ended: threading.Event, statuses: list[int]) -> Sandbox
 
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         return SandboxedProcess(
-            [*sandbox(Path("/")), *command],
+            [*sandbox.sandbox(Path("/")), *command],
             pass_fds=(),
             stderr=nowhere.fileno(),
             on_exit=on_exit,
@@ -50,6 +63,7 @@ def start(*command: str, ended: threading.Event, statuses: list[int]) -> Sandbox
         )
 
 
+@pytest.mark.usefixtures("way")
 def test_exit_status() -> None:
     """The exit status is told once the process has ended."""
     ended, statuses = threading.Event(), list[int]()
@@ -58,6 +72,7 @@ def test_exit_status() -> None:
     assert statuses == [7]
 
 
+@pytest.mark.usefixtures("way")
 def test_killed() -> None:
     """A killed process is told as 128 and the signal's number."""
     ended, statuses = threading.Event(), list[int]()
@@ -68,6 +83,7 @@ def test_killed() -> None:
     process.kill()
 
 
+@pytest.mark.usefixtures("way")
 def test_late() -> None:
     """Of two programs that want the same processor, each has waited for it."""
     ended, statuses = threading.Event(), list[int]()
@@ -90,11 +106,11 @@ def test_no_program() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_ends_with_its_parent(how: signal.Signals) -> None:
+def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
     """A process outlives the thread that asked for it, and ends within a second of the program's end."""
     ours, theirs = os.pipe()
     parent = subprocess.Popen(
-        [sys.executable, "-c", SPAWNER, str(theirs)], stdout=subprocess.PIPE, pass_fds=[theirs], text=True
+        [sys.executable, "-c", SPAWNER, str(theirs), way], stdout=subprocess.PIPE, pass_fds=[theirs], text=True
     )
     os.close(theirs)
     with parent:
@@ -110,12 +126,13 @@ def test_ends_with_its_parent(how: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("huge_pages", [True, False])
+@pytest.mark.usefixtures("way")
 def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> None:
     """Who is to take little memory gets small pages (proc_pid_status(5), THP_enabled); this process keeps its own."""
     told = tmp_path / "told"
     with told.open("wb") as stderr:
         process = SandboxedProcess(
-            [*sandbox(Path("/")), "sh", "-c", "grep THP_enabled /proc/self/status >&2"],
+            [*sandbox.sandbox(Path("/")), "sh", "-c", "grep THP_enabled /proc/self/status >&2"],
             pass_fds=[],
             stderr=stderr.fileno(),
             on_exit=lambda _: None,
@@ -125,3 +142,35 @@ def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> No
         process.join()
     assert ["THP_enabled:", str(int(huge_pages))] == told.read_text().split()
     assert "THP_enabled:\t1" in Path("/proc/self/status").read_text()
+
+
+def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
+    """Without namespaces two processes watch: with either of them gone, nothing of what was started is left."""
+    for which in range(2):
+        ours, theirs = os.pipe()
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            supervise.__file__,
+            "--",
+            "sh",
+            "-c",
+            "setsid sleep 600 & echo up; wait",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[theirs]) as outer:
+            os.close(theirs)
+            assert outer.stdout is not None
+            assert outer.stdout.readline() == b"up\n"
+            inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+            os.kill((outer.pid, inner)[which], signal.SIGKILL)
+            assert ([ours], [], []) == select.select([ours], [], [], 1)
+            assert os.read(ours, 1) == b""
+        os.close(ours)
+
+
+def test_program_that_is_not_there_is_named() -> None:
+    """Without namespaces, too, a program that cannot be run is said to be one."""
+    command = [sys.executable, "-I", "-S", supervise.__file__, "--", "/nowhere/program"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (127, "/nowhere/program cannot be run: No such file or directory\n")

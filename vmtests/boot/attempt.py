@@ -7,22 +7,29 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
+from vmtests.boot.course import LOGIN_PROMPT, SHELL_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
 from vmtests.boot.judge import Judge
-from vmtests.boot.patterns_machine import SILENCES
-from vmtests.boot.stages import LOGIN_PROMPT, READY_TARGET, NormalLine, Stage, advance, normalise
+from vmtests.boot.machine_rules import SILENCES
+from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.waits import Waits
 from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
+from vmtests.text import TEXT_LIMIT
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
 _JOBS = 5  # start jobs that are named
+_WRAPS = re.compile(r"error: .{0,400}[^.!]$")
+_WRAPPED = 400  # characters of a line that a loader wrapped
 _QUOTED = 120  # characters of a line in a sentence
+ANY_RUN = "vmtests-ready-"
+"""Stands for the token of any run: a recording that is explained has one that nobody knows any more."""
+
 _GREETING = "hello"
 _TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.KERNEL_HANG, Cause.NO_PROGRESS, Cause.QEMU_SILENT})
 _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
@@ -58,13 +65,15 @@ class Attempt:
         token: str = "",
         knowledge: Knowledge | None = None,
         late: Callable[[], float] = float,
+        ready: re.Pattern[str] | None = None,
     ) -> None:
         self._late = late
         self._late_before = late()
         self._token = token
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
-        self._announcement = re.compile(rf"{re.escape(token)} (?P<word>{_WORDS})\b") if token else None
+        end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
+        self._announcement = re.compile(rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b") if token else None
         self._greeted = False
         self._examinations = 0
         self._stuck_at = 0.0
@@ -81,6 +90,12 @@ class Attempt:
         self._load_seen = 1.0
         self._judge = Judge()
         self._jobs = Jobs()
+        self._course = Course()
+        self._ready = ready
+        self._open = ""
+        self._managed = False
+        self.planned = False
+        """Whether the guest said that it is about to restart, and means to."""
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -118,6 +133,8 @@ class Attempt:
             return self._spinner(normal, text, t)
         if self.verdict is None:
             self._advance(normal, t)
+        if self.failure is None and not self.provoked:
+            self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
         if not self.provoked:
@@ -127,15 +144,28 @@ class Attempt:
             self.progress(t)
             # systemd says it again within seconds, unless a getty has the console by then.
             self._waits_for = "" if not self.provoked else self._waits_for
-        if self.failure is None and not self.provoked:
-            self._judge.line(normal, text, t, stage)
         if self.verdict is None:
             self._waits.line(normal.text, stage)
             self._jobs.line(normal.text)
             self.timeline.units.line(normal.text, t, stage)
-            if not stage.before(Stage.SWITCH_ROOT):
-                self._look_for_target(normal, line)
+            self._look_for_target(normal, line)
         return line
+
+    def _judged(self, normal: NormalLine, text: str, t: float) -> None:
+        late = self.stage is Stage.KERNEL or self._course.headless
+        known = self.verdict is not None
+        stage = self._judge.line(normal, text, t, self.stage, late=late and not known)
+        if normal.stamp is None and self._open:
+            # What one writer began and another tore, or a loader wrapped at the end of its screen.
+            whole = self._open + ("" if "`" in self._open or self._open.endswith(": ") else " ") + normal.text
+            self._open = ""
+            self._judge.line(normalise(whole), whole, t, self.stage, late=late and not known)
+            if stage.before(Stage.KERNEL) and "error: " in whole and whole[-1] not in ".!" and len(whole) < _WRAPPED:
+                self._open = whole
+        elif normal.stamp is None and (text.endswith(": ") or _WRAPS.match(normal.text)):
+            self._open = text if text.endswith(": ") else normal.text
+        if self.verdict is None and self.stage.before(stage):
+            self.timeline.enter(stage, t)
 
     def _look_for_target(self, normal: NormalLine, line: Line) -> None:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
@@ -143,18 +173,31 @@ class Attempt:
                 self._greeted = True
             elif match["word"] not in _LEAVING:
                 self._target, self._told = line, match["word"]
-        elif READY_TARGET.match(normal.text) and (self._target is None or self._getty):
-            self._target, self._getty = line, False
-        elif self._target is None and LOGIN_PROMPT.match(normal.text):
-            self._target, self._getty = line, True
+        elif self._ready is not None:
+            if self._ready.search(line.text):
+                self._target, self._getty = line, True
+        elif self._target is None and (
+            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
+        ):
+            self._up(line, getty=True)
+
+    def _up(self, line: Line, *, getty: bool) -> None:
+        """Take a line that says that the system is up."""
+        if self.stage.before(Stage.USERSPACE):
+            self._enter(Stage.USERSPACE, line.t)
+        if not self._judge.broken or not getty:
+            self._judge.recovered()
+        self._target, self._getty = line, getty
 
     def prompt(self, text: str, t: float) -> None:
         """Take a line that has not ended yet."""
+        normal = normalise(text)
         if self.failure is None:
-            self._judge.prompt(text, t, self.stage)
+            late = self.stage is Stage.KERNEL or self._course.headless
+            self._judge.prompt(normal, text, t, self.stage, late=late and self.verdict is None)
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
-        if self.verdict is None and not told and not self.stage.before(Stage.USERSPACE):
-            self._look_for_target(normalise(text), Line(t=t, text=text, stage=self.stage))
+        if self.verdict is None and not told:
+            self._look_for_target(normal, Line(t=t, text=text, stage=self.stage))
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""
@@ -190,12 +233,52 @@ class Attempt:
         if self._judge.deadline is not None:
             if t >= self._judge.deadline:
                 self._fail(t)
-        elif self.verdict is None and not self._settled(t) and budget and not self.stuck and t >= self._budget_end():
+        elif self.verdict is not None or self._settled(t) or not budget:
+            return
+        elif (whole := self._budgets.whole) is not None and t >= whole:
+            self._over(t, whole)
+        elif not self.stuck and t >= self._budget_end():
             self._load_seen = max(self._load_seen, self._load())
             if examined:
                 self.stuck, self._stuck_at = self.stage, t
             elif not self.left(t):
                 self._stuck(t, Opinion())
+
+    def finish(self, t: float) -> Verdict:
+        """Return the verdict on a boot of which no more is to come; the end of a recording is no silence."""
+        if self.failure_after_ready is None and self._judge.deadline is not None:
+            self._fail(t)
+        elif self.verdict is None and not self._settled(t + self._budgets.settle_seconds * _GETTY_SETTLE):
+            self.timeline.end(t)
+            self.verdict = self._explained(self._ended(t))
+        verdict = self.failure_after_ready or self.verdict
+        assert verdict is not None
+        return verdict
+
+    def _ended(self, t: float) -> Verdict:
+        stage, last = self.stage, self.last_line
+        if last is None:
+            said = "nothing was printed"
+        else:
+            said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
+        if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
+            return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
+        evidence = [Evidence(t=last.t, source=last.source, text=last.text[:TEXT_LIMIT])] if last else []
+        running = [*self._jobs.running][-_JOBS:]
+        if running:
+            evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:TEXT_LIMIT]))
+        return Verdict(
+            ready=False,
+            stage=stage,
+            cause=None,
+            sentence=f"cannot tell how this boot went on: nothing failed as far as it is shown, and {said}",
+            evidence=tuple(evidence),
+            hint=SILENCES[stage].hint,
+            owner=None,
+            evidence_to_verdict_s=0.0,
+            seconds=self.timeline.seconds,
+            unknown=True,
+        )
 
     @property
     def moved_on(self) -> bool:
@@ -224,11 +307,14 @@ class Attempt:
             return None
         if self._judge.deadline is not None:
             return self._judge.deadline
-        if self.verdict is not None or self.stuck is not None:
+        if self.verdict is not None:
             return None
-        if self._target is not None and not (self._greeted and not self._told):
-            return min(self._settle_end(), self._budget_end())
-        return self._budget_end()
+        ends = [] if self._budgets.whole is None else [self._budgets.whole]
+        if self.stuck is None:
+            ends.append(self._budget_end())
+            if self._target is not None and not (self._greeted and not self._told):
+                ends.append(self._settle_end())
+        return min(ends, default=None)
 
     def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
         if self.failure is None and (device := self._waits.spinner(text, normal.text, self.stage)) is not None:
@@ -240,13 +326,19 @@ class Attempt:
         return Line(t=t, text=text, stage=self.stage)
 
     def _advance(self, normal: NormalLine, t: float) -> None:
-        stage = advance(self.stage, normal)
-        if stage is None:
-            return
+        step = self._course.take(self.stage, normal)
+        self.planned |= step.restart
+        self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
+        if step.stage is not None:
+            self._enter(step.stage, t)
+        if step.ready and self._ready is None and (self._target is None or self._getty):
+            self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
+
+    def _enter(self, stage: Stage, t: float) -> None:
         self.timeline.enter(stage, t)
         self.progress(t)
+        self._judge.forgive(stage)
         if stage is Stage.USERSPACE:
-            self._judge.forgive()
             self._jobs.clear()  # those of the initrd's manager
             self._waits_for = ""
 
@@ -262,6 +354,8 @@ class Attempt:
         if self._target is None:
             return False
         open_jobs = self._jobs.running
+        if self._getty and self._managed and self._judge.broken and not self._told and self._ready is None:
+            return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
             ready_at = self._target.t
@@ -270,7 +364,12 @@ class Attempt:
         elif (open_jobs or self._getty) and t < self._settle_end():
             return False
         elif self._getty:
-            sentence, ready_at = "the guest asks for a login and has nothing more to say", self._settle_end()
+            said = (
+                "a line that was waited for came"
+                if self._ready
+                else "the guest is up: it asks for a login, or has a shell"
+            )
+            sentence, ready_at = f"{said}, and has nothing more to say", self._settle_end()
         elif open_jobs:
             sentence = f"multi-user.target was reached; the end of {len(open_jobs)} start jobs was not seen"
             ready_at = self._settle_end()
@@ -278,7 +377,7 @@ class Attempt:
             sentence = "multi-user.target was reached and no start job is left"
             ready_at = self._last_output
         self.timeline.enter(Stage.READY, ready_at)
-        self._judge.forgive()
+        self._judge.forgive(Stage.READY)
         target = Evidence(t=self._target.t, source=self._target.source, text=self._target.text)
         self.verdict = Verdict(
             ready=True,
@@ -301,6 +400,26 @@ class Attempt:
         else:
             self.failure_after_ready = failure
 
+    def _over(self, t: float, whole: float) -> None:
+        """Give the verdict on a boot that takes longer than somebody wants to wait, which nobody is to blame for."""
+        evidence = []
+        sentence = f"the boot did not get ready in the {whole:g} s that it was given; it is in stage {self.stage}"
+        if (last := self.last_line) is not None:
+            sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
+            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+        self.timeline.end(t)
+        self.verdict = Verdict(
+            ready=False,
+            stage=self.stage,
+            cause=Cause.TIME_LIMIT,
+            sentence=sentence,
+            evidence=tuple(evidence),
+            hint="give it more time; the seconds in each stage tell where it went",
+            owner=None,
+            evidence_to_verdict_s=max(t - whole, 0.0),
+            seconds=self.timeline.seconds,
+        )
+
     def _stuck(self, t: float, opinion: Opinion) -> None:
         stage, age = self.stage, self.age(t)
         silence = SILENCES[stage]
@@ -308,6 +427,11 @@ class Attempt:
             sentence = f"stage {stage} made no progress for {age:.0f} s"
         else:
             sentence = f"stage {stage} did not end in {t - self.timeline.starts[stage]:.0f} s"
+        self.timeline.end(t)
+        known = self._judge.silent(t, self.timeline.seconds, stage, sentence)
+        if opinion.cause is None and known is not None and not known.unknown:
+            self.verdict = self._blamed(self._explained(replace(known, evidence_to_verdict_s=age)), t)
+            return
         evidence = [item for clue in self._judge.clues for item in clue.evidence[-1:]]
         if (last := self.last_line) is None:
             sentence += ", and nothing was printed"
@@ -322,6 +446,10 @@ class Attempt:
             sentence += f"; {opinion.says}"
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
         self.timeline.end(t)
+        # Words that nobody knows are no reason to blame anybody.
+        unknown = (
+            stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless and not opinion.cause
+        )
         verdict = Verdict(
             ready=False,
             stage=stage,
@@ -329,7 +457,8 @@ class Attempt:
             sentence=sentence,
             evidence=tuple(dict.fromkeys(evidence)),
             hint=opinion.hint or silence.hint,
-            owner=opinion.owner or silence.owner,
+            owner=None if unknown else opinion.owner or silence.owner,
+            unknown=unknown,
             evidence_to_verdict_s=age,
             seconds=self.timeline.seconds,
         )

@@ -27,16 +27,17 @@ _DEFAULTS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
     """Seconds without progress after which a stage counts as stuck, and `settle`, those of silence after
-    which jobs whose end was not seen no longer count; both times `scale` (1 for KVM, 4 for TCG).
+    which jobs whose end was not seen no longer count; both times `scale` (1 for KVM on hardware, 4 for TCG).
 
     A stage also ends after `patience` budgets in which the guest did print: complaints that go round for
-    ever are no boot.
+    ever are no boot. `whole` is the limit that a person has set for all stages together, in seconds from power-on.
     """
 
     stages: Mapping[Stage, float] = field(default_factory=lambda: dict(_DEFAULTS))
     scale: float = 1.0
     settle: float = 2.0
     patience: float = 10.0
+    whole: float | None = None
 
     def seconds(self, stage: Stage) -> float:
         """Seconds that `stage` may be silent on an idle host."""

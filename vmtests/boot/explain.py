@@ -92,7 +92,8 @@ _VAGUE: dict[Stage, dict[Cause, frozenset[Cause]]] = {
         ), _ENTRY
     ),
     Stage.KERNEL: {
-        Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
+        Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.DEVICE_TIMEOUT: _INITRD,
+        Cause.INITRD_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
         Cause.NO_PROGRESS: frozenset({Cause.SCREEN_ONLY}), Cause.SCREEN_ONLY: frozenset({Cause.SCREEN_ONLY}),
     },
 }  # fmt: skip

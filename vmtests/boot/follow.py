@@ -16,11 +16,12 @@ from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets, load_factor
 from vmtests.boot.clock import Clock, SystemClock
 from vmtests.boot.console import ConsoleLog, Line
+from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.past import Past
 from vmtests.boot.scanner import ScannedLine, Scanner
-from vmtests.boot.stages import Stage, normalise, restarted
+from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, HostError
@@ -405,12 +406,12 @@ class Follower:
 
     def _take(self, scanned: list[ScannedLine], now: float) -> None:
         lines = []
-        for item in scanned:
-            normal = normalise(item.text)
+        for text in (part for item in scanned for part in torn(item.text)):
+            normal = normalise(text)
             if restarted(self._attempt.stage, normal):
                 self._reset(MachineEvent(name=RESET, detail={"seen": "console"}, t=self._clock.monotonic()))
                 now = self._now()
-            if (line := self._attempt.line(normal, item.text, now)) is not None:
+            if (line := self._attempt.line(normal, text, now)) is not None:
                 lines.append(line)
                 for waiter in self._waiters:
                     waiter.look(line)

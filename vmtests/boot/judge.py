@@ -1,24 +1,37 @@
 """From lines and events to a finding: pure, without clock or thread; times are seconds since power-on."""
 
+import functools
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from vmtests.boot.patterns import EVENT_RULES, LINE_RULES
-from vmtests.boot.patterns_system import ABSENT_DEVICE
-from vmtests.boot.rules import EventRule, LineRule, Weight
+from vmtests.boot.causality import Finding, chain, in_order
+from vmtests.boot.course import anonymous
+from vmtests.boot.machine_rules import ABSENT_DEVICE
+from vmtests.boot.machine_rules import RULES as EVENT_RULES
+from vmtests.boot.rules import LOADING, EventRule, Layer, LineRule, Weight
+from vmtests.boot.speakers import LINE_RULES, SPEAKERS
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
-from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
-_CLUES = 8
-_CONSEQUENCES = frozenset({Cause.MOUNT_FAILED, Cause.UNIT_FAILED})
+_CLUES = 64
+_OF_ONE_RULE = 8
 _BEFORE = 4
 _AFTER = 12
 _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
+
+_MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
+_HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
+_OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|/mnt-root|/new_root")
+# What the manager says of a unit that failed before, and runs at last.
+_MENDED = re.compile(
+    r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
+    r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?(?P<what>.+?)\.?$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +42,24 @@ class _Rules:
     any: re.Pattern[str]
 
     @classmethod
-    def of(cls, stage: Stage) -> Self:
-        rules = tuple(rule for rule in LINE_RULES if stage in rule.stages)
-        return cls(rules, re.compile("|".join(_anonymous(rule.pattern) for rule in rules) or r"(?!)"))
+    def of(cls, stage: Stage, *, late: bool) -> Self:
+        """Return the rules that count in `stage`; `late` says that a boot may be further than it seems."""
+
+        def counts(rule: LineRule) -> bool:
+            if stage in rule.stages or not stage.before(Stage.INITRD):
+                return stage in rule.stages
+            last = max(rule.stages, key=lambda one: one.position)
+            # A quiet boot says nothing between its loader and what goes wrong.
+            return not last.before(stage) and (late or not rule.general_words)
+
+        rules = tuple(rule for rule in LINE_RULES if counts(rule))
+        return cls(rules, re.compile("|".join(anonymous(rule.pattern) for rule in rules) or r"(?!)"))
 
 
-def _anonymous(pattern: re.Pattern[str]) -> str:
-    """Return a pattern that can stand beside others: two groups of one name cannot."""
-    flag = "i" if pattern.flags & re.IGNORECASE else ""
-    return f"(?{flag}:{re.sub('[(][?]P<[a-z]+>', '(?:', pattern.pattern)})"
-
-
-_RULES = {stage.value: _Rules.of(stage) for stage in Stage}
+@functools.cache
+def _rules(stage: str, late: bool) -> _Rules:
+    """Return the rules of a stage when they are first wanted: to compile all of them takes a second."""
+    return _Rules.of(Stage(stage), late=late)
 
 
 class _Values(dict[str, str]):
@@ -48,21 +67,6 @@ class _Values(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         return ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A rule that matched, when, in which stage, and with what sentence."""
-
-    rule: LineRule | EventRule
-    stage: Stage
-    sentence: str
-    evidence: tuple[Evidence, ...]
-
-    @property
-    def t(self) -> float:
-        """When it was found, in seconds since power-on."""
-        return self.evidence[-1].t
 
 
 class Judge:
@@ -83,37 +87,63 @@ class Judge:
         self._going_down = False
         self.deadline: float | None = None
 
-    def forgive(self) -> None:
-        """Forget clues: the boot went on in spite of them."""
-        self._clues.clear()
+    def forgive(self, stage: Stage) -> None:
+        """Forget what the boot, which has come to `stage`, went on in spite of."""
+        if stage is Stage.KERNEL:
+            self._clues = [clue for clue in self._clues if not clue.rule_in(LOADING)]
+            if self._finding is not None and self._finding.rule_in(LOADING):
+                self._drop()
+        elif not stage.before(Stage.USERSPACE):
+            self._clues.clear()
+            if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+                self._drop()
+
+    @property
+    def broken(self) -> bool:
+        """Whether something failed that a system needs, and nothing mended it."""
+        return any(clue.rule.layer is Layer.OBJECT for clue in self._clues)
+
+    def recovered(self) -> None:
+        """Take it that the system is up: whatever was an end before it was none."""
+        if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+            self._drop()
 
     @property
     def clues(self) -> tuple[Finding, ...]:
         """Failures that have not ended the boot so far, oldest first."""
         return tuple(self._clues)
 
-    def line(self, normal: NormalLine, text: str, t: float, stage: Stage) -> None:
-        """Take a line of the console: as it is matched and as it was printed."""
+    def line(self, normal: NormalLine, text: str, t: float, stage: Stage, *, late: bool = False) -> Stage:
+        """Take a line of the console: as it is matched and as it was printed; returns the stage that speaks.
+
+        `late` says that what came before was not seen, so that the boot may be further than `stage`.
+        """
         if normal.stamp is not None:
             self._stamped = True
+        elif self._finding is not None and self._finding.rule.weight is Weight.WAIT:
+            self._drop()  # somebody answered
         if SHUTDOWN.match(normal.text):
             self._going_down = True
         evidence = Evidence(t=t, source="console", text=text[:TEXT_LIMIT])
-        if (found := self._match(normal, stage)) is not None:
+        if (found := self._match(normal, stage, late)) is not None:
             rule, match = found
+            stage = self._place(rule, normal, stage)
             self._found(rule, match.groupdict(), evidence, stage)
         else:
             self._follow(evidence)
+            if self._clues and (mended := _MENDED.match(normal.text)):
+                self._clues = [clue for clue in self._clues if clue.subject != mended["what"]]
         self._recent.append(evidence)
+        return stage
 
-    def prompt(self, text: str, t: float, stage: Stage) -> None:
+    def prompt(self, normal: NormalLine, text: str, t: float, stage: Stage, *, late: bool = False) -> None:
         """Take a line that has no newline yet."""
         if self._finding is not None:
             return
-        for rule in _RULES[stage.value].rules:
-            if rule.prompt and (match := rule.pattern.match(text)):
+        for rule in _rules(stage.value, late).rules:
+            if rule.prompt and (match := rule.pattern.match(normal.text)):
                 evidence = Evidence(t=t, source="console", text=text.rstrip()[:TEXT_LIMIT])
-                self._found(rule, match.groupdict(), evidence, stage)
+                self._found(rule, match.groupdict(), evidence, self._place(rule, normal, stage))
                 return
 
     def absent(self, device: str, evidence: Evidence, stage: Stage) -> None:
@@ -139,29 +169,47 @@ class Judge:
         final = self._finding
         if final is None:
             raise ValueError("nothing was found")
-        root = final
-        if final.rule.weight is Weight.SYMPTOM:
-            root = next(iter(self._clues), self._symptoms[0])
-        sentence = final.sentence
-        if root is not final:
-            between = next((clue for clue in self._clues[1:] if clue.rule.cause in _CONSEQUENCES), root)
-            chain = dict.fromkeys((root.sentence, between.sentence, sentence))
-            sentence = ", then ".join(chain)
-        findings = [*self._clues, *self._symptoms, final]
+        links = [final]
+        if final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+            links = [*(chain(self._clues, notes=False) or self._symptoms[:1]), final]
+        return self._verdict(links, now, seconds, final.stage, self._since)
+
+    def silent(self, now: float, seconds: Mapping[Stage, float], stage: Stage, said: str) -> Verdict | None:
+        """Return the verdict on a boot that says no more, `said` how it ended; None when nothing failed in it."""
+        if not (links := chain(self._clues)):
+            return None
+        verdict = self._verdict(links, now, seconds, stage, links[-1].t, said)
+        if links[0].rule.fatal or any(link.rule.fatal for link in links[:2]):
+            return verdict
+        return verdict.unsure()
+
+    def _verdict(
+        self,
+        links: Sequence[Finding],
+        now: float,
+        seconds: Mapping[Stage, float],
+        stage: Stage,
+        since: float,
+        said: str = "",
+    ) -> Verdict:
+        root = links[0]
+        told = dict.fromkeys(link.sentence for link in links)
+        sentence = ", then ".join(told)
+        findings = [*self._clues, *self._symptoms, *links]
         return Verdict(
             ready=False,
-            stage=final.stage,
+            stage=_blamed(root, stage),
             cause=root.rule.cause,
-            sentence=sentence,
-            evidence=_in_order(e for part in (*(f.evidence for f in findings), self._after) for e in part),
+            sentence=f"{sentence}; {said}" if said else sentence,
+            evidence=in_order(e for part in (*(f.evidence for f in findings), self._after) for e in part),
             hint=root.rule.hint,
             owner=root.rule.owner,
-            evidence_to_verdict_s=max(now - self._since, 0.0),
+            evidence_to_verdict_s=max(now - since, 0.0),
             seconds=seconds,
         )
 
-    def _match(self, normal: NormalLine, stage: Stage) -> tuple[LineRule, re.Match[str]] | None:
-        known = _RULES[stage.value]
+    def _match(self, normal: NormalLine, stage: Stage, late: bool) -> tuple[LineRule, re.Match[str]] | None:
+        known = _rules(stage.value, late)
         if not known.any.match(normal.text):
             return None
         for rule in known.rules:
@@ -169,13 +217,32 @@ class Judge:
                 continue
             if self._going_down and not rule.kernel:
                 continue
+            if normal.quoted and rule.weight is not Weight.CLUE:
+                continue
             if match := rule.pattern.match(normal.text):
                 return rule, match
         return None
 
+    def _place(self, rule: LineRule, normal: NormalLine, stage: Stage) -> Stage:
+        """Return the stage of who speaks, where the boot is further than was seen."""
+        if not stage.before(Stage.INITRD):
+            return stage
+        home = _HOME.get(id(rule), stage)
+        if rule in _MANAGED:
+            words = [normal.text, *(clue.sentence for clue in self._clues)]
+            home = Stage.INITRD if any(_OF_INITRD.search(text) for text in words) else Stage.USERSPACE
+        elif rule.general_words:
+            return stage
+        return home if stage.before(home) else stage
+
     def _follow(self, evidence: Evidence) -> None:
         if self._finding is not None and len(self._after) < _AFTER:
             self._after.append(evidence)
+
+    def _drop(self) -> None:
+        self._finding = self.deadline = None
+        self._symptoms.clear()
+        self._after.clear()
 
     def _found(
         self, rule: LineRule | EventRule, values: Mapping[str, str | None], evidence: Evidence, stage: Stage
@@ -184,18 +251,21 @@ class Judge:
         finding = Finding(
             rule=rule,
             stage=stage,
-            sentence=rule.sentence.format_map(shown),
+            sentence=" ".join(rule.sentence.format_map(shown).split()).rstrip(": "),
+            subject=shown["unit"] or shown["where"] or shown["device"],
             evidence=(*self._recent, evidence),
         )
         current = self._finding
         if rule.weight is Weight.CLUE:
-            if current is not None:
+            if current is not None and rule.layer is not Layer.REASON:
                 self._follow(evidence)  # what fails after the end is not why it came
-            elif len(self._clues) < _CLUES:
+            elif self._new(finding):
                 self._clues.append(finding)
             return
         if current is not None and (
-            current.rule.weight is Weight.CAUSE or (rule.weight is Weight.SYMPTOM and current.rule.cause is rule.cause)
+            current.rule.weight is Weight.CAUSE
+            or rule.weight is Weight.WAIT
+            or (rule.weight is Weight.SYMPTOM and current.rule.cause is rule.cause)
         ):
             self._follow(evidence)
             return
@@ -205,8 +275,15 @@ class Judge:
             self._symptoms.append(finding)
         self._finding = finding
         deadline = max(self.deadline or 0.0, finding.t + rule.grace)
-        self.deadline = min(deadline, self._since + _GRACE_LIMIT)
+        limit = rule.grace if rule.weight is Weight.WAIT else _GRACE_LIMIT
+        self.deadline = min(deadline, self._since + limit)
+
+    def _new(self, finding: Finding) -> bool:
+        same = [clue for clue in self._clues if clue.rule is finding.rule]
+        known = any(clue.sentence == finding.sentence for clue in same)
+        return not known and len(same) < _OF_ONE_RULE and len(self._clues) < _CLUES
 
 
-def _in_order(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    return tuple(sorted(dict.fromkeys(evidence), key=lambda item: item.t))
+def _blamed(root: Finding, stage: Stage) -> Stage:
+    place = root.rule.place if isinstance(root.rule, LineRule) else None
+    return place if place is not None and stage is Stage.USERSPACE else stage

@@ -1,7 +1,7 @@
-"""The seven stages of a boot, and the console lines by which each is known.
+"""The seven stages of a boot, and a line without its decoration.
 
-Markers are data: regular expressions over a normalised line, anchored where the real line has its words, so
-that a line which only quotes a marker does not count.
+Whoever speaks is known by regular expressions over a normalised line, anchored where the real line has its words, so
+that a line which only quotes another does not count.
 """
 
 import re
@@ -46,145 +46,99 @@ def between(first: Stage, last: Stage) -> frozenset[Stage]:
 class NormalLine:
     """A line without its decoration.
 
-    `text` has the kernel's time stamp, `systemd[1]: ` and the indentation of job lines taken off, and the
-    status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is the
-    kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running
-    job.
+    `text` has the kernel's time stamp, `systemd[1]: `, other programs' `name[pid]: ` and the indentation of job lines
+    taken off, and the status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is
+    the kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running job,
+    `quoted` for what any program said by way of the journal: it may quote the end of another boot.
     """
 
     text: str
     stamp: float | None = None
     spinner: bool = False
+    quoted: bool = False
 
 
 # printk_time and CONFIG_PRINTK_CALLER: kernel/printk/printk.c, print_time() and print_caller().
-_STAMP = re.compile(r"\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? ")
-# What the kernel says comes behind a prompt that waits, on its line.
-_PROMPT = re.compile(r".{0,64}?(?:[#$] |login: |assword: )(?=\[ {0,8}\d{1,8}\.\d{6}\] )")
+_STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
+# What the kernel says comes behind a prompt that waits, or in the middle of a line that another had begun.
+_TORN = re.compile(r"(?<!<\d>)\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
+_TORN_LIMIT = 300
+# Somebody quotes the kernel: a command, a log of another machine.
+_QUOTES = re.compile(r"[#$>] |.*(?:\bkernel: |\becho .*|[\"'`])$")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
-# Status field and indentation: systemd src/core/show-status.c and job.c.
+# syslog's `name[pid]: `, in front of what a program says.
+_SAID = re.compile(
+    r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d "
+    r")?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
+)
+_OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
+# Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
 _STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
 _INDENT = re.compile(r" {9}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
+# What is left of a colour when a collector took the escape character away.
+_COLOUR = re.compile("\ufffd?\\[(?:[01]?;?[0-9]{0,2};?[0-9]{1,2}|0)m")
+_RESULTS = (
+    (
+        re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"),
+        "[FAILED] ",
+    ),
+    (re.compile(r"Timed out waiting for device \S+\.?$"), "[TIME] "),
+    (re.compile(r"(?:Dependency|Assertion) failed for \S"), "[DEPEND] "),
+    (re.compile(r"(?:Started|Finished|Mounted|Reached target|Found device) \S"), "[OK] "),
+)
+"""What the manager logs, and the status field that it shows with the same words."""
+
+
+def torn(text: str) -> list[str]:
+    """Return `text`, or its parts, where the kernel spoke in the middle of another's line."""
+    if "[" not in text or _STAMP.match(text) or not (match := _TORN.search(text, 1, _TORN_LIMIT)):
+        return [text]
+    if _QUOTES.match(text, 0, match.start()):
+        return [text]
+    return [text[: match.start()], text[match.start() :]]
 
 
 def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
-    stamp = None
-    if "[" in text:
-        if match := _PROMPT.match(text):
-            text = text[match.end() :]
-        if match := _STAMP.match(text):
-            stamp = float(match[1])
-            text = text[match.end() :]
+    stamp, quoted = None, False
+    if "m" in text and "[" in text:
+        text = _COLOUR.sub("", text)
+    if "[" in text and (match := _STAMP.match(text)):
+        stamp = float(match[1])
+        text = text[match.end() :]
     if match := _MANAGER.match(text):
         text = text[match.end() :]
+        for pattern, field in _RESULTS:
+            if pattern.match(text):
+                text = field + text
+                break
+    elif "]: " in text and (match := _SAID.match(text)):
+        text = text[match.end() :]
+        quoted = not _OF_THE_BOOT.match(match["by"])
     if match := _SPINNER.match(text):
         return NormalLine(text=text[match.end() :], stamp=stamp, spinner=True)
     if match := _STATUS.match(text):
         text = f"[{match[1]}] {text[match.end() :]}"
     elif match := _INDENT.match(text):
         text = text[match.end() :]
-    return NormalLine(text=text, stamp=stamp)
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """A line that begins a stage; it counts only when the stage `since` was reached."""
-
-    stage: Stage
-    pattern: re.Pattern[str]
-    since: Stage = Stage.FIRMWARE
+    return NormalLine(text=text, stamp=stamp, quoted=quoted)
 
 
 def reached(target: str, description: str) -> str:
     """Return a pattern for a target's line, in each spelling that `systemd.status_unit_format=` gives."""
     unit = re.escape(target)
-    return rf"(?:\[OK\] )?Reached target (?:{unit}|(?:{unit} - )?{description})\.?$"
+    return rf"(?:\[OK\] )?Reached target (?:{unit}|(?:{unit} ?- ?)?{description})\.?$"
 
-
-FIRMWARE_MENUS = '(?:EFI Internal Shell|BootManagerMenuApp|UiApp|EFI Firmware Setup|Enter Setup)"'
-"""Boot options of edk2 that are no boot loader: where the firmware goes when it found none."""
-
-MARKERS = (
-    # edk2 OvmfPkg/Library/PlatformBmPrintScLib; systemd-boot prints nothing with timeout 0. A start of the
-    # firmware's own shell or menu is no boot loader.
-    Marker(Stage.BOOTLOADER, re.compile(rf'BdsDxe: starting Boot[0-9A-F]{{4}} "(?!{FIRMWARE_MENUS})')),
-    # systemd src/boot/boot.c, before an entry that was chosen in the menu is started.
-    Marker(Stage.BOOTLOADER, re.compile(r"Booting [`'].+'?$")),
-    # GRUB grub-core/kern/main.c.
-    Marker(Stage.BOOTLOADER, re.compile(r"Welcome to GRUB!$")),
-    # Linux drivers/firmware/efi/libstub: the first words of kernel code, printed through the firmware.
-    Marker(Stage.KERNEL, re.compile(r"EFI stub: ")),
-    # Linux init/version.c, linux_banner; not shown with loglevel=4 or quiet.
-    Marker(Stage.KERNEL, re.compile(r"Linux version \d")),
-    # Linux init/main.c, run_init_process(); with an initrd the program is /init.
-    Marker(Stage.INITRD, re.compile(r"Run /init as init process$")),
-    # systemd src/core/main.c: 257 and later (three full stops, but one where the terminal has colours), and before.
-    Marker(Stage.INITRD, re.compile(r"Booting initrd of .+\.$")),
-    Marker(Stage.INITRD, re.compile(r"Welcome to (?!GRUB!).+!$")),
-    Marker(Stage.INITRD, re.compile(r"Running in (?:initrd|initial RAM disk)\.$")),
-    # initramfs-tools init and nixpkgs stage-1-init.sh, for disks that were adopted.
-    Marker(Stage.INITRD, re.compile(r"Loading, please wait\.\.\.$")),
-    Marker(Stage.INITRD, re.compile(r"<<< .+ Stage 1 >>>$")),
-    # systemd units/initrd-switch-root.target and .service.
-    Marker(Stage.SWITCH_ROOT, re.compile(reached("initrd-switch-root.target", "Switch Root"))),
-    Marker(
-        Stage.SWITCH_ROOT,
-        re.compile(r"Starting (?:initrd-switch-root\.service - )?Switch Root(?:\.\.\.|…)$"),
-    ),
-    Marker(Stage.SWITCH_ROOT, re.compile(r"Switching root\.$")),
-    # systemd src/core/main.c: the initrd's manager prints the same two lines, so they count only after it.
-    Marker(Stage.USERSPACE, re.compile(r"Welcome to (?!.*\(Init(?:rd|ramfs)\)).+!$"), Stage.INITRD),
-    Marker(Stage.USERSPACE, re.compile(r"systemd \d\S* running in system mode"), Stage.SWITCH_ROOT),
-    # nixpkgs stage-2-init.sh.
-    Marker(Stage.USERSPACE, re.compile(r"<<< .+ Stage 2 >>>$")),
-)
-
-READY_TARGET = re.compile(reached("multi-user.target", "Multi-User System"))
-"""systemd units/multi-user.target; the stage *ready* also needs that no start job is left."""
-
-LOGIN_PROMPT = re.compile(r"[\w.-]{1,64} login:(?: |$)")
-"""agetty(8): the host's name, then what login(1) is called with."""
 
 SHUTDOWN = re.compile(
-    # systemd units/{shutdown,reboot,poweroff,halt,kexec}.target, src/shutdown/shutdown.c.
+    # systemd units/{shutdown,reboot,poweroff,halt,kexec}.target, src/shutdown/shutdown.c; sysvinit; OpenRC.
     r"(?:\[OK\] )?Reached target (?:\S+\.target - )?"
-    r"(?:System (?:Shutdown|Reboot|Power Off|Halt)|Unmount All Filesystems)\.$"
+    r"(?:System (?:Shutdown|Reboot|Power Off|Halt)|Shutdown|Reboot|Unmount All Filesystems)\.?$"
     r"|(?:\[OK\] )?Stopped target (?:multi-user\.target - )?Multi-User System\.$"
-    r"|systemd-shutdown\[1\]: "
+    r"|systemd-shutdown\[1\]: |INIT: (?:Switching to|Entering) runlevel: [06]\b|The system is going down "
 )
 """Lines after which failed units are a matter of going down, not of booting."""
-
-_FIRMWARE_AGAIN = re.compile(r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} ")
-_KERNEL_AGAIN = re.compile(r"Linux version \d")
-
-
-# Hashing an enum's member for every marker of every line is slow.
-_CANDIDATES = {
-    stage: tuple(m for m in MARKERS if stage.before(m.stage) and not stage.before(m.since)) for stage in Stage
-}
-
-
-def advance(current: Stage, line: NormalLine) -> Stage | None:
-    """Return the stage that `line` begins when the boot is in `current`; None when it begins none."""
-    for marker in _CANDIDATES[current]:
-        if marker.pattern.match(line.text):
-            return marker.stage
-    return None
-
-
-def restarted(current: Stage, line: NormalLine) -> bool:
-    """Whether `line` can only come from another boot than the one that reached `current`.
-
-    For machines that send no reset event. A kernel's banner counts only with the time stamp of a start, as
-    `cat /proc/version` prints the same words.
-    """
-    if current.before(Stage.KERNEL):
-        return False
-    if _FIRMWARE_AGAIN.match(line.text):
-        return True
-    return not current.before(Stage.INITRD) and line.stamp == 0 and bool(_KERNEL_AGAIN.match(line.text))

@@ -1,7 +1,7 @@
 """What came of a boot, in a form for people and for programs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause as Cause
@@ -52,6 +52,10 @@ class Verdict:
         nobody can tell.
         """
         return 0 if self.ready else 1 if self.owner is Owner.IMAGE else 2
+
+    def unsure(self) -> "Verdict":
+        """Return the same as what is last known of a boot of which nobody can tell how it ended."""
+        return replace(self, unknown=True, owner=None, sentence=f"cannot tell how this boot went on: {self.sentence}")
 
     def to_json(self) -> dict[str, object]:
         """Return the verdict as `vmtests boot --json` prints it."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "build an image: the reference image, or what an image.json describes",
     "inspect": "check an image without booting it",
     "boot": "boot an image and say whether it got ready, or why not",
+    "explain": "say what became of a boot by the log of its console, whatever was booted",
     "faults": "break the reference image in known ways and check each verdict",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",

@@ -12,11 +12,12 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
 from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
 from vmtests.cli.screen import Cockpit, show
+from vmtests.errors import InputError
 from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
-from vmtests.sizes import parse_size
+from vmtests.sizes import parse_seconds, parse_size
 from vmtests.vm import Heartbeat
 
 
@@ -37,6 +38,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="begin where this stage begins, which the first such call keeps: %(choices)s",
     )
     add_accel(parser)
+    parser.add_argument("--anew", action="store_true", help="with --rewind: boot again, whatever was kept")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        help="the limit of the whole boot (default: none, only each stage's)",
+    )
     parser.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     parser.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
@@ -54,7 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
     )
     out = progress.stderr()
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+    if arguments.anew and arguments.rewind is None:
+        raise InputError("--anew is for --rewind: without it every boot is a new one")
+    with Lab(
+        lambda: new_directory(arguments.results),
+        accelerator=arguments.accel,
+        cpus=arguments.cpus,
+        timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
+    ) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
@@ -63,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.rewind is None:
             booting: AbstractContextManager[QemuVm] = lab.machine(image, hardware, watch=watch, debug=arguments.debug)
         else:
-            booting = lab.rewind(image, Stage(arguments.rewind), hardware, watch=watch, debug=arguments.debug)
+            booting = lab.rewind(
+                image, Stage(arguments.rewind), hardware, watch=watch, debug=arguments.debug, anew=arguments.anew
+            )
         with booting as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)

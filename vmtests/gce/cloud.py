@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmtests.gce.errors import SlowError, of_exception, of_operation
 from vmtests.gce.settings import Settings
+from vmtests.host.lazy import lazy
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1
@@ -51,49 +52,49 @@ class Cloud:
 
     # Clients.
 
-    @functools.cached_property
+    @lazy
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"credentials": self.settings.credentials()}
         if self.settings.endpoint is not None:
             options["client_options"] = {"api_endpoint": self.settings.endpoint}
         return options
 
-    @functools.cached_property
+    @lazy
     def instances(self) -> "compute_v1.InstancesClient":
         """Instances."""
         from google.cloud import compute_v1
 
         return compute_v1.InstancesClient(**self._options)
 
-    @functools.cached_property
+    @lazy
     def images(self) -> "compute_v1.ImagesClient":
         """Images."""
         from google.cloud import compute_v1
 
         return compute_v1.ImagesClient(**self._options)
 
-    @functools.cached_property
+    @lazy
     def disks(self) -> "compute_v1.DisksClient":
         """Disks."""
         from google.cloud import compute_v1
 
         return compute_v1.DisksClient(**self._options)
 
-    @functools.cached_property
+    @lazy
     def zone_operations(self) -> "compute_v1.ZoneOperationsClient":
         """Operations in zones."""
         from google.cloud import compute_v1
 
         return compute_v1.ZoneOperationsClient(**self._options)
 
-    @functools.cached_property
+    @lazy
     def global_operations(self) -> "compute_v1.GlobalOperationsClient":
         """Operations on what is in no zone."""
         from google.cloud import compute_v1
 
         return compute_v1.GlobalOperationsClient(**self._options)
 
-    @functools.cached_property
+    @lazy
     def storage(self) -> "Client":
         """Buckets and objects."""
         from google.cloud.storage import Client

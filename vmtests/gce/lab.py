@@ -35,6 +35,7 @@ from vmtests.gce.upload import make_image, upload
 from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
+from vmtests.host.lazy import lazy
 from vmtests.image import archive
 from vmtests.image.image import Image
 from vmtests.image.images import Images
@@ -67,7 +68,7 @@ class GceLab:
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
-    how often the API is asked; `run` is as for `Lab`. Raises CloudError.
+    how often the API is asked; `run` and `timeout` are as for `Lab`. Raises CloudError.
     """
 
     forks = False
@@ -83,7 +84,9 @@ class GceLab:
         pace: Pace | None = None,
         poll_pace: PollPace | None = None,
         run: str = "",
+        timeout: float | None = None,
     ) -> None:
+        self._timeout = timeout
         emulated = settings.emulated
         self.settings = settings
         self.machine_type = machine
@@ -110,12 +113,12 @@ class GceLab:
     ) -> None:
         self._stack.close()
 
-    @functools.cached_property
+    @lazy
     def results(self) -> Path:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
-    @functools.cached_property
+    @lazy
     def session(self) -> Session:
         """What is made, begun with the first thing."""
         return self._stack.enter_context(Session(self.settings, lifetime=self._lifetime, pace=self.pace))
@@ -192,6 +195,7 @@ class GceLab:
             scale=self.scale,
             poll_pace=self.poll_pace,
             watch=watch,
+            timeout=self._timeout,
         )
 
     def _insert(self, purpose: str, order: Order) -> Instance:

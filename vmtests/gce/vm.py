@@ -64,8 +64,10 @@ class GceVm(Vm):
         scale: float,
         poll_pace: PollPace,
         watch: Watch | None = None,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(image, results)
+        self._timeout = timeout
         self.order = order
         self._own_key = key
         self._token = token
@@ -96,7 +98,7 @@ class GceVm(Vm):
         self.follower = self._stack.enter_context(
             Follower(
                 self.results,
-                budgets=Budgets(scale=self.scale),
+                budgets=Budgets(scale=self.scale, whole=self._timeout),
                 # When the power came on nobody tells; the first byte is what is known.
                 ready_token=self._token,
                 knowledge=self._knowledge,

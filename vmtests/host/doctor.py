@@ -157,7 +157,7 @@ def tool_rows(toolbox: Toolbox) -> list[Row]:
 def accelerator_row(toolbox: Toolbox, request: Request) -> Row:
     """Say which accelerator is used and what came of running a virtual CPU."""
     try:
-        chosen = accel.probe(toolbox, request)
+        chosen = accel.choose(toolbox, request)
     except HostError as error:
         return _bad("machine", "accelerator", error)
     value = f"{chosen.name}, cpu {chosen.cpu}"

@@ -1,15 +1,15 @@
 """This host, as machines need it: its tools, accelerator, firmware, memory, and places for files."""
 
 import contextlib
-import functools
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from vmtests.host import accel, firmware, tools
-from vmtests.host.accel import Accelerator
+from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
 from vmtests.host.firmware import Firmware
+from vmtests.host.lazy import lazy
 from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
@@ -18,11 +18,12 @@ from vmtests.resources import cache_dir
 class Host:
     """What this host gives to machines, each part found out when it is needed first; a context manager.
 
-    `accelerator` is `auto`, `kvm` or `tcg`. Processes that name the same `run` share its scratch directory. Raises
-    HostError when the host lacks something.
+    `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Processes that name the same `run` share its
+    scratch directory. Raises HostError when the host lacks something.
     """
 
-    def __init__(self, *, accelerator: str = "auto", run: str = "") -> None:
+    def __init__(self, *, accelerator: str = "auto", run: str = "", cpus: int = 2) -> None:
+        self._cpus = cpus
         self._request = accelerator
         self._run = run
         self._stack = contextlib.ExitStack()
@@ -35,22 +36,29 @@ class Host:
     ) -> None:
         self._stack.close()
 
-    @functools.cached_property
+    @lazy
     def toolbox(self) -> Toolbox:
         """The tools."""
         return tools.find()
 
-    @functools.cached_property
+    @lazy
     def accelerator(self) -> Accelerator:
         """The accelerator, found out by running a virtual CPU."""
-        return accel.probe(self.toolbox, accel.Request(self._request))
+        return accel.choose(self.toolbox, accel.Request(self._request), self._cpus)
 
-    @functools.cached_property
+    def give_up_kvm(self, reason: str) -> bool:
+        """Go on without KVM, which failed for `reason`; False where it was asked for, or is not used."""
+        if accel.Request(self._request) is not accel.Request.AUTO or self.accelerator.name is AcceleratorName.TCG:
+            return False
+        self.__dict__["accelerator"] = accel.without_kvm(self.toolbox, reason, self._cpus)
+        return True
+
+    @lazy
     def admission(self) -> Admission:
         """Who lets machines in while there is memory for them."""
         return Admission(cache_dir() / "machines")
 
-    @functools.cached_property
+    @lazy
     def scratch(self) -> Path:
         """A directory in the cache that ends with this, or with the last process of its run."""
         return self._stack.enter_context(scratch(cache_dir(), self._run))

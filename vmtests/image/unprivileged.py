@@ -1,34 +1,25 @@
 """Files of root's, made without being root."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+from vmtests.errors import HostError
 from vmtests.host.tools import Toolbox
 
-_FREE = re.compile(r"^  Free inodes: (.*)$", re.MULTILINE)
 _COUNT = re.compile(r"^Inode count: +(\d+)$", re.MULTILINE)
+_USED = re.compile(r"^Inode (\d+) is marked in use$", re.MULTILINE)
 
 
 def give_to_root(disk: Path, offset: int, toolbox: Toolbox) -> None:
     """Make every file of the ext4 at `offset` of `disk`, which mkfs.ext4 has filled with the caller's, root's."""
     place = f"{disk}?offset={offset}"
-    commands = "".join(
-        f"set_inode_field <{inode}> {field} 0\n"
-        for inode in _used(toolbox.run("dumpe2fs", place))
-        for field in ("uid", "gid")
-    )
-    toolbox.run("debugfs", "-w", "-f", "-", place, stdin=commands)
 
+    def debugfs(*commands: str) -> str:
+        return toolbox.run("debugfs", "-w", "-f", "-", place, stdin="".join(f"{command}\n" for command in commands))
 
-def _used(shown: str) -> Iterator[int]:
-    """Yield the numbers of the inodes that are in use, of the root directory and of files (dumpe2fs(8))."""
-    free: set[int] = set()
-    for ranges in _FREE.findall(shown):
-        for part in filter(None, ranges.split(", ")):
-            first, _, last = part.partition("-")
-            free.update(range(int(first), int(last or first) + 1))
-    match = _COUNT.search(shown)
-    count = int(match[1]) if match else 0
-    yield 2  # Linux fs/ext4/ext4.h, EXT4_ROOT_INO
-    yield from (inode for inode in range(11, count + 1) if inode not in free)  # EXT4_GOOD_OLD_FIRST_INO
+    if (count := _COUNT.search(debugfs("show_super_stats -h"))) is None:
+        raise HostError(f"debugfs does not say how many inodes {place} has")
+    # Linux fs/ext4/ext4.h: the root directory is 2, and others begin at 11.
+    numbers = [2, *range(11, int(count[1]) + 1)]
+    used = _USED.findall(debugfs(*(f"testi <{number}>" for number in numbers)))
+    debugfs(*(f"set_inode_field <{number}> {field} 0" for number in used for field in ("uid", "gid")))

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,19 @@ class MachineExitError(HostError):
         super().__init__(f"QEMU ended with status {end.returncode}{said}", hint=f"its command line is in {command}")
         self.exit = end
         self.command = command
+
+
+class ResumeError(HostError):
+    """QEMU does not go on from a template."""
+
+
+@contextlib.contextmanager
+def resuming() -> Iterator[None]:
+    """Raise ResumeError for any HostError of the block."""
+    try:
+        yield
+    except HostError as error:
+        raise ResumeError(error.message, hint=error.hint) from error
 
 
 class Life:

@@ -21,7 +21,7 @@ from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
 from vmtests.machine import argv, disk, hpet
 from vmtests.machine.argv import Hardware, Net
-from vmtests.machine.life import Exit, Life, MachineExitError
+from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
 from vmtests.machine.qmp import Qmp, QmpLostError
@@ -247,9 +247,10 @@ class QemuMachine:
                 hpet.stop_unused_timers(self.execute)
 
     def _resume(self, template: Template) -> None:
-        self._ignore_memory()
-        self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
-        self._wait_migrated()
+        with resuming():
+            self._ignore_memory()
+            self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
+            self._wait_migrated()
 
     def _ignore_memory(self) -> None:
         capability = {"capability": "x-ignore-shared", "state": True}
@@ -399,8 +400,7 @@ class QemuMachine:
             failed = theirs.enter_context(contextlib.ExitStack())
             failed.callback(self._end)
 
-            # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each
-            # wire.
+            # Ends of QEMU: our copies are closed once it has its own, so that its end is the end of each wire.
             def pair() -> tuple[socket.socket, int]:
                 ours, other = socket.socketpair()
                 theirs.enter_context(other)

@@ -18,6 +18,7 @@ from vmtests.machine.argv import Hardware
 from vmtests.plugin.options import machine_types
 from vmtests.plugin.run import Run
 from vmtests.qemu.lab import Lab
+from vmtests.sizes import parse_seconds
 from vmtests.vm import ColdVm, FreshVms, Heartbeat, Image, Kept, Laboratory, Vm
 
 _NAME_LIMIT = 80  # bytes, of the 255 that a file's name may have; a number and others' suffixes come after it
@@ -46,8 +47,11 @@ class Machines:
         """Give those of a run, on one machine type where they are on Compute Engine."""
         run, option = config.stash[RUN], config.getoption
         name = getattr(config, "workerinput", {}).get("testrunuid", "")
+        with run.uncaptured():
+            limit = option("vm_timeout")
+            timeout = None if limit is None else parse_seconds(limit)
         if option("vm_target") == "qemu":
-            with Lab(run.results, accelerator=option("vm_accel"), run=name) as lab:
+            with Lab(run.results, accelerator=option("vm_accel"), run=name, timeout=timeout) as lab:
                 yield cls(config, run, lab)
             return
         with run.uncaptured():
@@ -61,7 +65,7 @@ class Machines:
             )
         directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
         machine = machine_type or DEFAULT_MACHINE
-        with GceLab(directory, settings, machine=machine, lifetime=SUITE_LIFETIME, run=name) as cloud:
+        with GceLab(directory, settings, machine=machine, lifetime=SUITE_LIFETIME, run=name, timeout=timeout) as cloud:
             yield cls(config, run, cloud)
 
     def image(self, name: str | None, modules: tuple[str, ...] | None) -> Image:

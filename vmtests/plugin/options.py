@@ -106,6 +106,9 @@ OPTIONS = (
         name="vm-accel", choices=("auto", "kvm", "tcg"), help="the accelerator", default=lambda: "auto", shown="auto"
     ),
     Option(
+        name="vm-timeout", metavar="SECONDS", help="the limit of each boot as a whole", shown="none"
+    ),
+    Option(
         name="vm-reuse", kind=Kind.FLAG, negatable=True, default=lambda: not os.environ.get("CI"),
         help="go on from the machine that an earlier run booted", shown="yes, but not where CI is set",
     ),

@@ -8,7 +8,6 @@ with Lab(results) as lab:
 """
 
 import contextlib
-import functools
 import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rich.text import Text
+
 from vmtests import contract as contracts
+from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
@@ -25,11 +27,14 @@ from vmtests.contract import Contract
 from vmtests.guest import credentials
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
+from vmtests.host.lazy import lazy
+from vmtests.host.scratch import remove
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.reference import recipe
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.life import ResumeError
 from vmtests.qemu import snapshots
 from vmtests.qemu.pool import Pool
 from vmtests.qemu.snapshots import Snapshot
@@ -70,9 +75,10 @@ class Lab:
     """Images and machines on this host, and a directory for their results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
-    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
-    what they make for it: images that are unpacked, and booted machines. With `host` both are that one's.
-    Raises HostError when the host cannot run a machine.
+    input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
+    that name the same `run` share what they make for it: images that are unpacked, and booted machines. With `host`
+    all three are that one's. `timeout` limits each boot as a whole, in seconds. Raises HostError when the host cannot
+    run a machine.
     """
 
     forks = True
@@ -85,11 +91,14 @@ class Lab:
         contract: Contract | None = None,
         run: str = "",
         host: Host | None = None,
+        cpus: int = 2,
+        timeout: float | None = None,
     ) -> None:
         self._results = results
+        self._timeout = timeout
         self.contract = contract or contracts.default()
         self._stack = contextlib.ExitStack()
-        self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run))
+        self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run, cpus=cpus))
         self.images = Images(self.contract, self.host)
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
         self._numbers = itertools.count(1)
@@ -102,7 +111,7 @@ class Lab:
     ) -> None:
         self._stack.close()
 
-    @functools.cached_property
+    @lazy
     def results(self) -> Path:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
@@ -128,8 +137,8 @@ class Lab:
         """
         ordered = self._order(image, hardware, debug=False)
         with (
-            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, kept),
-            self._go_on(image, ordered, kept, name, watch) as vm,
+            self._kept(image, ordered, Stage.READY, cache=cache) as (place, lock, found),
+            self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             yield QemuStart(vm, place, lock, kept=kept)
 
@@ -143,16 +152,17 @@ class Lab:
         name: str = "",
         watch: Watch | None = None,
         debug: bool = False,
+        anew: bool = False,
     ) -> Iterator[QemuVm]:
         """Give a machine that stands where `stage` begins, or has its verdict already.
 
-        It is where an earlier call has kept it, or it is booted there and kept. Its clock goes on from then. Raises
-        HostError.
+        It is where an earlier call has kept it, or it is booted there and kept; with `anew` it is booted in any case.
+        Its clock goes on from then. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=debug)
         with (
-            self._kept(image, ordered, stage, cache=True) as (place, lock, kept),
-            self._go_on(image, ordered, kept, name, watch) as vm,
+            self._kept(image, ordered, stage, cache=True, anew=anew) as (place, lock, found),
+            self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             if kept is None:
                 if stage is not Stage.READY:
@@ -165,25 +175,50 @@ class Lab:
 
     @contextlib.contextmanager
     def _kept(
-        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool
+        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
         base = cache_dir() if cache and not image.path.is_relative_to(self.host.scratch) else self.host.scratch
         place = snapshots.directory(base, image.path, hardware, self.host.toolbox, self.host.accelerator, stage)
         with snapshots.Lock(place) as lock:
+            if anew:
+                lock.alone()
+                remove(place)
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
                 if (kept := snapshots.load(place, clear=True)) is not None:
                     lock.share()
             yield place, lock, kept
 
+    @contextlib.contextmanager
     def _go_on(
-        self, image: Image, hardware: Hardware, kept: Snapshot | None, name: str, watch: Watch | None
-    ) -> QemuVm:
-        """Return a machine that is booted cold, or goes on from what was kept, in the logs of that boot."""
-        if kept is None:
-            return self._cold(image, hardware, name, watch)
-        return self._forked(image, kept.give_logs(self.results / name), name, watch, by_serial=False)
+        self,
+        image: Image,
+        hardware: Hardware,
+        place: Path,
+        lock: snapshots.Lock,
+        kept: Snapshot | None,
+        name: str,
+        watch: Watch | None,
+    ) -> Iterator[tuple[QemuVm, Snapshot | None]]:
+        """Give a machine that goes on from what was kept, in the logs of that boot, or is booted cold; and from what.
+
+        What QEMU does not go on from is removed: it is no error of the run. The lock is then held alone.
+        """
+        with contextlib.ExitStack() as stack:
+            vm = None
+            if kept is not None:
+                try:
+                    given = kept.give_logs(self.results / name)
+                    vm = stack.enter_context(self._forked(image, given, name, watch, by_serial=False))
+                except ResumeError as error:
+                    told = f"a kept machine does not go on and is booted again: {error.message}"
+                    progress.stderr().print(Text(told))
+                    lock.alone()
+                    remove(place)
+                    snapshots.forget_logs(self.results / name)
+                    kept = None
+            yield vm or stack.enter_context(self._cold(image, hardware, name, watch)), kept
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
@@ -210,6 +245,7 @@ class Lab:
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,
+            timeout=self._timeout,
         )
 
     def _forked(self, image: Image, kept: Snapshot, name: str, watch: Watch | None, *, by_serial: bool) -> QemuVm:
@@ -225,6 +261,7 @@ class Lab:
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,
+            timeout=self._timeout,
             snapshot=kept,
             by_serial=by_serial,
         )

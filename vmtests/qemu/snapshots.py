@@ -23,7 +23,7 @@ from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
-from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.machine.argv import Hardware
@@ -100,6 +100,12 @@ def take_logs(results: Path, template: Template) -> None:
     """Copy the logs of the boot from the results of the machine, or raise HostError."""
     for log, source in LOGS.items():
         _copy(results / source, template.directory / log)
+
+
+def forget_logs(results: Path) -> None:
+    """Remove the logs that were given: who had them does not go on."""
+    for log in LOGS:
+        (results / log).unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -185,20 +191,13 @@ def directory(
         VERSION,
         (str(image), stat.st_size, stat.st_ctime_ns, stat.st_ino),
         (qemu.version, str(toolbox.root(qemu.name))),
-        (str(accelerator.name), accelerator.cpu, _host_cpu() if accelerator.name is AcceleratorName.KVM else ""),
+        (str(accelerator.name), accelerator.cpu, state_of_host() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
         str(stage),
         _code(),
     )
     digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
     return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
-
-
-def _host_cpu() -> str:
-    """Return what identifies the host's CPU (proc(5), /proc/cpuinfo)."""
-    wanted = ("model name", "flags", "microcode")
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(wanted))
 
 
 def _code() -> str:

@@ -65,8 +65,10 @@ class QemuVm(Vm):
         watch: Watch | None = None,
         snapshot: Snapshot | None = None,
         by_serial: bool = False,
+        timeout: float | None = None,
     ) -> None:
         super().__init__(image, results)
+        self._timeout = timeout
         self.hardware = hardware
         self._own_key = key
         self._token = token
@@ -110,7 +112,7 @@ class QemuVm(Vm):
         self.follower = self._stack.enter_context(
             Follower(
                 self.results,
-                budgets=Budgets(scale=self.scale),
+                budgets=Budgets(scale=self.scale, whole=self._timeout),
                 power_on=time.monotonic(),
                 ready_token=self._token,
                 knowledge=self._knowledge,
@@ -220,6 +222,8 @@ class QemuVm(Vm):
         If that was its first boot, the next one begins with an untouched disk.
         """
         verdict = super().wait_verdict()
+        if verdict.cause is Cause.ACCELERATOR_BROKEN and self._begin_without_kvm(verdict):
+            verdict = super().wait_verdict()
         if verdict.cause is not Cause.TIMER_STALLED or self._tried_again:
             return verdict
         self._tried_again = True
@@ -230,6 +234,18 @@ class QemuVm(Vm):
             self.qemu.renew()
         self.begin_power_on()
         return super().wait_verdict()
+
+    def _begin_without_kvm(self, verdict: Verdict) -> bool:
+        """Boot once more, without KVM, where that has failed in the firmware; False where it is not to be."""
+        first = self._first and self._snapshot is None and verdict.stage is Stage.FIRMWARE
+        if not first or not self._pool.host.give_up_kvm(verdict.sentence):
+            return False
+        told = f"{self.results.name}: KVM failed in the firmware; the machine is booted again without it"
+        progress.stderr().print(Text(told))
+        self._pool.close()
+        self._stack.close()
+        self.__enter__()
+        return True
 
     # In the guest.
 

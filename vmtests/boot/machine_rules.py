@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from vmtests.boot.rules import PANIC_HINT, EventRule, Weight
+from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, SYSTEMD, EventRule, LineRule, Weight, rule
 from vmtests.boot.stages import Stage
-from vmtests.boot.verdict import Cause
+from vmtests.causes import Cause
 from vmtests.errors import Owner
 
 _KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
@@ -116,6 +116,18 @@ RULES = (
 )
 
 
+ABSENT_DEVICE: LineRule = rule(
+    Cause.PARTITION_MISSING,
+    "A start job is running for ",
+    "the boot waits for {device}, and the disk has no such partition",
+    DEVICE_HINT,
+    "[ ***  ] A start job is running for /dev/disk/by-partlabel/nix-store (6s / 45s)",
+    stages=SYSTEMD,
+    weight=Weight.CAUSE,
+)
+"""Found by `waits.Waits`, which knows the disk."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
     """What it most likely means when a stage makes no progress."""
@@ -126,13 +138,23 @@ class Silence:
 
 SILENCES = {
     Stage.FIRMWARE: Silence(
-        hint="the firmware did not come to an end; check accelerator and firmware with vmtests doctor",
+        hint="nothing of a boot was recognised: see that this is the console of the machine, from its start",
         owner=Owner.HOST,
     ),
-    Stage.BOOTLOADER: Silence(hint="the boot loader waits; its timeout must be 0 and its entry must be on the ESP"),
+    Stage.BOOTLOADER: Silence(
+        hint="the boot loader waits, or the kernel that it started talks to another console: its timeout must not be "
+        "endless, and the kernel's command line needs the serial console"
+    ),
     Stage.KERNEL: Silence(hint="the kernel may print to another console: the command line needs console=ttyS0"),
-    Stage.INITRD: Silence(hint="boot with --vm-module=debug to see what the initrd waits for"),
-    Stage.SWITCH_ROOT: Silence(hint="init= must name a program that is in the store partition"),
-    Stage.USERSPACE: Silence(hint="boot with --vm-module=debug to see which job hangs"),
+    Stage.INITRD: Silence(
+        hint="rd.systemd.log_level=debug systemd.log_target=console, rd.debug or debug on the kernel's command "
+        "line show "
+        "what the initrd waits for"
+    ),
+    Stage.SWITCH_ROOT: Silence(hint="init= must name a program that is in root, with all that it stands on"),
+    Stage.USERSPACE: Silence(
+        hint="a longer recording, the login prompt of a getty on this console, or systemd.log_target=console would "
+        "tell more"
+    ),
 }
 """By stage."""

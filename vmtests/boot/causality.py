@@ -1,0 +1,71 @@
+"""From findings to the one that explains the others.
+
+A finding ends a boot, explains another, or is forgiven by what came later. Of what was found before the end the root
+is the cause: the reason that the kernel or a program gave for the object (a device, a mount) whose failure took with
+it what the boot needs, whatever was printed first.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vmtests.boot.rules import EventRule, Layer, LineRule
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Evidence
+
+# systemd's targets without which no boot goes on, and what they are made of: bootup(7).
+_NEEDED = re.compile(
+    r"something that (?:.*(?:Local File Systems|Initrd|initrd|sysroot|Root File System|Switch Root|System "
+    r"Initialization"
+    r"|Basic System|D-Bus System|Ignition|Multi-User System|Default Target|Local Encrypted Volumes))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A rule that matched, when, in which stage, and with what sentence; `subject` is what it is about."""
+
+    rule: LineRule | EventRule
+    stage: Stage
+    sentence: str
+    subject: str
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def t(self) -> float:
+        """When it was found, in seconds since power-on."""
+        return self.evidence[-1].t
+
+    def rule_in(self, stages: frozenset[Stage]) -> bool:
+        """Whether its line can come in `stages` only."""
+        return isinstance(self.rule, LineRule) and self.rule.stages <= stages
+
+
+def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
+    """Return what led to the end, the root first; empty when there was no clue, but for notes where they count."""
+    clues = [clue for clue in found if clue.rule.layer is not Layer.NOTE]
+    if not clues:
+        return list(found[:2]) if notes else []
+    needed = next((i for i, clue in enumerate(clues) if _NEEDED.match(clue.sentence)), None)
+    before = clues if needed is None else clues[:needed]
+    objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]
+    units = [clue for clue in before if clue.rule.layer is Layer.UNIT]
+    # The first explains; what was asked for last is what the boot was about.
+    near = list(dict.fromkeys([*objects[:1], *objects[-1:]])) or units[:3]
+    if needed is not None:  # what the manager names right before the first thing that fails for it
+        near = objects[-1:] or units[-1:] or list(clues[needed : needed + 1])
+    reasons = [clue for clue in clues if clue.rule.layer is Layer.REASON]
+    if near and reasons:
+        at = next(i for i, clue in enumerate(clues) if clue is near[0])
+        last = max((i for i, clue in enumerate(clues[:at]) if clue.rule.layer is not Layer.REASON), default=-1)
+        reasons = [
+            *(clue for clue in clues[last + 1 : at] if clue.rule.layer is Layer.REASON),
+            *(clue for clue in clues[at:] if clue.rule.layer is Layer.REASON),
+            *reversed([clue for clue in clues[: last + 1] if clue.rule.layer is Layer.REASON]),
+        ]
+    return [*reasons[:1], *near] or list(clues[:1])
+
+
+def in_order(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
+    """Return evidence by time, each once."""
+    return tuple(sorted(dict.fromkeys(evidence), key=lambda item: item.t))

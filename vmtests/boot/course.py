@@ -1,0 +1,128 @@
+"""Where a boot is, by who speaks and what came before; firmware, loader and initrd may be missing."""
+
+import re
+from dataclasses import dataclass
+
+from vmtests.boot.rules import Sign
+from vmtests.boot.speakers import SIGNS, SPEAKERS
+from vmtests.boot.stages import NormalLine, Stage
+
+LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )(?:[\w.-]{1,64}|\(none\)) login:(?: |$)")
+"""agetty(8): the host's name, then what login(1) is called with."""
+
+SHELL_PROMPT = re.compile(
+    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}) ?[#$] ?$"
+)
+"""The prompt of a shell of the running system."""
+
+# systemd src/core/main.c, status_welcome(); an initrd says so in its os-release (initrd-release(5)), or did before.
+_WELCOME = re.compile(r"Welcome to (?!GRUB!|u-root!)(?P<os>.{1,200})!$")
+_OF_INITRD = re.compile(r"\(Init(?:rd|ramfs)\)|\bdracut-\d")
+_MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
+_MANAGER = re.compile(r"systemd \d\S* running in system mode")
+# systemd's own units of an initrd, where nothing else says that this is one.
+_INITRD_UNIT = re.compile(
+    r"(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)"
+)
+
+# What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as
+# `cat /proc/version` prints the same words.
+_FIRMWARE_AGAIN = re.compile(
+    r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware "
+    r"\(version "
+    r"|Welcome to GRUB!$"
+)
+_KERNEL_AGAIN = re.compile(r"Linux version \d")
+
+_SCRIPTS = frozenset(
+    sign
+    for speaker in SPEAKERS
+    if speaker.stage is Stage.INITRD and speaker.name not in {"dracut", "Ignition"}
+    for sign in speaker.signs
+)
+_EARLY = frozenset(sign for speaker in SPEAKERS if speaker.stage.before(Stage.KERNEL) for sign in speaker.signs)
+
+
+def anonymous(pattern: re.Pattern[str]) -> str:
+    """Return a pattern that can stand beside others: two groups of one name cannot."""
+    flag = "i" if pattern.flags & re.IGNORECASE else ""
+    return f"(?{flag}:{re.sub('[(][?]P<[a-z]+>', '(?:', pattern.pattern)})"
+
+
+_ANY = re.compile("|".join(anonymous(sign.pattern) for sign in SIGNS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a line says of the way: the stage that it begins, if any, that a restart is planned, that all is up."""
+
+    stage: Stage | None = None
+    restart: bool = False
+    ready: bool = False
+
+
+_NOTHING = Step()
+
+
+class Course:
+    """Follows one boot."""
+
+    def __init__(self) -> None:
+        self._managed = False  # the initrd's manager spoke, and its greeting is still to come
+        self._script = False
+        self.headless = True
+        """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
+
+    def take(self, current: Stage, line: NormalLine) -> Step:
+        """Take a line of a boot that is in `current`."""
+        text = line.text
+        if match := _WELCOME.match(text):
+            return Step(stage=self._welcome(current, match["os"]))
+        if _ANY.match(text):
+            steps = [self._sign(current, sign, text) for sign in SIGNS if sign.pattern.match(text)]
+            return Step(
+                stage=next((step.stage for step in steps if step.stage is not None), None),
+                restart=any(step.restart for step in steps),
+                ready=any(step.ready for step in steps),
+            )
+        if current.before(Stage.INITRD) and _INITRD_UNIT.match(text):
+            return Step(stage=Stage.INITRD)
+        if line.stamp is not None and current.before(Stage.KERNEL):
+            return Step(stage=Stage.KERNEL)
+        return _NOTHING
+
+    def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
+        if sign in _EARLY:
+            self.headless = False
+        self._script |= sign in _SCRIPTS
+        if _MANAGER_OF_INITRD.match(text):
+            self._managed = True
+        since = sign.since
+        if _MANAGER.match(text) and self._script:
+            since = Stage.INITRD  # a script hands over to the only manager that there is
+        new = current.before(sign.stage) and not current.before(since) and not sign.until.before(current)
+        stays = sign.restart and sign.stage is not Stage.USERSPACE
+        return Step(
+            stage=sign.stage if new and not stays else None,
+            restart=sign.restart,
+            ready=sign.ready and not current.before(since),
+        )
+
+    def _welcome(self, current: Stage, system: str) -> Stage | None:
+        initrd = bool(_OF_INITRD.search(system)) or self._managed
+        self._managed = False
+        stage = Stage.INITRD if initrd else Stage.USERSPACE
+        return stage if current.before(stage) else None
+
+
+def restarted(current: Stage, line: NormalLine, *, ended: bool = False) -> bool:
+    """Whether `line` can only come from another boot than the one that reached `current`, or has `ended`.
+
+    For machines that send no reset event.
+    """
+    if current.before(Stage.KERNEL):
+        return False
+    if _FIRMWARE_AGAIN.match(line.text):
+        return True
+    late = ended or not current.before(Stage.INITRD)
+    return late and line.stamp == 0 and bool(_KERNEL_AGAIN.match(line.text))

@@ -1,0 +1,103 @@
+"""The shape that collectors give to lines: prefixes of journals, CI, test drivers and containers.
+
+A prefix is taken off where most lines of the recording's begin have it, so that a line which only quotes another
+keeps its quotation.
+"""
+
+import json
+import re
+from datetime import datetime
+
+_LOOKED_AT = 40  # lines by which the shape is found
+_SHARE = 0.6
+_DEEP = 3  # prefixes, one in front of the other
+
+_ISO = r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_PREFIXES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # CI (GitHub, Azure), docker logs -t, journalctl -o short-iso, cloud collectors, `ts`
+        rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?[ \t:|]{{1,3}}",
+        # journalctl -o short[-precise], syslog, with the host's name
+        r"\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
+        r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
+        r"\[?\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
+        # journalctl -o short-monotonic
+        r"\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
+        # journalctl: the kernel's own
+        r"kernel: ",
+        # NixOS' test driver, docker compose, packer, vagrant, test runners
+        r"[\w.-]{1,40} ?# ",
+        r"[\w.-]{1,40} {0,12}\| ",
+        r"(?: {4}|==> )[\w.-]{1,40}: ",
+        r"\((?:finished|[\w.-]{1,40})\)? ?>? ",
+        r"(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) {1,2}",
+        r"> ",
+    )
+)
+
+
+class Undress:
+    """Takes lines, and gives them without their collector's prefix, with its time where it has one."""
+
+    def __init__(self) -> None:
+        self._held: list[str] | None = []
+        self._prefixes: list[re.Pattern[str]] = []
+
+    def feed(self, text: str) -> list[tuple[str, datetime | None]]:
+        """Take a line; the first ones are held until the shape is known."""
+        if self._held is None:
+            return [self._bare(text)]
+        self._held.append(text)
+        return self.finish() if len(self._held) >= _LOOKED_AT else []
+
+    def finish(self) -> list[tuple[str, datetime | None]]:
+        """Give what is held."""
+        held, self._held = self._held or [], None
+        if not self._prefixes:
+            self._find([_unpacked(line) for line in held])
+        return [self._bare(line) for line in held]
+
+    def _find(self, lines: list[str]) -> None:
+        for _ in range(_DEEP):
+            for prefix in _PREFIXES:
+                if prefix in self._prefixes:
+                    continue
+                found = [match.end() if (match := prefix.match(line)) else 0 for line in lines]
+                if lines and sum(end > 0 for end in found) >= max(_SHARE * len(lines), 2):
+                    lines = [line[end:] for line, end in zip(lines, found, strict=True)]
+                    self._prefixes.append(prefix)
+                    break
+            else:
+                return
+
+    def _bare(self, text: str) -> tuple[str, datetime | None]:
+        text, clock = _unpacked(text), None
+        for prefix in self._prefixes:
+            if match := prefix.match(text):
+                if clock is None and "iso" in prefix.groupindex:
+                    clock = _date(match["iso"])
+                text = text[match.end() :]
+        return text, clock
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _unpacked(line: str) -> str:
+    """Return what a line of `journalctl -o json` or of a collector's JSON says; else the line."""
+    if not line.startswith("{") or not line.endswith("}"):
+        return line
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    for key in ("MESSAGE", "message", "log", "msg", "text", "textPayload"):
+        if isinstance(fields, dict) and isinstance(said := fields.get(key), str):
+            by = fields.get("SYSLOG_IDENTIFIER") if key == "MESSAGE" else None
+            return f"systemd[1]: {said}" if by == "systemd" else said
+    return line

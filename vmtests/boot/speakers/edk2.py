@@ -1,0 +1,113 @@
+"""The UEFI firmware of QEMU, Google, Xen and most arm64 boards."""
+
+from vmtests.boot.rules import EARLY, ESP_HINT, LOADING, MEMORY_HINT, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+from vmtests.errors import Owner
+
+MENUS = '(?:(?:EFI |UEFI )?(?:Internal )?Shell|BootManagerMenuApp|UiApp|EFI Firmware Setup|Enter Setup|MenuApp)"'
+"""Boot options of edk2 that are no boot loader: where the firmware goes when it found none."""
+
+_OPTION = r"BdsDxe: failed to (?:load|start) (?P<option>Boot\w{4} .{1,600}): "
+
+SPEAKER = Speaker(
+    name="edk2",
+    stage=Stage.FIRMWARE,
+    source="edk2 OvmfPkg/Library/PlatformBmPrintScLib, MdeModulePkg/Universal/BdsDxe, NetworkPkg, ShellPkg",
+    signs=(
+        sign(
+            Stage.BOOTLOADER,
+            rf'BdsDxe: starting Boot[0-9A-F]{{4}} "(?!{MENUS})(?!UEFI (?:PXE|HTTP))',
+            'BdsDxe: starting Boot0001 "UEFI QEMU QEMU HARDDISK " from PciRoot(0x0)/Pci(0x1F,0x2)',
+        ),
+        sign(
+            Stage.FIRMWARE,
+            r"(?:UEFI firmware \(version|UEFI Interactive Shell|BdsDxe: loading Boot|Tianocore/EDK2 firmware)",
+            "UEFI firmware (version edk2-stable202308 built at 12:00:00 on Aug 1 2023)",
+        ),
+    ),
+    failures=(
+        rule(
+            Cause.SECURE_BOOT_REFUSED,
+            _OPTION + r"(?P<why>Access Denied|Security Violation)$",
+            "secure boot refused the boot loader ({why}) of {option}: it is not signed, or with a key that is not "
+            "enrolled",
+            "sign the boot loader with a key of the firmware's db, or boot without secure boot",
+            'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Access Denied',
+            stages=LOADING,
+        ),
+        rule(
+            Cause.BOOTLOADER_INVALID,
+            _OPTION + r"(?P<why>Load Error|Unsupported|Volume Corrupt)$",
+            "the firmware cannot load the boot loader of {option} ({why})",
+            "the boot loader must be a whole EFI program for the machine's architecture",
+            'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Load Error',
+            stages=LOADING,
+        ),
+        rule(
+            Cause.OUT_OF_MEMORY,
+            _OPTION + r"Out of Resources$",
+            "the firmware had not enough memory to load the boot loader of {option}",
+            MEMORY_HINT,
+            'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Out of Resources',
+            stages=LOADING,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            _OPTION + r"(?P<why>[\w ]{1,40})$",
+            "the firmware could not start {option}: {why}",
+            ESP_HINT,
+            'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Not Found',
+            stages=LOADING,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"BdsDxe: No bootable option or device was found"
+            rf'|BdsDxe: (?:loading|starting) Boot\w{{4}} "{MENUS}'
+            r"|UEFI Interactive Shell v\d|Shell> ?",
+            "the firmware found nothing to boot",
+            ESP_HINT,
+            "BdsDxe: No bootable option or device was found.",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+        # NetworkPkg/UefiPxeBcDxe and HttpBootDxe; a disk may be next.
+        rule(
+            Cause.NETWORK_BOOT_FAILED,
+            r" *(?P<what>PXE-E\d\d: .{1,200}|(?:Error: )?Could not retrieve NBP file size.{0,100}|Error: Server "
+            r"response.+)$",
+            "the firmware cannot boot from the network: {what}",
+            "the machine was to boot from the network, or found nothing on its disks and tried that last",
+            "  PXE-E16: No valid offer received.",
+            stages=LOADING,
+            layer=Layer.UNIT,
+            owner=Owner.HOST,
+        ),
+        # UefiCpuPkg/Library/CpuExceptionHandlerLib, ArmPkg/Library/DefaultExceptionHandlerLib; the dump starts where
+        # the cursor was.
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"[^!]{0,200}!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) ",
+            "a program under the firmware crashed: exception {what}",
+            "try another firmware build; the dump names the image that crashed",
+            "!!!! X64 Exception Type - 0E(#PF - Page-Fault)  CPU Apic ID - 00000000 !!!!",
+            stages=EARLY,
+            owner=Owner.HOST,
+            grace=1.0,
+            weight=Weight.CAUSE,
+        ),
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>Synchronous Exception at 0x[0-9A-Fa-f]{8,16}|SError Exception at 0x[0-9A-Fa-f]{8,16}"
+            r"|ASSERT_EFI_ERROR \(.{1,200}|ASSERT(?:_RETURN_ERROR)? .{1,200}\.c\(\d+\): .{1,200})",
+            "the firmware, or a program under it, crashed: {what}",
+            "try another firmware build; the dump names the image that crashed",
+            "Synchronous Exception at 0x00000000BF5E1A8C",
+            stages=EARLY,
+            owner=Owner.HOST,
+            grace=1.0,
+            weight=Weight.SYMPTOM,
+        ),
+    ),
+)

@@ -1,0 +1,73 @@
+"""initramfs-tools, the initrd of Debian and Ubuntu."""
+
+from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+
+SPEAKER = Speaker(
+    name="initramfs-tools",
+    stage=Stage.INITRD,
+    source="initramfs-tools init, scripts/{functions,local,nfs}, hooks of cryptsetup, zfs-initramfs, "
+    "overlayroot (cloud-initramfs-tools)",
+    signs=(
+        sign(Stage.INITRD, r"Loading, please wait\.\.\.$", "Loading, please wait..."),
+        sign(Stage.INITRD, r"Begin: .{1,120}\.\.\.", "Begin: Loading essential drivers ... done."),
+    ),
+    failures=(
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"ALERT! +(?P<device>\S{1,300}) does not exist\.? +Dropping to a shell!",
+            "device {device} did not appear",
+            DEVICE_HINT,
+            "ALERT!  /dev/disk/by-label/nosuch does not exist.  Dropping to a shell!",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?P<what>Gave up waiting for (?:root(?: file system)?|suspend/resume) device\.?.{0,100}|No root "
+            r"device specified.{0,80}"
+            r"|Begin: Waiting for root file system.{0,20})",
+            "root did not appear: {what}",
+            DEVICE_HINT,
+            "Gave up waiting for root file system device.  Common problems:",
+            stages=STAGE1,
+            layer=Layer.UNIT,
+            fatal=True,
+        ),
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>(?:ALERT! ?|Failure: |.{0,20}failure: )?(?:Failed to mount (?P<device>\S{1,200}) as root "
+            r"file system|mount: .{1,200} on /root failed.{1,120}"
+            r"|Could not mount the root filesystem.{0,80}|Unable to find .{1,120}|Target filesystem doesn't have "
+            r"requested \S{1,200}"
+            r"|No init found\. Try passing init= bootarg\.|/root/\S+ .{0,80}not found|overlayroot: .{0,40}(?:failed"
+            r"|ERROR).{0,120}))",
+            "the initrd could not mount root, or found no init there: {what}",
+            "the kernel's lines before say why; root= and init= must name what is there",
+            "No init found. Try passing init= bootarg.",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.FSCK_FAILED,
+            r"(?P<what>(?:Failure|ALERT!|WARNING|Warning): .{0,80}(?:[Ff]ile ?system check|fsck).{0,200})",
+            "the check of root failed: {what}",
+            "the file system is damaged; check it by hand",
+            "Failure: File system check of the root filesystem failed",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r"(?:\(initramfs\) ?$|BusyBox v[\d.]+ .{1,80} built-in shell \(ash\)$|Enter 'help' for a list of "
+            r"built-in commands)",
+            "the initrd gave up and waits in its shell",
+            "the alert before it says why",
+            "(initramfs) ",
+            stages=STAGE1,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+    ),
+)

@@ -1,0 +1,312 @@
+"""The Linux kernel: its start, its search for root and init, panics, crashes, lockups."""
+
+from vmtests.boot.rules import (
+    BOOTING,
+    EARLY,
+    MEMORY_HINT,
+    PANIC_HINT,
+    RUNNING,
+    STAGE1,
+    Layer,
+    Speaker,
+    Weight,
+    rule,
+    sign,
+)  # fmt: skip
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+from vmtests.errors import Owner
+
+_PANIC = r"(?:---\[ end )?Kernel panic - not syncing: "
+_CPU_HINT = "the call trace after it names the function; try another accelerator, CPU model or kernel"
+_STARVED = "give the machine a processor of its own, or the host less to do; a guest that stands still for so long \
+was not let run"
+
+SPEAKER = Speaker(
+    name="Linux",
+    stage=Stage.KERNEL,
+    source="Linux init/{main,do_mounts,initramfs,version}.c, kernel/{panic,exit,watchdog,hung_task}.c, "
+    "kernel/rcu/tree_stall.h, drivers/firmware/efi/libstub, arch/x86",
+    general=True,
+    signs=(
+        # The first words of kernel code, printed through the firmware.
+        sign(Stage.KERNEL, r"EFI stub: ", "EFI stub: Loaded initrd from LINUX_EFI_INITRD_MEDIA_GUID device path"),
+        # arch/{x86,arm}/boot/compressed/misc.c
+        sign(
+            Stage.KERNEL,
+            r"(?:Decompressing Linux\.\.\.|Uncompressing Linux\.\.\.|early console in (?:setup|extract))",
+            "Decompressing Linux... Parsing ELF... done.",
+        ),
+        # linux_banner; not shown with loglevel=4 or quiet.
+        sign(Stage.KERNEL, r"Linux version \d", "Linux version 6.1.0-9-amd64 (debian-kernel@lists.debian.org)"),
+        sign(
+            Stage.KERNEL, r"Booting Linux on physical CPU", "Booting Linux on physical CPU 0x0000000000 [0x410fd083]"
+        ),
+        # run_init_process(); with an initrd the program is /init.
+        sign(Stage.INITRD, r"Run /init as init process$", "Run /init as init process"),
+        sign(
+            Stage.USERSPACE,
+            r"Run (?!/init )\S+ as init process$",
+            "Run /sbin/init as init process",
+            until=Stage.KERNEL,
+        ),
+        # kernel/reboot.c and kernel/kexec_core.c.
+        sign(Stage.KERNEL, r"kexec_core: Starting new kernel$", "kexec_core: Starting new kernel", restart=True),
+    ),
+    failures=(
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"EFI stub: ERROR: (?P<what>.{1,300})$",
+            "the kernel's EFI stub failed: {what}",
+            "look at kernel and initrd on the ESP, and at the machine's memory",
+            "EFI stub: ERROR: Failed to load initrd!",
+            stages=EARLY,
+        ),
+        rule(
+            Cause.KERNEL_INVALID,
+            r"(?P<what>(?:This kernel requires .{1,100}, but only detected|Unable to boot - please use a kernel "
+            r"appropriate for your CPU|(?:ZSTD|XZ|LZ4|LZO|GZIP|lzma|inflate)[ -].{0,80}(?:fail|corrupt|error).{0,40}"
+            r"|Kernel is not a valid ELF|invalid compressed format \(err=\d+\)|crc error|-- System halted|junk in "
+            r"(?:gzip|compressed).{0,40}"
+            r"|Failed to allocate space for .{1,60}|Out of memory while allocating.{0,80}).{0,100})$",
+            "the kernel cannot start itself: {what}",
+            "the kernel is damaged, for another processor, or has too little memory to unpack itself",
+            "This kernel requires an x86-64 CPU, but only detected an i686 CPU.",
+            stages=EARLY,
+            weight=Weight.SYMPTOM,
+            grace=1.0,
+        ),
+        rule(
+            Cause.OUT_OF_MEMORY,
+            r"(?:Initramfs unpacking failed: write error|.{0,40}initrd extends beyond end of memory.{0,120})",
+            "the initrd did not fit in the machine's memory",
+            "give the machine more memory, or make the initrd smaller",
+            "Initramfs unpacking failed: write error",
+            kernel=True,
+        ),
+        rule(
+            Cause.INITRD_INVALID,
+            r"Initramfs unpacking failed: (?!write error)(?P<what>.{1,200})$|(?P<also>RAMDISK: (?:EOF while reading"
+            r" compressed data|error while reading compressed data|Couldn't find valid RAM disk image.{0,60}"
+            r"|incomplete write.{0,40}|image too big.{0,60})|rootfs image is not initramfs .{0,100})",
+            "the kernel cannot unpack the initrd: {what}{also}",
+            "the initrd is damaged, was cut, or is compressed in a way that this kernel has no decompressor for",
+            "Initramfs unpacking failed: invalid magic at start of compressed archive",
+            kernel=True,
+        ),
+        # init/do_mounts.c
+        rule(
+            Cause.INITRD_MISSING,
+            r"VFS: Cannot open root device \"?(?P<device>(?:UUID=|LABEL=|/dev/mapper/|mapper/|/dev/disk/|ZFS=|zfs:"
+            r"|live:"
+            r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\)",
+            "the kernel was to find root {device} by itself, which only an initrd (initramfs) can: none was "
+            "loaded, or "
+            "it has no /init",
+            "name an initrd in the boot entry, or give root= as a device or PARTUUID= that the kernel knows",
+            'VFS: Cannot open root device "UUID=be446016" or unknown-block(0,0): error -6',
+            kernel=True,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block|\S{1,40}:)",
+            "the kernel cannot open its root device {device}",
+            "the disk is not attached, its driver is not in this kernel, or root= names another: the list of "
+            "partitions "
+            "after it shows what the kernel sees",
+            'VFS: Cannot open root device "/dev/vda" or unknown-block(0,0): error -6',
+            kernel=True,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>(?:List of all partitions:|No filesystem could mount root, tried: ?.{0,200}"
+            r"|VFS: Unable to mount root fs via NFS.{0,80}|Root-NFS: .{1,120}|/dev/root: Can't open blockdev))",
+            "the kernel could mount no root file system: {what}",
+            "root= must name a device with a file system that this kernel has built in (rootfstype=)",
+            "No filesystem could mount root, tried:  ext3 ext2 ext4",
+            kernel=True,
+            layer=Layer.UNIT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"Waiting for root device (?P<device>\S{1,300}?)\.\.\.",
+            "the kernel waits for its root device {device}, which does not appear",
+            "the disk is not attached, its driver is not in this kernel, or root= names another",
+            "Waiting for root device /dev/mmcblk0p2...",
+            stages=frozenset({Stage.KERNEL}),
+            kernel=True,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.INIT_MISSING,
+            _PANIC + r"(?P<what>No working init found|No init found|Requested init \S{1,400} failed \(error -\d+\))",
+            "the kernel found no init to run: {what}",
+            "root needs an init that can be executed, for this architecture and with the libraries that it wants; an "
+            "initrd needs an /init",
+            "Kernel panic - not syncing: No working init found.  Try passing init= option to kernel.",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+            place=Stage.KERNEL,
+        ),
+        rule(
+            Cause.INIT_MISSING,
+            r"(?:Failed to execute (?P<what>\S{1,300} \(error -\d+\))|Starting init: (?P<also>\S{1,300} exists but "
+            r"couldn't "
+            r"execute it \(error -\d+\)))|(?P<check>check access for rdinit=\S{1,200} failed: -\d+.{0,60})",
+            "the kernel could not run {what}{also}{check}",
+            "init must be there, executable, for this architecture, and have its interpreter and libraries",
+            "Failed to execute /init (error -2)",
+            kernel=True,
+            layer=Layer.OBJECT,
+            fatal=False,
+        ),
+        rule(
+            Cause.OUT_OF_MEMORY,
+            _PANIC
+            + r"(?P<what>(?:System is deadlocked on memory|Out of memory|.{0,40}compulsory panic_on_oom).{0,100})",
+            "the guest ran out of memory: {what}",
+            MEMORY_HINT,
+            "Kernel panic - not syncing: System is deadlocked on memory",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
+        rule(
+            Cause.KERNEL_PANIC,
+            _PANIC + r"(?P<what>VFS: Unable to mount root fs.{0,200}?)(?: \]---)?$",
+            "the kernel panicked: {what}",
+            "the kernel had no initrd, or none that it could unpack, and found no root by itself",
+            "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+            stages=BOOTING,
+            grace=1.0,
+            weight=Weight.SYMPTOM,
+            kernel=True,
+        ),
+        rule(
+            Cause.INIT_EXITED,
+            _PANIC + r"Attempted to kill init! exitcode=(?P<code>0x[0-9a-f]{1,8})",
+            "the first process ended (exit code {code}), and the kernel panicked",
+            "what it said before it ended says why; init must be a program that never ends",
+            "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.SYMPTOM,
+            kernel=True,
+        ),
+        # panic-on-fail of NixOS and the like: somebody else said why.
+        rule(
+            Cause.KERNEL_PANIC,
+            _PANIC + r"(?P<what>sysrq triggered crash|Attempted to kill init!.{0,60}|hung_task: blocked tasks"
+            r"|softlockup: hung tasks|RCU Stall)",
+            "the kernel panicked: {what}",
+            PANIC_HINT,
+            "Kernel panic - not syncing: sysrq triggered crash",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.SYMPTOM,
+            kernel=True,
+        ),
+        rule(
+            Cause.KERNEL_PANIC,
+            _PANIC + r"(?P<what>.{0,300}?)(?: \]---)?$",
+            "the kernel panicked: {what}",
+            PANIC_HINT,
+            "Kernel panic - not syncing: Fatal exception in interrupt",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
+        # arch/x86/kernel/dumpstack.c, __die_header(): "<what>: <error code> [#<count>]"; arch/arm64/kernel/traps.c;
+        # lib/bug.c. Most are survived.
+        rule(
+            Cause.KERNEL_OOPS,
+            r"(?P<what>BUG: (?:kernel NULL pointer dereference|unable to handle).{0,200}"
+            r"|kernel BUG at .{1,200}|Unable to handle kernel .{1,200}|Internal error: .{1,100} \[#\d{1,4}\]"
+            r"|PANIC: double fault.{0,60}"
+            r"|[A-Za-z][^:\[]{1,60}(?:: [^:\[]{1,60})?: [0-9a-f]{4,16} \[#\d{1,4}\]).{0,300}$",
+            "the kernel crashed in a process: {what}",
+            _CPU_HINT,
+            "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+            stages=RUNNING,
+            grace=3.0,
+            weight=Weight.SYMPTOM,
+            kernel=True,
+        ),
+        # kernel/watchdog.c. A loaded host without KVM makes the shorter ones, in one program after the other.
+        rule(
+            Cause.KERNEL_HANG,
+            r"watchdog: BUG: soft lockup - CPU#(?P<cpu>\d{1,5}) stuck for (?P<seconds>1[2-9]\d|[2-9]\d\d|\d{4,9})s! "
+            r"\[(?P<what>.{1,64})\]",
+            "the kernel hangs: processor {cpu} is stuck for {seconds} s in {what}",
+            _CPU_HINT,
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 134s! [modprobe:231]",
+            stages=RUNNING,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
+        rule(
+            Cause.HOST_STARVED,
+            r"(?P<what>(?:watchdog: )?BUG: soft lockup - CPU#\d{1,5} stuck for \d{2}s! \[.{1,64}\]"
+            r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread "
+            r"starved for.{1,60}"
+            r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60})",
+            "the guest stands still again and again: {what}",
+            _STARVED,
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 23s! [systemd:1]",
+            owner=Owner.HOST,
+            kernel=True,
+            layer=Layer.UNIT,
+            fatal=True,
+        ),
+        # kernel/rcu/tree_stall.h, rcu_check_gp_kthread_expired_fqs_timer(): a timer is overdue by 21 s. Seen where a
+        # guest on a busy host changed its clock source in its first seconds, and where a processor got no time.
+        rule(
+            Cause.TIMER_STALLED,
+            r"rcu: rcu_\w{1,20} kthread timer wakeup didn't happen for (?P<jiffies>\d{1,9}) jiffies! ",
+            "the guest's timer stands still: what it was to wake sleeps for {jiffies} jiffies too long",
+            "the host is too busy, or a rare race of the guest's kernel: power it on again",
+            "rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g-1115 f0x0 RCU_GP_WAIT_FQS(5)",
+            owner=Owner.HOST,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
+        rule(
+            Cause.KERNEL_HANG,
+            r"INFO: task (?P<what>.{1,40}:\d+) blocked for more than (?P<seconds>\d+) seconds\.",
+            "the program {what} waits in the kernel for more than {seconds} s",
+            "the call trace after it names what it waits for: most often a disk or a network share that does not "
+            "answer",
+            "INFO: task mount:231 blocked for more than 120 seconds.",
+            kernel=True,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.OUT_OF_MEMORY,
+            r"(?:Memory cgroup o|O)ut of memory: Killed? process \d+ \((?P<what>.{1,64}?)\)",
+            "the guest ran out of memory, the kernel killed {what}",
+            MEMORY_HINT,
+            "Out of memory: Killed process 231 (systemd-udevd) total-vm:1000kB",
+            kernel=True,
+        ),
+        rule(
+            Cause.MODULE_MISSING,
+            r"(?P<what>request_module: (?:modprobe|kmod_concurrent).{1,100}|\S{1,60}: (?:disagrees about version "
+            r"of symbol \S{1,60}"
+            r"|version magic '.{1,100}' should be '.{1,100}')|\S{1,60}: Unknown symbol \S{1,60} \(err -?\d+\))",
+            "a module does not fit this kernel: {what}",
+            "the modules in the initrd and in the system must be those of the kernel that is booted",
+            "virtio_blk: version magic '6.1.0 SMP' should be '6.1.1 SMP'",
+            kernel=True,
+            layer=Layer.REASON,
+            stages=STAGE1,
+            fatal=False,
+        ),
+    ),
+)

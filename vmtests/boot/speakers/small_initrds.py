@@ -1,0 +1,68 @@
+"""Small initrds: distri's minitrd, booster, tiny scripts, Kata's and Firecracker's, linuxkit, u-root, KIWI's."""
+
+from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+
+_GO = r"(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?"
+
+SPEAKER = Speaker(
+    name="small initrds",
+    stage=Stage.INITRD,
+    source="distr1/distri cmd/minitrd, anatol/booster init/, u-root, linuxkit, OSInside/kiwi dracut modules",
+    signs=(
+        sign(
+            Stage.INITRD,
+            _GO + r"(?:minitrd|booster|u-root|linuxkit|minit): ",
+            "2023/06/19 14:08:51 minitrd: mounting /dev/sda4",
+        ),
+        sign(Stage.INITRD, r"(?:Welcome to u-root!|Starting booster initramfs)", "Welcome to u-root!"),
+    ),
+    failures=(
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            _GO + r"minitrd: (?P<what>skipping block device (?P<skipped>\S{1,40}) .{0,100}, looking for "
+            r"(?P<device>.{1,200}))$",
+            "the initrd does not find its root, and goes on looking for {device}",
+            "root= must be what this initrd understands, and name a file system that is there",
+            "2023/06/19 14:08:51 minitrd: skipping block device sda3 (uuid 40bd345d), looking for uuid "
+            "PARTUUID=5dcb7ed0",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            _GO + r"(?P<what>(?:booster: .{0,80}|Timeout )?(?:[Tt]imeout waiting for root|waiting for root filesystem"
+            r"|unable to find root).{0,160})",
+            "the initrd does not find its root: {what}",
+            DEVICE_HINT,
+            "booster: Timeout waiting for root filesystem",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.UNIT_FAILED,
+            _GO + r"(?:minitrd|booster|minit|u-root|linuxkit|init): (?P<what>.{0,160}(?:failed|error|fatal|panic|not "
+            r"found|cannot|can't|unable).{0,160})$",
+            "the initrd fails: {what}",
+            "what it needs must be in the initrd, or on the disk that it looks at",
+            "2023/06/19 14:08:51 minitrd: mount /dev/sda4: device or resource busy, failed",
+            stages=STAGE1,
+            layer=Layer.UNIT,
+            fatal=True,
+        ),
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r"(?:(?:Dropping|Spawning|Starting|Falling back|Entering|dropping) (?:in)?to (?:a |an |the )?(?:rescue "
+            r"|emergency |debug |busybox |recovery |interactive )?(?:shell|mode)\b"
+            r"|.{0,40}[Dd]ropp(?:ed|ing) (?:you )?(?:in)?to (?:a|an|the) .{0,20}shell|(?:rescue|emergency"
+            r"|recovery) shell\b)",
+            "the initrd gave up and waits in a shell",
+            "the lines before it say why",
+            "Dropping to a shell",
+            stages=STAGE1,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+    ),
+)

@@ -1,0 +1,244 @@
+"""systemd, in the initrd and as the system's init, with the units that every system has."""
+
+from vmtests.boot.rules import (
+    DEVICE_HINT,
+    MORE_HINT,
+    RUNNING,
+    STAGE1,
+    SYSTEMD,
+    Layer,
+    Speaker,
+    Weight,
+    rule,
+    sign,
+)  # fmt: skip
+from vmtests.boot.stages import Stage, reached
+from vmtests.causes import Cause
+
+# `systemd.status_unit_format=combined` puts the unit's name in front, cut where the line is too long.
+UNIT = r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?"
+_USERSPACE = r"(?:Multi-User System|Graphical Interface|Login Prompts|Cloud-init target|Network is Online)"
+
+SPEAKER = Speaker(
+    name="systemd",
+    stage=Stage.USERSPACE,
+    source="systemd src/core/{main,manager,job,unit,service,mount,device,show-status}.c, units/, src/firstboot, "
+    "src/sulogin-shell, src/shared/ask-password-api.c; util-linux login-utils/sulogin.c",
+    general=True,
+    signs=(
+        sign(Stage.INITRD, r"Booting initrd of .+\.$", "Booting initrd of Debian GNU/Linux 13 (trixie)..."),
+        sign(Stage.INITRD, r"Running in (?:initrd|initial RAM disk)\.$", "Running in initrd."),
+        sign(Stage.SWITCH_ROOT, reached("initrd-switch-root.target", "Switch Root"), "Reached target Switch Root."),
+        sign(
+            Stage.SWITCH_ROOT,
+            r"Starting (?:initrd-switch-root\.service - )?Switch Root(?:\.\.\.|…)$",
+            "         Starting Switch Root...",
+        ),
+        sign(Stage.SWITCH_ROOT, r"Switching root\.$", "Switching root."),
+        # The initrd's manager prints the same line, so it counts only after it.
+        sign(
+            Stage.USERSPACE,
+            r"systemd \d\S* running in system mode",
+            "systemd[1]: systemd 257.8 running in system mode (+PAM)",
+            since=Stage.SWITCH_ROOT,
+        ),
+        sign(
+            Stage.USERSPACE, rf"\[OK\] Reached target {UNIT}{_USERSPACE}\.?$", "[  OK  ] Reached target Login Prompts."
+        ),
+        sign(
+            Stage.USERSPACE,
+            r"\[OK\] (?:Started|Finished) (?:\S+ - )?(?:Getty on|Serial Getty on|User Login Management|Login "
+            r"Service|D-Bus System|OpenBSD Secure"
+            r"|OpenSSH|Permit User Sessions|User Manager for)",
+            "[  OK  ] Started Serial Getty on ttyS0.",
+        ),
+        sign(
+            Stage.USERSPACE,
+            r"Startup finished in .{1,120}\(userspace\) = ",
+            "systemd[1]: Startup finished in 1.2s (kernel) + 3.4s (userspace) = 4.6s.",
+            since=Stage.USERSPACE,
+            ready=True,
+        ),
+        sign(
+            Stage.USERSPACE,
+            reached("multi-user.target", "Multi-User System"),
+            "Reached target Multi-User System.",
+            ready=True,
+        ),
+        sign(
+            Stage.USERSPACE,
+            reached("graphical.target", "Graphical Interface"),
+            "[  OK  ] Reached target Graphical Interface.",
+            ready=True,
+        ),
+        # SELinux: policycoreutils selinux-autorelabel; systemd fsck and repart that want a reboot.
+        sign(
+            Stage.USERSPACE,
+            r"(?:\*\*\* Warning -- SELinux \w+ policy relabel is required|Relabeling / |.{0,60}SELinux: "
+            r".{0,40}[Rr]elabel)",
+            "*** Warning -- SELinux targeted policy relabel is required.",
+            restart=True,
+        ),
+        sign(
+            Stage.USERSPACE,
+            r"\[OK\] Reached target (?:\S+ - )?(?:Reboot via kexec|System Soft Reboot|.*[Kk]exec)\.?$",
+            "[  OK  ] Reached target kexec.target - Reboot via kexec.",
+            restart=True,
+        ),
+    ),
+    failures=(
+        # do_queue_default_job(): where it goes when the default target cannot be loaded.
+        rule(
+            Cause.DEFAULT_TARGET_MISSING,
+            r"(?:\[OK\] )?Started (?:rescue\.service - )?Rescue Shell\.$"
+            r"|(?:\[OK\] )?Reached target (?:rescue\.target - )?Rescue Mode\.$|You are in rescue mode\b|Welcome to "
+            r"rescue mode!",
+            "the system went into rescue mode: its default target cannot be loaded, or rescue mode was asked for",
+            "default.target must lead to a unit that is there; the kernel's command line must not say `rescue`",
+            "[  OK  ] Reached target Rescue Mode.",
+            stages=frozenset({Stage.USERSPACE}),
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+        rule(
+            Cause.FSCK_FAILED,
+            r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S{1,100} ?- )?(?P<unit>File System "
+            r"Check .+?)\.?$",
+            "{unit} failed",
+            "the file system is damaged; check it by hand",
+            "[FAILED] Failed to start File System Check on /dev/disk/by-label/data.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            rf"\[TIME\] Timed out waiting for (?:device )?{UNIT}(?P<device>.+?)\.?$",
+            "device {device} did not appear",
+            DEVICE_HINT,
+            "[ TIME ] Timed out waiting for device /dev/disk/by-partlabel/nix-store.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.MOUNT_FAILED,
+            rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting|Failed to activate "
+            rf"swap) {UNIT}(?P<where>.+?)\.?$",
+            "{where} could not be mounted",
+            "the lines before it say why: the kernel's, or those of mount; `journalctl -u` of the mount has them all",
+            "[FAILED] Failed to mount /boot/efi.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.UNLOCK_WAITS,
+            rf"\[(?:FAILED|TIME)\] Failed to start {UNIT}(?P<unit>Cryptography Setup.+?)\.?$",
+            "{unit} failed: an encrypted disk was not unlocked",
+            "the key must be what the disk was encrypted with, or somebody must answer the prompt",
+            "[FAILED] Failed to start Cryptography Setup for root.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.VERITY_FAILED,
+            rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) {UNIT}(?P<unit>(?:Integrity|Verity) "
+            rf"(?:Setup|Protection).+?)\.?$",
+            "{unit} failed: what verity protects was changed, or the hash is another's",
+            "data, hash tree and root hash must be of one build",
+            "[FAILED] Failed to start Verity Setup for root.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.SWITCH_ROOT_FAILED,
+            rf"\[FAILED\] Failed to start {UNIT}Switch Root\.?$",
+            "the initrd could not hand over to the system",
+            "the new root must be there with an os-release file, and init= must name a program of it",
+            "[FAILED] Failed to start initrd-switch-root.service - Switch Root.",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.UNIT_FAILED,
+            rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting|Failed to listen on) {UNIT}(?P<unit>.+?)\.?$",
+            "{unit} failed",
+            "`systemctl status` and `journalctl -u` of the unit have its own words; " + MORE_HINT,
+            "[FAILED] Failed to start systemd-repart.service - Repartition Root Disk.",
+            stages=SYSTEMD,
+            layer=Layer.UNIT,
+        ),
+        rule(
+            Cause.DEPENDENCY_FAILED,
+            rf"\[(?:DEPEND|ASSERT)\] (?:Dependency|Assertion) failed for {UNIT}(?P<unit>.+?)\.?$",
+            "something that {unit} needs failed",
+            MORE_HINT,
+            "[DEPEND] Dependency failed for Local File Systems.",
+            stages=SYSTEMD,
+            layer=Layer.RESULT,
+        ),
+        rule(
+            Cause.INIT_FROZE,
+            r"(?:Failed to (?P<act>set SO_PASSCRED|bind netlink socket|create manager|load SELinux policy|mount "
+            r"API filesystems?|allocate manager object"
+            r"|fully start up daemon|start up manager|execute (?:shutdown|fallback).{0,40}|determine \$XDG.{0,40}"
+            r"|initialize (?:cgroup|SELinux).{0,40})(?P<why>:? .{1,100})?"
+            r"|(?P<what>(?:Failed to execute|No) /sbin/init.{0,80}|Failed to execute /bin/sh, giving up: .{1,80}"
+            r"|Switch root target .{1,120}"
+            r"|Cannot be run in a chroot.{0,60}|Failed to switch root.{0,100}|Caught <(?:SEGV|ABRT|BUS|ILL"
+            r"|FPE)>.{0,80}))\.?$",
+            "systemd could not go on: {what}{act}{why}",
+            "the system that is started needs an init that can be run, with all that it stands on, on a kernel "
+            "that has what it needs",
+            "Failed to create manager: Bad address",
+            stages=RUNNING,
+            layer=Layer.REASON,
+        ),
+        # main(): the first process stands still for ever, and the kernel says nothing of it.
+        rule(
+            Cause.INIT_FROZE,
+            r"\[!{4,6}\] (?P<what>.{1,300}?)(?:, freezing)?\.?$",
+            "systemd gave up and stands still: {what}",
+            "the system that is switched to needs an init that can be run, with all that it stands on",
+            "[!!!!!!] Failed to execute fallback shell, freezing.",
+            stages=RUNNING,
+            weight=Weight.SYMPTOM,
+        ),
+        rule(
+            Cause.INIT_FROZE,
+            r"Freezing execution\.?$",
+            "systemd gave up and stands still",
+            "what it said before says why",
+            "systemd[1]: Freezing execution.",
+            stages=RUNNING,
+            weight=Weight.SYMPTOM,
+        ),
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r"(?:Welcome to|You are in) emergency mode\b"
+            r"|(?:\[OK\] )?Started (?:emergency\.service - )?Emergency Shell\.$"
+            r"|(?:\[OK\] )?Reached target (?:emergency\.target - )?Emergency Mode\.$"
+            r"|Cannot open access to console, the root account is locked"
+            r"|Press Enter for (?:system )?maintenance|Give root password for (?:system )?maintenance"
+            r"|\(or (?:press|type) Control-D to continue\)",
+            "the guest gave up and went into emergency mode",
+            "the failures before it say why; `journalctl -xb` in that shell has more",
+            'You are in emergency mode. After logging in, type "journalctl -xb" to view',
+            stages=SYSTEMD,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+        rule(
+            Cause.PROMPT_WAITS,
+            r"(?:-- Press any key to proceed --|.{0,40}Please enter (?:the )?(?:new )?(?:system locale|timezone"
+            r"|hostname|root password|keymap).{0,120}"
+            r"|Press any key to (?:continue|proceed).{0,20}|Please configure (?:the|your) (?:new )?system!?"
+            r"|Welcome to your new installation of .{1,100})$",
+            "a wizard of the first boot waits for somebody to press a key",
+            "systemd.firstboot=no on the command line, or set what it asks for in the image (systemd-firstboot)",
+            "-- Press any key to proceed --",
+            stages=SYSTEMD,
+            weight=Weight.WAIT,
+            layer=Layer.OBJECT,
+            grace=10.0,
+        ),
+    ),
+)

@@ -1,0 +1,85 @@
+"""System V init, BusyBox' init, runit, s6, Upstart, and scripts of their kind."""
+
+from vmtests.boot.rules import Layer, Speaker, Weight, rule, sign
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+
+_US = frozenset({Stage.KERNEL, Stage.INITRD, Stage.SWITCH_ROOT, Stage.USERSPACE})
+_HINT = "/etc/inittab, and the scripts that it names, say what is started"
+
+SPEAKER = Speaker(
+    name="sysvinit, busybox init, runit, Upstart",
+    stage=Stage.USERSPACE,
+    source="sysvinit src/init.c, initscripts; busybox init/init.c; runit src/runit.c; upstart init/, mountall; "
+    "buildroot package/initscripts",
+    general=True,
+    signs=(
+        sign(Stage.USERSPACE, r"INIT: (?:version|Entering runlevel)", "INIT: version 2.88 booting"),
+        sign(Stage.USERSPACE, r"init started: BusyBox v", "init started: BusyBox v1.36.1 ()"),
+        sign(Stage.USERSPACE, r"- runit: (?:\$Id|enter stage: )", "- runit: enter stage: /etc/runit/1"),
+        sign(
+            Stage.USERSPACE,
+            r"(?:s6-(?:linux-init|rc)|init: \S+ main process|mountall: |\s\* Starting .{1,100}\[ OK \])",
+            "s6-linux-init: info: starting",
+        ),
+        sign(
+            Stage.USERSPACE,
+            r"Please press Enter to activate this console\.",
+            "Please press Enter to activate this console.",
+            ready=True,
+        ),
+    ),
+    failures=(
+        rule(
+            Cause.INIT_FROZE,
+            r"(?:INIT: (?P<what>(?:PANIC|No inittab file found|cannot execute|Id \".{1,20}\" respawning too fast: "
+            r"disabled|no more processes left).{0,160})"
+            r"|(?P<bb>can't (?:open|run) '?/(?:etc|sbin|bin|dev)/[^ ]{1,100}'?: .{1,80}|process '.{1,160}' \(pid "
+            r"\d+\) exited\. Scheduling for restart\.)"
+            r"|- runit: (?P<runit>(?:fatal|critical|warning): .{1,160}))$",
+            "init cannot do what it is told: {what}{bb}{runit}",
+            _HINT,
+            'INIT: Id "S0" respawning too fast: disabled for 5 minutes',
+            stages=_US,
+            layer=Layer.UNIT,
+        ),
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?:mountall: (?P<what>.{1,160}(?:failed|terminated).{0,80})|(?P<wait>The disk drive for \S{1,200} is "
+            r"not ready yet or not present\.?"
+            r"|(?:An error occurred|Errors were found) while (?:mounting|checking) .{1,160}|Continue to wait,? or "
+            r"Press S to skip.{0,80}"
+            r"|.{0,80}fsck failed\. ?Please repair manually.{0,60}|Mounting local "
+            r"filesystems?\.{3}.{0,20}failed.{0,40}|.{0,40}failed!$))",
+            "a file system that is to be mounted is not there or damaged: {what}{wait}",
+            "fstab must name what is there; `nofail` lets the boot go on without it",
+            "The disk drive for /data is not ready yet or not present.",
+            stages=_US,
+            layer=Layer.OBJECT,
+            fatal=False,
+        ),
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r"(?:A maintenance shell will now be started|General error mounting filesystems\.|Press M for manual "
+            r"recovery|Give root password for maintenance"
+            r"|INIT: Entering runlevel: ?[S1]$|sulogin: cannot open)",
+            "the system wants to be repaired by hand",
+            "the lines before it say why",
+            "General error mounting filesystems.",
+            stages=_US,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+        rule(
+            Cause.BOOT_MENU,
+            r"(?:Select (?:an )?(?:option|language|what)|Choose (?:a|your) (?:language|installation)|.{0,40}\[!+\] "
+            r".{1,80}|Install (?:the system|.{1,60})\?)",
+            "an installer, or a menu, waits for an answer",
+            "this is no installed system, or it was not told its answers (preseed, kickstart, autoinstall)",
+            "[!!] Select a language",
+            stages=_US,
+            layer=Layer.UNIT,
+            fatal=True,
+        ),
+    ),
+)

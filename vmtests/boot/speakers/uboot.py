@@ -1,0 +1,90 @@
+"""Das U-Boot, the firmware of most small boards."""
+
+from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.stages import Stage
+from vmtests.causes import Cause
+
+_HINT = "the boot script, extlinux.conf or boot.scr names files that must be on the partition that U-Boot reads"
+
+SPEAKER = Speaker(
+    name="U-Boot",
+    stage=Stage.FIRMWARE,
+    source="u-boot boot/, cmd/, common/image*.c, fs/, net/",
+    signs=(
+        sign(Stage.FIRMWARE, r"U-Boot (?:SPL |TPL )?\d{4}\.\d\d", "U-Boot 2023.01 (Jan 10 2023 - 12:00:00 +0000)"),
+        sign(
+            Stage.BOOTLOADER,
+            r"(?:Found U-Boot script |Retrieving file: |Scanning bootdev |## (?:Executing script|Booting kernel"
+            r"|Loading (?:kernel"
+            r"|init Ramdisk|fdt))|Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
+            "## Booting kernel from Legacy Image at 42000000 ...",
+        ),
+        sign(Stage.KERNEL, r"Starting kernel \.\.\.", "Starting kernel ..."),
+    ),
+    failures=(
+        rule(
+            Cause.KERNEL_INVALID,
+            r"(?P<what>Bad Linux (?:ARM64|RISCV|ARM) Image magic!|Wrong Image (?:Format|Type) for \w+ command"
+            r"|Bad (?:Header|Data) (?:Checksum|CRC)|Bad Magic Number|ERROR: can't get kernel image!"
+            r"|zimage: Bad magic!|Wrong Ramdisk Image Format|Ramdisk image is corrupt or invalid"
+            r"|ERROR: Did not find a cmdline Flattened Device Tree|FDT and ATAGS support not compiled in.{0,80}"
+            r"|Could not find a valid device tree|ERROR: (?:image is not a fdt|fdt move failed).{0,80})",
+            "U-Boot cannot start the kernel: {what}",
+            "kernel, initrd and device tree must be whole, for this board, and of the kind that the boot command "
+            "takes",
+            "Bad Linux ARM64 Image magic!",
+            stages=EARLY,
+        ),
+        rule(
+            Cause.KERNEL_MISSING,
+            r"(?:\*\* )?(?P<what>(?:File not found|Unable to read file) (?P<file>\S{1,300})|Failed to load '.{1,300}'"
+            r"|\*\* (?:Bad device|Invalid partition|No partition table|Unrecognized filesystem).{0,200}"
+            r"|Error reading config file|Skipping \S+ for failure retrieving \w+)(?: \*\*)?",
+            "U-Boot does not find what it is to load: {what}",
+            _HINT,
+            "** File not found /boot/Image **",
+            stages=EARLY,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?P<what>Card did not respond to voltage select!.{0,60}|MMC: no card present|no mmc device at slot \d"
+            r"|unable to (?:get|select) (?:descriptor|mmc).{0,60}|\*\* Bad device .{1,80} \*\*|Device \d+: unknown "
+            r"device)",
+            "U-Boot finds a disk missing: {what}",
+            "the disk or card must be attached, and its partition table readable",
+            "Card did not respond to voltage select! : -110",
+            stages=LOADING,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.NETWORK_BOOT_FAILED,
+            r"(?P<what>TFTP error: .{1,120}|Retry (?:count|time) exceeded;.{0,60}|BOOTP: .{0,20}Retry.+"
+            r"|\*\*\* ERROR: `serverip' not set|Could not find (?:any|an) ethernet.{0,60}|No ethernet found\.)",
+            "U-Boot cannot boot from the network: {what}",
+            "it tries the network when no disk had anything to boot",
+            "TFTP error: 'File not found' (1)",
+            stages=LOADING,
+            layer=Layer.UNIT,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?:=>|U-Boot>|[A-Za-z][\w.-]{0,20} ?(?:=>|#)) ?$",
+            "U-Boot found nothing that it could boot and waits for commands",
+            _HINT,
+            "=> ",
+            stages=LOADING,
+            weight=Weight.WAIT,
+            grace=10.0,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?P<what>### ERROR ### Please RESET the board ###|SPL: failed to boot from all boot devices"
+            r"|resetting \.\.\.|SCRIPT FAILED: continuing\.\.\.)",
+            "U-Boot gave up: {what}",
+            _HINT,
+            "SPL: failed to boot from all boot devices",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+        ),
+    ),
+)

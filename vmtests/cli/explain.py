@@ -1,0 +1,154 @@
+"""`vmtests explain`."""
+
+import argparse
+import codecs
+import re
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.text import Text
+
+from vmtests import contract as contracts
+from vmtests import progress
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.replay import Explanation, Replay, explain
+from vmtests.boot.skim import CHUNK
+from vmtests.cli.common import add_json, print_json
+from vmtests.errors import InputError
+from vmtests.text import printable
+
+_GZIP = b"\x1f\x8b"
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_POLL = 0.5  # seconds between two looks at a log that is followed
+_WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "log",
+        nargs="?",
+        default="-",
+        metavar="LOG",
+        help="a console's log, plain or .gz, or a directory of results; `-`, which is the default, is standard input",
+    )
+    add_json(parser)
+    parser.add_argument("--image", type=Path, metavar="DISK", help="the disk that was booted: it is inspected as well")
+    parser.add_argument("--ready", metavar="REGEX", help="the line by which this system says that it is up")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on reading a log that grows, until the boot is decided"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what became of a boot by the log of its console."""
+    ready = _regex(arguments.ready)
+    knowledge = None if arguments.image is None else _knowledge(arguments.image)
+    path = None if arguments.log == "-" else _log(Path(arguments.log))
+    try:
+        file = sys.stdin.buffer if path is None else path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        try:
+            if arguments.follow:
+                told = _followed(file, Replay(knowledge=knowledge, ready=ready))
+            else:
+                told = explain(_chunks(file), knowledge=knowledge, ready=ready)
+        except (OSError, zlib.error) as error:
+            raise InputError(f"{arguments.log} cannot be read: {error}") from error
+    print_json(told.to_json()) if arguments.json else _show(told)
+    return told.verdict.exit_status
+
+
+def _regex(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise InputError(f"--ready {text} is no regular expression: {error}") from error
+
+
+def _knowledge(image: Path) -> Knowledge:
+    from vmtests.host import tools
+    from vmtests.image.inspect import inspect
+
+    contract = contracts.default()
+    return Knowledge(contract, inspect(image, contract, tools.find()))
+
+
+def _log(path: Path) -> Path:
+    if path.is_dir():
+        logs = sorted(path.glob("*console.log"), key=lambda log: log.stat().st_mtime)
+        logs = logs or sorted(path.glob("*/*console.log"), key=lambda log: log.stat().st_mtime)
+        if not logs:
+            raise InputError(f"{path} has no console.log", hint="name a log, or a directory of results")
+        return logs[-1]
+    if not path.exists():
+        raise InputError(f"there is no {path}")
+    return path
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a log's bytes, unpacked where they are packed, as UTF-8."""
+    first = file.read(CHUNK)
+    unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
+    encoding = next((name for bom, name in _UTF16.items() if first.startswith(bom)), None)
+    if encoding is None and unpack is None and first[1:200:2].count(0) > 90 * len(first[:200]) // 200:
+        encoding = "utf-16-le"
+    decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
+    data, total, since = first, 0, time.monotonic()
+    while data:
+        total += len(data)
+        if unpack is not None:
+            yield from _unpacked(unpack, data)
+        else:
+            yield decoder.decode(data).encode("utf-8", "replace") if decoder else data
+        if time.monotonic() - since > 2:
+            since = time.monotonic()
+            progress.stderr().print(Text(f"{total >> 20} MiB read"))
+        data = file.read(CHUNK)
+
+
+def _unpacked(unpack: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
+    while data and not unpack.eof:
+        yield unpack.decompress(data, CHUNK)  # a small file can hold terabytes
+        data = unpack.unconsumed_tail
+
+
+def _followed(file: BinaryIO, replay: Replay) -> Explanation:
+    """Read a log that grows until the boot is decided, as it would be live; Ctrl-C ends it where it is."""
+    begin = time.monotonic()
+    try:
+        while True:
+            data = file.read1(CHUNK) if isinstance(file, BufferedReader) else file.read(CHUNK)
+            replay.feed(data)
+            if (told := replay.decided(time.monotonic() - begin)) is not None:
+                return told
+            if not data:
+                time.sleep(_POLL)
+    except KeyboardInterrupt:
+        return replay.finish()
+
+
+def _show(told: Explanation) -> None:
+    console = Console(highlight=False)
+    verdict = told.verdict
+    for number, before in enumerate(told.earlier, told.boots - len(told.earlier)):
+        console.print(Text(f"boot {number}: {before.word}: {before.sentence}", "dim"), soft_wrap=True)
+    stage = None
+    for line in told.lines:
+        name = "" if line.stage is stage else str(line.stage)
+        stage = line.stage
+        console.print(Text(f"{name:<12} {printable(line.text)}"), soft_wrap=True)
+    console.print(Text(f"{verdict.word}: {verdict.sentence}", _WORDS[verdict.word]), soft_wrap=True)
+    for evidence in verdict.evidence:
+        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"), soft_wrap=True)
+    if verdict.hint:
+        console.print(Text(f"hint: {verdict.hint}"), soft_wrap=True)
