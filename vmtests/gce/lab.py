@@ -229,7 +229,7 @@ class GceLab:
         if image.inspection.format is Format.QCOW2:
             raw = scratch / f"{secrets.token_hex(4)}.raw"
             with progress.step(f"converting {image.path.name}"):
-                toolbox.run("qemu-img", "convert", "-O", "raw", image.path.absolute(), raw)
+                toolbox.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
         packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
         archive.pack(raw, packed, toolbox)
         return packed

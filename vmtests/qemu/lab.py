@@ -31,9 +31,9 @@ from vmtests.host.firmware import Firmware
 from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
 from vmtests.image import cache, nix
-from vmtests.image.adopt import adopt
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules, recipe
+from vmtests.image.source import adopt
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.listener import Listener
@@ -144,34 +144,35 @@ class Lab:
         parsed = Modules.parse(modules)
         if name == "reference":
             path = cache.reference_image(self.contract, parsed, self.toolbox)
-            shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
+            shown, own, archive = f"reference{'+' if str(parsed) else ''}{parsed}", parsed, None
         else:
             installable = nix.parse(name)
             if parsed.bloat:
                 way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
                 raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
             shown, own = installable or Path(name).name, None
-            path = self._adopted(name, installable)
+            path, archive = self._adopted(name, installable)
         inspection = inspect(path, self.contract, self.toolbox)
         return Image(
             name=shown,
             path=path,
             modules=own,
             inspection=inspection,
-            archive=Path(name) if own is None and installable is None and path != Path(name) else None,
+            archive=archive,
             debug=own is None and parsed.debug,
         )
 
-    def _adopted(self, name: str, installable: str | None) -> Path:
-        """Return somebody's own disk, built or unpacked once for all laboratories of the run."""
+    def _adopted(self, name: str, installable: str | None) -> tuple[Path, Path | None]:
+        """Return somebody's own disk, built or unpacked once for all laboratories of the run, and its archive."""
         with FileLock(self.scratch / "adopted.lock"):
             note = self.scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
             if note.exists():
-                return Path(note.read_text())
-            archive = Path(name) if installable is None else nix.build(installable, self.scratch)
-            path = adopt(archive, self.scratch, self.toolbox)
-            note.write_text(str(path))
-            return path
+                path, _, archive = note.read_text().partition("\0")
+                return Path(path), Path(archive) if archive else None
+            given = Path(name) if installable is None else nix.build(installable, self.scratch)
+            found = adopt(given, self.scratch, self.toolbox)
+            note.write_text(f"{found.path}\0{found.archive or ''}")
+            return found.path, found.archive
 
     @contextlib.contextmanager
     def start(
@@ -230,7 +231,9 @@ class Lab:
         self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
-        base = cache_dir() if cache and not image.path.is_relative_to(self.scratch) else self.scratch
+        # What a device holds may change at any time.
+        lasts = image.path.is_file() and not image.path.is_relative_to(self.scratch)
+        base = cache_dir() if cache and lasts else self.scratch
         place = snapshots.directory(base, image.path, hardware, self.toolbox, self.accelerator, stage)
         with snapshots.Lock(place) as lock:
             if (kept := snapshots.load(place)) is None:
