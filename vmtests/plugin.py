@@ -15,8 +15,8 @@ from _pytest.junitxml import LogXML
 from _pytest.outcomes import Failed
 
 from vmtests import contract as contracts
-from vmtests import terminal
 from vmtests.boot.stages import Stage
+from vmtests.cli import terminal
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab

@@ -180,7 +180,7 @@ class TestResets:
 
     def test_a_boot_loader_that_cannot_boot_is_not_asked_twice(self, make: Make, clock: ManualClock) -> None:
         """Where inspection knows why the boot loader restarts, the first restart is the end."""
-        missing = breach("ESP", "kernel", "missing", "kernel /vmlinuz is not on the ESP")
+        missing = breach("x", "x", "x", "there is no kernel", cause=Cause.KERNEL_MISSING)
         inspection = Inspection(path=Path("disk.raw"), format=Format.RAW, size=1 << 30, checks=(missing,))
         follower = make(knowledge=Knowledge(contract.default(), inspection))
         follower.feed(b'BdsDxe: starting Boot0001 "UEFI" from x\n')

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from vmtests.causes import Cause
 from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat
@@ -52,6 +53,15 @@ def test_a_zeroed_store_is_named(patient: Patient) -> None:
     """The superblock of the erofs is looked at."""
     patient.write(patient.start(2) + 1024, bytes(128))
     assert [f"erofs superblock magic is 00000000 on {STORE}"] == patient.sentences()
+
+
+def test_a_breach_carries_its_cause_and_its_part(patient: Patient) -> None:
+    """A verdict is joined to what was inspected by these two, whatever the words are."""
+    patient.write(patient.start(2) + 1024, bytes(128))
+    patient.mtool("mdel", "::/EFI/BOOT/BOOTX64.EFI")
+    found = [(check.part, check.cause) for check in patient.inspect().breaches]
+    assert [("esp", Cause.BOOTLOADER_MISSING), ("store", Cause.EROFS_SUPERBLOCK)] == found
+    assert frozenset({"ESP", "nix-store", "root"}) == patient.inspect().labels
 
 
 def test_a_zeroed_primary_table_hides_nothing(patient: Patient) -> None:

@@ -6,72 +6,64 @@ in use when the boot ended.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from vmtests.boot.events import clean
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.contract import Contract
-from vmtests.image.check import Check, Status
-from vmtests.image.inspect import Inspection
 
 BY_LABEL = "/dev/disk/by-partlabel/"
 """Where udev links partitions by their labels."""
 
-_ESP, _STORE, _ROOT, _TABLE = "esp", "store", "root", "table"
+_STORE, _ROOT = "store", "root"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Meaning:
-    """What a breach means: the cause, by the part of the disk, what was checked, and the value found."""
+class Known(Protocol):
+    """A check of an image that may name the cause of a failure (`image.check.Check`)."""
 
-    part: str
-    what: str
-    cause: Cause
-    value: str = ".*"
-    subject: str = ".*"
+    @property
+    def cause(self) -> Cause | None:
+        """Why a boot would fail for it."""
 
-    def fits(self, part: str, check: Check) -> bool:
-        return (
-            self.part == part
-            and re.fullmatch(self.what, check.what) is not None
-            and re.fullmatch(self.value, check.value) is not None
-            and re.match(self.subject, check.subject) is not None
-        )
+    @property
+    def part(self) -> str:
+        """The contract's name of the partition, empty for the disk as a whole."""
+
+    @property
+    def subject(self) -> str:
+        """What was looked at: two copies of one thing have different subjects."""
+
+    @property
+    def sentence(self) -> str:
+        """What was found."""
+
+    @property
+    def hint(self) -> str | None:
+        """What can be done."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it speaks against booting the image."""
 
 
-# In the words of vmtests.image's checks. The first row that fits counts.
-_MEANINGS = (
-    _Meaning(part=_TABLE, what=".*", subject="primary GPT|backup GPT|protective MBR", cause=Cause.GPT_DESTROYED),
-    _Meaning(part=_ESP, what="label", value="missing", cause=Cause.ESP_MISSING),
-    _Meaning(part=_ESP, what="label", cause=Cause.PARTITION_MISSING),
-    _Meaning(part=_ESP, what="boot sector|sector size|FAT type|size|files|type", cause=Cause.ESP_UNREADABLE),
-    _Meaning(part=_ESP, what="boot loader", value="missing", cause=Cause.BOOTLOADER_MISSING),
-    _Meaning(part=_ESP, what="boot loader", cause=Cause.BOOTLOADER_INVALID),
-    _Meaning(part=_ESP, what="entry", cause=Cause.ENTRY_MISSING),
-    _Meaning(part=_ESP, what="kernel", value="missing", cause=Cause.KERNEL_MISSING),
-    _Meaning(part=_ESP, what="kernel|kernel release|unified kernel image", cause=Cause.KERNEL_INVALID),
-    _Meaning(part=_ESP, what="initrd", value="missing", cause=Cause.INITRD_MISSING),
-    _Meaning(part=_ESP, what="initrd", cause=Cause.INITRD_INVALID),
-    _Meaning(part=_ESP, what="initrd modules", cause=Cause.MODULE_MISSING),
-    _Meaning(part=_ESP, what="init", cause=Cause.INIT_MISSING),
-    _Meaning(part=_ESP, what="console", cause=Cause.SCREEN_ONLY),
-    _Meaning(part=_STORE, what="label", cause=Cause.PARTITION_MISSING),
-    _Meaning(part=_STORE, what="magic", cause=Cause.EROFS_SUPERBLOCK),
-    _Meaning(part=_STORE, what="checksum", cause=Cause.EROFS_DAMAGED),
-    _Meaning(part=_STORE, what="size", subject="erofs", cause=Cause.STORE_TRUNCATED),
-    _Meaning(part=_STORE, what="feature.*|algorithm.*|block size", cause=Cause.EROFS_FEATURE),
-    _Meaning(part=_ROOT, what="label", cause=Cause.PARTITION_MISSING),
-    _Meaning(part=_ROOT, what="magic", cause=Cause.EXT4_SUPERBLOCK),
-    _Meaning(part=_ROOT, what="checksum|size", cause=Cause.EXT4_DAMAGED),
-    _Meaning(part=_ROOT, what="features", value="read-only", cause=Cause.ROOT_READ_ONLY),
-    _Meaning(part=_ROOT, what="feature.*|block size", cause=Cause.EXT4_FEATURE),
-    _Meaning(part=_ROOT, what="state", cause=Cause.FSCK_FAILED),
-)
+class Inspected(Protocol):
+    """What was inspected (`image.inspect.Inspection`)."""
 
-NAMED = frozenset({meaning.cause for meaning in _MEANINGS} | {Cause.BOOT_MENU, Cause.MODULE_MISSING})
-"""The causes that inspection can name."""
+    @property
+    def checks(self) -> Sequence[Known]:
+        """What was found."""
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of the partitions that are there."""
+
+    @property
+    def root(self) -> str:
+        """What `root=` of the kernel's command line names."""
+
 
 _LOADER = frozenset(
     {
@@ -117,24 +109,15 @@ _UNSURE = frozenset(
 """Causes of stage 1 that a breach of the part in use says more about."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Breach:
-    part: str
-    cause: Cause
-    check: Check
-
-
 class Knowledge:
     """What is known of an image before it boots; without an inspection, nothing is."""
 
-    def __init__(self, contract: Contract, inspection: Inspection | None) -> None:
+    def __init__(self, contract: Contract, inspected: Inspected | None) -> None:
         self._contract = contract
-        self._checks = () if inspection is None else inspection.checks
-        self._breaches = tuple(self._read(self._checks))
-        labels = (re.match(r"partition `(.*)` \(entry", check.subject) for check in self._checks)
-        self._labels = frozenset(match[1] for match in labels if match)
-        roots = (check.value for check in self._checks if check.what == "root")
-        self._root = next(roots, "").replace("PARTLABEL=", BY_LABEL, 1)
+        self._checks = () if inspected is None else tuple(inspected.checks)
+        self._breaches = tuple(check for check in self._checks if not check.ok and check.cause is not None)
+        self._labels = frozenset() if inspected is None else inspected.labels
+        self._root = "" if inspected is None else inspected.root.replace("PARTLABEL=", BY_LABEL, 1)
 
     def absent(self, device: str) -> bool:
         """Whether `device` is a link by a partition label that the disk's table does not have."""
@@ -158,31 +141,30 @@ class Knowledge:
         breach = self._early(verdict.stage, verdict.cause) or self._stage1(verdict)
         if breach is None:
             return self._menu(verdict)
-        check = breach.check
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
             verdict,
             cause=breach.cause if vague else verdict.cause,
-            sentence=f"{check.sentence}: {verdict.sentence}",
-            evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=check.sentence)),
-            hint=check.hint or verdict.hint,
+            sentence=f"{breach.sentence}: {verdict.sentence}",
+            evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=breach.sentence)),
+            hint=breach.hint or verdict.hint,
         )
 
-    def _early(self, stage: Stage, cause: Cause) -> _Breach | None:
+    def _early(self, stage: Stage, cause: Cause) -> Known | None:
         wanted = _VAGUE.get(stage, {}).get(cause, frozenset())
         found = [breach for breach in self._breaches if breach.cause in wanted]
         if breaches := [breach for breach in found if breach.cause is not Cause.GPT_DESTROYED]:
             return breaches[0]
         # One good copy of the table is enough.
-        return found[0] if len({breach.check.subject.split()[0] for breach in found}) > 1 else None
+        return found[0] if len({breach.subject for breach in found}) > 1 else None
 
-    def _stage1(self, verdict: Verdict) -> _Breach | None:
+    def _stage1(self, verdict: Verdict) -> Known | None:
         if verdict.stage.before(Stage.INITRD):
             return None
         if verdict.cause in {Cause.PARTITION_MISSING, Cause.DEVICE_TIMEOUT}:
             words = " ".join([verdict.sentence, *(item.text for item in verdict.evidence)])
             for breach in self._breaches:
-                label = self._contract.by_name(breach.part).label if breach.part != _TABLE else ""
+                label = self._contract.by_name(breach.part).label if breach.part else ""
                 if breach.cause is Cause.PARTITION_MISSING and f"{BY_LABEL}{label}" in words:
                     return breach
         if verdict.stage is Stage.INITRD and verdict.cause in _UNSURE | {Cause.MODULE_MISSING}:
@@ -218,7 +200,7 @@ class Knowledge:
         if verdict.stage is not Stage.BOOTLOADER or verdict.cause is not Cause.NO_PROGRESS:
             return verdict
         for check in self._checks:
-            if check.what == "loader configuration" and check.status is Status.NOTE:
+            if check.ok and check.cause is Cause.BOOT_MENU:
                 return replace(
                     verdict,
                     cause=Cause.BOOT_MENU,
@@ -226,27 +208,6 @@ class Knowledge:
                     evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=check.sentence)),
                 )
         return verdict
-
-    def _read(self, checks: Iterable[Check]) -> Iterable[_Breach]:
-        for check in checks:
-            if check.ok or (part := self._part(check)) is None:
-                continue
-            for meaning in _MEANINGS:
-                if meaning.fits(part, check):
-                    yield _Breach(part=part, cause=meaning.cause, check=check)
-                    break
-
-    def _part(self, check: Check) -> str | None:
-        """Return the contract's name of the partition that a check is about, or `table`."""
-        if check.subject == "ESP":
-            return _ESP
-        if match := re.search(r"partition `(.*)`", check.subject):
-            for partition in self._contract.partition:
-                if partition.label == match[1]:
-                    return partition.name
-            system = check.subject.partition(" on ")[0]
-            return {"erofs": _STORE, "ext4": _ROOT}.get(system)
-        return _TABLE
 
 
 def _unescaped(label: str) -> str:

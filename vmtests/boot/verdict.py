@@ -2,72 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from vmtests.boot.stages import Stage
+from vmtests.causes import Cause as Cause
 from vmtests.errors import Owner
-
-
-class Cause(StrEnum):
-    """Why a boot failed."""
-
-    ACCELERATOR_BROKEN = "accelerator-broken"
-    BOOT_LOOP = "boot-loop"
-    BOOT_MENU = "boot-menu"
-    BOOTLOADER_ERROR = "bootloader-error"
-    BOOTLOADER_INVALID = "bootloader-invalid"
-    BOOTLOADER_MISSING = "bootloader-missing"
-    DEFAULT_TARGET_MISSING = "default-target-missing"
-    DEPENDENCY_FAILED = "dependency-failed"
-    DEVICE_TIMEOUT = "device-timeout"
-    DISK_READ_ERROR = "disk-read-error"
-    DISK_STALLED = "disk-stalled"
-    EMERGENCY_SHELL = "emergency-shell"
-    ENTRY_MISSING = "entry-missing"
-    EROFS_DAMAGED = "erofs-damaged"
-    EROFS_FEATURE = "erofs-feature"
-    EROFS_SUPERBLOCK = "erofs-superblock"
-    ESP_MISSING = "esp-missing"
-    ESP_UNREADABLE = "esp-unreadable"
-    EXT4_DAMAGED = "ext4-damaged"
-    EXT4_FEATURE = "ext4-feature"
-    EXT4_SUPERBLOCK = "ext4-superblock"
-    FIRMWARE_CRASH = "firmware-crash"
-    FIRMWARE_NO_BOOT_DEVICE = "firmware-no-boot-device"
-    FSCK_FAILED = "fsck-failed"
-    GPT_DESTROYED = "gpt-destroyed"
-    HOST_DISK_FULL = "host-disk-full"
-    INIT_EXITED = "init-exited"
-    INIT_FROZE = "init-froze"
-    INIT_MISSING = "init-missing"
-    INITRD_INVALID = "initrd-invalid"
-    INITRD_MISSING = "initrd-missing"
-    KERNEL_HANG = "kernel-hang"
-    KERNEL_INVALID = "kernel-invalid"
-    KERNEL_MISSING = "kernel-missing"
-    KERNEL_OOPS = "kernel-oops"
-    KERNEL_PANIC = "kernel-panic"
-    MODULE_MISSING = "module-missing"
-    MOUNT_FAILED = "mount-failed"
-    NO_PROGRESS = "no-progress"
-    OUT_OF_MEMORY = "out-of-memory"
-    OVERLAY_UPPERDIR = "overlay-upperdir"
-    OVERLAY_WORKDIR = "overlay-workdir"
-    PARTITION_MISSING = "partition-missing"
-    POWERED_OFF = "powered-off"
-    PROGRAM_DAMAGED = "program-damaged"
-    QEMU_EXITED = "qemu-exited"
-    QEMU_SILENT = "qemu-silent"
-    QEMU_STOPPED = "qemu-stopped"
-    ROOT_FULL = "root-full"
-    ROOT_READ_ONLY = "root-read-only"
-    SCREEN_ONLY = "screen-only"
-    SECURE_BOOT_REFUSED = "secure-boot-refused"
-    STORE_TRUNCATED = "store-truncated"
-    SWITCH_ROOT_FAILED = "switch-root-failed"
-    TIMER_STALLED = "timer-stalled"
-    UNEXPECTED_RESET = "unexpected-reset"
-    UNIT_FAILED = "unit-failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +23,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Ready, or failed and why.
+    """Ready, or failed and why, or `unknown`: nobody can tell from what was seen.
 
     `stage` is where the boot was, `sentence` says what happened, `hint` what can be done, `owner` who has to
-    act (None when ready). `evidence_to_verdict_s` is the time in seconds from the line or event that decided
-    to the verdict; `seconds` the time in each stage.
+    act (None when ready or unknown). `evidence_to_verdict_s` is the time in seconds from the line or event that
+    decided to the verdict; `seconds` the time in each stage.
     """
 
     ready: bool
@@ -101,16 +39,24 @@ class Verdict:
     owner: Owner | None
     evidence_to_verdict_s: float
     seconds: Mapping[Stage, float] = field(default_factory=dict)
+    unknown: bool = False
+
+    @property
+    def word(self) -> str:
+        """`ready`, `failed` or `unknown`."""
+        return "ready" if self.ready else "unknown" if self.unknown else "failed"
 
     @property
     def exit_status(self) -> int:
-        """What a command exits with: 0 when ready, 1 when the image is at fault, 2 when something else is."""
+        """What a command exits with: 0 when ready, 1 when the image is at fault, 2 when something else is, or
+        nobody can tell.
+        """
         return 0 if self.ready else 1 if self.owner is Owner.IMAGE else 2
 
     def to_json(self) -> dict[str, object]:
         """Return the verdict as `vmtests boot --json` prints it."""
         return {
-            "verdict": "ready" if self.ready else "failed",
+            "verdict": self.word,
             "stage": str(self.stage),
             "cause": None if self.cause is None else str(self.cause),
             "sentence": self.sentence,

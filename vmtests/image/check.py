@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from vmtests.causes import Cause
 from vmtests.text import printable
 
 TEXT_LIMIT = 400
@@ -36,7 +37,12 @@ def clean(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at; `sentence` is empty where there is nothing to say. Text is escaped."""
+    """One thing that was looked at; `sentence` is empty where there is nothing to say. Text is escaped.
+
+    `cause` is why a boot would fail for it, in the words of `vmtests.causes`; None where it would not. `part` is the
+    contract's name of the partition that was looked at, empty for the disk as a whole. Verdicts are joined to checks
+    by these two, so that every other word may be changed.
+    """
 
     subject: str
     what: str
@@ -44,6 +50,8 @@ class Check:
     status: Status = Status.OK
     sentence: str = ""
     hint: str | None = None
+    cause: Cause | None = None
+    part: str = ""
 
     def __str__(self) -> str:
         return self.sentence or f"{self.subject}: {self.what} {self.value}"
@@ -63,6 +71,8 @@ class Check:
             "status": self.status.value,
             "sentence": self.sentence,
             "hint": self.hint,
+            "cause": None if self.cause is None else self.cause.value,
+            "part": self.part,
         }
 
 
@@ -71,7 +81,7 @@ def passed(subject: str, what: str, value: object) -> Check:
     return Check(subject=clean(subject), what=what, value=clean(str(value)))
 
 
-def note(subject: str, what: str, value: object, sentence: str) -> Check:
+def note(subject: str, what: str, value: object, sentence: str, *, cause: Cause | None = None) -> Check:
     """Return a check that found something worth a sentence, but no fault."""
     return Check(
         subject=clean(subject),
@@ -79,10 +89,13 @@ def note(subject: str, what: str, value: object, sentence: str) -> Check:
         value=clean(str(value)),
         status=Status.NOTE,
         sentence=clean(sentence),
+        cause=cause,
     )
 
 
-def breach(subject: str, what: str, value: object, sentence: str, hint: str | None = None) -> Check:
+def breach(
+    subject: str, what: str, value: object, sentence: str, hint: str | None = None, *, cause: Cause | None = None
+) -> Check:
     """Return a check that found a fault; `sentence` names it without help of the other fields."""
     return Check(
         subject=clean(subject),
@@ -91,6 +104,7 @@ def breach(subject: str, what: str, value: object, sentence: str, hint: str | No
         status=Status.BREACH,
         sentence=clean(sentence),
         hint=None if hint is None else clean(hint),
+        cause=cause,
     )
 
 

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from vmtests.causes import Cause
 from vmtests.image.check import Check, Readable, breach, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
@@ -112,6 +113,7 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
             value,
             f"erofs superblock magic is {value} on {where}",
             "mkfs.erofs did not write here, or something wrote over it",
+            cause=Cause.EROFS_SUPERBLOCK,
         )
         return
     yield passed(subject, "magic", f"{superblock.magic:08X}")
@@ -122,6 +124,7 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
             f"2^{superblock.block_bits}",
             f"erofs on {where} has blocks of 2^{superblock.block_bits} bytes; x86 mounts 2^9 to 2^12",
             "mkfs.erofs -b4096",
+            cause=Cause.EROFS_FEATURE,
         )
         return
     yield from _checksum(partition, superblock, subject, where)
@@ -149,6 +152,7 @@ def _checksum(partition: Readable, superblock: Superblock, subject: str, where: 
             f"{superblock.checksum:08X}",
             f"erofs superblock checksum is {superblock.checksum:08X} on {where}, not {real:08X}",
             "the file system was written over after it was made",
+            cause=Cause.EROFS_DAMAGED,
         )
 
 
@@ -163,6 +167,7 @@ def _size(partition: Readable, superblock: Superblock, subject: str, where: str)
             format_size(size),
             f"erofs on {where} has {size} bytes, but the partition has {partition.size}",
             "the partition was cut, or mkfs.erofs ran out of space",
+            cause=Cause.STORE_TRUNCATED,
         )
     if superblock.extra_devices:
         count = superblock.extra_devices
@@ -174,6 +179,7 @@ def _size(partition: Readable, superblock: Superblock, subject: str, where: str)
             "directory blocks",
             value,
             f"erofs on {where} has directory blocks of their own size ({value})",
+            cause=Cause.EROFS_FEATURE,
         )
 
 
@@ -190,6 +196,7 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
             "features",
             f"{unknown:#x}",
             f"erofs on {where} has unknown features: incompat bits {unknown:#x}",
+            cause=Cause.EROFS_FEATURE,
         )
     if unknown := superblock.algorithms & ~sum(ALGORITHMS):
         yield breach(
@@ -197,6 +204,7 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
             "features",
             f"{unknown:#x}",
             f"erofs on {where} has unknown compression: bits {unknown:#x}",
+            cause=Cause.EROFS_FEATURE,
         )
     for name, since in found:
         wanted = ".".join(map(str, since))
@@ -205,7 +213,14 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
         else:
             has = ".".join(map(str, kernel))
             text = f"erofs on {where} has {name}, since Linux {wanted}; the image's kernel is {has}"
-            yield breach(subject, name, f"Linux {wanted} or newer", text, "a newer kernel, or mkfs.erofs without it")
+            yield breach(
+                subject,
+                name,
+                f"Linux {wanted} or newer",
+                text,
+                "a newer kernel, or mkfs.erofs without it",
+                cause=Cause.EROFS_FEATURE,
+            )
 
 
 def holds(partition: Readable) -> bool:

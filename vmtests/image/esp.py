@@ -4,6 +4,7 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from vmtests.causes import Cause
 from vmtests.contract import Contract
 from vmtests.image import fat, pe
 from vmtests.image.check import Check, Readable, breach, note, passed
@@ -13,8 +14,13 @@ from vmtests.sizes import format_size
 TEXT_LIMIT = 1 << 16
 """Bytes of an entry, a configuration or a command line that are read."""
 
+ROOT = "root"
+"""What a check of the kernel's `root=` is called."""
+
 _UKI_DIRECTORY = "/EFI/Linux"  # Boot Loader Specification, type #2
 _SUBJECT = "ESP"
+_LOADER = (Cause.BOOTLOADER_MISSING, Cause.BOOTLOADER_INVALID)
+_KERNEL = (Cause.KERNEL_MISSING, Cause.KERNEL_INVALID)
 
 Version = tuple[int, int]
 Checks = Generator[Check, None, Version | None]
@@ -65,7 +71,13 @@ def check_boot_sector(partition: Readable, where: str) -> Iterator[Check]:
     sector = fat.parse(partition.read(0, 512))
     if sector is None:
         head = partition.read(0, 3).hex() or "nothing"
-        yield breach(_SUBJECT, "boot sector", head, f"no FAT boot sector on {where}: it begins with {head}")
+        yield breach(
+            _SUBJECT,
+            "boot sector",
+            head,
+            f"no FAT boot sector on {where}: it begins with {head}",
+            cause=Cause.ESP_UNREADABLE,
+        )
         return
     kind = f"{sector.type}, {sector.clusters} clusters"
     if sector.sector_size != 512:
@@ -75,6 +87,7 @@ def check_boot_sector(partition: Readable, where: str) -> Iterator[Check]:
             sector.sector_size,
             f"FAT on {where} has sectors of {sector.sector_size} bytes; OVMF reads 512",
             "systemd-repart --sector-size=512, or mkfs.vfat -S512",
+            cause=Cause.ESP_UNREADABLE,
         )
     else:
         yield passed(_SUBJECT, "sector size", 512)
@@ -85,15 +98,16 @@ def check_boot_sector(partition: Readable, where: str) -> Iterator[Check]:
             kind,
             f"FAT32 on {where} has {sector.clusters} clusters only, so OVMF reads it as {sector.type}",
             "mkfs.vfat -s1, or at least 260 MiB",
+            cause=Cause.ESP_UNREADABLE,
         )
     elif not sector.fat32_layout and sector.type == "FAT32":
         text = f"FAT16 on {where} has {sector.clusters} clusters, so OVMF reads it as FAT32"
-        yield breach(_SUBJECT, "FAT type", kind, text)
+        yield breach(_SUBJECT, "FAT type", kind, text, cause=Cause.ESP_UNREADABLE)
     else:
         yield passed(_SUBJECT, "FAT type", kind)
     if sector.size > partition.size:
         text = f"FAT on {where} has {sector.size} bytes, but the partition has {partition.size}"
-        yield breach(_SUBJECT, "size", format_size(sector.size), text)
+        yield breach(_SUBJECT, "size", format_size(sector.size), text, cause=Cause.ESP_UNREADABLE)
     else:
         yield passed(_SUBJECT, "size", format_size(sector.size))
 
@@ -103,9 +117,15 @@ def check_files(files: Files, contract: Contract) -> Checks:
     try:
         files.names()
     except FatError as error:
-        yield breach(_SUBJECT, "files", "unreadable", f"the files of the ESP cannot be listed: {error}")
+        yield breach(
+            _SUBJECT,
+            "files",
+            "unreadable",
+            f"the files of the ESP cannot be listed: {error}",
+            cause=Cause.ESP_UNREADABLE,
+        )
         return None
-    loader = yield from _program(files, contract.boot.loader, "boot loader")
+    loader = yield from _program(files, contract.boot.loader, "boot loader", _LOADER)
     if loader is not None and loader[0].is_uki:
         return (yield from _uki(files, contract.boot.loader, contract))
     yield from _loader_config(files, contract)
@@ -121,24 +141,29 @@ def check_files(files: Files, contract: Contract) -> Checks:
         "missing",
         f"loader entry {contract.boot.entry} is not on the ESP, nor a unified kernel image",
         f"there is {', '.join(others[:5])}" if others else None,
+        cause=Cause.ENTRY_MISSING,
     )
     return None
 
 
-def _program(files: Files, path: str, what: str) -> Programs:
-    """Check that the firmware would start a program; give its headers and its first bytes if so."""
+def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) -> Programs:
+    """Check that the firmware would start a program; give its headers and its first bytes if so.
+
+    `causes` are that it is missing, and that it is none.
+    """
+    missing, invalid = causes
     if (real := files.find(path)) is None:
         hint = "bootctl install, or copy systemd-bootx64.efi there" if what == "boot loader" else None
-        yield breach(_SUBJECT, what, "missing", f"{what} {path} is not on the ESP", hint)
+        yield breach(_SUBJECT, what, "missing", f"{what} {path} is not on the ESP", hint, cause=missing)
         return None
     try:
         head = files.read(real, pe.HEAD)
     except FatError as error:
-        yield breach(_SUBJECT, what, real, f"{what} {real} cannot be read: {error}")
+        yield breach(_SUBJECT, what, real, f"{what} {real} cannot be read: {error}", cause=invalid)
         return None
     program = pe.parse(head)
     if (reason := pe.fault(program)) is not None or isinstance(program, str):
-        yield breach(_SUBJECT, what, real, f"{what} {real} is no EFI program for x86-64: {reason}")
+        yield breach(_SUBJECT, what, real, f"{what} {real} is no EFI program for x86-64: {reason}", cause=invalid)
         return None
     yield passed(_SUBJECT, what, real)
     return program, head
@@ -156,7 +181,7 @@ def _loader_config(files: Files, contract: Contract) -> Iterator[Check]:
     match = re.search(r"^\s*timeout\s+(\S+)", text, re.MULTILINE)
     if match and match[1] not in ("0", "menu-hidden", "menu-disabled"):
         text = f"{path} has timeout {match[1]}: the boot loader waits, and a boot takes longer"
-        yield note(_SUBJECT, "loader configuration", path, text)
+        yield note(_SUBJECT, "loader configuration", path, text, cause=Cause.BOOT_MENU)
     else:
         yield passed(_SUBJECT, "loader configuration", path)
 
@@ -167,16 +192,32 @@ def _entry(files: Files, contract: Contract) -> Checks:
     try:
         entry = parse_entry(files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace"))
     except FatError as error:
-        yield breach(_SUBJECT, "entry", path, f"loader entry {path} cannot be read: {error}")
+        yield breach(
+            _SUBJECT, "entry", path, f"loader entry {path} cannot be read: {error}", cause=Cause.ENTRY_MISSING
+        )
         return None
     yield passed(_SUBJECT, "entry", f"{path} {entry.title!r}" if entry.title else path)
     version: Version | None = None
     if entry.kernel is None:
-        yield breach(_SUBJECT, "kernel", "missing", f"loader entry {path} names no kernel", "a line linux /EFI/…")
+        yield breach(
+            _SUBJECT,
+            "kernel",
+            "missing",
+            f"loader entry {path} names no kernel",
+            "a line linux /EFI/…",
+            cause=Cause.KERNEL_MISSING,
+        )
     else:
         version = yield from _kernel(files, entry.kernel, path)
     if not entry.initrds:
-        yield breach(_SUBJECT, "initrd", "missing", f"loader entry {path} names no initrd", "a line initrd /EFI/…")
+        yield breach(
+            _SUBJECT,
+            "initrd",
+            "missing",
+            f"loader entry {path} names no initrd",
+            "a line initrd /EFI/…",
+            cause=Cause.INITRD_MISSING,
+        )
     for initrd in entry.initrds:
         yield from _initrd(files, initrd, path)
     yield from _options(entry.options, path, contract)
@@ -185,9 +226,15 @@ def _entry(files: Files, contract: Contract) -> Checks:
 
 def _kernel(files: Files, name: str, entry: str) -> Checks:
     if (path := files.find(name)) is None:
-        yield breach(_SUBJECT, "kernel", "missing", f"kernel {name}, named by {entry}, is not on the ESP")
+        yield breach(
+            _SUBJECT,
+            "kernel",
+            "missing",
+            f"kernel {name}, named by {entry}, is not on the ESP",
+            cause=Cause.KERNEL_MISSING,
+        )
         return None
-    found = yield from _program(files, path, "kernel")
+    found = yield from _program(files, path, "kernel", _KERNEL)
     if found is None:
         return None
     program, head = found
@@ -199,7 +246,14 @@ def _kernel(files: Files, name: str, entry: str) -> Checks:
 def _release(kernel: pe.Kernel | None, path: str) -> Checks:
     if kernel is None:
         text = f"kernel {path} is no Linux for x86: it has no 'HdrS' at byte 0x202"
-        yield breach(_SUBJECT, "kernel release", "none", text, "a bzImage has it (x86 boot protocol)")
+        yield breach(
+            _SUBJECT,
+            "kernel release",
+            "none",
+            text,
+            "a bzImage has it (x86 boot protocol)",
+            cause=Cause.KERNEL_INVALID,
+        )
         return None
     if kernel.version is None:
         yield note(_SUBJECT, "kernel release", kernel.release, f"kernel {path} does not say its version")
@@ -210,12 +264,18 @@ def _release(kernel: pe.Kernel | None, path: str) -> Checks:
 
 def _initrd(files: Files, name: str, entry: str) -> Iterator[Check]:
     if (path := files.find(name)) is None:
-        yield breach(_SUBJECT, "initrd", "missing", f"initrd {name}, named by {entry}, is not on the ESP")
+        yield breach(
+            _SUBJECT,
+            "initrd",
+            "missing",
+            f"initrd {name}, named by {entry}, is not on the ESP",
+            cause=Cause.INITRD_MISSING,
+        )
         return
     try:
         head = files.read(path, 16)
     except FatError as error:
-        yield breach(_SUBJECT, "initrd", path, f"initrd {path} cannot be read: {error}")
+        yield breach(_SUBJECT, "initrd", path, f"initrd {path} cannot be read: {error}", cause=Cause.INITRD_INVALID)
         return
     yield from _initrd_format(head, path)
 
@@ -230,6 +290,7 @@ def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
             begin,
             text,
             f"formats are {', '.join(sorted(set(pe.INITRD_MAGICS.values())))}",
+            cause=Cause.INITRD_INVALID,
         )
     else:
         yield passed(_SUBJECT, "initrd", f"{path} ({kind})")
@@ -240,19 +301,21 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
     found = values(options, "init")
     if not found:
         text = f"the command line of {origin} has no init="
-        yield breach(_SUBJECT, "init", "missing", text, f"init={store}…/init")
+        yield breach(_SUBJECT, "init", "missing", text, f"init={store}…/init", cause=Cause.INIT_MISSING)
     elif not found[-1].startswith(store) or "/../" in found[-1]:
         text = f"the command line of {origin} has init={found[-1]}, which is not in {contract.store.mount}"
-        yield breach(_SUBJECT, "init", found[-1], text)
+        yield breach(_SUBJECT, "init", found[-1], text, cause=Cause.INIT_MISSING)
     else:
         yield passed(_SUBJECT, "init", found[-1])
     if roots := values(options, "root"):
-        yield passed(_SUBJECT, "root", roots[-1])
+        yield passed(_SUBJECT, ROOT, roots[-1])
     wanted = contract.boot.console
     consoles = [value.split(",")[0] for value in values(options, "console")]
     if wanted not in consoles:
         text = f"the command line of {origin} has no console={wanted}: the boot cannot be followed"
-        yield breach(_SUBJECT, "console", " ".join(consoles) or "none", text, f"console={wanted}")
+        yield breach(
+            _SUBJECT, "console", " ".join(consoles) or "none", text, f"console={wanted}", cause=Cause.SCREEN_ONLY
+        )
     elif consoles[-1] != wanted:
         text = f"the last console= of {origin} is {consoles[-1]}, so /dev/console is not on {wanted}"
         yield note(_SUBJECT, "console", " ".join(consoles), text)
@@ -261,7 +324,7 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
 
 
 def _uki(files: Files, path: str, contract: Contract) -> Checks:
-    found = yield from _program(files, path, "unified kernel image")
+    found = yield from _program(files, path, "unified kernel image", _KERNEL)
     if found is None:
         return None
     program, _ = found
@@ -271,10 +334,18 @@ def _uki(files: Files, path: str, contract: Contract) -> Checks:
     try:
         command_line, initrd = files.pick(path, ranges)
     except FatError as error:
-        yield breach(_SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}")
+        yield breach(
+            _SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
+        )
         return version
     if wanted[1] is None:
-        yield breach(_SUBJECT, "initrd", "missing", f"unified kernel image {path} has no .initrd section")
+        yield breach(
+            _SUBJECT,
+            "initrd",
+            "missing",
+            f"unified kernel image {path} has no .initrd section",
+            cause=Cause.INITRD_MISSING,
+        )
     else:
         yield from _initrd_format(initrd[:16], f"in {path}")
     text = command_line.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ")
@@ -285,11 +356,19 @@ def _uki(files: Files, path: str, contract: Contract) -> Checks:
 def _uki_kernel(files: Files, path: str, program: pe.Program) -> Checks:
     section = program.sections.get(".linux")
     if section is None:
-        yield breach(_SUBJECT, "kernel", "missing", f"unified kernel image {path} has no .linux section")
+        yield breach(
+            _SUBJECT,
+            "kernel",
+            "missing",
+            f"unified kernel image {path} has no .linux section",
+            cause=Cause.KERNEL_MISSING,
+        )
         return None
     try:
         head = files.pick(path, ((section.offset, min(section.size, pe.HEAD)),))[0]
     except FatError as error:
-        yield breach(_SUBJECT, "kernel", path, f"the kernel in {path} cannot be read: {error}")
+        yield breach(
+            _SUBJECT, "kernel", path, f"the kernel in {path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
+        )
         return None
     return (yield from _release(pe.parse_kernel(head), f"in {path}"))

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from vmtests.causes import Cause
 from vmtests.image.check import Check, Readable, breach, note, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
@@ -118,7 +119,13 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
     subject = f"ext4 on {where}"
     if superblock is None or superblock.magic != MAGIC:
         value = "missing" if superblock is None else f"{superblock.magic:04X}"
-        yield breach(subject, "magic", value, f"ext4 superblock magic is {value} on {where}, not {MAGIC:04X}")
+        yield breach(
+            subject,
+            "magic",
+            value,
+            f"ext4 superblock magic is {value} on {where}, not {MAGIC:04X}",
+            cause=Cause.EXT4_SUPERBLOCK,
+        )
         return
     yield passed(subject, "magic", f"{superblock.magic:04X}")
     if superblock.block_shift > _PAGE_SHIFT:
@@ -127,6 +134,7 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
             "block size",
             f"1024 << {superblock.block_shift}",
             f"ext4 on {where} has blocks of more than 4096 bytes, which x86 does not mount",
+            cause=Cause.EXT4_FEATURE,
         )
         return
     yield from _checksum(data, superblock, subject, where)
@@ -139,6 +147,7 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
             "size",
             format_size(superblock.size),
             f"ext4 on {where} has {superblock.size} bytes, but the partition has {partition.size}",
+            cause=Cause.EXT4_DAMAGED,
         )
     yield from _features(superblock, subject, where, kernel)
     yield passed(subject, "UUID", superblock.uuid)
@@ -157,13 +166,21 @@ def _checksum(data: bytes, superblock: Superblock, subject: str, where: str) -> 
             f"{superblock.checksum:08X}",
             f"ext4 superblock checksum is {superblock.checksum:08X} on {where}, not {real:08X}",
             "e2fsck has a copy of the superblock",
+            cause=Cause.EXT4_DAMAGED,
         )
 
 
 def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
     if superblock.state & _ERRORS or superblock.error_count:
         count = superblock.error_count
-        yield breach(subject, "state", "errors", f"ext4 on {where} has recorded errors ({count})", "run e2fsck")
+        yield breach(
+            subject,
+            "state",
+            "errors",
+            f"ext4 on {where} has recorded errors ({count})",
+            "run e2fsck",
+            cause=Cause.FSCK_FAILED,
+        )
     elif superblock.incompat & _INCOMPAT_RECOVER:
         yield note(
             subject,
@@ -172,14 +189,27 @@ def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
             f"ext4 on {where} was not unmounted; its journal is replayed at boot",
         )
     elif not superblock.state & _CLEAN:
-        yield breach(subject, "state", "not clean", f"ext4 on {where} is not clean and has no journal", "run e2fsck")
+        yield breach(
+            subject,
+            "state",
+            "not clean",
+            f"ext4 on {where} is not clean and has no journal",
+            "run e2fsck",
+            cause=Cause.FSCK_FAILED,
+        )
     else:
         yield passed(subject, "state", "clean")
 
 
 def _features(superblock: Superblock, subject: str, where: str, kernel: Version | None) -> Iterator[Check]:
     if superblock.ro_compat & _RO_COMPAT_READONLY:
-        yield breach(subject, "features", "read-only", f"ext4 on {where} is marked read-only; root must be writable")
+        yield breach(
+            subject,
+            "features",
+            "read-only",
+            f"ext4 on {where} is marked read-only; root must be writable",
+            cause=Cause.ROOT_READ_ONLY,
+        )
     names: list[str] = []
     for kind, bits, table in (
         ("incompat", superblock.incompat, INCOMPAT),
@@ -187,7 +217,9 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
     ):
         if unknown := bits & ~sum(table):
             text = f"ext4 on {where} has unknown features: {kind} bits {unknown:#x}"
-            yield breach(subject, "features", f"{unknown:#x}", text, "mkfs.ext4 -O without them")
+            yield breach(
+                subject, "features", f"{unknown:#x}", text, "mkfs.ext4 -O without them", cause=Cause.EXT4_FEATURE
+            )
         for bit, (name, since) in table.items():
             if not bits & bit:
                 continue
@@ -195,7 +227,14 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
             if kernel is not None and kernel < since:
                 wanted, has = (".".join(map(str, version)) for version in (since, kernel))
                 text = f"ext4 on {where} has {name}, since Linux {wanted}; the image's kernel is {has}"
-                yield breach(subject, f"feature {name}", f"Linux {wanted} or newer", text, f"mkfs.ext4 -O ^{name}")
+                yield breach(
+                    subject,
+                    f"feature {name}",
+                    f"Linux {wanted} or newer",
+                    text,
+                    f"mkfs.ext4 -O ^{name}",
+                    cause=Cause.EXT4_FEATURE,
+                )
     yield passed(subject, "features", " ".join(names) or "none")
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vmtests.causes import Cause
 from vmtests.image.check import Check, Readable, breach, note, passed
 
 SIGNATURE = b"EFI PART"
@@ -159,6 +160,7 @@ def _protective_check(disk: Readable) -> Iterator[Check]:
         types,
         f"there is no protective MBR: partition types in the first sector are {types}, not EE",
         "firmware may not look for a GPT without one",
+        cause=Cause.GPT_DESTROYED,
     )
 
 
@@ -245,6 +247,7 @@ def _copy_checks(copy: _Copy, other: _Copy) -> Iterator[Check]:
             value,
             f"{subject} header: {sentence}; {state}",
             "sgdisk -e, or gdisk's recovery menu, writes it again" if other.good else None,
+            cause=Cause.GPT_DESTROYED,
         )
 
 

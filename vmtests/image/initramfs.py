@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 
+from vmtests.causes import Cause
 from vmtests.contract import Contract, Partition
 from vmtests.host.tools import Toolbox, tool_env
 from vmtests.image.check import Check, breach, note, passed
@@ -49,14 +50,28 @@ def check(packed: bytes, path: str, release: str | None, contract: Contract, too
     if release not in modules:
         others = ", ".join(sorted(modules)[:3])
         text = f"initrd {path} has modules of kernel {others}; the kernel that is booted is {release}"
-        yield breach(_SUBJECT, _WHAT, others, text, "make the initrd for the kernel of the boot entry")
+        yield breach(
+            _SUBJECT,
+            _WHAT,
+            others,
+            text,
+            "make the initrd for the kernel of the boot entry",
+            cause=Cause.MODULE_MISSING,
+        )
         return
     known = modules[release] | _builtin(files, release)
     builtin_told = any(_BUILTIN.match(name) for name in files)
     wanted = {"overlay", *(partition.filesystem for partition in _stage1(contract))}
     if builtin_told and (missing := sorted(wanted - known)):
         text = f"initrd {path} has no module {', '.join(missing)} for kernel {release}, which has it not built in"
-        yield breach(_SUBJECT, _WHAT, f"no {', '.join(missing)}", text, "the initrd needs the kernel's module")
+        yield breach(
+            _SUBJECT,
+            _WHAT,
+            f"no {', '.join(missing)}",
+            text,
+            "the initrd needs the kernel's module",
+            cause=Cause.MODULE_MISSING,
+        )
     else:
         yield passed(_SUBJECT, _WHAT, f"{len(modules[release])} of {release}")
 

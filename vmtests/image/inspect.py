@@ -1,13 +1,14 @@
 """Static truth about a disk image: everything a boot needs that can be known without one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from vmtests.causes import Cause
 from vmtests.contract import Contract, Partition
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs
@@ -20,12 +21,20 @@ _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """All checks of an image, in the order of the disk; `size` is that of the disk in bytes."""
+    """All checks of an image, in the order of the disk; `size` is that of the disk in bytes, `labels` are those of the
+    partitions in its table.
+    """
 
     path: Path
     format: Format
     size: int
     checks: tuple[Check, ...]
+    labels: frozenset[str] = frozenset()
+
+    @property
+    def root(self) -> str:
+        """What `root=` of the kernel's command line names; empty where nothing is known of it."""
+        return next((check.value for check in self.checks if check.what == esp.ROOT), "")
 
     @property
     def breaches(self) -> tuple[Check, ...]:
@@ -76,18 +85,23 @@ def inspect(path: Path, contract: Contract, toolbox: Toolbox) -> Inspection:
     that can be read whole, HostError when the host cannot read it.
     """
     with open_disk(path, toolbox) as disk:
-        checks = tuple(_checks(disk, contract, toolbox))
-        return Inspection(path=path, format=disk.format, size=disk.size, checks=checks)
+        table = gpt.read(disk, _sector_size(disk, contract))
+        checks = tuple(_checks(disk, table, contract, toolbox))
+        labels = frozenset(clean(entry.label) for entry in table.entries)
+        return Inspection(path=path, format=disk.format, size=disk.size, checks=checks, labels=labels)
 
 
-def _checks(disk: Source, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
+def _sector_size(disk: Source, contract: Contract) -> int:
+    return gpt.sector_size(disk) or contract.disk.sector_size
+
+
+def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
     yield from disk.checks
     yield from _disk(disk, contract)
-    sector_size = gpt.sector_size(disk) or contract.disk.sector_size
+    sector_size = _sector_size(disk, contract)
     if sector_size != contract.disk.sector_size:
         text = f"the GPT has sectors of {sector_size} bytes; the contract has {contract.disk.sector_size}"
         yield breach("GPT", "sector size", sector_size, text, "systemd-repart --sector-size=512")
-    table = gpt.read(disk, sector_size)
     yield from table.checks
     if table.header is None:
         return
@@ -102,18 +116,29 @@ def _checks(disk: Source, contract: Contract, toolbox: Toolbox) -> Iterator[Chec
         content = Slice(disk, table.start(entry), table.length(entry))
         where = _where(entry)
         if partition.filesystem == "vfat":
-            sector = tuple(esp.check_boot_sector(content, where))
-            yield from sector
+            yield from _of(partition, esp.check_boot_sector(content, where))
             if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
                 descriptor, offset = disk.range(content.offset, content.size)
-                kernel = yield from _esp(fat.Files(descriptor, offset, toolbox), contract, toolbox)
+                files = fat.Files(descriptor, offset, toolbox)
+                kernel = yield from _of(partition, _esp(files, contract, toolbox))
         elif partition.filesystem == "erofs":
-            yield from erofs.check(content, where, kernel)
+            yield from _of(partition, erofs.check(content, where, kernel))
         elif partition.filesystem == "ext4":
-            yield from ext4.check(content, where, kernel)
+            yield from _of(partition, ext4.check(content, where, kernel))
         else:
             text = f"{partition.filesystem} on {where} was not looked into"
             yield note(where, "file system", partition.filesystem, text)
+
+
+def _of(partition: Partition, checks: Iterator[Check]) -> esp.Checks:
+    """Yield checks of a partition under its name in the contract; give what they give in the end."""
+    while True:
+        try:
+            check = next(checks)
+        except StopIteration as end:
+            version: tuple[int, int] | None = end.value
+            return version
+        yield replace(check, part=partition.name)
 
 
 def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
@@ -135,7 +160,8 @@ def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
         try:
             packed = files.read(path, initramfs.LIMIT)
         except fat.FatError as error:
-            yield breach("ESP", "initrd", path, f"initrd {path} cannot be read: {error}")
+            text = f"initrd {path} cannot be read: {error}"
+            yield breach("ESP", "initrd", path, text, cause=Cause.INITRD_INVALID)
         else:
             yield from initramfs.check(packed, path, release, contract, toolbox)
     return version
@@ -176,7 +202,7 @@ def _disk(disk: Source, contract: Contract) -> Iterator[Check]:
 
 def _partitions(contract: Contract, table: gpt.Table, found: dict[str, gpt.Entry]) -> Iterator[Check]:
     for partition in contract.partition:
-        yield from _partition(partition, table, found.get(partition.name))
+        yield from _of(partition, _partition(partition, table, found.get(partition.name)))
     known = {entry.number for entry in found.values()}
     for entry in table.entries:
         if entry.number not in known:
@@ -209,19 +235,22 @@ def _partition(partition: Partition, table: gpt.Table, entry: gpt.Entry | None) 
         instead = f"; there is `{entry.label}` in its place" if entry else ""
         text = f"no partition labelled `{partition.label}`{instead}"
         hint = f"stage 1 finds it as {partition.device}"
-        yield breach(f"partition `{partition.label}`", "label", entry.label if entry else "missing", text, hint)
+        cause = Cause.ESP_MISSING if entry is None and partition.name == "esp" else Cause.PARTITION_MISSING
+        value = entry.label if entry else "missing"
+        yield breach(f"partition `{partition.label}`", "label", value, text, hint, cause=cause)
     if entry is None:
         return
     where = _where(entry)
+    unreadable = Cause.ESP_UNREADABLE if partition.name == "esp" else None
     if str(entry.type_uuid) != partition.type_uuid.lower():
         text = f"{where} has type {entry.type_uuid}; the contract has {partition.type_uuid}"
-        yield breach(where, "type", entry.type_uuid, text, f"repart.d: Type={partition.type}")
+        yield breach(where, "type", entry.type_uuid, text, f"repart.d: Type={partition.type}", cause=unreadable)
     else:
         yield passed(where, "type", partition.type)
     size = max(0, table.length(entry))
     if partition.size_bytes is not None and size < partition.size_bytes:
         least = format_size(partition.size_bytes)
         text = f"{where} has {format_size(size)}; the contract asks for {least} at least"
-        yield breach(where, "size", format_size(size), text)
+        yield breach(where, "size", format_size(size), text, cause=unreadable)
     else:
         yield passed(where, "size", format_size(size))

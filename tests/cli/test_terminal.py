@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pexpect
 import pytest
 
-from vmtests.terminal import LEAVE, Screened, attach
+from vmtests.cli.terminal import LEAVE, Screened, attach
 
 
 @pytest.mark.parametrize(

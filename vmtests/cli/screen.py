@@ -47,7 +47,7 @@ def show(verdict: Verdict, results: Path) -> None:
     console.print(table)
     console.print(
         Text(
-            f"{'ready' if verdict.ready else 'failed'}: {verdict.sentence}",
+            f"{verdict.word}: {verdict.sentence}",
             "green" if verdict.ready else "red",
         )
     )

@@ -11,7 +11,7 @@ from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
-from vmtests.screen import Cockpit
+from vmtests.cli.screen import Cockpit
 
 
 def test_cockpit_ends_with_the_boot(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vmtests import cli
+from vmtests.cli import doctor
 from vmtests.errors import HostError
 
 
@@ -94,7 +95,7 @@ def test_error_without_a_hint_is_one_line(capsys: pytest.CaptureFixture[str], mo
     def broken(_arguments: object) -> int:
         raise HostError("it broke")
 
-    monkeypatch.setattr(cli, "_doctor", broken)
+    monkeypatch.setattr(doctor, "run", broken)
     assert cli.main(["doctor"]) == 2
     assert capsys.readouterr().err == "vmtests: it broke\n"
 
@@ -152,3 +153,24 @@ def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is True
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`vmtests --help` names every command, and imports none of them."""
+    code = (
+        "import contextlib, sys; from vmtests import cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
+        "print(*sorted(m for m in sys.modules if m.partition('.')[0] in {'rich', 'paramiko', 'google', 'elftools'}"
+        " or m.startswith('vmtests.cli.')))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == ""
+    assert all(f"    {name} " in told for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_a_file(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Each command that the help names has a help of its own."""
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert f"usage: vmtests {name}" in capsys.readouterr().out

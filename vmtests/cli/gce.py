@@ -1,28 +1,26 @@
-"""The commands `vmtests gce …`: images on Compute Engine, or on an emulator of it."""
+"""`vmtests gce …`: images on Compute Engine, or on an emulator of it."""
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from vmtests import progress
+from vmtests.cli.common import add_image, add_json, add_modules, add_results, print_json
+from vmtests.cli.screen import Cockpit, show
 from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
-from vmtests.screen import Cockpit, show
 from vmtests.vm import Heartbeat
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the commands to those of `vmtests`."""
-    gce = commands.add_parser("gce", help="the same on Compute Engine, or on an emulator of it")
-    verbs = gce.add_subparsers(required=True, metavar="COMMAND")
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs and their arguments."""
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = verbs.add_parser("upload", help="check an image and make one of it on Compute Engine, which stays")
     command.add_argument("image", metavar="ARCHIVE|DISK", help="a .tar.gz, .raw or .qcow2")
@@ -31,15 +29,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.set_defaults(command=_upload)
 
     command = verbs.add_parser("run", help="boot an image on Compute Engine and say whether it got ready")
-    command.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument("--module", action="append", default=[], metavar="debug|bloat[:SIZE]", help="as for build")
+    add_image(command)
+    add_json(command)
+    add_modules(command)
     command.add_argument("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
     command.add_argument("--secure-boot", action="store_true", help="have the firmware check signatures")
     command.add_argument(
         "--hours", type=_hours, default=1.0, metavar="N", help="when the instance deletes itself (default: 1)"
     )
-    command.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+    add_results(command)
     command.add_argument("--quiet", action="store_true", help="do not show the console")
     _add_options(command)
     command.set_defaults(command=_run)
@@ -120,7 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 vm.diagnose(verdict)
         results = lab.results
     if arguments.json:
-        print(json.dumps(verdict.to_json()))
+        print_json(verdict.to_json())
     else:
         show(verdict, results)
     return verdict.exit_status

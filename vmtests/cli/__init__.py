@@ -1,0 +1,77 @@
+"""The command `vmtests`: what a test can do, from a shell; a file a command.
+
+Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input or the host is, and after Ctrl-C.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from vmtests.errors import HostError, VmtestsError
+
+COMMANDS = {
+    "doctor": "say what this host has, and whether it can boot an image",
+    "build": "build an image: the reference image, or what an image.json describes",
+    "inspect": "check an image without booting it",
+    "boot": "boot an image and say whether it got ready, or why not",
+    "faults": "break the reference image in known ways and check each verdict",
+    "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
+    "gce": "the same on Compute Engine, or on an emulator of it",
+}
+"""What each command does. `vmtests.cli.NAME` is imported when it is called: it adds its arguments, and runs."""
+
+_SENTENCE = 2000  # characters; a name in it may be anybody's
+_INTERRUPTED = 2  # as pytest has it: nothing is said of the image
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        # What ends a process politely ends its machines and removes its scratch files too.
+        signal.signal(signal.SIGTERM, _terminated)
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except VmtestsError as error:
+        _complain(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said to them.
+        sys.stderr.close()
+        return 1
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of those commands only that `argv` may call."""
+    parser = argparse.ArgumentParser(
+        prog="vmtests", description="Prove, by booting it, that a disk image really boots."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, does in COMMANDS.items():
+        command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        if name in argv:
+            importlib.import_module(f"{__name__}.{name}").add(command)
+    return parser
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _complain(error: VmtestsError) -> None:
+    from rich.text import Text
+
+    from vmtests import progress
+    from vmtests.text import printable
+
+    console = progress.stderr()
+    console.print(Text(f"vmtests: {printable(error.message, _SENTENCE)}"))
+    if error.hint:
+        console.print(Text(f"hint: {printable(error.hint, _SENTENCE)}"))

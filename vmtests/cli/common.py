@@ -1,0 +1,41 @@
+"""Arguments and output that several commands have."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_accel(parser: argparse.ArgumentParser, what: str = "the accelerator") -> None:
+    """Add `--accel`."""
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help=what)
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add the image to boot."""
+    parser.add_argument("image", metavar="IMAGE", help="`reference`, `nix:FLAKE#ATTR`, or the path of a disk image")
+
+
+def add_modules(parser: argparse.ArgumentParser) -> None:
+    """Add `--module`."""
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="debug|bloat[:SIZE]",
+        help="a module of the reference image; may be given several times",
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add `--results`."""
+    parser.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")
+
+
+def print_json(value: object) -> None:
+    """Print a value as one line of JSON."""
+    print(json.dumps(value))

@@ -1,0 +1,56 @@
+"""`vmtests faults`."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from vmtests.cli.common import add_accel, add_json, add_results, print_json
+from vmtests.errors import InputError
+from vmtests.faults import catalogue
+from vmtests.faults.run import Outcome, Runner
+from vmtests.host.results import new_directory
+from vmtests.qemu.lab import Lab
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run")
+    parser.add_argument("--all", action="store_true", help="run every fault")
+    parser.add_argument("--list", action="store_true", help="name the faults and what is broken; run nothing")
+    add_json(parser, "print one JSON object a line")
+    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
+    add_accel(parser)
+    add_results(parser)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Break the reference image in known ways and check each verdict."""
+    faults = catalogue.named(arguments.names)
+    if arguments.list:
+        for fault in faults:
+            print_json(catalogue.to_json(fault)) if arguments.json else print(f"{fault.name}: {fault.broken}")
+        return 0
+    if bool(arguments.names) is arguments.all:
+        raise InputError("name the faults to run, or say --all", hint="vmtests faults --list names them")
+    if arguments.jobs < 1:
+        raise InputError("-j takes a number from 1 on")
+    right = True
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+        for outcome in Runner(lab.image(), lab).run_all(faults, jobs=arguments.jobs):
+            right &= outcome.right
+            print_json(outcome.to_json()) if arguments.json else _show(outcome)
+            sys.stdout.flush()
+    return 0 if right else 1
+
+
+def _show(outcome: Outcome) -> None:
+    console = Console(highlight=False)
+    seconds = "" if outcome.verdict is None else f" in {outcome.verdict.evidence_to_verdict_s:.1f} s"
+    mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
+    console.print(Text.assemble(mark, f" {outcome.fault.name}{seconds}: {outcome.sentence}"))
+    if not outcome.right:
+        told = outcome.to_json()
+        console.print(Text(f"  expected {told['expected']}, got {told['got']}"))
