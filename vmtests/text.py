@@ -11,3 +11,23 @@ def printable(text: str, limit: int = SHORT) -> str:
     """
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
+
+
+TEXT_LIMIT = 300
+"""Characters of a guest's or tool's line in evidence and sentences."""
+
+# They take no room on a terminal; UARTs send NUL at power-on.
+_INVISIBLE = str.maketrans({"\0": None, "\a": None, "\t": " "})
+
+
+def decode(data: bytes) -> str:
+    """Decode UTF-8 with errors, and then all that is not printable, replaced; odd blanks become spaces."""
+    text = data.decode("utf-8", "replace").translate(_INVISIBLE)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() and c > "\x7f" else "\ufffd" for c in text)
+
+
+def clean(text: str) -> str:
+    """Return `text` with what is not printable replaced, and at most TEXT_LIMIT characters long."""
+    return decode(text.encode("utf-8", "replace"))[:TEXT_LIMIT].strip()

@@ -107,19 +107,19 @@ class TestLateness:
 
     @pytest.mark.parametrize(("late", "owner"), [(9.0, Owner.IMAGE), (40.0, Owner.HOST)])
     def test_a_time_out_of_a_starved_guest_is_the_hosts(
-        self, follower: Follower, clock: ManualClock, late: float, owner: Owner
+        self, make: Make, clock: ManualClock, late: float, owner: Owner
     ) -> None:
         """A device that did not come in time is the image's fault only where the guest had the time."""
-        follower.late = lambda: late
+        follower = make(late=lambda: late * (clock.now > 1000))
         clock.advance(90.0)
         follower.feed(IN_INITRD + STORE_MISSING)
         verdict = failed(follower)
         assert (Cause.DEVICE_TIMEOUT, owner) == (verdict.cause, verdict.owner)
         assert ("the host had no processor" in verdict.sentence) is (owner is Owner.HOST)
 
-    def test_what_has_another_cause_stays_the_images(self, follower: Follower, clock: ManualClock) -> None:
+    def test_what_has_another_cause_stays_the_images(self, make: Make, clock: ManualClock) -> None:
         """A panic is no matter of time."""
-        follower.late = lambda: 1000.0
+        follower = make(late=lambda: 1000.0 * (clock.now > 1000))
         clock.advance(90.0)
         follower.feed(IN_INITRD + PANIC)
         assert Owner.IMAGE is failed(follower).owner

@@ -189,7 +189,7 @@ class TestProgress:
     def test_heartbeat(self, make: Make, clock: ManualClock) -> None:
         """Who waits is told every second where the boot is, its last line and how old that is."""
         beats: list[tuple[Stage, str, float]] = []
-        follower = make(on_progress=lambda stage, line, age: beats.append((stage, line, age)))
+        follower = make(watch=lambda boot: beats.append((boot.stage, boot.lines[-1].text, clock.now - 1000)))
         follower.feed(IN_INITRD)
         failed(follower)
         assert beats[0] == (Stage.INITRD, "Booting initrd of Debian...", 1.0)

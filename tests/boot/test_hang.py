@@ -39,6 +39,9 @@ def _looks(*cpus: Sequence[Cpu], **last: Any) -> list[Look]:
     return [*looks[:-1], Look(**final)]
 
 
+Make = Callable[..., Follower]
+
+
 class TestLooks:
     """What a monitor tells without the guest's help."""
 
@@ -158,29 +161,29 @@ class Doctor:
 class TestFollower:
     """The doctor is asked before the end of a budget becomes a verdict."""
 
-    def test_doctors_words_are_in_the_verdict(self, follower: Follower, clock: ManualClock) -> None:
+    def test_doctors_words_are_in_the_verdict(self, make: Make) -> None:
         """Sentence and evidence have what the doctor found, after the last line and its age."""
+        follower = make(doctor=Doctor(Opinion(says="it sleeps", evidence=(("registers", "asleep"),))))
         follower.feed(IN_INITRD)
-        follower.doctor = Doctor(Opinion(says="it sleeps", evidence=(("registers", "asleep"),)))
         verdict = follower.wait_verdict()
         assert (Cause.NO_PROGRESS, Stage.INITRD) == (verdict.cause, verdict.stage)
         assert verdict.sentence.endswith("; it sleeps; task mount is blocked")
         assert ["registers", "sysrq"] == [item.source for item in verdict.evidence if item.source != "console"]
 
-    def test_doctors_cause_is_the_verdicts(self, follower: Follower) -> None:
+    def test_doctors_cause_is_the_verdicts(self, make: Make) -> None:
         """A cause that the doctor is sure of comes with its owner and hint, and nothing is provoked."""
+        doctor = Doctor(Opinion(says="it hangs", cause=Cause.DISK_STALLED, owner=Owner.HOST, hint="look at the disk"))
+        follower = make(doctor=doctor)
         follower.feed(IN_INITRD)
-        doctor = follower.doctor = Doctor(
-            Opinion(says="it hangs", cause=Cause.DISK_STALLED, owner=Owner.HOST, hint="look at the disk")
-        )
         verdict = follower.wait_verdict()
         assert (Cause.DISK_STALLED, Owner.HOST, "look at the disk") == (verdict.cause, verdict.owner, verdict.hint)
         assert () == doctor.heard
 
-    def test_silent_guest_whose_disk_moves_gets_another_budget(self, follower: Follower, clock: ManualClock) -> None:
+    def test_silent_guest_whose_disk_moves_gets_another_budget(self, make: Make, clock: ManualClock) -> None:
         """A guest that is slow gets three budgets in all, and not more."""
+        doctor = Doctor(*[Opinion(says="it reads", moving=True)] * 3)
+        follower = make(doctor=doctor)
         follower.feed(IN_INITRD)
-        doctor = follower.doctor = Doctor(*[Opinion(says="it reads", moving=True)] * 3)
         started = clock.now
         verdict = follower.wait_verdict()
         assert [Stage.INITRD] * 3 == doctor.looked
@@ -188,24 +191,24 @@ class TestFollower:
         assert 3 * 30.0 == pytest.approx(clock.now - started)
 
     def test_what_the_guest_was_made_to_say_is_no_progress_and_no_failure(
-        self, follower: Follower, clock: ManualClock
+        self, make: Make, clock: ManualClock
     ) -> None:
         """Lines that sysrq and NMI provoke reach the doctor, and are neither judged nor the guest's last words."""
-        follower.feed(IN_INITRD)
 
         def talk() -> None:
             clock.advance(0.5)
             follower.feed(b"[   50.000001] Kernel panic - not syncing: NMI: Not continuing\n")
 
-        doctor = follower.doctor = Doctor(Opinion(), talk=talk)
+        doctor = Doctor(Opinion(), talk=talk)
+        follower = make(doctor=doctor)
+        follower.feed(IN_INITRD)
         verdict = follower.wait_verdict()
         assert ["Kernel panic - not syncing: NMI: Not continuing"] == doctor.heard
         assert Cause.NO_PROGRESS == verdict.cause
         assert '"Booting initrd of Debian..."' in verdict.sentence
 
-    def test_guest_that_gets_on_meanwhile_is_left_alone(self, follower: Follower, clock: ManualClock) -> None:
+    def test_guest_that_gets_on_meanwhile_is_left_alone(self, make: Make, clock: ManualClock) -> None:
         """A line that comes while the doctor looks begins a new budget."""
-        follower.feed(IN_INITRD)
 
         class Slow(Doctor):
             def look(self, stage: Stage, /) -> Opinion:
@@ -213,59 +216,53 @@ class TestFollower:
                 follower.feed(b"[  OK  ] Mounted sysroot.mount - /sysroot.\n")
                 return super().look(stage)
 
-        slow = follower.doctor = Slow(Opinion())
+        slow = Slow(Opinion())
+        follower = make(doctor=slow)
+        follower.feed(IN_INITRD)
         with pytest.raises(IndexError):
             follower.wait_verdict()  # asked a second time, a budget later
         assert 2 == len(slow.looked)
         assert None is not follower.verdict
 
-    def test_doctor_who_cannot_look_is_told(self, follower: Follower) -> None:
+    def test_doctor_who_cannot_look_is_told(self, make: Make) -> None:
         """When QEMU does not let itself be asked, the verdict comes all the same and says so."""
-        follower.feed(IN_INITRD)
 
         class Locked(Doctor):
             def look(self, stage: Stage, /) -> Opinion:
                 raise HostError("QMP: query-status: no answer in 5 s")
 
-        follower.doctor = Locked()
+        follower = make(doctor=Locked())
+        follower.feed(IN_INITRD)
         verdict = follower.wait_verdict()
         assert Cause.NO_PROGRESS == verdict.cause
         assert "no answer in 5 s" in verdict.evidence[-1].text
 
-    def test_loaded_host_gets_more_time_unless_the_cause_is_plain(
-        self, make: Callable[..., Follower], clock: ManualClock
-    ) -> None:
+    def test_loaded_host_gets_more_time_unless_the_cause_is_plain(self, make: Make, clock: ManualClock) -> None:
         """The doctor looks at the end of the idle host's budget; without a cause the wait goes on."""
-        follower = make(load=lambda: 2.0)
+        doctor = Doctor(Opinion(says="it sleeps"), Opinion(says="it sleeps"))
+        follower = make(load=lambda: 2.0, doctor=doctor)
         follower.feed(IN_INITRD)
         started = clock.now
-        doctor = follower.doctor = Doctor(Opinion(says="it sleeps"), Opinion(says="it sleeps"))
         follower.wait_verdict()
         assert 2 == len(doctor.looked)
         assert 60.0 == pytest.approx(clock.now - started)
 
-    def test_idle_guest_gets_no_more_time_on_a_loaded_host(
-        self, make: Callable[..., Follower], clock: ManualClock
-    ) -> None:
+    def test_idle_guest_gets_no_more_time_on_a_loaded_host(self, make: Make, clock: ManualClock) -> None:
         """A guest whose processors all sleep is not waiting for the host."""
-        follower = make(load=lambda: 4.0)
+        doctor = Doctor(Opinion(says="it sleeps", idle=True))
+        follower = make(load=lambda: 4.0, doctor=doctor)
         follower.feed(IN_INITRD)
         started = clock.now
-        doctor = follower.doctor = Doctor(Opinion(says="it sleeps", idle=True))
         follower.wait_verdict()
         assert 1 == len(doctor.looked)
         assert 30.0 == pytest.approx(clock.now - started)
 
-    def test_monitor_that_gets_no_processor_is_asked_again(
-        self, make: Callable[..., Follower], clock: ManualClock
-    ) -> None:
+    def test_monitor_that_gets_no_processor_is_asked_again(self, make: Make, clock: ManualClock) -> None:
         """On a host that has no processor for QEMU, a monitor that does not answer means nothing yet."""
-        follower = make(load=lambda: 2.0)
-        follower.late = lambda: 1000.0
+        silent = Opinion(says="no answer", cause=Cause.QEMU_SILENT, owner=Owner.HOST, hint="look")
+        follower = make(load=lambda: 2.0, late=lambda: 1000.0 * (clock.now > 1000), doctor=Doctor(silent, silent))
         follower.feed(IN_INITRD)
         started = clock.now
-        silent = Opinion(says="no answer", cause=Cause.QEMU_SILENT, owner=Owner.HOST, hint="look")
-        follower.doctor = Doctor(silent, silent)
         assert "the host had no processor" in follower.wait_verdict().sentence
         assert 60.0 == pytest.approx(clock.now - started)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vmtests.boot import Follower
-from vmtests.boot.events import MachineEvent
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
+from vmtests.machine.events import MachineEvent
 
 from .fakes import GOOD_BOOT, ManualClock
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmtests.boot.scanner import LINE_LIMIT, Scanner, printable
+from vmtests.boot.scanner import LINE_LIMIT, Scanner
+from vmtests.text import decode
 
 PIECES = [
     b"\x1b[0;32m",
@@ -172,7 +173,7 @@ class TestCharacters:
 
     def test_odd_blanks_become_spaces(self) -> None:
         """A no-break space is a space to the patterns."""
-        assert printable("a\u00a0b".encode()) == "a b"
+        assert decode("a\u00a0b".encode()) == "a b"
 
 
 class TestBounds:

@@ -7,7 +7,6 @@ import urllib.request
 import pytest
 
 from tests.gce.conftest import FAST
-from vmtests.boot.events import MachineEvent
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import BOOT, FakeHypervisor
 from vmtests.emulator.faults import Fault, FaultKind
@@ -15,6 +14,7 @@ from vmtests.emulator.serialport import LIMIT, Ring
 from vmtests.gce.errors import BusyError
 from vmtests.gce.instance import Instance
 from vmtests.gce.serialport import GAP, NOTICE, Chunk, PollPace, SerialFollower, SerialReader
+from vmtests.machine.events import MachineEvent
 
 
 class Ear:

@@ -6,7 +6,7 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import tools
-from vmtests.image.cache import remove
+from vmtests.host.scratch import remove
 from vmtests.image.store import NixStore
 
 

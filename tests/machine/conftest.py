@@ -12,7 +12,7 @@ import pytest
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.tools import Tool, Toolbox, sandbox
-from vmtests.machine.listener import MachineEvent
+from vmtests.machine.events import MachineEvent
 
 FAKE_QEMU = Path(__file__).with_name("fake_qemu.py")
 

@@ -14,7 +14,7 @@ from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
 from vmtests.machine.argv import Hardware
 from vmtests.machine.qemu import QemuMachine
-from vmtests.machine.standby import Nobody, Standby
+from vmtests.machine.standby import Standby
 
 Make = Callable[..., QemuMachine]
 LOGS = {"qemu.argv", "qemu.stderr", "ttyS0.log", "ttyS1.log"}
@@ -34,7 +34,6 @@ def make(tmp_path: Path, tcg: Accelerator, ovmf: Firmware) -> Make:
             hardware=Hardware(hostname=hostname),
             image=image,
             results=tmp_path / "results",
-            listener=Nobody(),
             name=".next",
         )
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from vmtests.boot.events import clean
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.contract import Contract
+from vmtests.text import clean
 
 BY_LABEL = "/dev/disk/by-partlabel/"
 """Where udev links partitions by their labels."""

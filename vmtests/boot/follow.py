@@ -16,7 +16,6 @@ from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets, load_factor
 from vmtests.boot.clock import Clock, SystemClock
 from vmtests.boot.console import ConsoleLog, Line
-from vmtests.boot.events import RESET, SHUTDOWN, MachineEvent
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.past import Past
@@ -25,6 +24,7 @@ from vmtests.boot.stages import Stage, normalise, restarted
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, HostError
+from vmtests.machine.events import RESET, SHUTDOWN, MachineEvent
 
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
@@ -35,10 +35,10 @@ systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/s
 """
 
 HEARTBEAT = 1.0
-"""Seconds between two calls of `on_progress` while nothing comes."""
+"""Seconds between two calls of a `Watch` while nothing comes."""
 
-Progress = Callable[[Stage, str, float], None]
-"""Called with the stage, the last line, and the seconds since the last progress."""
+Watch = Callable[["Follower"], None]
+"""Called in the thread that waits for a boot, whenever something has happened, and every HEARTBEAT seconds."""
 
 _PROMPT_LIMIT = 200  # bytes; a longer line without newline is no prompt
 _EVENTS = 100
@@ -65,10 +65,11 @@ class Follower:
 
     `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
     `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
-    restart is a new boot and no failure. `load` is sampled when a budget is about to end. `on_progress` is
-    called in the thread that waits. A line with `ready_token` comes from a guest that has no job left.
+    restart is a new boot and no failure. `load` is sampled when a budget is about to end. A line with
+    `ready_token` comes from a guest that has no job left.
     `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
-    budget, before that is a verdict. With `past` the machine goes on from where another was kept,
+    budget, before that is a verdict. `late` tells for how many seconds in all the machine could have run and got no
+    processor of the host. With `past` the machine goes on from where another was kept,
     and so do its seconds.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
@@ -85,15 +86,16 @@ class Follower:
         name: str = "",
         power_on: float | None = None,
         load: Callable[[], float] = load_factor,
-        on_progress: Progress | None = None,
+        watch: Watch | None = None,
         ready_token: str = "",
         knowledge: Knowledge | None = None,
         past: Past | None = None,
+        doctor: Doctor | None = None,
+        late: Callable[[], float] = float,
     ) -> None:
-        self.on_progress = on_progress
-        self.doctor: Doctor | None = None
-        self.late: Callable[[], float] = float
-        """Seconds in all that the machine could have run and got no processor of the host."""
+        self._watch = watch
+        self._doctor = doctor
+        self._late = late
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -308,7 +310,7 @@ class Follower:
 
     def _examine(self) -> None:
         """Ask the doctor about a guest that is stuck: first what can be seen, then what it says for itself."""
-        doctor, attempt = self.doctor, self._attempt
+        doctor, attempt = self._doctor, self._attempt
         assert doctor is not None
         opinion = Opinion()
         try:
@@ -375,9 +377,7 @@ class Follower:
         self._zero = self._clock.monotonic() if power_on is None else power_on
         self._zero_known = power_on is not None
         timeline = Timeline(boot=self._boot, started=self._clock.wall())
-        self._attempt = Attempt(
-            timeline, self._budgets, self._load, self._ready_token, self._knowledge, lambda: self.late()
-        )
+        self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token, self._knowledge, self._late)
         self._partial_seen = ""
 
     def _now(self, *, first_byte: bool = False) -> float:
@@ -446,7 +446,7 @@ class Follower:
 
     def _tick(self, *, budget: bool = False) -> None:
         before = (self._attempt.verdict, self._attempt.failure_after_ready)
-        self._attempt.tick(self._now(), budget=budget, examined=self.doctor is not None)
+        self._attempt.tick(self._now(), budget=budget, examined=self._doctor is not None)
         if before != (self._attempt.verdict, self._attempt.failure_after_ready):
             self._write_timeline()
             self._changed.notify_all()
@@ -460,18 +460,13 @@ class Follower:
 
     def _wait(self, deadline: float | None) -> None:
         timeout = None if deadline is None else max(deadline - self._now(), _LEAST_WAIT)
-        if self.on_progress is not None:
+        if self._watch is not None:
             timeout = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
         self._clock.wait(self._changed, timeout)
 
     def _heartbeat(self) -> None:
-        if (callback := self.on_progress) is None:
-            return
-        with self._changed:
-            attempt = self._attempt
-            last = attempt.last_line.text if attempt.last_line else ""
-            stage, age = attempt.stage, attempt.age(self._now())
-        callback(stage, last, age)
+        if self._watch is not None:
+            self._watch(self)
 
     def _last_words(self) -> str:
         if (last := self._attempt.last_line) is None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vmtests.boot.events import TEXT_LIMIT, clean
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
+from vmtests.text import TEXT_LIMIT, clean
 
 PATIENCE = 3
 """Budgets that a silent guest gets in all as long as its disk is read or written."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from vmtests.boot.events import TEXT_LIMIT, MachineEvent
 from vmtests.boot.patterns import EVENT_RULES, LINE_RULES
 from vmtests.boot.patterns_system import ABSENT_DEVICE
 from vmtests.boot.rules import EventRule, LineRule, Weight
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.machine.events import MachineEvent
+from vmtests.text import TEXT_LIMIT
 
 _CLUES = 8
 _CONSEQUENCES = frozenset({Cause.MOUNT_FAILED, Cause.UNIT_FAILED})

@@ -6,6 +6,8 @@ The raw bytes are not touched; terminal sequences are taken out of the copy that
 import re
 from dataclasses import dataclass
 
+from vmtests.text import decode
+
 LINE_LIMIT = 8192
 """Bytes of a line that are kept, after terminal sequences were taken out."""
 
@@ -38,9 +40,6 @@ _UNFINISHED = re.compile(
 _MOVES = re.compile(rb"[0-9;]*[Hf]|[23]J")
 _MOVES_SINGLE = frozenset({b"c", b"E"})  # RIS, NEL
 
-# They take no room on a terminal; UARTs send NUL at power-on.
-_INVISIBLE = str.maketrans({"\0": None, "\a": None, "\t": " "})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedLine:
@@ -48,14 +47,6 @@ class ScannedLine:
 
     text: str
     cut: int = 0
-
-
-def printable(data: bytes) -> str:
-    """Decode UTF-8 with errors, and then all that is not printable, replaced; odd blanks become spaces."""
-    text = data.decode("utf-8", "replace").translate(_INVISIBLE)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c.isspace() and c > "\x7f" else "\ufffd" for c in text)
 
 
 class Scanner:
@@ -105,7 +96,7 @@ class Scanner:
     @property
     def partial(self) -> str:
         """The line that has not ended yet, such as a prompt, with its trailing blanks."""
-        return printable(bytes(self._line))
+        return decode(bytes(self._line))
 
     @property
     def partial_size(self) -> int:
@@ -121,7 +112,7 @@ class Scanner:
             self._cut += end - start - room
 
     def _end(self, lines: list[ScannedLine]) -> None:
-        if self._line and (text := printable(bytes(self._line)).rstrip()):
+        if self._line and (text := decode(bytes(self._line)).rstrip()):
             lines.append(ScannedLine(text=text, cut=self._cut))
         self._line.clear()
         self._cut = 0

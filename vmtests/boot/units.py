@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from vmtests.boot.events import clean
 from vmtests.boot.stages import Stage
+from vmtests.text import clean
 
 UNITS_LIMIT = 1000
 """Units that are followed; a guest that names more is not followed further."""

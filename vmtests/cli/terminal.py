@@ -9,14 +9,11 @@ import socket
 import termios
 import tty
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from vmtests import progress
 from vmtests.errors import InputError, VmtestsError
 from vmtests.text import printable
-
-if TYPE_CHECKING:
-    from vmtests.vm import Vm
+from vmtests.vm.vm import Vm
 
 LEAVE = b"\x1d"
 """What ends it: Ctrl-], as with telnet(1)."""
@@ -110,7 +107,7 @@ def _write(terminal: int, data: bytes) -> None:
         data = data[os.write(terminal, data) :]
 
 
-def visit(vm: "Vm", why: str) -> None:
+def visit(vm: Vm, why: str) -> None:
     """Attach the terminal of this process to a machine, until the person leaves, and say `why`.
 
     What keeps it from that is told.

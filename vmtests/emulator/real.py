@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vmtests.boot.events import EXIT
 from vmtests.emulator.guestnet import GuestNetwork
 from vmtests.emulator.hypervisor import Host, MachineSpec
 from vmtests.emulator.metadata import ADDRESS
@@ -19,7 +18,7 @@ from vmtests.emulator.relay import Relay
 from vmtests.emulator.server import listen
 from vmtests.machine import disk
 from vmtests.machine.argv import Hardware, Net
-from vmtests.machine.listener import MachineEvent
+from vmtests.machine.events import EXIT, MachineEvent
 from vmtests.machine.netns import Namespaces
 from vmtests.machine.qemu import DEBUG_PORT, QemuMachine
 from vmtests.qemu.lab import Lab

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from vmtests.boot.events import MachineEvent
 from vmtests.gce.errors import BusyError, CloudError, NotFoundError
+from vmtests.machine.events import MachineEvent
 
 GAP = "CONSOLE_GAP"
 """The name of the event that tells how many bytes of the console were lost."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 
 from vmtests import progress
 from vmtests.boot.budgets import Budgets
-from vmtests.boot.events import SHUTDOWN, MachineEvent
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.verdict import Verdict
@@ -23,6 +22,7 @@ from vmtests.gce.instance import Instance, Order
 from vmtests.gce.serialport import SerialFollower, SerialReader
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
+from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm import Image, Vm, Watch
 
 if TYPE_CHECKING:
@@ -94,10 +94,9 @@ class GceVm(Vm):
                     # When the power came on nobody tells; the first byte is what is known.
                     ready_token=self._token,
                     knowledge=Knowledge(self._lab.contract, self.image.inspection),
+                    watch=self._watch,
                 )
             )
-            if (watch := self._watch) is not None:
-                self.follower.on_progress = lambda *_: watch(self.follower)
             reader = SerialReader(lambda start: self.instance.serial(start, _PORT))
             ear = _Ear(self.follower, self._keys)
             self._port = SerialFollower(reader, ear, self._went_off, self._lab.poll_pace)

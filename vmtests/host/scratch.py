@@ -3,13 +3,12 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
-
-from vmtests.image.cache import remove
 
 _PREFIX = "scratch-"
 
@@ -53,3 +52,11 @@ def _remove_unowned(directory: Path) -> None:
         remove(directory)
     finally:
         os.close(descriptor)
+
+
+def remove(tree: Path) -> None:
+    """Remove a tree, read-only directories (as a Nix store has) included."""
+    for directory, _, _ in os.walk(tree):
+        if not os.access(directory, os.W_OK):
+            Path(directory).chmod(0o700)
+    shutil.rmtree(tree, ignore_errors=True)

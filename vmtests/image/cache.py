@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from vmtests.contract import Contract
 from vmtests.errors import from_os
+from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
@@ -77,14 +78,6 @@ def _build(place: Path, contract: Contract, modules: Modules, toolbox: Toolbox) 
         raise from_os("the image cannot be built", error) from error
     finally:
         remove(scratch)
-
-
-def remove(tree: Path) -> None:
-    """Remove a tree, read-only directories (as a Nix store has) included."""
-    for directory, _, _ in os.walk(tree):
-        if not os.access(directory, os.W_OK):
-            Path(directory).chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
 
 
 def _prune(images: Path, keep: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtests.boot.events import EXIT, RESET
 from vmtests.errors import HostError
 from vmtests.host.process import SandboxedProcess
-from vmtests.machine.listener import Listener, MachineEvent
+from vmtests.machine.events import EXIT, RESET, MachineEvent
+from vmtests.machine.listener import Listener
 from vmtests.machine.qmp import Qmp
 from vmtests.machine.wires import Wires
 from vmtests.text import printable

@@ -2,9 +2,7 @@
 
 from typing import Protocol
 
-from vmtests.boot.events import MachineEvent
-
-__all__ = ["Listener", "MachineEvent"]
+from vmtests.machine.events import MachineEvent
 
 
 class Listener(Protocol):
@@ -31,3 +29,22 @@ class Listener(Protocol):
 
     def expect_end(self) -> None:
         """Learn that the machine is about to be switched off on purpose."""
+
+
+class Nobody:
+    """Hears a machine whose guest has not run yet: a `Listener`."""
+
+    def feed(self, data: bytes, /) -> None:
+        """Hear nothing."""
+
+    def feed_firmware(self, data: bytes, /) -> None:
+        """Hear nothing."""
+
+    def event(self, event: MachineEvent, /) -> None:
+        """Hear nothing."""
+
+    def new_boot(self, reason: str, /) -> None:
+        """Hear nothing."""
+
+    def expect_end(self) -> None:
+        """Hear nothing."""

@@ -22,7 +22,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.machine import argv, disk, hpet
 from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.life import Exit, Life, MachineExitError
-from vmtests.machine.listener import Listener
+from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.machine.template import Template, copy_sparse
@@ -44,8 +44,8 @@ class QemuMachine:
     the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given.
     `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
     screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
-    hears the first serial port, the firmware, and events. One thread at a time may call the methods;
-    `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
+    hears the first serial port, the firmware, and events; one who is only known later says so by `move`. One thread at
+    a time may call the methods; `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
 
     Everything that waits raises MachineExitError as soon as QEMU ends.
     """
@@ -59,7 +59,7 @@ class QemuMachine:
         hardware: Hardware,
         image: Path,
         results: Path,
-        listener: Listener,
+        listener: Listener | None = None,
         name: str = "",
         template: Template | None = None,
         own: bool = False,
@@ -75,7 +75,7 @@ class QemuMachine:
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
-        self._listener = listener
+        self._listener: Listener = listener or Nobody()
         self._private: Path | None = None
         self._life: Life | None = None
         self._tpm: SandboxedProcess | None = None
@@ -143,13 +143,14 @@ class QemuMachine:
     def move(self, results: Path, listener: Listener) -> None:
         """Become somebody else's machine, before the guest's first instruction: with all files of `results`."""
         # One that has ended meanwhile tells so when it is entered.
-        assert self._life is not None
         old = {file: self._result(file) for file in _RESULTS}
         self._results, self._name = results.absolute(), ""
         for file, path in old.items():
             if path.exists():
                 path.replace(self._result(file))
-        self._listener = self._life.listener = listener
+        self._listener = listener
+        if self._life is not None:
+            self._life.listener = listener
 
     def forget(self) -> None:
         """Remove what it wrote to the results: nobody has ever had this machine."""

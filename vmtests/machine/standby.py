@@ -4,27 +4,7 @@ import contextlib
 import threading
 
 from vmtests.errors import VmtestsError
-from vmtests.machine.listener import MachineEvent
 from vmtests.machine.qemu import QemuMachine
-
-
-class Nobody:
-    """Hears a machine whose guest has not run yet."""
-
-    def feed(self, data: bytes, /) -> None:
-        """Hear nothing."""
-
-    def feed_firmware(self, data: bytes, /) -> None:
-        """Hear nothing."""
-
-    def event(self, event: MachineEvent, /) -> None:
-        """Hear nothing."""
-
-    def new_boot(self, reason: str, /) -> None:
-        """Hear nothing."""
-
-    def expect_end(self) -> None:
-        """Hear nothing."""
 
 
 class Standby:

@@ -36,9 +36,8 @@ from vmtests.image.reference import Modules, recipe
 from vmtests.image.source import adopt
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
-from vmtests.machine.listener import Listener
 from vmtests.machine.qemu import QemuMachine
-from vmtests.machine.standby import Nobody, Standby
+from vmtests.machine.standby import Standby
 from vmtests.machine.template import Template
 from vmtests.qemu import snapshots
 from vmtests.qemu.snapshots import Snapshot
@@ -259,7 +258,6 @@ class Lab:
         image: Image,
         *,
         results: Path,
-        listener: Listener,
         template: Template | None = None,
         name: str = "",
     ) -> QemuMachine:
@@ -271,7 +269,6 @@ class Lab:
             hardware=hardware,
             image=image.path,
             results=results,
-            listener=listener,
             template=template,
             name=name,
         )
@@ -281,7 +278,7 @@ class Lab:
         if snapshot.template.directory not in self._standbys:
             name = f".next-{secrets.token_hex(4)}"
             hardware, template = snapshot.record.hardware, snapshot.template
-            machine = self.qemu(hardware, image, results=self.results, listener=Nobody(), template=template, name=name)
+            machine = self.qemu(hardware, image, results=self.results, template=template, name=name)
             self._standbys[template.directory] = Standby(machine)
 
     def expected_fork(self, snapshot: Snapshot) -> QemuMachine | None:

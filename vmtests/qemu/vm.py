@@ -24,8 +24,8 @@ from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
 from vmtests.host.admission import OVERHEAD
+from vmtests.host.scratch import remove
 from vmtests.image import symbols
-from vmtests.image.cache import remove
 from vmtests.machine.argv import Hardware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu import diagnosis, snapshots
@@ -90,6 +90,15 @@ class QemuVm(Vm):
 
     def __enter__(self) -> Self:
         try:
+            memory = OVERHEAD + (self.hardware.memory_mib * MIB if self._snapshot is None else 0)
+            self._stack.enter_context(self._lab.admission.room(memory))
+            self.qemu = self._make()
+            doctor = QemuDoctor(
+                self.qemu,
+                self.results / "diagnosis",
+                scale=self.scale,
+                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
+            )
             self.follower = self._stack.enter_context(
                 Follower(
                     self.results,
@@ -98,36 +107,25 @@ class QemuVm(Vm):
                     ready_token=self._token,
                     knowledge=Knowledge(self._lab.contract, self.image.inspection),
                     past=None if self._snapshot is None else self._snapshot.record.past,
+                    doctor=doctor,
+                    late=lambda: self.qemu.late,
+                    watch=self._watch,
                 )
             )
-            if (watch := self._watch) is not None:
-                self.follower.on_progress = lambda *_: watch(self.follower)
-            memory = OVERHEAD + (self.hardware.memory_mib * MIB if self._snapshot is None else 0)
-            self._stack.enter_context(self._lab.admission.room(memory))
-            self.qemu = self._stack.enter_context(self._make())
-            self.follower.late = lambda: self.qemu.late
+            self.qemu.move(self.results, self.follower)
+            self._stack.enter_context(self.qemu)
             if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
                 self._go_on(self._snapshot)
-            self.follower.doctor = QemuDoctor(
-                self.qemu,
-                self.results / "diagnosis",
-                scale=self.scale,
-                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
-            )
         except BaseException:
             self._stack.close()
             raise
         return self
 
     def _make(self) -> QemuMachine:
-        snapshot = self._snapshot
-        if snapshot is None:
-            return self._lab.qemu(self.hardware, self.image, results=self.results, listener=self.follower)
-        if (machine := self._lab.expected_fork(snapshot)) is not None:
-            machine.move(self.results, self.follower)
-            return machine
-        return self._lab.qemu(
-            self.hardware, self.image, results=self.results, listener=self.follower, template=snapshot.template
+        if (snapshot := self._snapshot) is None:
+            return self._lab.qemu(self.hardware, self.image, results=self.results)
+        return self._lab.expected_fork(snapshot) or self._lab.qemu(
+            self.hardware, self.image, results=self.results, template=snapshot.template
         )
 
     def _go_on(self, snapshot: Snapshot) -> None:

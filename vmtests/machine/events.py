@@ -4,13 +4,10 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vmtests.boot.scanner import printable
+from vmtests.text import TEXT_LIMIT, clean
 
 RESET, SHUTDOWN, EXIT = "RESET", "SHUTDOWN", "exit"
 """Names that the follower knows: QMP's, and `exit` for the end of the process."""
-
-TEXT_LIMIT = 300
-"""Characters of a guest's or tool's line in evidence and sentences."""
 
 _STDERR_LINES = 4
 
@@ -47,11 +44,6 @@ class MachineEvent:
             values["how"] = _ending(self.detail.get("returncode"))
             values["last"] = f": {self.stderr[-1]}" if self.stderr else ""
         return values
-
-
-def clean(text: str) -> str:
-    """Return `text` printable and at most TEXT_LIMIT characters long."""
-    return printable(text.encode("utf-8", "replace"))[:TEXT_LIMIT].strip()
 
 
 def _ending(returncode: object) -> str:

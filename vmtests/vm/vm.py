@@ -1,55 +1,31 @@
 """A machine that is followed while it boots, and that commands are run in, wherever it is.
 
-`qemu.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `Laboratory` is what makes them.
+`qemu.vm.QemuVm` is one under QEMU, `gce.vm.GceVm` one on Compute Engine; `vm.laboratory.Laboratory` makes them.
 """
 
 import abc
 import contextlib
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
-from rich.text import Text
-
-from vmtests import progress
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
-from vmtests.contract import Contract
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
+from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
-from vmtests.image.reference import Modules
-from vmtests.machine.argv import Hardware
-from vmtests.qemu.snapshots import Snapshot
-
-Watch = Callable[[Follower], None]
 
 _LAST_LINES = 12
 _CONNECT_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """An image to boot: a raw or qcow2 disk that nobody writes to, and what static inspection says of it."""
-
-    name: str
-    path: Path
-    modules: Modules | None
-    inspection: Inspection
-    archive: Path | None = None
-    """The archive that the disk was unpacked from."""
-    debug: bool = False
-    """Whether the module `debug`, which the image does not have, is handed to its guest."""
 
 
 class BootError(VmtestsError):
@@ -269,66 +245,3 @@ class Vm(abc.ABC):
         self._ssh = self._shell = None
         self._by_serial = False
         self._host_keys = ()
-
-
-class Heartbeat:
-    """Shows on standard error, every ten seconds, where a boot is (`Follower.pulse`)."""
-
-    def __init__(self) -> None:
-        self._console = progress.stderr()
-        self._shown = time.monotonic()
-
-    def __call__(self, follower: Follower) -> None:
-        """Show where the boot is, unless that was shown lately."""
-        if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
-            return
-        self._shown = now
-        self._console.print(Text(follower.pulse))
-
-
-class Start(Protocol):
-    """A machine that was powered on, or goes on from where an earlier run had booted it."""
-
-    @property
-    def vm(self) -> Vm:
-        """The machine."""
-
-    def wait(self) -> Snapshot | None:
-        """Wait until it is ready and return what further ones go on from, where that can be; raises BootError."""
-
-
-class Laboratory(Protocol):
-    """What makes images and machines: `lab.Lab` with QEMU, `gce.lab.GceLab` on Compute Engine."""
-
-    contract: Contract
-    forks: bool
-    """Whether `fork` goes on from a snapshot, and boots nothing."""
-
-    @property
-    def results(self) -> Path:
-        """The directory for results."""
-
-    def image(self, name: str = ..., modules: Sequence[str] = ...) -> Image:
-        """Return an image by its name."""
-
-    def start(
-        self,
-        image: Image,
-        hardware: Hardware | None = ...,
-        *,
-        name: str = ...,
-        watch: Watch | None = ...,
-        cache: bool = ...,
-    ) -> AbstractContextManager[Start]:
-        """Give a machine that is powered on, on its way to ready."""
-
-    def fork(self, image: Image, snapshot: Any, *, name: str, watch: Watch | None = ...) -> Vm:
-        """Return a machine, to be entered, that is pristine, and ready for its first command.
-
-        `snapshot` is what `ready` gave.
-        """
-
-    def machine(
-        self, image: Image, hardware: Hardware | None = ..., *, name: str = ..., watch: Watch | None = ...
-    ) -> Vm:
-        """Return a machine, to be entered, that boots then."""
