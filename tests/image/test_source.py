@@ -192,9 +192,9 @@ def test_another_tar_format_is_a_note(tmp_path: Path, toolbox: Toolbox, cache: P
 
 def squeeze(path: Path, content: bytes, tool: str, toolbox: Toolbox) -> Path:
     """Write `content`, compressed."""
-    packed = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}.get(tool)
-    if packed is not None:
-        path.write_bytes(packed(content))
+    packers: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress}
+    if tool in packers:
+        path.write_bytes(packers[tool](content))
         return path
     (path.parent / "plain").write_bytes(content)
     toolbox.run("zstd", "-q", path.parent / "plain", "-o", path)
