@@ -12,11 +12,15 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
+.PHONY: bench boot hosts vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
 	$(BIN)/pytest vmtests/
+
+boot: host $(STAMP)       ## build the reference image and boot it
+	$(BIN)/vmtests doctor
+	$(BIN)/vmtests boot reference
 
 test: host $(STAMP)       ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
@@ -51,20 +55,27 @@ $(STAMP): pyproject.toml constraints.txt | host
 	touch $@
 
 # Installs what is missing with apt, as root or through sudo, and says so first; elsewhere it says what to install.
+# Without bubblewrap it goes, too.
 host:
-	@missing=; \
-	for need in git:git mmdebstrap:mmdebstrap bwrap:bubblewrap; do \
+	@[ "$$(uname -m)" = x86_64 ] || { echo "make: this host is $$(uname -m): vmtests boots x86-64 images, on x86-64 Linux only" >&2; exit 2; }; \
+	missing=; \
+	for need in git:git mmdebstrap:mmdebstrap; do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
-	[ -e /usr/share/keyrings/debian-archive-trixie-stable.gpg ] || missing="$$missing debian-archive-keyring"; \
-	[ -z "$$missing" ] && exit 0; \
+	command -v bwrap >/dev/null && wanted= || wanted=" bubblewrap"; \
+	[ -z "$$missing$$wanted" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else sudo=none; fi; \
 	if ! command -v apt-get >/dev/null || [ "$$sudo" = none ]; then \
-	  echo "make: install first:$$missing" >&2; exit 2; \
+	  [ -n "$$missing" ] || exit 0; \
+	  echo "make: install first:$$missing$$wanted" >&2; exit 2; \
 	fi; \
+	missing="$$missing$$wanted"; \
 	echo "make: installing with apt:$$missing"; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+
+hosts: host $(STAMP)      ## run the README's commands on every host, or on HOSTS="NAME NAME", and write the README's table; needs root
+	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)
 
 bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench

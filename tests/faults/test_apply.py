@@ -13,7 +13,8 @@ from vmtests.errors import HostError, InputError
 from vmtests.faults import catalogue as faults
 from vmtests.faults.apply import Broken, broken
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Initrd, Machine, Options, Overwrite, Root, Step, Table
-from vmtests.host.tools import Toolbox, run_in
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
 from vmtests.image.inspect import inspect
 
 from .conftest import SYSTEM

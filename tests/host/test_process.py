@@ -13,13 +13,13 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host.process import SandboxedProcess
-from vmtests.host.tools import sandbox
+from vmtests.host.sandbox import sandbox
 
 SPAWNER = """
 import os, sys, threading
 from pathlib import Path
 from vmtests.host.process import SandboxedProcess
-from vmtests.host.tools import sandbox
+from vmtests.host.sandbox import sandbox
 argv = [*sandbox(Path("/")), "sleep", "600"]
 started = []
 def start():

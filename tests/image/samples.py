@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtests.contract import Contract
-from vmtests.host.tools import Toolbox, run_in
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
 from vmtests.image import gpt
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.sizes import MIB

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.host.tools import Toolbox, run_in
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore

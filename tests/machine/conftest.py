@@ -11,7 +11,8 @@ import pytest
 
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
-from vmtests.host.tools import Tool, Toolbox, sandbox
+from vmtests.host.sandbox import sandbox
+from vmtests.host.tools import Tool, Toolbox
 from vmtests.machine.events import MachineEvent
 
 FAKE_QEMU = Path(__file__).with_name("fake_qemu.py")

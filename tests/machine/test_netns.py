@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from vmtests.errors import HostError
-from vmtests.host.tools import sandbox
+from vmtests.host.sandbox import sandbox
 from vmtests.machine.netns import Namespaces
 
 ADDRESS = "169.254.169.254"

@@ -14,6 +14,7 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import tools
+from vmtests.host.sandbox import run_in
 
 from .closure.make import PROJECT, write_nix
 
@@ -27,7 +28,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     root = tools.find().root("nix-store")
 
     def run(expression: str) -> Any:
-        shown = tools.run_in(
+        shown = run_in(
             root,
             ["nix-instantiate", "--eval", "--strict", "--json", "--readonly-mode", "--expr", expression],
             env={"NIX_REMOTE": "dummy://", "NIX_CONF_DIR": os.fspath(home), "HOME": os.fspath(home)},

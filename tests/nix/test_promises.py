@@ -9,6 +9,7 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import tools
+from vmtests.host.sandbox import run_in
 
 from .closure.make import PROJECT
 from .conftest import NIXPKGS
@@ -107,7 +108,7 @@ def test_every_file_parses(tmp_path: Path) -> None:
     assert len(files) > len(MODULES)
     root = tools.find().root("nix-store")
     environment = {"NIX_REMOTE": "dummy://", "NIX_CONF_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    tools.run_in(root, ["nix-instantiate", "--parse", *map(str, files)], env=environment)
+    run_in(root, ["nix-instantiate", "--parse", *map(str, files)], env=environment)
     for path in files:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             assert line == line.rstrip(), (path, number)

@@ -13,7 +13,8 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
-from vmtests.host.tools import Toolbox, run_in
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk

@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 
 from vmtests.errors import HostError
-from vmtests.host.tools import Toolbox, tool_env
+from vmtests.host.sandbox import tool_env
+from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 from vmtests.text import printable
 

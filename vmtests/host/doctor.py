@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmtests.errors import HostError
-from vmtests.host import accel, firmware, tools
+from vmtests.host import accel, firmware, sandbox, tools
 from vmtests.host.accel import Request
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
@@ -25,10 +24,6 @@ LEAST_CACHE = 4 * GIB
 """Bytes of free space for the tools tree, the trees of the reference image, and one image."""
 
 _MEMINFO = Path("/proc/meminfo")
-_BWRAP_HINT = (
-    "install bubblewrap, and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0) or run as root"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +82,14 @@ def report(
 
     Tools are looked for with `find`, which makes the tools tree if need be.
     """
+    try:
+        tools.check_architecture()
+    except HostError as error:
+        return Report(rows=(_bad("host", "architecture", error),))
     host = [sandbox_row(), cache_row()]
     rows = (*host, memory_row(memory_info))
     if not all(row.ok for row in host):
-        # Without a sandbox or a cache no tool can run, and each would complain of the same thing.
+        # Without a cache no tool can be had, and each would complain of the same thing.
         return Report(rows=rows)
     try:
         toolbox = find()
@@ -100,24 +99,11 @@ def report(
 
 
 def sandbox_row() -> Row:
-    """Say whether bubblewrap works, by running something in it."""
-    try:
-        result = subprocess.run(
-            [*tools.sandbox(Path("/")), "true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=tools.tool_env(),
-            check=False,
-        )
-    except FileNotFoundError:
-        return Row(topic="host", name="bubblewrap", ok=False, value="not installed", hint=_BWRAP_HINT)
-    if result.returncode != 0:
-        said = result.stderr.strip().splitlines() or ["does not run"]
-        return Row(topic="host", name="bubblewrap", ok=False, value=said[-1], hint=_BWRAP_HINT)
-    how = "as root" if os.geteuid() == 0 else "in a user namespace"
-    return Row(topic="host", name="bubblewrap", ok=True, value=f"works {how}")
+    """Say how programs are started: by bubblewrap, or without it, and why."""
+    if (refusal := sandbox.refusal()) is None:
+        how = "as root" if os.geteuid() == 0 else "in a user namespace"
+        return Row(topic="host", name="sandbox", ok=True, value=f"bubblewrap works {how}")
+    return Row(topic="host", name="sandbox", ok=True, value="none, and all ends with us without it", why=refusal)
 
 
 def cache_row() -> Row:

@@ -14,6 +14,7 @@ import msgspec
 
 from vmtests.errors import HostError
 from vmtests.host import tools
+from vmtests.host.sandbox import refusal
 
 _DIRECTORIES = ("etc/qemu/firmware", "usr/share/qemu/firmware")  # of falling priority
 _MACHINE = "pc-q35-10.0"
@@ -171,8 +172,9 @@ def _usable(root: Path, path: Path, descriptor: _Descriptor) -> Firmware | str:
 
 
 def _file(root: Path, file: _File) -> FirmwareFile:
-    inside = Path(file.filename)
-    return FirmwareFile(inside=inside, outside=_outside(root, inside), format=file.format)
+    outside = _outside(root, Path(file.filename))
+    inside = Path(file.filename) if refusal() is None else outside
+    return FirmwareFile(inside=inside, outside=outside, format=file.format)
 
 
 def _outside(root: Path, inside: Path) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.tools import tool_env
+from vmtests.host.sandbox import tool_env
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl

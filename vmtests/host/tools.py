@@ -1,35 +1,19 @@
-"""External tools: the host's own when they are good enough, else those of a tools tree.
-
-The *tools tree* is an unpacked Debian tree in the cache, made once by `mmdebstrap` without root, without user
-namespaces and without running one maintainer script (`--variant=extract --mode=chrootless`), and entered with
-bubblewrap. Every tool runs in a process namespace that ends with its parent, so nothing that vmtests starts can
-outlive it (bwrap(1), `--die-with-parent`, `--unshare-pid`).
-"""
+"""External tools: the host's own when they are good enough, else those of a tools tree (`tree`)."""
 
 import functools
-import hashlib
-import json
 import os
+import platform
 import re
-import shlex
 import shutil
 import subprocess
-import tempfile
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from vmtests import progress
 from vmtests.errors import HostError
-from vmtests.resources import cache_dir
-
-SUITE = "trixie"
-"""The Debian release that the tools tree and the reference image are made of."""
-
-_MAKE_NEEDS = "make, or: apt-get install mmdebstrap bubblewrap debian-archive-keyring"
+from vmtests.host.sandbox import run_in, sandbox, tool_env
+from vmtests.host.tree import make_tree
+from vmtests.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +31,7 @@ class Requirement:
     group: str | None = None
 
 
+_CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
     Requirement(name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
@@ -100,13 +85,7 @@ REQUIREMENTS = (
 
 # Not programs: firmware, the boot loader, and the C library's own tools that the programs above call.
 # dash is /bin/sh, which tar calls its compressor through.
-_NO_SPACE = "No space left"  # strerror(ENOSPC)
-_TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
-_LOOK_SECONDS = 1.0  # between two looks
 _TREE_EXTRA = ("base-files", "bash", "coreutils", "dash", "ovmf", "systemd-boot-efi", "systemd-ukify")
-
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +96,6 @@ class Tool:
     version: str
     from_host: bool
     why: str
-
-
-class ToolError(HostError):
-    """A tool ended with an error; `stderr` holds its last lines."""
-
-    def __init__(self, message: str, *, hint: str | None = None, stderr: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.stderr = stderr
 
 
 class Toolbox:
@@ -161,125 +132,24 @@ class Toolbox:
         return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env, mounts=mounts)
 
 
-def run_in(
-    root: Path,
-    command: Sequence[str],
-    *,
-    stdin: str | None = None,
-    env: dict[str, str] | None = None,
-    mounts: Sequence[str] = (),
-) -> str:
-    """Run `command` in a tree, or on the host where `root` is `/`, and return its standard output.
-
-    Raises ToolError, as `Toolbox.run` does.
-    """
-    prefix = sandbox(root)
-    with tempfile.TemporaryFile() as arguments, tempfile.TemporaryFile() as said:
-        # A store has thousands of paths, and a command line has room for 2 MiB (execve(2)): mounts go by file.
-        arguments.write(b"".join(item.encode() + b"\0" for item in mounts))
-        arguments.seek(0)
-        with subprocess.Popen(
-            [*prefix[:-1], "--args", str(arguments.fileno()), "--", *command],
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env(env),
-            pass_fds=(arguments.fileno(),),
-        ) as process:
-            try:
-                stdout = _communicate(process, stdin, said.fileno())
-            except BaseException:
-                process.kill()
-                raise
-        said.seek(0)
-        stderr = said.read().decode("utf-8", "replace")
-    if process.returncode != 0:
-        raise tool_error(command[0], process.returncode, stderr)
-    return stdout
-
-
-def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int) -> str:
-    """Return what `process` wrote, and end it when it says that the disk is full and does not end by itself.
-
-    mkfs.erofs 1.8 waits for its worker threads for ever when one of them cannot write.
-    """
-    full = False
-    while True:
-        try:
-            return process.communicate(stdin, timeout=_LOOK_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            stdin = None  # it is on its way
-            if full:
-                process.kill()
-            full = _NO_SPACE.encode() in os.pread(stderr, _TAIL, max(os.fstat(stderr).st_size - _TAIL, 0))
-
-
-def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
-    """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
-    last = lines[-1] if lines else "no message"
-    hint = "free some space, or set VMTESTS_CACHE" if _NO_SPACE in stderr else None
-    if last.startswith("bwrap:"):
-        hint = "vmtests doctor says what is missing; user namespaces must be allowed, or run as root"
-    return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))
-
-
-def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without a language, and the system's search path in front."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
-    return {
-        **own,
-        "LC_ALL": "C.UTF-8",
-        # The caller's has the tools on hosts without the usual directories, such as NixOS.
-        "PATH": f"{_SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
-        **(extra or {}),
-    }
-
-
-def sandbox(root: Path) -> list[str]:
-    """Return the bubblewrap command line that enters `root`, where `/` is the host itself.
-
-    The caller is root inside: as root it is root outside too; otherwise a user namespace maps its one id.
-    """
-    command = ["bwrap", "--die-with-parent", "--unshare-pid"]
-    if os.geteuid() != 0:
-        command += ["--unshare-user", "--uid", "0", "--gid", "0"]
-    if root == Path("/"):
-        return [*command, "--dev-bind", "/", "/", "--proc", "/proc", "--"]
-    command += ["--ro-bind", f"{root}/usr", "/usr", "--ro-bind", f"{root}/etc", "/etc"]
-    for name in ("bin", "sbin", "lib", "lib64"):
-        command += ["--symlink", f"usr/{name}", f"/{name}"]
-    # The tree's resolv.conf is that of the day it was made; QEMU's user network wants today's.
-    command += [
-        "--ro-bind-try",
-        "/etc/resolv.conf",
-        "/etc/resolv.conf",
-        "--proc",
-        "/proc",
-        "--dev-bind",
-        "/dev",
-        "/dev",
-    ]
-    for entry in sorted(Path("/").iterdir()):
-        if entry.name in _TREE_BINDS_NOT:
-            continue
-        if entry.is_symlink():
-            command += ["--symlink", os.fspath(entry.readlink()), f"/{entry.name}"]
-        elif entry.is_dir():
-            command += ["--bind-try", f"/{entry.name}", f"/{entry.name}"]
-    return [*command, "--chdir", os.fspath(Path.cwd()), "--"]
-
-
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
     match = re.search(r"(?:^|[^\w.])v?(\d+(?:\.\d+)+)", text) or re.search(r"(?:^|\s)(\d+)(?:\s|$)", text)
     return (match[1], tuple(map(int, match[1].split(".")))) if match else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """The version of a program, as text and numbers, or what it said instead."""
+
+    text: str = ""
+    numbers: tuple[int, ...] = ()
+    trouble: str | None = None
+    missing: bool = False
+
+
 @functools.cache
-def _probe(requirement: Requirement, prefix: tuple[str, ...]) -> tuple[str, tuple[int, ...]] | None:
-    """Return the version that a tool prints, as text and numbers; None when it does not run."""
+def _ask(requirement: Requirement, prefix: tuple[str, ...]) -> _Answer:
+    """Ask a tool for its version."""
     try:
         result = subprocess.run(
             [*prefix, requirement.name, *requirement.version_argv],
@@ -291,124 +161,45 @@ def _probe(requirement: Requirement, prefix: tuple[str, ...]) -> tuple[str, tupl
             env=tool_env(),
             check=False,
         )
-    except OSError:
-        return None
-    return _parse_version(result.stdout)
+    except FileNotFoundError:
+        return _Answer(trouble="there is none", missing=True)
+    except OSError as error:
+        return _Answer(trouble=error.strerror or str(error))
+    said = printable((result.stdout.strip().splitlines() or [f"nothing, and ended with {result.returncode}"])[-1])
+    # A loader that misses a library names one with a version, too (it ends with 127), as may who is killed.
+    if not 0 <= result.returncode < _CANNOT_EXECUTE or (version := _parse_version(result.stdout)) is None:
+        return _Answer(trouble=said)
+    return _Answer(text=version[0], numbers=version[1])
 
 
 def _host_tool(requirement: Requirement) -> Tool | None:
-    if (found := _probe(requirement, ())) is None or found[1] < requirement.minimum:
+    found = _ask(requirement, ())
+    if found.trouble is not None or found.numbers < requirement.minimum:
         return None
     minimum = ".".join(map(str, requirement.minimum))
-    return Tool(name=requirement.name, version=found[0], from_host=True, why=f"the host's is {minimum} or newer")
+    return Tool(name=requirement.name, version=found.text, from_host=True, why=f"the host's is {minimum} or newer")
 
 
 def _host_refusal(requirement: Requirement) -> str:
     """Say why the host's tool is not used."""
-    if (found := _probe(requirement, ())) is None:
+    found = _ask(requirement, ())
+    if found.missing:
         return "the host has none"
-    if found[1] >= requirement.minimum:
-        return f"the host's {found[0]} would do, but not all of its {requirement.group} tools"
+    if found.trouble is not None:
+        return f"the host's does not run: {found.trouble}"
+    if found.numbers >= requirement.minimum:
+        return f"the host's {found.text} would do, but not all of its {requirement.group} tools"
     minimum = ".".join(map(str, requirement.minimum))
-    return f"the host's {found[0]} is older than {minimum} ({requirement.why})"
+    return f"the host's {found.text} is older than {minimum} ({requirement.why})"
 
 
-def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
-    """Unpack Debian packages and all that they depend on into `target`, made anew.
-
-    Nothing is configured and no maintainer script runs. What an interrupted run has fetched is used again.
-    `VMTESTS_MIRROR` (a mirror's address, or a line of sources.list) overrides mmdebstrap's own choice. Raises
-    HostError.
-    """
-    if missing := [name for name in ("mmdebstrap", "bwrap") if shutil.which(name) is None]:
-        raise HostError(f"{' and '.join(missing)} not found on this host", hint=_MAKE_NEEDS)
-    downloads = target.with_name(f"{target.name}.downloads")
-    downloads.mkdir(exist_ok=True)
-    _clear(target, downloads)  # what a killed run left
-    mirror = os.environ.get("VMTESTS_MIRROR")
-    put_back = f'find {shlex.quote(str(downloads))} -name "*.deb" -exec mv -t "$1/var/cache/apt/archives" {{}} +'
-    command = [
-        *("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
-        *("mmdebstrap", "--variant=extract", "--mode=chrootless", "--format=directory"),
-        "--aptopt=APT::Install-Recommends false",
-        '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
-        f"--setup-hook={put_back}",
-        f"--include={','.join(packages)}",
-        *(SUITE, os.fspath(target), *([mirror] if mirror else [])),
-    ]
-    tail: deque[str] = deque(maxlen=40)
-    with (
-        progress.step(title) as running,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env(),
-        ) as process,
-    ):
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                tail.append(line.strip())
-                running.note(line)
-            process.wait()
-        finally:
-            if process.returncode != 0:
-                process.kill()
-                process.wait()
-                _clear(target, downloads)
-        if process.returncode != 0:
-            if any(_NO_SPACE in line for line in tail):
-                shutil.rmtree(downloads, ignore_errors=True)
-            raise _unpack_error(title, tail)
-    shutil.rmtree(downloads, ignore_errors=True)
-
-
-def _clear(target: Path, downloads: Path) -> None:
-    """Remove a half-made tree; the packages that were fetched whole are kept for the next try."""
-    for package in target.glob("var/cache/apt/archives/*.deb"):
-        package.replace(downloads / package.name)
-    shutil.rmtree(target, ignore_errors=True)
-
-
-def _unpack_error(title: str, tail: Sequence[str]) -> HostError:
-    text = "\n".join(tail)
-    errors = [line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))]
-    if _NO_SPACE in text:
-        return HostError(f"{title}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
-    if re.search(r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch", text):
-        return HostError(
-            f"{title}: no Debian mirror can be reached",
-            hint="a network is needed once; VMTESTS_MIRROR names another mirror",
+def check_architecture() -> None:
+    """Raise HostError on a host that is no x86-64."""
+    if (machine := platform.machine()) not in {"x86_64", "AMD64"}:
+        raise HostError(
+            f"this host is {machine}: vmtests boots x86-64 images, on x86-64 Linux only",
+            hint="use an x86-64 machine, or --vm-target=gce",
         )
-    reason = (errors or list(tail) or ["no message"])[0]
-    return HostError(f"{title}: {reason}", hint="VMTESTS_MIRROR names another mirror")
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def make_tree(packages: Sequence[str], *, name: str, title: str) -> Path:
-    """Return the unpacked tree of `packages` in the cache, made now if there is no whole one.
-
-    The tree is made beside its place and renamed, under a lock: a tree that exists is whole.
-    """
-    packages = sorted(set(packages))
-    place = cache_dir() / "trees" / f"{name}-{SUITE}-{_digest(packages, os.geteuid() == 0)}"
-    if place.is_dir():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):
-        if place.is_dir():
-            return place
-        partial = place.with_name(f"{place.name}.partial")
-        unpack_debian(partial, packages, title)
-        partial.rename(place)
-    return place
 
 
 def host_firmware() -> tuple[Path, ...]:
@@ -422,8 +213,10 @@ def host_firmware() -> tuple[Path, ...]:
 def find() -> Toolbox:
     """Find every tool, making the tools tree when the host's own are not all good enough.
 
-    QEMU and the firmware come from one place too. Raises HostError when the tree is needed and cannot be made.
+    QEMU and the firmware come from one place too. Raises HostError when the tree is needed and cannot be made, and at
+    once on a host of another architecture.
     """
+    check_architecture()
     on_host = {requirement.name: _host_tool(requirement) for requirement in REQUIREMENTS}
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
     if not any(directory.is_dir() for directory in host_firmware()):
@@ -440,14 +233,14 @@ def find() -> Toolbox:
     for requirement in REQUIREMENTS:
         if requirement.name in found:
             continue
-        version = _probe(requirement, tuple(sandbox(tree)))
-        if version is None:
+        answer = _ask(requirement, tuple(sandbox(tree)))
+        if answer.trouble is not None:
             raise HostError(
-                f"{requirement.name} of the tools tree does not run",
-                hint=f"vmtests doctor says more; remove {tree} to have it made again",
+                f"{requirement.name} of the tools tree does not run: {answer.trouble}",
+                hint=f"remove {tree} to have it made again",
             )
         found[requirement.name] = Tool(
-            name=requirement.name, version=version[0], from_host=False, why=_host_refusal(requirement)
+            name=requirement.name, version=answer.text, from_host=False, why=_host_refusal(requirement)
         )
     return Toolbox(found, tree)
 

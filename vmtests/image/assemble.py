@@ -12,12 +12,15 @@ import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
-from vmtests.host.tools import Toolbox, ToolError
-from vmtests.image import erofs, repart
+from vmtests.host.sandbox import ToolError, is_root, refusal
+from vmtests.host.tools import Toolbox
+from vmtests.image import erofs, gpt, repart, unprivileged
+from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.sizes import MIB, round_up
 
@@ -119,15 +122,15 @@ def _load_database(registration: Path, directory: str, contract: Contract, work:
     """
     state = work.root / directory.lstrip("/")
     state.mkdir(parents=True, exist_ok=True)
+    place = {"store": contract.store.mount, "state": state, "real": work.directory / "no-store"}
     toolbox.run(
         "nix-store",
-        *("--option", "build-users-group", ""),
+        # A store by parameters (nix3-help-stores(1)), with another place for its files than the host's /nix/store.
+        *("--store", f"local?{urlencode(place, quote_via=quote)}", "--option", "build-users-group", ""),
         "--load-db",
         stdin=registration.read_text(),
         env={
             "NIX_STATE_DIR": os.fspath(state),
-            "NIX_STORE_DIR": contract.store.mount,
-            "NIX_REMOTE": "local",
             "NIX_CONF_DIR": os.fspath(work.directory),
             "HOME": os.fspath(work.directory),
         },
@@ -191,10 +194,17 @@ def _store_start(contract: Contract) -> int:
 def _mkfs_erofs(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
     compression = [] if spec.compression == "none" else [f"-z{spec.compression}"]
     # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
-    mounts = ["--tmpfs", os.fspath(work.tree), "--dir", os.fspath(work.tree / ".links")]
+    mounts: list[str] = []
+    if refusal() is None:
+        mounts = ["--tmpfs", os.fspath(work.tree), "--dir", os.fspath(work.tree / ".links")]
+    else:
+        (work.tree / ".links").mkdir()
     for path in spec.store.paths:
         source = spec.store.source(path)
         target = work.tree / source.name
+        if not mounts:
+            unprivileged.link_tree(source, target)
+            continue
         # A symlink can be a store path too, and a bind mount would follow it.
         if source.is_symlink():
             mounts += ["--symlink", os.fspath(source.readlink()), os.fspath(target)]
@@ -250,6 +260,11 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
             "SYSTEMD_REPART_MKFS_OPTIONS_EXT4": f"-E nodiscard,lazy_itable_init=1,hash_seed={spec.seed}",
         },
     )
+    if not is_root():
+        with open_disk(work.disk, toolbox) as disk:
+            table = gpt.read(disk, contract.disk.sector_size)
+        start = next(table.start(entry) for entry in table.entries if entry.label == contract.root.label)
+        unprivileged.give_to_root(work.disk, start, toolbox)
     # Repart appends to a table; sorted, the numbers are those of the contract's order.
     toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", "--reorder", work.disk)
 

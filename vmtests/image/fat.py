@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from vmtests.host.tools import Toolbox, sandbox, tool_env
+from vmtests.host.sandbox import sandbox, tool_env
+from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 
 TOOL_SECONDS = 20.0

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from vmtests.causes import Cause
 from vmtests.contract import Contract, Partition
-from vmtests.host.tools import Toolbox, tool_env
+from vmtests.host.sandbox import tool_env
+from vmtests.host.tools import Toolbox
 from vmtests.image.check import Check, breach, note, passed
 
 LIMIT = 256 << 20

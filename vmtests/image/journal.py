@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vmtests.errors import HostError, ImageError, from_os
-from vmtests.host.tools import Toolbox, tool_env, tool_error
+from vmtests.host.sandbox import tool_env, tool_error
+from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
 from vmtests.image.check import Slice
 from vmtests.image.source import Source, open_disk

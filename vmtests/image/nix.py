@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError, ImageError, InputError
+from vmtests.host.sandbox import guarded
 from vmtests.text import printable
 
 NAME = "nix"
@@ -46,7 +47,7 @@ def build(installable: str, directory: Path) -> Path:
     nix = _find()
     command = [
         # Nix and what it starts end with us, even after kill -9.
-        *("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"),
+        *guarded(),
         *(nix, "--extra-experimental-features", "nix-command flakes", "run", "-L", _absolute(installable)),
     ]
     tail: deque[str] = deque(maxlen=_TAIL)
@@ -62,7 +63,7 @@ def build(installable: str, directory: Path) -> Path:
                 errors="replace",
             )
         except OSError as error:
-            raise HostError(f"bwrap cannot be run: {error.strerror}", hint="install bubblewrap") from error
+            raise HostError(f"{command[0]} cannot be run: {error.strerror}") from error
         with process:
             try:
                 assert process.stderr is not None

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ import msgspec
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.host import tools
+from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
+from vmtests.host.tree import make_tree
 from vmtests.image.initrd import InitrdRecipe, Staging
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 from vmtests.image.store import NixStore
@@ -89,9 +91,7 @@ def fingerprint() -> str:
 
 def describe(contract: Contract, modules: Modules, work: Path, toolbox: Toolbox, cache: Path) -> ImageSpec:
     """Make everything that the image consists of, in `work` and in the Nix store in `cache`, and its spec."""
-    tree = tools.make_tree(
-        recipe()["packages"], name="reference", title="reference tree (Debian 13, about 120 MB to fetch)"
-    )
+    tree = make_tree(recipe()["packages"], name="reference", title="reference tree (Debian 13, about 120 MB to fetch)")
     store = NixStore(root=cache / "store", toolbox=toolbox)
     userland = _userland(tree, store, work)
     system = _system(userland, contract, store, work)
@@ -163,7 +163,7 @@ def _userland(tree: Path, store: NixStore, work: Path) -> str:
             (staged / name).symlink_to(target)
         release = next((staged / "lib/modules").iterdir())
         # depmod writes its index beside the modules; links to the tree's own would be written through.
-        tools.run_in(
+        run_in(
             store.toolbox.root("depmod"),
             ["depmod", "--basedir", os.fspath(_as_usr(staged, work)), release.name],
         )
@@ -321,7 +321,10 @@ def _root(tree: Path, userland: str, system: str, contract: Contract, work: Path
         own = (etc / "systemd/system" / unit).is_file()
         (wants / unit).symlink_to(f"../{unit}" if own else f"/usr/lib/systemd/system/{unit}")
     _users(tree, etc, work)
-    tools.run_in(tree, ["ldconfig", "-X", "-C", os.fspath(etc / "ld.so.cache")])
+    # By the tree's own paths, whether or not it can be entered; with them it is written inside, too.
+    cache = f"/etc/ld.so.cache.{secrets.token_hex(4)}"
+    run_in(tree, ["ldconfig", "-X", "-r", os.fspath(tree), "-C", cache])
+    shutil.move(f"{tree}{cache}", etc / "ld.so.cache")
     # As new as /usr, so that no boot rebuilds the hardware database or the linker's cache (systemd.unit(5),
     # ConditionNeedsUpdate=).
     (etc / ".updated").touch()
@@ -369,7 +372,7 @@ def _users(tree: Path, etc: Path, work: Path) -> None:
     (root / "usr/lib").mkdir(parents=True)
     (root / "etc").mkdir()
     shutil.copytree(tree / "usr/lib/sysusers.d", root / "usr/lib/sysusers.d")
-    tools.run_in(tree, ["systemd-sysusers", f"--root={root}"])
+    run_in(tree, ["systemd-sysusers", f"--root={root}"])
     for name in ("passwd", "group", "shadow", "gshadow"):
         # systemd-sysusers gives shadow files mode 0, which only root reads.
         (root / "etc" / name).chmod(0o600)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Protocol
 
-from vmtests.host.tools import Toolbox, tool_env
+from vmtests.host.sandbox import tool_env
+from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 from vmtests.image.formats import Packing
 

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vmtests.errors import ImageError
-from vmtests.host.tools import Toolbox, tool_env
+from vmtests.host.sandbox import tool_env
+from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, fat, gpt, kallsyms
 from vmtests.image.check import Slice
 from vmtests.image.kallsyms import Symbols

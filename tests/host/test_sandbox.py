@@ -1,0 +1,90 @@
+"""What is started ends with what started it, and its errors are told."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vmtests.host import sandbox
+from vmtests.host.sandbox import ToolError
+from vmtests.host.tools import Tool, Toolbox
+
+
+@pytest.fixture
+def host() -> Toolbox:
+    """A toolbox whose tools are the host's shell utilities."""
+    names = ("sh", "cat", "true")
+    return Toolbox({name: Tool(name=name, version="1", from_host=True, why="") for name in names}, None)
+
+
+def test_run_gives_standard_output(host: Toolbox) -> None:
+    """What a tool prints is returned, what it is fed is what it reads."""
+    assert host.run("cat", stdin="hello") == "hello"
+
+
+def test_failing_tool_is_named_with_its_last_words(host: Toolbox) -> None:
+    """A tool that fails is an error with its status and the last line of its standard error."""
+    with pytest.raises(ToolError, match="sh ended with 3: it hurts") as caught:
+        host.run("sh", "-c", "echo first >&2; echo it hurts >&2; exit 3")
+    assert caught.value.stderr == "first\nit hurts"
+
+
+def test_full_disk_is_named_as_such() -> None:
+    """A tool that ran out of space gets a hint to make some."""
+    error = sandbox.tool_error("cp", 1, "cp: error writing 'x': No space left on device\n")
+    assert error.hint is not None
+    assert "space" in error.hint
+
+
+def test_tool_sees_further_mounts(host: Toolbox, tmp_path: Path) -> None:
+    """Mounts are handed over by file, so that there can be thousands of them."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/file").write_text("found")
+    mounts = ["--ro-bind", str(tmp_path / "here"), str(tmp_path / "there")] * 500
+    assert host.run("cat", tmp_path / "there/file", mounts=mounts) == "found"
+
+
+def test_processes_of_a_tool_end_with_it(host: Toolbox, tmp_path: Path) -> None:
+    """What a tool leaves in the background is gone when the tool has ended: its process namespace is."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    host.run("sh", "-c", f"exec 9>'{fifo}'; sleep 1000 </dev/null >/dev/null 2>&1 & exit 0")
+    os.set_blocking(reader, True)
+    # End of file: nobody has the other end open any more. A survivor would make this wait for ever.
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_environment_of_tools_has_no_language_and_no_nix() -> None:
+    """Tools are told neither the user's language nor the user's Nix set-up."""
+    environment = sandbox.tool_env()
+    assert environment["LC_ALL"] == "C.UTF-8"
+    assert not [key for key in environment if key.startswith(("NIX_", "LANG", "PYTHON"))]
+
+
+def test_sandbox_dies_with_its_parent(tmp_path: Path) -> None:
+    """A tool whose parent is killed with SIGKILL is gone with it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    command = [*sandbox.sandbox(Path("/")), "sh", "-c", f"exec 9>'{fifo}'; echo up; sleep 1000"]
+    script = f"import subprocess; subprocess.run({command!r})"
+    parent = subprocess.Popen(["python3", "-c", script], stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        parent.kill()
+    os.set_blocking(reader, True)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_tool_that_hangs_on_a_full_disk_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that says that the disk is full and stays is ended, and the error says so."""
+    monkeypatch.setattr(sandbox, "_LOOK_SECONDS", 0.05)
+    with pytest.raises(ToolError, match="No space left on device") as caught:
+        sandbox.run_in(Path("/"), ["sh", "-c", "echo 'write: No space left on device' >&2; exec sleep 1000"])
+    assert "free some space" in (caught.value.hint or "")

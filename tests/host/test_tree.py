@@ -1,0 +1,125 @@
+"""A tree that exists is whole, and one that cannot be made says why."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from vmtests.errors import HostError
+from vmtests.host import tree
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _unpack(calls: list[Path], *, fail: bool = False) -> object:
+    def unpack(target: Path, packages: Sequence[str], title: str) -> None:
+        calls.append(target)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "begun").touch()
+        if fail:
+            raise HostError("the network went away")
+
+    return unpack
+
+
+def test_tree_is_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree that is whole is used again."""
+    calls: list[Path] = []
+    monkeypatch.setattr(tree, "unpack_debian", _unpack(calls))
+    first = tree.make_tree(["a", "b"], name="tools", title="tree")
+    assert first == tree.make_tree(["b", "a"], name="tools", title="tree")
+    assert len(calls) == 1
+
+
+def test_half_made_tree_is_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree whose making was interrupted is not taken for whole."""
+    calls: list[Path] = []
+    monkeypatch.setattr(tree, "unpack_debian", _unpack(calls, fail=True))
+    with pytest.raises(HostError):
+        tree.make_tree(["a"], name="tools", title="tree")
+    monkeypatch.setattr(tree, "unpack_debian", _unpack(calls))
+    assert (tree.make_tree(["a"], name="tools", title="tree") / "begun").exists()
+    assert len(calls) == 2
+
+
+def test_other_packages_make_another_tree(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of packages is part of a tree's identity."""
+    monkeypatch.setattr(tree, "unpack_debian", _unpack([]))
+    assert tree.make_tree(["a"], name="t", title="t") != tree.make_tree(["a", "b"], name="t", title="t")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "Err:1 http://mirror trixie InRelease Could not resolve 'mirror'",
+            "no Debian mirror can be reached",
+        ),
+        ("E: write error - No space left on device", "the disk is full"),
+        ("E: Unable to locate package nonsense", "Unable to locate package nonsense"),
+        ("E: running chrootless mode as root is not done", "mmdebstrap: running chrootless mode as root"),
+    ],
+)
+def test_reason_of_a_failed_tree_is_named(line: str, sentence: str) -> None:
+    """No network, no space and an unknown package are told apart."""
+    assert sentence in tree._unpack_error("tree", ["I: running apt-get update...", line]).message
+
+
+def test_missing_mmdebstrap_is_said_in_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without mmdebstrap is told what to install."""
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": "/nowhere"})
+    with pytest.raises(HostError, match="mmdebstrap cannot be run: No such file") as caught:
+        tree.unpack_debian(cache / "tree", ["a"], "tree")
+    assert "apt-get install mmdebstrap" in (caught.value.hint or "")
+
+
+def test_old_mmdebstrap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mmdebstrap that is too old is named with its version, before it does anything."""
+    program = tmp_path / "mmdebstrap"
+    program.write_text("#!/bin/sh\necho mmdebstrap 0.7.5\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": str(tmp_path)})
+    with pytest.raises(HostError, match=r"mmdebstrap 0\.7 is older than 1\.3"):
+        tree.unpack_debian(tmp_path / "tree", ["a"], "tree")
+    assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.parametrize(("words", "kept"), [("Failed to fetch b", ["a.deb"]), ("No space left on device", None)])
+def test_failed_tree_leaves_only_what_was_fetched(
+    words: str, kept: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tree that could not be made only whole packages are left, and on a full disk not even these."""
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    target = tmp_path / "tree"
+    archives = target / "var/cache/apt/archives"
+    program.write_text(
+        "#!/bin/sh\n[ $1 != --version ] || exec echo mmdebstrap 1.5\n"
+        f"mkdir -p {archives}\ntouch {archives}/a.deb\necho 'E: {words}' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"})
+    with pytest.raises(HostError):
+        tree.unpack_debian(target, ["a"], "tree")
+    assert not target.exists()
+    downloads = tmp_path / "tree.downloads"
+    assert kept == (sorted(path.name for path in downloads.iterdir()) if downloads.exists() else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("E: The repository 'x' is not signed.", "signed-by"),
+        ("E: something else", None),
+    ],
+)
+def test_hint_fits_the_reason(line: str, hint: str | None) -> None:
+    """A mirror is only spoken of where another one would help."""
+    said = tree._unpack_error("tree", [line]).hint
+    assert hint in said if hint is not None and said is not None else said is None

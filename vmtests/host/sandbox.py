@@ -1,0 +1,189 @@
+"""How a program is started: in the tools tree or on the host itself, so that it ends when we end.
+
+With bubblewrap, in a process namespace that dies with its parent (bwrap(1), `--die-with-parent`, `--unshare-pid`);
+where the host does not let it make one (a container, a chroot, no user namespaces for an ordinary user), under two
+watchers (`supervise`), and a tree's programs through their own loader (`relocate`).
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from vmtests.errors import HostError
+from vmtests.host import relocate, supervise
+from vmtests.text import printable
+
+NO_SPACE = "No space left"  # strerror(ENOSPC)
+_TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
+_LOOK_SECONDS = 1.0  # between two looks
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DIES_WITH_US = ("bwrap", "--die-with-parent", "--unshare-pid")
+_HOST = ("--dev-bind", "/", "/", "--proc", "/proc")
+_TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
+
+
+class ToolError(HostError):
+    """A tool ended with an error; `stderr` holds its last lines."""
+
+    def __init__(self, message: str, *, hint: str | None = None, stderr: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stderr = stderr
+
+
+def run_in(
+    root: Path,
+    command: Sequence[str],
+    *,
+    stdin: str | None = None,
+    env: dict[str, str] | None = None,
+    mounts: Sequence[str] = (),
+) -> str:
+    """Run `command` in a tree, or on the host where `root` is `/`, and return its standard output.
+
+    `mounts` are further bubblewrap arguments, any number of them, where it works (`refusal`). Raises ToolError, as
+    `Toolbox.run` does.
+    """
+    assert not mounts or refusal() is None
+    prefix = sandbox(root)
+    with tempfile.TemporaryFile() as arguments, tempfile.TemporaryFile() as said:
+        if mounts:
+            # A store has thousands of paths, and a command line has room for 2 MiB (execve(2)): mounts go by file.
+            arguments.write(b"".join(item.encode() + b"\0" for item in mounts))
+            arguments.seek(0)
+            prefix[-1:] = ["--args", str(arguments.fileno()), "--"]
+        with subprocess.Popen(
+            [*prefix, *command],
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            encoding="utf-8",
+            errors="replace",
+            env=tool_env(env),
+            pass_fds=(arguments.fileno(),),
+        ) as process:
+            try:
+                stdout = _communicate(process, stdin, said.fileno())
+            except BaseException:
+                process.kill()
+                raise
+        said.seek(0)
+        stderr = said.read().decode("utf-8", "replace")
+    if process.returncode != 0:
+        raise tool_error(command[0], process.returncode, stderr)
+    return stdout
+
+
+def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int) -> str:
+    """Return what `process` wrote, and end it when it says that the disk is full and does not end by itself.
+
+    mkfs.erofs 1.8 waits for its worker threads for ever when one of them cannot write.
+    """
+    full = False
+    while True:
+        try:
+            return process.communicate(stdin, timeout=_LOOK_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            stdin = None  # it is on its way
+            if full:
+                process.kill()
+            full = NO_SPACE.encode() in os.pread(stderr, _TAIL, max(os.fstat(stderr).st_size - _TAIL, 0))
+
+
+def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
+    """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and "exiting now" not in line]
+    last = lines[-1] if lines else "no message"
+    hint = "free some space, or set VMTESTS_CACHE" if NO_SPACE in stderr else None
+    return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))
+
+
+def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for tools: the caller's without a language, and the system's search path in front."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
+    return {
+        **own,
+        "LC_ALL": "C.UTF-8",
+        # The caller's has the tools on hosts without the usual directories, such as NixOS.
+        "PATH": f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
+        **(extra or {}),
+    }
+
+
+@functools.cache
+def refusal() -> str | None:
+    """Return why bubblewrap makes no sandbox here, in its own words; None where it does."""
+    try:
+        result = subprocess.run(
+            [*_bubblewrap(Path("/")), "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=tool_env(),
+            check=False,
+        )
+    except OSError as error:
+        return f"bwrap cannot be run: {error.strerror}"
+    if result.returncode == 0:
+        return None
+    return printable((result.stderr.strip().splitlines() or [f"bwrap ended with {result.returncode}"])[-1])
+
+
+def is_root() -> bool:
+    """Whether programs find themselves to be root: otherwise files that they make for an image are the caller's."""
+    return os.geteuid() == 0 or refusal() is None
+
+
+def sandbox(root: Path) -> list[str]:
+    """Return what is put in front of a command line to run it in the tree `root`, where `/` is the host itself.
+
+    All paths of the host but /usr and /etc are as outside. The last word is `--`.
+    """
+    if refusal() is None:
+        return _bubblewrap(root)
+    path = () if root == Path("/") else ("--path", os.fspath(relocate.programs(root)))
+    return [sys.executable, "-I", "-S", os.fspath(supervise.__file__), *path, "--"]
+
+
+def guarded() -> list[str]:
+    """Return what is put in front of a command line of the host that has to end with us and knows who it runs as."""
+    return sandbox(Path("/")) if refusal() is not None else [*_DIES_WITH_US, *_HOST, "--"]
+
+
+def _bubblewrap(root: Path) -> list[str]:
+    """Return the bubblewrap command line that enters `root`.
+
+    The caller is root inside: as root it is root outside too; otherwise a user namespace maps its one id.
+    """
+    command = list(_DIES_WITH_US)
+    if os.geteuid() != 0:
+        command += ["--unshare-user", "--uid", "0", "--gid", "0"]
+    if root == Path("/"):
+        return [*command, *_HOST, "--"]
+    command += ["--ro-bind", f"{root}/usr", "/usr", "--ro-bind", f"{root}/etc", "/etc"]
+    for name in ("bin", "sbin", "lib", "lib64"):
+        command += ["--symlink", f"usr/{name}", f"/{name}"]
+    # The tree's resolv.conf is that of the day it was made; QEMU's user network wants today's.
+    command += [
+        "--ro-bind-try",
+        "/etc/resolv.conf",
+        "/etc/resolv.conf",
+        "--proc",
+        "/proc",
+        "--dev-bind",
+        "/dev",
+        "/dev",
+    ]
+    for entry in sorted(Path("/").iterdir()):
+        if entry.name in _TREE_BINDS_NOT:
+            continue
+        if entry.is_symlink():
+            command += ["--symlink", os.fspath(entry.readlink()), f"/{entry.name}"]
+        elif entry.is_dir():
+            command += ["--bind-try", f"/{entry.name}", f"/{entry.name}"]
+    return [*command, "--chdir", os.fspath(Path.cwd()), "--"]
