@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from vmtests.boot import Follower
-
-from .fakes import ManualClock
+from vmtests.testing import ManualClock
 
 
 @pytest.fixture

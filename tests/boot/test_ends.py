@@ -13,8 +13,9 @@ from vmtests.errors import GuestError, Owner
 from vmtests.image.check import breach
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
+from vmtests.testing import ManualClock
 
-from .fakes import IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, ManualClock, drip, failed
+from .consoles import IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, drip, failed
 
 Make = Callable[..., Follower]
 

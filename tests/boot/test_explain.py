@@ -14,8 +14,7 @@ from vmtests.image import esp
 from vmtests.image.check import Check, breach, passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-
-from .fakes import ManualClock
+from vmtests.testing import ManualClock
 
 LABELS = frozenset({"ESP", "nix-store", "root"})
 SUPERBLOCK = breach("x", "x", "x", "there is no erofs on it", cause=Cause.EROFS_SUPERBLOCK)

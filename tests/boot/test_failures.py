@@ -6,8 +6,9 @@ import pytest
 
 from vmtests.boot import Cause, Follower, MachineEvent, Stage
 from vmtests.errors import Owner
+from vmtests.testing import ManualClock
 
-from .fakes import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, ManualClock, failed
+from .consoles import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, failed
 
 
 class TestFailures:

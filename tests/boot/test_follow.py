@@ -11,8 +11,9 @@ import pytest
 
 from vmtests.boot import Budgets, Cause, Follower, Stage, Verdict
 from vmtests.errors import GuestError, Owner
+from vmtests.testing import ManualClock
 
-from .fakes import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, ManualClock, drip, failed
+from .consoles import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, drip, failed
 
 Make = Callable[..., Follower]
 

@@ -8,8 +8,9 @@ import pytest
 from vmtests.boot import Cause, Follower, Stage
 from vmtests.boot.hang import Cpu, Look, Opinion, kernel_words, opinion, parse_registers
 from vmtests.errors import HostError, Owner
+from vmtests.testing import ManualClock
 
-from .fakes import IN_INITRD, ManualClock
+from .consoles import IN_INITRD
 
 # QEMU 10.0.8 with two processors: one sleeps in the kernel, the other runs a program; shortened.
 REGISTERS = """

@@ -11,8 +11,9 @@ import pytest
 from vmtests.boot import Cause, Follower, Stage
 from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.stages import MATCH_LIMIT
+from vmtests.testing import ManualClock
 
-from .fakes import IN_INITRD, ManualClock
+from .consoles import IN_INITRD
 
 TOKEN = "vmtests-ready-0123456789abcdef"
 MACHINE_UP = IN_INITRD + b"Welcome to Debian GNU/Linux 13 (trixie)!\r\n"

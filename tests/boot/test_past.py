@@ -11,8 +11,9 @@ from vmtests.boot import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.machine.events import MachineEvent
+from vmtests.testing import ManualClock
 
-from .fakes import GOOD_BOOT, ManualClock
+from .consoles import GOOD_BOOT
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Follower, MachineEvent, Scanner, Stage, normalise
+from vmtests.boot import Follower, Scanner, Stage, normalise
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.patterns import LINE_RULES
 from vmtests.boot.rules import LineRule
@@ -26,11 +26,11 @@ from vmtests.image.check import Check, passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.resources import fixture
-
-from .fakes import ManualClock
+from vmtests.testing import ManualClock, recording, recordings
+from vmtests.testing.consoles import READY_TOKEN, play
 
 CONSOLES = fixture("consoles")
-NAMES = sorted(path.stem for path in CONSOLES.glob("*.json"))
+NAMES = recordings()
 EXPECTED = {name: json.loads((CONSOLES / f"{name}.json").read_text()) for name in NAMES}
 GOOD = [name for name, it in EXPECTED.items() if it["verdict"] == "ready" and not it.get("wounded")]
 TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z]+\r)")
@@ -88,14 +88,9 @@ def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock:
 
     An oops gets more time: most are survived, and what comes after it says whether this one was.
     """
-    data = _recorded(name)
-    follower = make(ready_token=_token(data), knowledge=_knowledge(name))
-    fed = 0
-    for event in EXPECTED[name].get("events", ()):
-        follower.feed(data[fed : event["at"]])
-        follower.event(MachineEvent(name=event["name"], detail=event["detail"], t=clock.monotonic()))
-        fed = event["at"]
-    follower.feed(data[fed:])
+    recorded = recording(name)
+    follower = make(ready_token=READY_TOKEN, knowledge=_knowledge(name))
+    play(follower, recorded, clock)
     while follower.verdict is None and clock.now < 1010.0:
         clock.advance(0.25)
     verdict = follower.verdict
@@ -103,7 +98,7 @@ def test_recorded_console_gets_its_verdict(make: Callable[..., Follower], clock:
     got = verdict.to_json()
     keys = ("verdict", "stage", "cause", "owner")
     assert {key: EXPECTED[name][key] for key in keys} == {key: got[key] for key in keys}
-    assert verdict.evidence_to_verdict_s <= (5.0 if b" [#1] " in data else 2.0)
+    assert verdict.evidence_to_verdict_s <= (5.0 if b" [#1] " in recorded.console else 2.0)
 
 
 @pytest.mark.parametrize("slice_size", [5, 4096])

@@ -7,8 +7,7 @@ import pytest
 
 from vmtests.boot import Stage, Timeline
 from vmtests.errors import HostError
-
-from .fakes import EPOCH
+from vmtests.testing.clock import EPOCH
 
 
 class TestTimeline:

@@ -81,6 +81,7 @@ _LAB = """
 import contextlib, pathlib, socket
 import pytest
 from vmtests.errors import GuestError
+from vmtests.plugin.machines import RUN, Machines
 
 class Machine(contextlib.AbstractContextManager):
     def __init__(self, name):
@@ -101,15 +102,16 @@ class Machine(contextlib.AbstractContextManager):
 
 class Lab:
     forks = False
+    results = pathlib.Path("mine")
     def machine(self, image, hardware=None, *, name, watch):
         return Machine(name)
 
 @pytest.fixture(scope="session")
-def lab():
-    return Lab()
+def _vmtests_machines(pytestconfig):
+    return Machines(pytestconfig, pytestconfig.stash[RUN], Lab())
 
 @pytest.fixture(scope="session")
-def image(lab):
+def vm_image():
     return None
 """
 
@@ -133,11 +135,11 @@ def test_failed_test_opens_the_console(pytester: pytest.Pytester) -> None:
     """With --vm-console a person meets the machine of each test that fails, and no other, before it ends."""
     pytester.makeconftest(_LAB)
     pytester.makepyfile(_FAILING)
-    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=20)
+    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=60)
     for name, why in (("test_fails-1", "AssertionError"), ("test_stuck-1", "it is stuck")):
         child.expect(why)
         child.expect(f"{name}: this is the guest's console")
-        child.expect(f"hello from {name}")
+        child.expect(rf"hello from \S*{name}")
         child.send(LEAVE)
     child.expect("3 failed, 1 passed")
     child.expect(pexpect.EOF)

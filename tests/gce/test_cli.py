@@ -67,8 +67,10 @@ def test_tests_for_another_target_are_told(pytester: pytest.Pytester, run: Run) 
     """A test that makes sense on one target only is left out on another, and named at the end."""
     pytester.makepyfile(
         "import pytest\n"
-        "@pytest.mark.vm_target('qemu')\ndef test_q(): pass\n"
-        "@pytest.mark.vm_target('gce')\ndef test_g(): pass\n"
+        "@pytest.fixture(scope='session')\ndef _vmtests_machines(): pass\n"
+        "pytestmark = pytest.mark.usefixtures('_vmtests_machines')\n"
+        "@pytest.mark.vm(target='qemu')\ndef test_q(): pass\n"
+        "@pytest.mark.vm(target='gce')\ndef test_g(): pass\n"
         "def test_both(): pass\n"
     )
     for target, other, left_out in (("qemu", "gce", "test_g"), ("gce", "qemu", "test_q")):

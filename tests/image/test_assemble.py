@@ -15,8 +15,7 @@ from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.sizes import MIB
-
-from .samples import Patient, program
+from vmtests.testing.images import SmallImage, program
 
 STORE, ROOT = 2, 3
 
@@ -44,11 +43,11 @@ def registered(tmp_path_factory: pytest.TempPathFactory, contract: Contract, too
 @pytest.fixture(scope="module")
 def disk(
     registered: ImageSpec, tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: Toolbox
-) -> Patient:
+) -> SmallImage:
     """The disk of that spec."""
     path = tmp_path_factory.mktemp("disk") / "disk.raw"
     assemble(registered, path, toolbox)
-    return Patient(path, contract, toolbox)
+    return SmallImage(path, contract, toolbox)
 
 
 def _blocks(path: Path) -> dict[int, bytes]:
@@ -69,19 +68,21 @@ def _blocks(path: Path) -> dict[int, bytes]:
     return found
 
 
-def _in_root(disk: Patient, command: str) -> str:
+def _in_root(disk: SmallImage, command: str) -> str:
     """Run a command of debugfs(8) on the root partition."""
     place = f"{disk.path}?offset={disk.start(ROOT)}"
     return run_in(disk.toolbox.root("mkfs.ext4"), ["debugfs", "-R", command, place])
 
 
-def test_equal_specs_give_equal_disks(disk: Patient, registered: ImageSpec, tmp_path: Path, toolbox: Toolbox) -> None:
+def test_equal_specs_give_equal_disks(
+    disk: SmallImage, registered: ImageSpec, tmp_path: Path, toolbox: Toolbox
+) -> None:
     """A spec that is built again gives the same bytes, the Nix database and directory hashes too."""
     assemble(registered, tmp_path / "disk.raw", toolbox)
     assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
 
 
-def test_database_is_in_the_state_directory(disk: Patient, registered: ImageSpec, tmp_path: Path) -> None:
+def test_database_is_in_the_state_directory(disk: SmallImage, registered: ImageSpec, tmp_path: Path) -> None:
     """The registration becomes the database of the directory that the spec names, and of no other."""
     _in_root(disk, f"dump /nix/.ro-state/db/db.sqlite {tmp_path / 'db.sqlite'}")
     with closing(sqlite3.connect(tmp_path / "db.sqlite")) as database:
@@ -90,7 +91,7 @@ def test_database_is_in_the_state_directory(disk: Patient, registered: ImageSpec
     assert "var" not in _in_root(disk, "ls /nix")
 
 
-def test_store_has_a_directory_for_links(disk: Patient, registered: ImageSpec) -> None:
+def test_store_has_a_directory_for_links(disk: SmallImage, registered: ImageSpec) -> None:
     """Beside its paths the lower store has the empty directory that Nix's local overlay store wants, and no more."""
     offset = f"--offset={disk.start(STORE)}"
     listed = run_in(disk.toolbox.root("mkfs.erofs"), ["dump.erofs", offset, "--ls", "--path=/", str(disk.path)])

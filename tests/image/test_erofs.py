@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from vmtests.image import erofs
 from vmtests.image.crc32c import crc32c
-
-from .samples import MemoryDisk
+from vmtests.testing.images import MemoryDisk
 
 WHERE = "partition `nix-store` (entry 2)"
 PartitionBytes = Callable[[int], bytes]

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmtests.image import esp, fat, pe
-
-from .samples import ENTRY, MemoryDisk, kernel, program
+from vmtests.testing.images import ENTRY, MemoryDisk, kernel, program
 
 WHERE = "partition `ESP` (entry 1)"
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from vmtests.image import ext4
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import MIB
-
-from .samples import MemoryDisk
+from vmtests.testing.images import MemoryDisk
 
 WHERE = "partition `root` (entry 3)"
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmtests.image import gpt
-
-from .samples import ALL_SECTOR_SIZES, LINUX, MemoryDisk, entry, table
+from vmtests.testing.images import ALL_SECTOR_SIZES, LINUX, MemoryDisk, entry, table
 
 
 def sentences(disk: MemoryDisk, size: int = 512) -> list[str]:

@@ -18,8 +18,7 @@ from vmtests.image.check import Status
 from vmtests.image.inspect import inspect
 from vmtests.image.source import Format
 from vmtests.sizes import GIB
-
-from .samples import ENTRY, STORE_PATH, Patient, kernel, program, table
+from vmtests.testing.images import ENTRY, STORE_PATH, SmallImage, kernel, program, table
 
 STORE = "partition `nix-store` (entry 2)"
 ENTRY_PATH = "/loader/entries/nixos.conf"
@@ -36,7 +35,7 @@ def test_the_good_image_is_ok(good_image: Path, contract: Contract, toolbox: Too
 
 
 @pytest.mark.parametrize("form", ["qcow2", "tar.gz"])
-def test_the_format_does_not_change_the_truth(form: str, patient: Patient) -> None:
+def test_the_format_does_not_change_the_truth(form: str, patient: SmallImage) -> None:
     """A disk has the same checks in every format."""
     image = patient.path.with_suffix(f".{form}")
     if form == "qcow2":
@@ -49,13 +48,13 @@ def test_the_format_does_not_change_the_truth(form: str, patient: Patient) -> No
     assert list(patient.inspect().checks) == own
 
 
-def test_a_zeroed_store_is_named(patient: Patient) -> None:
+def test_a_zeroed_store_is_named(patient: SmallImage) -> None:
     """The superblock of the erofs is looked at."""
     patient.write(patient.start(2) + 1024, bytes(128))
     assert [f"erofs superblock magic is 00000000 on {STORE}"] == patient.sentences()
 
 
-def test_a_breach_carries_its_cause_and_its_part(patient: Patient) -> None:
+def test_a_breach_carries_its_cause_and_its_part(patient: SmallImage) -> None:
     """A verdict is joined to what was inspected by these two, whatever the words are."""
     patient.write(patient.start(2) + 1024, bytes(128))
     patient.mtool("mdel", "::/EFI/BOOT/BOOTX64.EFI")
@@ -64,7 +63,7 @@ def test_a_breach_carries_its_cause_and_its_part(patient: Patient) -> None:
     assert frozenset({"ESP", "nix-store", "root"}) == patient.inspect().labels
 
 
-def test_a_zeroed_primary_table_hides_nothing(patient: Patient) -> None:
+def test_a_zeroed_primary_table_hides_nothing(patient: SmallImage) -> None:
     """With the backup the rest of the disk is inspected all the same."""
     patient.write(512, bytes(512))
     patient.mtool("mdel", "::/EFI/BOOT/BOOTX64.EFI")
@@ -74,7 +73,7 @@ def test_a_zeroed_primary_table_hides_nothing(patient: Patient) -> None:
     ]
 
 
-def test_without_any_table_there_are_only_its_breaches(patient: Patient) -> None:
+def test_without_any_table_there_are_only_its_breaches(patient: SmallImage) -> None:
     """A disk that says it has a GPT and has none is the image's fault, not the user's."""
     patient.write(512, bytes(512))
     patient.write(patient.size - 512, bytes(512))
@@ -83,20 +82,20 @@ def test_without_any_table_there_are_only_its_breaches(patient: Patient) -> None
     assert all("is bad too" in sentence for sentence in found)
 
 
-def test_a_changed_label_is_named(patient: Patient) -> None:
+def test_a_changed_label_is_named(patient: SmallImage) -> None:
     """What stands in the place of a missing partition is named, and inspected."""
     patient.edit_entry(2, 56, "foo".encode("utf-16-le").ljust(72, b"\0"))
     assert patient.sentences() == ["no partition labelled `nix-store`; there is `foo` in its place"]
     assert any(check.subject == "erofs on partition `foo` (entry 2)" for check in patient.inspect().checks)
 
 
-def test_a_missing_partition_is_named(patient: Patient) -> None:
+def test_a_missing_partition_is_named(patient: SmallImage) -> None:
     """Nothing is made up for a partition that is not there."""
     patient.edit_entry(3, 0, bytes(128))
     assert patient.sentences() == ["no partition labelled `root`"]
 
 
-def test_a_wrong_type_is_named(patient: Patient) -> None:
+def test_a_wrong_type_is_named(patient: SmallImage) -> None:
     """The firmware finds the ESP by its type."""
     patient.edit_entry(1, 0, uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le)
     assert patient.sentences() == [
@@ -107,7 +106,7 @@ def test_a_wrong_type_is_named(patient: Patient) -> None:
     ]
 
 
-def test_a_wrong_order_is_named(patient: Patient) -> None:
+def test_a_wrong_order_is_named(patient: SmallImage) -> None:
     """The numbers of the partitions follow the contract."""
     array = patient.read(1024, 128 * 128)
     patient.write_entries(array[128:256] + array[:128] + array[256:])
@@ -115,7 +114,7 @@ def test_a_wrong_order_is_named(patient: Patient) -> None:
     assert [expected] == patient.sentences()
 
 
-def test_a_root_that_is_not_last_is_named(patient: Patient) -> None:
+def test_a_root_that_is_not_last_is_named(patient: SmallImage) -> None:
     """Root grows, so nothing is behind it."""
     first, last = struct.unpack("<QQ", patient.read(1024 + 256 + 32, 16))
     patient.edit_entry(3, 40, struct.pack("<Q", last - 2048))
@@ -133,7 +132,7 @@ def test_a_root_that_is_not_last_is_named(patient: Patient) -> None:
     assert first < last
 
 
-def test_a_root_that_is_too_small_is_named(patient: Patient) -> None:
+def test_a_root_that_is_too_small_is_named(patient: SmallImage) -> None:
     """The contract gives the least size of root."""
     (first,) = struct.unpack("<Q", patient.read(1024 + 256 + 32, 8))
     patient.edit_entry(3, 40, struct.pack("<Q", first + 2047))
@@ -141,7 +140,7 @@ def test_a_root_that_is_too_small_is_named(patient: Patient) -> None:
     assert expected == patient.sentences()[0]
 
 
-def test_a_label_that_is_there_twice_is_named(patient: Patient) -> None:
+def test_a_label_that_is_there_twice_is_named(patient: SmallImage) -> None:
     """Stage 1 finds partitions by label."""
     patient.edit_entry(1, 56, "root".encode("utf-16-le").ljust(72, b"\0"))
     found = patient.sentences()
@@ -150,7 +149,7 @@ def test_a_label_that_is_there_twice_is_named(patient: Patient) -> None:
 
 
 def test_a_size_that_is_no_whole_gib_is_a_note_for_a_disk_and_a_breach_for_an_archive(
-    patient: Patient,
+    patient: SmallImage,
 ) -> None:
     """Compute Engine takes whole GiB; QEMU takes any."""
     os.truncate(patient.path, GIB + 4096)
@@ -161,13 +160,13 @@ def test_a_size_that_is_no_whole_gib_is_a_note_for_a_disk_and_a_breach_for_an_ar
     assert [expected] == [str(check) for check in found.breaches]
 
 
-def test_a_missing_boot_loader_is_named(patient: Patient) -> None:
+def test_a_missing_boot_loader_is_named(patient: SmallImage) -> None:
     """The firmware starts one file."""
     patient.mtool("mdel", "::/EFI/BOOT/BOOTX64.EFI")
     assert patient.sentences() == ["boot loader /EFI/BOOT/BOOTX64.EFI is not on the ESP"]
 
 
-def test_a_boot_loader_for_another_machine_is_named(patient: Patient) -> None:
+def test_a_boot_loader_for_another_machine_is_named(patient: SmallImage) -> None:
     """The boot loader is for x86-64."""
     patient.put("/EFI/BOOT/BOOTX64.EFI", program(machine=0xAA64))
     assert patient.sentences() == [
@@ -175,7 +174,7 @@ def test_a_boot_loader_for_another_machine_is_named(patient: Patient) -> None:
     ]
 
 
-def test_a_missing_entry_is_named_with_what_is_there(patient: Patient) -> None:
+def test_a_missing_entry_is_named_with_what_is_there(patient: SmallImage) -> None:
     """Other entries are a hint."""
     patient.mtool("mmove", f"::{ENTRY_PATH}", "::/loader/entries/other.conf")
     (found,) = patient.inspect().breaches
@@ -211,20 +210,20 @@ def test_a_missing_entry_is_named_with_what_is_there(patient: Patient) -> None:
         ),
     ],
 )
-def test_a_fault_of_the_entry_is_named(patient: Patient, old: str, new: str, expected: str) -> None:
+def test_a_fault_of_the_entry_is_named(patient: SmallImage, old: str, new: str, expected: str) -> None:
     """Whatever the entry names is there, and its command line leads into the store."""
     patient.put(ENTRY_PATH, ENTRY.replace(old, new).encode())
     assert [expected] == patient.sentences()
 
 
-def test_a_kernel_that_is_none_is_named(patient: Patient) -> None:
+def test_a_kernel_that_is_none_is_named(patient: SmallImage) -> None:
     """An EFI program that is no Linux does not read an initrd."""
     patient.put("/EFI/nixos/kernel.efi", program())
     expected = "kernel /EFI/nixos/kernel.efi is no Linux for x86: it has no 'HdrS' at byte 0x202"
     assert [expected] == patient.sentences()
 
 
-def test_a_kernel_that_is_too_old_for_the_store_is_named(patient: Patient) -> None:
+def test_a_kernel_that_is_too_old_for_the_store_is_named(patient: SmallImage) -> None:
     """The features of the store are held against the kernel on the ESP."""
     patient.put("/EFI/nixos/kernel.efi", kernel("4.19.0"))
     place = patient.start(2) + 1024
@@ -235,14 +234,14 @@ def test_a_kernel_that_is_too_old_for_the_store_is_named(patient: Patient) -> No
     assert [expected] == patient.sentences()
 
 
-def test_an_initrd_in_no_known_format_is_named(patient: Patient) -> None:
+def test_an_initrd_in_no_known_format_is_named(patient: SmallImage) -> None:
     """Linux has to unpack the initrd."""
     patient.put("/EFI/nixos/initrd.efi", b"hello world")
     (found,) = patient.sentences()
     assert found == "initrd /EFI/nixos/initrd.efi is in no format that Linux unpacks: it begins with 68656c6c6f20"
 
 
-def test_an_empty_initrd_is_named(patient: Patient) -> None:
+def test_an_empty_initrd_is_named(patient: SmallImage) -> None:
     """A file of no bytes is read as one."""
     patient.put("/EFI/nixos/initrd.efi", b"")
     (found,) = patient.sentences()
@@ -250,7 +249,7 @@ def test_an_empty_initrd_is_named(patient: Patient) -> None:
 
 
 @pytest.mark.parametrize("target", ["/EFI/Linux/nixos.efi", "/EFI/BOOT/BOOTX64.EFI"])
-def test_a_unified_kernel_image_takes_the_place_of_an_entry(patient: Patient, target: str) -> None:
+def test_a_unified_kernel_image_takes_the_place_of_an_entry(patient: SmallImage, target: str) -> None:
     """A UKI is a boot loader's entry, or the boot loader itself."""
     patient.mtool("mdel", f"::{ENTRY_PATH}")
     if "Linux" in target:
@@ -263,7 +262,7 @@ def test_a_unified_kernel_image_takes_the_place_of_an_entry(patient: Patient, ta
     assert "6.6.1" in [check.value for check in found.checks if check.what == "kernel release"]
 
 
-def test_a_fault_in_a_unified_kernel_image_is_named(patient: Patient) -> None:
+def test_a_fault_in_a_unified_kernel_image_is_named(patient: SmallImage) -> None:
     """Command line and initrd of a UKI are those of its sections."""
     patient.put("/EFI/BOOT/BOOTX64.EFI", program(sections={".linux": kernel(), ".cmdline": b"console=ttyS0"}))
     path = "/EFI/BOOT/BOOTX64.EFI"
@@ -273,7 +272,7 @@ def test_a_fault_in_a_unified_kernel_image_is_named(patient: Patient) -> None:
     ] == patient.sentences()
 
 
-def test_files_that_cannot_be_listed_are_named(patient: Patient) -> None:
+def test_files_that_cannot_be_listed_are_named(patient: SmallImage) -> None:
     """A FAT whose root directory leads nowhere is a breach, not a crash, and the rest is inspected."""
     patient.write(patient.start(1) + 44, struct.pack("<I", 0x0FFFFFF0))
     patient.write(patient.start(2) + 1024, bytes(4))
@@ -282,7 +281,7 @@ def test_files_that_cannot_be_listed_are_named(patient: Patient) -> None:
     assert len(found) == 2
 
 
-def test_a_directory_that_holds_itself_is_named(patient: Patient) -> None:
+def test_a_directory_that_holds_itself_is_named(patient: SmallImage) -> None:
     """Following a circle ends."""
     patient.mtool("mmd", "::/CIRCLE")
     esp = patient.start(1)
@@ -305,7 +304,7 @@ def test_sectors_of_another_size_are_named(tmp_path: Path, contract: Contract, t
     assert "no partition labelled `ESP`" in [str(check) for check in found.breaches]
 
 
-def test_json_and_the_table_say_the_same(patient: Patient) -> None:
+def test_json_and_the_table_say_the_same(patient: SmallImage) -> None:
     """Programs and people read the same sentences, and neither gets a control character."""
     patient.edit_entry(2, 56, "\x1b[2Jx".encode("utf-16-le").ljust(72, b"\0"))
     found = patient.inspect()

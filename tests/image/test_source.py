@@ -19,8 +19,7 @@ from vmtests.image.check import Status
 from vmtests.image.source import Format, adopt, open_disk
 from vmtests.machine.disk import backing
 from vmtests.sizes import MIB
-
-from .samples import Patient, table
+from vmtests.testing.images import SmallImage, table
 
 
 def refusal(path: Path, toolbox: Toolbox) -> str:
@@ -59,7 +58,7 @@ def test_a_raw_disk_is_read_where_it_is(good_image: Path, toolbox: Toolbox) -> N
         assert disk.read(disk.size + 3, 10) == b""
 
 
-def test_a_qcow2_is_read_as_the_disk_in_it(patient: Patient, toolbox: Toolbox, cache: Path) -> None:
+def test_a_qcow2_is_read_as_the_disk_in_it(patient: SmallImage, toolbox: Toolbox, cache: Path) -> None:
     """Every byte of a converted and compressed image is that of the disk, and nothing is left."""
     image = patient.path.with_suffix(".qcow2")
     toolbox.run("qemu-img", "convert", "-c", "-O", "qcow2", patient.path, image)
@@ -77,7 +76,7 @@ def test_a_qcow2_is_read_as_the_disk_in_it(patient: Patient, toolbox: Toolbox, c
         assert list(cache.iterdir()) == []
 
 
-def test_an_overlay_is_read_through_its_backing_file(patient: Patient, toolbox: Toolbox, cache: Path) -> None:
+def test_an_overlay_is_read_through_its_backing_file(patient: SmallImage, toolbox: Toolbox, cache: Path) -> None:
     """A qcow2 that holds nothing itself shows the raw disk below it."""
     image = patient.path.with_name("a,b c.qcow2")
     toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", patient.path, image)
@@ -85,7 +84,7 @@ def test_an_overlay_is_read_through_its_backing_file(patient: Patient, toolbox: 
         assert disk.read(512, 8) == b"EFI PART"
 
 
-def test_a_missing_backing_file_is_named(patient: Patient, toolbox: Toolbox) -> None:
+def test_a_missing_backing_file_is_named(patient: SmallImage, toolbox: Toolbox) -> None:
     """An overlay without its base is no disk."""
     image = patient.path.with_name("overlay.qcow2")
     toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", patient.path, image)
@@ -93,7 +92,7 @@ def test_a_missing_backing_file_is_named(patient: Patient, toolbox: Toolbox) -> 
     assert f"{image} is backed by {patient.path}, which does not exist" == refusal(image, toolbox)
 
 
-def test_a_cut_qcow2_is_refused(patient: Patient, toolbox: Toolbox) -> None:
+def test_a_cut_qcow2_is_refused(patient: SmallImage, toolbox: Toolbox) -> None:
     """A qcow2 whose clusters lie beyond its end is not whole."""
     image = patient.path.with_suffix(".qcow2")
     toolbox.run("qemu-img", "convert", "-O", "qcow2", patient.path, image)
@@ -109,7 +108,7 @@ def test_a_cut_qcow2_header_is_refused(tmp_path: Path, toolbox: Toolbox) -> None
     assert refusal(tmp_path / "x", toolbox).startswith(expected)
 
 
-def test_an_archive_is_unpacked_with_its_holes(patient: Patient, toolbox: Toolbox, cache: Path) -> None:
+def test_an_archive_is_unpacked_with_its_holes(patient: SmallImage, toolbox: Toolbox, cache: Path) -> None:
     """An archive as Compute Engine takes it is the disk it was made of, and nothing is left of it."""
     packed = patient.pack()
     with open_disk(packed, toolbox) as disk:

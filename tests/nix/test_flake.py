@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.samples import kernel, program
 from vmtests import contract as contracts
 from vmtests.errors import HostError, InputError
 from vmtests.host import tools
 from vmtests.image import nix as adapter
 from vmtests.image.inspect import inspect
 from vmtests.resources import cache_dir
+from vmtests.testing.images import kernel, program
 
 from .closure.make import Content, write_flake
 

@@ -19,7 +19,7 @@ _AWAKE = _REGISTERS.replace("HLT=1", "HLT=0")
 _GATE = "fffffe0000000000: 0x99a08e0000101030 0x00000000ffffffff\r\n"
 
 
-class Patient:
+class SmallImage:
     """A machine that answers as QEMU 10 does; `refuses` are commands that it does not have."""
 
     def __init__(
@@ -63,14 +63,14 @@ class Patient:
         self.typed += data
 
 
-def _doctor(patient: Patient, directory: Path, symbols: Symbols | None = None) -> QemuDoctor:
+def _doctor(patient: SmallImage, directory: Path, symbols: Symbols | None = None) -> QemuDoctor:
     find = None if symbols is None else lambda: symbols
     return QemuDoctor(patient, directory, scale=0.01, sleep=lambda _: None, symbols=find)
 
 
 def test_look_keeps_registers_disk_and_screen(tmp_path: Path) -> None:
     """A look leaves registers.txt, block.txt and screen.png in a directory that it makes, and nothing else."""
-    patient = Patient()
+    patient = SmallImage()
     found = _doctor(patient, tmp_path / "diagnosis").look(Stage.INITRD)
     assert "the only processor sleeps: the guest waits for something" == found.says
     assert ["block.txt", "registers.txt", "screen.png"] == sorted(
@@ -81,7 +81,7 @@ def test_look_keeps_registers_disk_and_screen(tmp_path: Path) -> None:
 
 def test_look_changes_nothing_in_the_guest(tmp_path: Path) -> None:
     """No interrupt, no break and no key is sent before the doctor provokes."""
-    patient = Patient()
+    patient = SmallImage()
     _doctor(patient, tmp_path).look(Stage.INITRD)
     assert {"inject-nmi", "chardev-send-break"} & set(patient.done) == set()
     assert b"" == patient.typed
@@ -89,13 +89,13 @@ def test_look_changes_nothing_in_the_guest(tmp_path: Path) -> None:
 
 def test_look_sees_a_screen_that_changes(tmp_path: Path) -> None:
     """Pictures of the screen are compared over all looks, so that a cursor that blinks is seen."""
-    patient = Patient(screens=[b"a", b"b", *[b"a"] * len(PAUSES)])
+    patient = SmallImage(screens=[b"a", b"b", *[b"a"] * len(PAUSES)])
     assert Cause.SCREEN_ONLY is _doctor(patient, tmp_path).look(Stage.KERNEL).cause
 
 
 def test_requests_in_flight_are_counted_without_control_queues(tmp_path: Path) -> None:
     """Of a virtio-scsi controller's queues the first two carry no disk request."""
-    found = _doctor(Patient(in_use=3), tmp_path).look(Stage.INITRD)
+    found = _doctor(SmallImage(in_use=3), tmp_path).look(Stage.INITRD)
     assert Cause.DISK_STALLED is found.cause
     assert found.says.startswith("6 disk requests are in flight")
 
@@ -105,7 +105,7 @@ def test_requests_in_flight_are_counted_without_control_queues(tmp_path: Path) -
 )
 def test_look_is_poorer_where_qemu_lacks_a_command(tmp_path: Path, command: str) -> None:
     """A QEMU without a command still gives an opinion."""
-    found = _doctor(Patient(refuses=[command]), tmp_path).look(Stage.INITRD)
+    found = _doctor(SmallImage(refuses=[command]), tmp_path).look(Stage.INITRD)
     assert found.evidence
     assert None is found.cause
 
@@ -115,14 +115,14 @@ def test_kernel_that_was_moved_is_named(tmp_path: Path) -> None:
     symbols = Symbols(
         addresses=(TEXT, TEXT + 0x8B5A00, TEXT + 0xE01030), names=("_text", "default_idle", "asm_exc_divide_error")
     )
-    doctor = _doctor(Patient(registers=_AWAKE), tmp_path, symbols)
+    doctor = _doctor(SmallImage(registers=_AWAKE), tmp_path, symbols)
     assert "default_idle+0xb" in str(doctor.look(Stage.INITRD))
 
 
 def test_kernel_of_another_image_is_not_named(tmp_path: Path) -> None:
     """A kernel whose first handler is not where the image's has it is not the image's: addresses stay numbers."""
     symbols = Symbols(addresses=(TEXT, TEXT + 0x10), names=("_text", "asm_exc_divide_error"))
-    doctor = _doctor(Patient(registers=_AWAKE), tmp_path, symbols)
+    doctor = _doctor(SmallImage(registers=_AWAKE), tmp_path, symbols)
     said = str(doctor.look(Stage.INITRD))
     assert "0xffffffff994b5a0b" in said
     assert "0xffffffff99a01030 is not asm_exc_divide_error" in said
@@ -130,7 +130,7 @@ def test_kernel_of_another_image_is_not_named(tmp_path: Path) -> None:
 
 def test_kernel_is_asked_by_sysrq_and_then_by_interrupt(tmp_path: Path) -> None:
     """A break comes before each key, the console is made loud first, and the interrupt is last."""
-    patient = Patient()
+    patient = SmallImage()
     said = _doctor(patient, tmp_path).provoke(lambda: ["Uhhuh. NMI received for unknown reason 21 on CPU 0."])
     assert b"9lw" == patient.typed
     assert ["chardev-send-break"] * 3 + ["inject-nmi"] == patient.done

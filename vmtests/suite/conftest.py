@@ -11,9 +11,9 @@ import pytest
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.guest.result import Result
-from vmtests.plugin import Uncaptured
-from vmtests.qemu.snapshots import Snapshot
-from vmtests.vm import Heartbeat, Image, Laboratory, Start, Vm
+from vmtests.plugin.fixtures import MACHINE_TYPE
+from vmtests.plugin.machines import Machines, Ready
+from vmtests.vm import Heartbeat, Image, Start, Vm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +56,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _machine_type(item: pytest.Item) -> object:
     """Return the machine type for which a test is there, where there are several: their machines live in turn."""
     callspec = getattr(item, "callspec", None)
-    return None if callspec is None else callspec.params.get("gce_machine")
+    return None if callspec is None else callspec.params.get(MACHINE_TYPE)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ahead(request: pytest.FixtureRequest, gce_machine: str) -> None:
+def _ahead(request: pytest.FixtureRequest, _vmtests_machine_type: str) -> None:
     """Begin, before the first test of a machine type, what its last ones wait for.
 
     Workers of pytest-xdist share these out.
     """
-    del gce_machine  # another one begins again
+    del _vmtests_machine_type  # another one begins again
     if hasattr(request.config, "workerinput"):
         return
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
@@ -77,35 +77,35 @@ def _ahead(request: pytest.FixtureRequest, gce_machine: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def modular_start(lab: Laboratory, pytestconfig: pytest.Config, uncaptured: Uncaptured) -> Iterator[Start]:
+def modular_start(_vmtests_machines: Machines, pytestconfig: pytest.Config) -> Iterator[Start]:
     """A machine whose image has both modules, on its way to ready."""
     with ExitStack() as stack:
-        with uncaptured():
+        with _vmtests_machines.run.uncaptured():
+            lab, reuse = _vmtests_machines.lab, pytestconfig.getoption("vm_reuse")
             image = lab.image("reference", ["debug", "bloat:1G"])
-            cache = pytestconfig.getoption("vm_cache")
-            start = stack.enter_context(lab.start(image, name="modules", watch=Heartbeat(), cache=cache))
+            start = stack.enter_context(lab.start(image, name="modules", watch=Heartbeat(), cache=reuse))
         yield start
 
 
 @pytest.fixture(scope="session")
 def restarting(
-    lab: Laboratory,
-    image: Image,
-    snapshot: Snapshot | None,
-    contract: Contract,
-    uncaptured: Uncaptured,
+    _vmtests_machines: Machines,
+    vm_image: Image,
+    _vmtests_ready: Ready,
+    vm_contract: Contract,
 ) -> Iterator[dict[str, Restarted]]:
     """Two forks of the booted machine on their way up: one reboots cleanly, the other's power was cut."""
     with ExitStack() as stack:
-        with uncaptured(), progress.step("a clean reboot and a power cut"):
+        with _vmtests_machines.run.uncaptured(), progress.step("a clean reboot and a power cut"):
+            lab = _vmtests_machines.lab
             forks = {
-                name: stack.enter_context(lab.fork(image, snapshot, name=name, watch=Heartbeat()))
+                name: stack.enter_context(lab.fork(vm_image, _vmtests_ready.snapshot, name=name, watch=Heartbeat()))
                 for name in ("cut", "reboot")
             }
-            both = {name: Restarted(vm=vm, marks=_leave_marks(vm, contract, name)) for name, vm in forks.items()}
+            both = {name: Restarted(vm=vm, marks=_leave_marks(vm, vm_contract, name)) for name, vm in forks.items()}
             forks["reboot"].begin_reboot()
             forks["cut"].run("sync").check()
-            store_writer(forks["cut"], contract)("echo unsynced > vmtests-unsynced").check()
+            store_writer(forks["cut"], vm_contract)("echo unsynced > vmtests-unsynced").check()
             forks["cut"].power_cut()
             forks["cut"].begin_power_on()
         yield both
@@ -125,12 +125,12 @@ def _leave_marks(vm: Vm, contract: Contract, name: str) -> Marks:
 
 
 @pytest.fixture
-def as_nix(vm: Vm, contract: Contract) -> Callable[[str], Result]:
+def as_nix(vm: Vm, vm_contract: Contract) -> Callable[[str], Result]:
     """Run a script as Nix writes to the store: in a mount namespace of its own, remounted writable there.
 
     The script's working directory is the store (Nix: `LocalStore::makeStoreWritable`).
     """
-    return store_writer(vm, contract)
+    return store_writer(vm, vm_contract)
 
 
 def store_writer(vm: Vm, contract: Contract) -> Callable[[str], Result]:
@@ -145,13 +145,12 @@ def store_writer(vm: Vm, contract: Contract) -> Callable[[str], Result]:
 
 
 @pytest.fixture
-def lower_file(vm: Vm, contract: Contract) -> str:
+def lower_file(vm: Vm, vm_contract: Contract) -> str:
     """A file of the image's store, relative to it: the text file that every system has."""
-    found = vm.run(
-        f"cd {contract.store.lower} && find . -path '*/share/common-licenses/*' -type f -size +1k | sort | head -n 1"
-    )
+    lower = vm_contract.store.lower
+    found = vm.run(f"cd {lower} && find . -path '*/share/common-licenses/*' -type f -size +1k | sort | head -n 1")
     name = found.check().stdout.strip().removeprefix("./")
     if not name:
-        found = vm.run(f"cd {contract.store.lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
+        found = vm.run(f"cd {lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
         name = found.check().stdout.strip().removeprefix("./")
     return name

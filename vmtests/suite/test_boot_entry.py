@@ -26,28 +26,28 @@ def test_boot_loader_is_systemd_boot(vm: Vm) -> None:
     assert _text(vm, "LoaderInfo").startswith("systemd-boot")
 
 
-def test_booted_entry_is_the_contracts(vm: Vm, contract: Contract) -> None:
+def test_booted_entry_is_the_contracts(vm: Vm, vm_contract: Contract) -> None:
     """The entry that was selected is the one in the contract."""
-    assert _text(vm, "LoaderEntrySelected") == PurePosixPath(contract.boot.entry).name
+    assert _text(vm, "LoaderEntrySelected") == PurePosixPath(vm_contract.boot.entry).name
 
 
-def test_loader_came_from_the_esp(vm: Vm, contract: Contract) -> None:
+def test_loader_came_from_the_esp(vm: Vm, vm_contract: Contract) -> None:
     """The partition that the loader was read from is the contract's ESP."""
-    wanted = vm.run(f"lsblk --noheadings --output PARTUUID {contract.esp.device}").check().stdout.strip()
+    wanted = vm.run(f"lsblk --noheadings --output PARTUUID {vm_contract.esp.device}").check().stdout.strip()
     assert _text(vm, "LoaderDevicePartUUID").lower() == wanted.lower()
 
 
-def test_kernel_command_line_is_the_entrys(vm: Vm, contract: Contract) -> None:
+def test_kernel_command_line_is_the_entrys(vm: Vm, vm_contract: Contract) -> None:
     """Every option of the entry on the ESP is on the kernel's command line."""
-    entry = vm.run(f"cat /boot{contract.boot.entry}").check().lines
+    entry = vm.run(f"cat /boot{vm_contract.boot.entry}").check().lines
     options = [word for line in entry if line.startswith("options ") for word in line.split()[1:]]
     assert options
     assert set(options) <= set(vm.facts.cmdline())
 
 
-def test_console_is_the_contracts(vm: Vm, contract: Contract) -> None:
+def test_console_is_the_contracts(vm: Vm, vm_contract: Contract) -> None:
     """The kernel's console is the serial port of the contract."""
-    assert contract.boot.console in vm.run("cat /sys/class/tty/console/active").check().stdout.split()
+    assert vm_contract.boot.console in vm.run("cat /sys/class/tty/console/active").check().stdout.split()
 
 
 def test_secure_boot_is_off(vm: Vm) -> None:

@@ -10,10 +10,10 @@ from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.gce.vm import GceVm
 from vmtests.guest.result import Result
-from vmtests.plugin import Uncaptured
-from vmtests.vm import Image, Laboratory, Vm
+from vmtests.plugin.machines import Machines
+from vmtests.vm import Image, Vm
 
-pytestmark = pytest.mark.vm_target("gce")
+pytestmark = pytest.mark.vm(target="gce")
 
 METADATA = "169.254.169.254"
 MTU = 1460
@@ -93,9 +93,9 @@ def test_time_is_kept(instance: GceVm) -> None:
     assert before - CLOCK_LIMIT < told < time.time() + CLOCK_LIMIT
 
 
-def test_getty_is_on_the_serial_console(instance: GceVm, contract: Contract) -> None:
+def test_getty_is_on_the_serial_console(instance: GceVm, vm_contract: Contract) -> None:
     """Who comes by the serial console finds a getty there, and not a root shell."""
-    unit = f"serial-getty@{contract.boot.console}.service"
+    unit = f"serial-getty@{vm_contract.boot.console}.service"
     assert "active" == instance.run(f"systemctl is-active {unit}").stdout.strip()
 
 
@@ -122,11 +122,11 @@ def test_disk_is_found_by_its_device_name(instance: GceVm) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(lab: Laboratory, image: Image, uncaptured: Uncaptured) -> Iterator[dict[str, Result]]:
+def stopped(_vmtests_machines: Machines, vm_image: Image) -> Iterator[dict[str, Result]]:
     """What a machine of its own says before and after each thing that is done to it by the API."""
     with ExitStack() as stack:
-        with uncaptured():
-            vm = stack.enter_context(lab.fork(image, None, name="stopped"))
+        with _vmtests_machines.run.uncaptured():
+            vm = stack.enter_context(_vmtests_machines.lab.fork(vm_image, None, name="stopped"))
             assert isinstance(vm, GceVm)
             ask = "cat /proc/sys/kernel/random/boot_id; cat /var/kept; systemctl is-system-running"
             answers = {"first": vm.run(f"echo kept > /var/kept; sync; {ask}")}

@@ -21,18 +21,18 @@ def _times(entries: tuple[JournalEntry, ...], unit: str) -> list[int]:
     return [entry.monotonic for entry in entries if entry.fields.get("UNIT") == unit]
 
 
-def test_ready(boot: Vm) -> None:
+def test_ready(vm_boot: Vm) -> None:
     """The boot ends with the verdict that the guest is ready."""
-    verdict = boot.verdict
+    verdict = vm_boot.verdict
     assert verdict is not None
     assert verdict.ready
     assert verdict.stage is Stage.READY
     assert verdict.cause is None
 
 
-def test_all_stages_in_order(boot: Vm) -> None:
+def test_all_stages_in_order(vm_boot: Vm) -> None:
     """Firmware, boot loader, kernel, initrd, switch-root, userspace and ready follow each other."""
-    timeline = json.loads((boot.results / "timeline.json").read_text())
+    timeline = json.loads((vm_boot.results / "timeline.json").read_text())
     assert [str(stage) for stage in Stage] == list(timeline["start"])
     starts = list(timeline["start"].values())
     assert starts == sorted(starts)
@@ -58,32 +58,32 @@ def test_no_failed_unit_in_stage_1(vm: Vm) -> None:
     assert [entry.message for entry in failed] == []
 
 
-def test_the_journal_begins_in_stage_1(vm: Vm, contract: Contract) -> None:
+def test_the_journal_begins_in_stage_1(vm: Vm, vm_contract: Contract) -> None:
     """The journal of this boot has the entries of stage 1, so that what follows can be proved from it."""
     starting = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTING}")
-    assert len(_times(starting, contract.units.switch_root)) == 1
+    assert len(_times(starting, vm_contract.units.switch_root)) == 1
 
 
-def test_store_mounts_happen_in_stage_1_in_order(vm: Vm, contract: Contract) -> None:
+def test_store_mounts_happen_in_stage_1_in_order(vm: Vm, vm_contract: Contract) -> None:
     """Root, then the read-only store, then the overlay are mounted, all before root is switched."""
     started = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTED}")
-    mounted = [_times(started, mount.unit)[0] for mount in contract.stage1_mount]
+    mounted = [_times(started, mount.unit)[0] for mount in vm_contract.stage1_mount]
     starting = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTING}")
-    switched = _times(starting, contract.units.switch_root)[0]
+    switched = _times(starting, vm_contract.units.switch_root)[0]
     assert mounted == sorted(mounted)
     assert mounted[-1] < switched
 
 
-def test_upper_is_made_before_the_overlay(vm: Vm, contract: Contract) -> None:
+def test_upper_is_made_before_the_overlay(vm: Vm, vm_contract: Contract) -> None:
     """upperdir and workdir are made in stage 1 before the overlay that needs them is mounted."""
     started = vm.facts.journal("-b", f"MESSAGE_ID={UNIT_STARTED}")
-    made = _times(started, contract.units.make_upper)[0]
-    assert made < _times(started, contract.stage1_mount[-1].unit)[0]
+    made = _times(started, vm_contract.units.make_upper)[0]
+    assert made < _times(started, vm_contract.stage1_mount[-1].unit)[0]
 
 
-def test_init_runs_from_the_store(vm: Vm, contract: Contract) -> None:
+def test_init_runs_from_the_store(vm: Vm, vm_contract: Contract) -> None:
     """The program of process 1 is a file in the store: without the overlay nothing would have booted."""
-    assert vm.run("readlink /proc/1/exe").check().stdout.startswith(contract.store.mount + "/")
+    assert vm.run("readlink /proc/1/exe").check().stdout.startswith(vm_contract.store.mount + "/")
 
 
 def test_init_on_the_command_line_is_the_booted_system(vm: Vm) -> None:
@@ -105,14 +105,14 @@ def _sent(log: bytes) -> bytes:
     return re.sub(rb"(?s)(.)\1+", rb"\1", log)
 
 
-@pytest.mark.vm_target("qemu")
-def test_console_is_kept_byte_for_byte(boot: Vm) -> None:
+@pytest.mark.vm(target="qemu")
+def test_console_is_kept_byte_for_byte(vm_boot: Vm) -> None:
     """The raw log has every byte that the guest sent, and the lines in console.jsonl carry time and stage."""
-    raw = (boot.results / "console.log").read_bytes()
-    by_qemu = (boot.results / "ttyS0.log").read_bytes()
+    raw = (vm_boot.results / "console.log").read_bytes()
+    by_qemu = (vm_boot.results / "ttyS0.log").read_bytes()
     assert _sent(by_qemu).startswith(_sent(raw))
     assert b"BdsDxe" in raw
-    lines = [json.loads(line) for line in (boot.results / "console.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (vm_boot.results / "console.jsonl").read_text().splitlines()]
     times = [line["t"] for line in lines if line["source"] == "console" and line["boot"] == 1]
     assert times == sorted(times)
     assert {line["stage"] for line in lines} >= {"firmware", "initrd", "userspace"}

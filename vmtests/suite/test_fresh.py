@@ -2,37 +2,36 @@
 
 import secrets
 import time
-from collections.abc import Callable
 
 import pytest
 
 from vmtests.contract import Contract
 from vmtests.suite.conftest import store_writer
-from vmtests.vm import Vm
+from vmtests.vm import FreshVms, Vm
 
 CLOCK_LIMIT = 1.0
 """Seconds that the clock of a fresh machine may differ from the host's."""
 
 
-def test_fresh_machines_share_nothing(fresh_vms: Callable[[int], list[Vm]], contract: Contract) -> None:
+def test_fresh_machines_share_nothing(fresh_vms: FreshVms, vm_contract: Contract) -> None:
     """What one fresh machine writes, to its memory, its disk or the store, no other sees."""
     one, other = fresh_vms(2)
     nonce = secrets.token_hex(8)
     one.run(f"echo {nonce} > /run/fresh; echo {nonce} > /var/fresh; sync").check()
-    store_writer(one, contract)(f"echo {nonce} > fresh").check()
-    seen = f"cat /run/fresh /var/fresh {contract.store.mount}/fresh"
+    store_writer(one, vm_contract)(f"echo {nonce} > fresh").check()
+    seen = f"cat /run/fresh /var/fresh {vm_contract.store.mount}/fresh"
     assert one.run(seen).check().lines == [nonce] * 3
     assert other.run(seen).stdout == ""
 
 
-@pytest.mark.vm_target("qemu")
-def test_fresh_machines_draw_different_random_numbers(fresh_vms: Callable[[int], list[Vm]]) -> None:
+@pytest.mark.vm(target="qemu")
+def test_fresh_machines_draw_different_random_numbers(fresh_vms: FreshVms) -> None:
     """Two machines forked from one memory draw different random numbers from the first on."""
     drawn = [vm.run("cat /proc/sys/kernel/random/uuid").check().stdout for vm in fresh_vms(2)]
     assert len(set(drawn)) == 2
 
 
-@pytest.mark.vm_target("qemu")
+@pytest.mark.vm(target="qemu")
 def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
     """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
     before = time.time()

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.plugin import Uncaptured
+from vmtests.plugin.machines import Machines
 from vmtests.sizes import GIB
 from vmtests.vm import Start, Vm
 
 
 @pytest.fixture(scope="session")
-def modular(modular_start: Start, uncaptured: Uncaptured) -> Vm:
+def modular(modular_start: Start, _vmtests_machines: Machines) -> Vm:
     """The machine with both modules, booted once for this file."""
-    with uncaptured():
+    with _vmtests_machines.run.uncaptured():
         modular_start.wait()
     return modular_start.vm
 
@@ -26,9 +26,9 @@ def test_debug_shows_the_initrd_at_debug_level(modular: Vm) -> None:
     assert "About to execute" in text
 
 
-def test_debug_names_the_overlays_mount_on_the_console(modular: Vm, contract: Contract) -> None:
+def test_debug_names_the_overlays_mount_on_the_console(modular: Vm, vm_contract: Contract) -> None:
     """With `debug` the console names the unit of the overlay and its change to mounted, in stage 1."""
-    unit = contract.stage1_mount[-1].unit
+    unit = vm_contract.stage1_mount[-1].unit
     assert any(f"{unit}: Changed mounting-done -> mounted" in line for line in _console(modular, "initrd"))
 
 
@@ -38,9 +38,9 @@ def test_debug_shell_is_on_the_second_port(modular: Vm) -> None:
     assert b"bash-5" in log or b"root@" in log
 
 
-def test_bloat_has_its_size(modular: Vm, contract: Contract) -> None:
+def test_bloat_has_its_size(modular: Vm, vm_contract: Contract) -> None:
     """With `bloat:1G` the store holds paths of one GiB in total, besides those of the system."""
-    command = f"du --bytes --summarize --total {contract.store.lower}/*-bloat-* | tail -n 1"
+    command = f"du --bytes --summarize --total {vm_contract.store.lower}/*-bloat-* | tail -n 1"
     size = int(modular.run(command).check().stdout.split()[0])
     assert GIB <= size <= GIB * 1.02
 
@@ -52,12 +52,12 @@ def test_bloat_is_registered_and_sound(modular: Vm) -> None:
     modular.run(f"nix-store --verify-path {paths[0]}", timeout=600).check()
 
 
-def test_contract_holds_with_modules(modular: Vm, contract: Contract) -> None:
+def test_contract_holds_with_modules(modular: Vm, vm_contract: Contract) -> None:
     """With both modules the store is mounted as the contract says, and no unit has failed."""
     mounts = modular.mounts
-    assert mounts.top(contract.store.lower).fstype == "erofs"
-    assert [mount.fstype for mount in mounts.at(contract.store.mount)] == ["overlay", "overlay"]
-    assert set(contract.store.bind_options) <= set(mounts.top(contract.store.mount).options)
+    assert mounts.top(vm_contract.store.lower).fstype == "erofs"
+    assert [mount.fstype for mount in mounts.at(vm_contract.store.mount)] == ["overlay", "overlay"]
+    assert set(vm_contract.store.bind_options) <= set(mounts.top(vm_contract.store.mount).options)
     assert [unit.name for unit in modular.units.failed] == []
 
 

@@ -7,26 +7,26 @@ from vmtests.vm import Vm
 _SECTOR = 512  # /sys/class/block/*/size counts these, whatever the disk's own are (block/partitions/core.c)
 
 
-def test_root_is_the_contracts_partition(vm: Vm, contract: Contract) -> None:
+def test_root_is_the_contracts_partition(vm: Vm, vm_contract: Contract) -> None:
     """The root file system is the contract's, on the partition that its partlabel names, mounted read-write."""
     mount = vm.mounts.top("/")
-    device = vm.run(f"readlink -f {contract.root.device}").check().stdout.strip()
-    assert (device, contract.root.filesystem) == (mount.source, mount.fstype)
+    device = vm.run(f"readlink -f {vm_contract.root.device}").check().stdout.strip()
+    assert (device, vm_contract.root.filesystem) == (mount.source, mount.fstype)
     assert "rw" in mount.options
 
 
-def test_partition_reaches_the_end_of_the_disk(vm: Vm, contract: Contract) -> None:
+def test_partition_reaches_the_end_of_the_disk(vm: Vm, vm_contract: Contract) -> None:
     """On a disk that is larger than the image the root partition grew to its last MiB."""
-    name = vm.run(f"basename $(readlink -f {contract.root.device})").check().stdout.strip()
+    name = vm.run(f"basename $(readlink -f {vm_contract.root.device})").check().stdout.strip()
     sizes = vm.run(f"cd /sys/class/block/{name}; cat start size ../size").check().lines
     start, size, disk = (int(line) * _SECTOR for line in sizes)
     assert disk > vm.image.inspection.size
     assert 0 <= disk - (start + size) <= MIB
 
 
-def test_file_system_fills_the_partition(vm: Vm, contract: Contract) -> None:
+def test_file_system_fills_the_partition(vm: Vm, vm_contract: Contract) -> None:
     """The file system grew with its partition."""
-    name = vm.run(f"basename $(readlink -f {contract.root.device})").check().stdout.strip()
+    name = vm.run(f"basename $(readlink -f {vm_contract.root.device})").check().stdout.strip()
     partition = int(vm.run(f"cat /sys/class/block/{name}/size").check().stdout) * _SECTOR
     blocks = vm.run("findmnt --noheadings --bytes --output SIZE /").check().stdout
     assert int(blocks) > partition * 0.9
@@ -39,7 +39,7 @@ def test_backup_table_is_at_the_end(vm: Vm) -> None:
     assert "No errors detected" in result.stdout
 
 
-def test_every_partition_is_found_by_its_label(vm: Vm, contract: Contract) -> None:
+def test_every_partition_is_found_by_its_label(vm: Vm, vm_contract: Contract) -> None:
     """udev links every partition of the contract by its partlabel, numbered in the contract's order."""
-    links = [vm.run(f"readlink -f {partition.device}").check().stdout.strip() for partition in contract.partition]
+    links = [vm.run(f"readlink -f {partition.device}").check().stdout.strip() for partition in vm_contract.partition]
     assert [f"{index}" for index in range(1, len(links) + 1)] == [link[-1] for link in links]

@@ -4,31 +4,31 @@ from vmtests.contract import Contract
 from vmtests.vm import Vm
 
 
-def test_lower_is_the_erofs_by_partlabel(vm: Vm, contract: Contract) -> None:
+def test_lower_is_the_erofs_by_partlabel(vm: Vm, vm_contract: Contract) -> None:
     """The lower layer is an erofs on the partition that the contract's partlabel names."""
-    mount = vm.mounts.top(contract.store.lower)
+    mount = vm.mounts.top(vm_contract.store.lower)
     assert mount.fstype == "erofs"
-    device = vm.run(f"readlink -f {contract.store_partition.device}").check().stdout.strip()
+    device = vm.run(f"readlink -f {vm_contract.store_partition.device}").check().stdout.strip()
     assert device == mount.source
 
 
-def test_lower_is_mounted_read_only(vm: Vm, contract: Contract) -> None:
+def test_lower_is_mounted_read_only(vm: Vm, vm_contract: Contract) -> None:
     """The lower layer is read-only, the mount as well as the file system."""
-    mount = vm.mounts.top(contract.store.lower)
+    mount = vm.mounts.top(vm_contract.store.lower)
     assert "ro" in mount.options
     assert "ro" in mount.super_options
 
 
-def test_lower_refuses_writes_of_root(vm: Vm, contract: Contract) -> None:
+def test_lower_refuses_writes_of_root(vm: Vm, vm_contract: Contract) -> None:
     """Root cannot create a file in the lower layer: EROFS."""
-    result = vm.run(f"touch {contract.store.lower}/vmtests")
+    result = vm.run(f"touch {vm_contract.store.lower}/vmtests")
     assert result.exit_code != 0
     assert "Read-only file system" in result.stderr
 
 
-def test_lower_refuses_writes_even_after_a_remount(vm: Vm, contract: Contract) -> None:
+def test_lower_refuses_writes_even_after_a_remount(vm: Vm, vm_contract: Contract) -> None:
     """`mount -o remount,rw` does not open the lower layer: erofs cannot be written."""
-    lower = contract.store.lower
+    lower = vm_contract.store.lower
     result = vm.run(
         f"unshare --mount --propagation private sh -c 'mount -o remount,rw {lower}; touch {lower}/vmtests'"
     )
@@ -36,9 +36,9 @@ def test_lower_refuses_writes_even_after_a_remount(vm: Vm, contract: Contract) -
     assert "Read-only file system" in result.stderr
 
 
-def test_partition_cannot_be_overwritten_through_a_file(vm: Vm, contract: Contract, lower_file: str) -> None:
+def test_partition_cannot_be_overwritten_through_a_file(vm: Vm, vm_contract: Contract, lower_file: str) -> None:
     """Opening a file of the lower layer for writing fails, whatever its mode: EROFS."""
-    result = vm.run(f"echo x >> '{contract.store.lower}/{lower_file}'")
+    result = vm.run(f"echo x >> '{vm_contract.store.lower}/{lower_file}'")
     assert result.exit_code != 0
     assert "Read-only file system" in result.stderr
 
@@ -51,15 +51,15 @@ def test_every_path_verifies(vm: Vm) -> None:
     assert "disappeared" not in result.stderr
 
 
-def test_every_path_of_the_image_is_registered(vm: Vm, contract: Contract) -> None:
+def test_every_path_of_the_image_is_registered(vm: Vm, vm_contract: Contract) -> None:
     """What lies in the lower layer is what the database calls valid, path by path, and nothing else lies there.
 
     A registration file among the paths would be deleted as garbage; Nix's own directory of links is empty.
     """
-    there = vm.run(f"ls -A1 {contract.store.lower}").check().lines
+    there = vm.run(f"ls -A1 {vm_contract.store.lower}").check().lines
     valid = {path.path for path in vm.facts.valid_paths()}
-    assert {f"{contract.store.mount}/{name}" for name in there if name != ".links"} == valid
-    assert vm.run(f"ls -A {contract.store.lower}/.links").check().lines == []
+    assert {f"{vm_contract.store.mount}/{name}" for name in there if name != ".links"} == valid
+    assert vm.run(f"ls -A {vm_contract.store.lower}/.links").check().lines == []
 
 
 def test_booted_system_is_valid_and_rooted(vm: Vm) -> None:
@@ -71,10 +71,10 @@ def test_booted_system_is_valid_and_rooted(vm: Vm) -> None:
     assert set(dead) & set(closure) == set()
 
 
-def test_store_has_the_mode_and_group_of_a_nix_store(vm: Vm, contract: Contract) -> None:
+def test_store_has_the_mode_and_group_of_a_nix_store(vm: Vm, vm_contract: Contract) -> None:
     """The store directory has the mode and group by which Nix's build users may add to it."""
-    result = vm.run(f"stat --format '%a %u %g' {contract.store.mount}").check()
-    assert result.stdout.split() == [contract.store.mode, "0", str(contract.store.group)]
+    result = vm.run(f"stat --format '%a %u %g' {vm_contract.store.mount}").check()
+    assert result.stdout.split() == [vm_contract.store.mode, "0", str(vm_contract.store.group)]
 
 
 def test_auto_optimise_is_off(vm: Vm) -> None:

@@ -2,8 +2,9 @@
 
 from vmtests.boot.follow import Watch
 from vmtests.image.image import Image
+from vmtests.vm.factories import ColdVm, FreshVms
 from vmtests.vm.laboratory import Kept, Laboratory, Start
 from vmtests.vm.vm import BootError, Vm
 from vmtests.vm.watch import Heartbeat
 
-__all__ = ["BootError", "Heartbeat", "Image", "Kept", "Laboratory", "Start", "Vm", "Watch"]
+__all__ = ["BootError", "ColdVm", "FreshVms", "Heartbeat", "Image", "Kept", "Laboratory", "Start", "Vm", "Watch"]

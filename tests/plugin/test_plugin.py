@@ -51,7 +51,7 @@ def test_missing_image_is_one_sentence(pytester: pytest.Pytester, run: Run) -> N
 
 def test_one_cause_is_reported_for_each_test_that_needed_it(pytester: pytest.Pytester, run: Run) -> None:
     """Every test that needed the image is an error of that one cause."""
-    pytester.makepyfile("def test_one(vm): pass\ndef test_two(boot): pass\ndef test_three(image): pass")
+    pytester.makepyfile("def test_one(vm): pass\ndef test_two(vm_boot): pass\ndef test_three(vm_image): pass")
     run("--vm-image=none.raw").assert_outcomes(errors=3)
 
 
@@ -87,7 +87,9 @@ def test_options_are_documented(run: Run) -> None:
 def test_workers_share_a_directory_of_results(pytester: pytest.Pytester, run: Run) -> None:
     """Workers of pytest-xdist have results of their own below those of the run, and there is one junit.xml."""
     pytester.makepyfile(test_one=_WITH_MACHINE, test_two=_WITH_MACHINE)
-    run("--vm-image=none.raw", "--numprocesses=2").assert_outcomes(errors=2)
+    result = run("--vm-image=none.raw", "--numprocesses=2")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
     latest = pytester.path / "results/latest"
     assert {path.name for path in latest.iterdir()} == {"gw0", "gw1", "junit.xml"}
     assert (latest / "junit.xml").read_text().count('name="test_it"') == 2
@@ -106,17 +108,20 @@ _MACHINE_TYPES = """
 import pytest
 
 @pytest.fixture(scope="session")
-def lab(gce_machine):
-    print("begin", gce_machine)
-    yield gce_machine
-    print("end", gce_machine)
+def _vmtests_machines(_vmtests_machine_type):
+    print("begin", _vmtests_machine_type)
+    yield _vmtests_machine_type
+    print("end", _vmtests_machine_type)
 """
 
 
 def test_machine_types_take_turns(pytester: pytest.Pytester, run: Run) -> None:
     """Of several machine types each runs all tests before the next begins, on machines of its own."""
     pytester.makeconftest(_MACHINE_TYPES)
-    pytester.makepyfile("def test_one(lab): print('one', lab)\ndef test_two(lab): print('two', lab)")
+    pytester.makepyfile(
+        "def test_one(_vmtests_machines): print('one', _vmtests_machines)\n"
+        "def test_two(_vmtests_machines): print('two', _vmtests_machines)"
+    )
     result = run("--vm-target=gce", "--gce-machine=e2-small,n2-standard-2", "-s")
     result.assert_outcomes(passed=4)
     said = [

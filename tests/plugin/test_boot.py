@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
 from vmtests.errors import Owner
+from vmtests.plugin.machines import RUN, Machines
 from vmtests.vm import BootError
 
 VERDICT = Verdict(
@@ -36,14 +37,14 @@ class Laboratory:
 
 
 @pytest.fixture(scope="session")
-def lab():
-    return Laboratory()
+def _vmtests_machines(pytestconfig):
+    return Machines(pytestconfig, pytestconfig.stash[RUN], Laboratory())
 """
 
 _TESTS = """
 def test_first(vm): pass
 def test_second(vm): pass
-def test_third(boot): pass
+def test_third(vm_boot): pass
 def test_other(): pass
 """
 

@@ -1,13 +1,7 @@
-"""Time that goes only when somebody waits, consoles as text, and how they are fed to a follower."""
-
-import heapq
-import threading
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+"""Consoles as text, and how they are fed to a follower."""
 
 from vmtests.boot import Follower, Verdict
-
-EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
+from vmtests.testing import ManualClock
 
 GOOD_BOOT = b"""\
 \x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: loading Boot0001 "UEFI QEMU QEMU HARDDISK " from PciRoot(0x0)\r
@@ -68,43 +62,6 @@ PANIC = b"""\
 [   12.000003] Kernel Offset: disabled
 [   12.000004] ---[ end Kernel panic - not syncing: Fatal exception in interrupt ]---
 """
-
-
-class ManualClock:
-    """A clock that stands still but for `advance` and waits, which make the calls put `at` a time."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-        self.waits: list[float | None] = []
-        self._start = now
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
-
-    def monotonic(self) -> float:
-        """Return the time."""
-        return self.now
-
-    def wall(self) -> datetime:
-        """Return the time as a date."""
-        return EPOCH + timedelta(seconds=self.now - self._start)
-
-    def wait(self, condition: threading.Condition, timeout: float | None) -> None:
-        """Go to the next call or to the end of `timeout`, whichever is sooner."""
-        self.waits.append(timeout)
-        end = float("inf") if timeout is None else self.now + timeout
-        if self._calls and self._calls[0][0] <= end:
-            self.now, _, call = heapq.heappop(self._calls)
-            call()
-        else:
-            assert timeout is not None, "this wait would never end"
-            self.now = end
-
-    def at(self, seconds: float, call: Callable[[], None]) -> None:
-        """Make `call` when the clock has gone on by `seconds` from its start."""
-        heapq.heappush(self._calls, (self._start + seconds, len(self._calls), call))
-
-    def advance(self, seconds: float) -> None:
-        """Go on by `seconds`."""
-        self.now += seconds
 
 
 def failed(follower: Follower) -> Verdict:

@@ -1,0 +1,171 @@
+"""Options, environment variables and keys of the configuration; and what a test says that it needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmtests.boot.stages import Stage
+from vmtests.plugin.machines import free_name
+from vmtests.plugin.options import OPTIONS, REWINDS
+from vmtests.qemu import lab
+
+Run = Callable[..., pytest.RunResult]
+
+_TELLS = """
+import pytest
+
+@pytest.fixture(scope="session")
+def _vmtests_machines():
+    return None
+
+def test_it(pytestconfig, _vmtests_machines):
+    print("told:", pytestconfig.getoption("vm_accel"), pytestconfig.getoption("vm_module"),
+          pytestconfig.getoption("vm_reuse"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in OPTIONS:
+        monkeypatch.delenv(option.environment, raising=False)
+    monkeypatch.delenv("CI", raising=False)
+
+
+def _told(result: pytest.RunResult) -> str:
+    result.assert_outcomes(passed=1)
+    (line,) = [line for line in result.outlines if "told: " in line]
+    return line.partition("told: ")[2]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1", "-rP")])
+def test_option_comes_before_environment_before_configuration(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+) -> None:
+    """The option counts before the environment variable, that before the key, that before the default."""
+    pytester.makepyfile(_TELLS)
+    more = ("-rP", *workers)
+    if not workers:
+        assert _told(run(*more)) == "auto [] True"
+    pytester.makepyprojecttoml(
+        '[tool.pytest.ini_options]\nvm_accel = "kvm"\nvm_module = ["debug", "bloat"]\nvm_reuse = false\n'
+    )
+    assert _told(run(*more)) == "kvm ['debug', 'bloat'] False"
+    monkeypatch.setenv("VMTESTS_ACCEL", "tcg")
+    monkeypatch.setenv("VMTESTS_MODULE", "debug,bloat:2G")
+    monkeypatch.setenv("VMTESTS_REUSE", "yes")
+    assert _told(run(*more)) == "tcg ['debug', 'bloat:2G'] True"
+    if not workers:
+        assert _told(run("--vm-accel=auto", "--vm-module=debug", "--no-vm-reuse", *more)) == "auto ['debug'] False"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("VMTESTS_ACCEL", "xen", "VMTESTS_ACCEL is 'xen': it takes auto, kvm, tcg"),
+        ("VMTESTS_REUSE", "perhaps", "VMTESTS_REUSE is 'perhaps': it takes yes or no"),
+    ],
+)
+def test_what_a_variable_cannot_be_is_one_sentence(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    """A value that is none ends pytest with the variable's name and what it takes."""
+    pytester.makepyfile("def test_it(): pass")
+    monkeypatch.setenv(variable, value)
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {sentence}"])
+
+
+def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
+    """The stages that `--vm-from` takes are those at which a laboratory keeps machines."""
+    assert tuple(map(str, lab.REWINDS)) == REWINDS
+    assert set(REWINDS) < set(Stage)
+
+
+_NEEDY = """
+import pytest
+from vmtests.machine.argv import Hardware
+
+BIG = Hardware(memory_mib=2048)
+
+@pytest.fixture(scope="session")
+def _vmtests_machines():
+    class Machines:
+        def image(self, name, modules):
+            print("image:", name, modules)
+            return name
+        def cold(self, image, hardware, test):
+            import contextlib
+            return contextlib.nullcontext((image, hardware and hardware.memory_mib))
+    return Machines()
+
+def test_default(cold_vm): assert cold_vm == (None, None)
+
+@pytest.mark.vm(hardware=Hardware(memory_mib=2048))
+def test_big(cold_vm): assert cold_vm == (None, 2048)
+
+def test_default_again(cold_vm): assert cold_vm == (None, None)
+
+@pytest.mark.vm(image="disk.raw")
+class TestDisk:
+    def test_image(self, cold_vm): assert cold_vm == ("disk.raw", None)
+
+    @pytest.mark.vm(hardware=BIG)
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_both(self, cold_vm, number): assert cold_vm == ("disk.raw", 2048)
+
+@pytest.mark.vm(hardware=BIG)
+def test_big_again(cold_vm): assert cold_vm == (None, 2048)
+
+@pytest.mark.vm(hardware=BIG)
+def test_needs_none(): pass
+"""
+
+
+def test_marker_says_what_a_test_needs(pytester: pytest.Pytester, run: Run) -> None:
+    """A test gets the machine that its markers name, the closest first; those that need the same come together."""
+    pytester.makepyfile(_NEEDY)
+    result = run("-v", "-s")
+    result.assert_outcomes(passed=8)
+    names = [line.partition("::")[2].split(" ")[0] for line in result.outlines if "::" in line]
+    assert names == [
+        *("test_default", "test_default_again", "test_big", "test_big_again", "TestDisk::test_image"),
+        *("TestDisk::test_both[1]", "TestDisk::test_both[2]", "test_needs_none"),
+    ]
+    assert result.stdout.str().count("image: None None") == 2
+    assert result.stdout.str().count("image: disk.raw None") == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("memory=3", "@pytest.mark.vm takes image=, modules=, hardware=, target=; not memory="),
+        ("'big'", "@pytest.mark.vm takes image=, modules=, hardware=, target=; not 'big'"),
+        ("modules='debug'", "@pytest.mark.vm(modules=…) takes a list of names; not 'debug'"),
+        ("target='aws'", "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not 'aws'"),
+    ],
+)
+def test_marker_that_says_nothing_known_is_one_sentence(
+    pytester: pytest.Pytester, run: Run, said: str, sentence: str
+) -> None:
+    """What a marker cannot say is an error of one sentence, before any test runs."""
+    pytester.makepyfile(f"import pytest\n@pytest.mark.vm({said})\ndef test_it(vm): pass")
+    result = run()
+    result.assert_outcomes(errors=1)
+    assert f"test_it: {sentence}" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_every_machine_has_a_directory_of_its_own(tmp_path: Path) -> None:
+    """Names are safe, short and nobody else's, whatever the tests are called, and however often they run."""
+    tests = ["a/test_x.py::test_one", "b/test_x.py::test_one", "a/test_x.py::test_one[../../etc/passwd]"]
+    tests += [f"a/test_x.py::test_{'long' * 100}", "a/test_x.py::test_it[new\nline]", "..", "t.py::T::test[.]", "ü"]
+    names = []
+    for test in tests * 2:
+        name = free_name(tmp_path, test)
+        (tmp_path / name).mkdir()
+        names.append(name)
+    assert len(set(names)) == len(names)
+    assert names[:2] == ["test_x.test_one-1", "test_x.test_one-2"]
+    assert all(len(name) < 90 and name[0] not in ".-" and name.isascii() and name.isprintable() for name in names)

@@ -1,0 +1,1 @@
+"""What is public for tests of what is built upon this."""

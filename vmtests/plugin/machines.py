@@ -1,0 +1,164 @@
+"""What the fixtures do: images and machines from a laboratory, with a directory of results for each machine."""
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from vmtests.boot.stages import Stage
+from vmtests.errors import InputError
+from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
+from vmtests.gce.settings import Settings
+from vmtests.machine.argv import Hardware
+from vmtests.plugin.options import machine_types
+from vmtests.plugin.run import Run
+from vmtests.qemu.lab import Lab
+from vmtests.vm import ColdVm, FreshVms, Heartbeat, Image, Kept, Laboratory, Vm
+
+_NAME_LIMIT = 80  # bytes, of the 255 that a file's name may have; a number and others' suffixes come after it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A machine that got ready, and what forks go on from; None where machines are not forked."""
+
+    vm: Vm
+    snapshot: Kept | None
+    hardware: Hardware | None
+
+
+class Machines:
+    """A laboratory as the options want it, and its machines."""
+
+    def __init__(self, config: pytest.Config, run: Run, lab: Laboratory) -> None:
+        self._option = config.getoption
+        self.run = run
+        self.lab = lab
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, config: pytest.Config, machine_type: str = "") -> Iterator[Self]:
+        """Give those of a run, on one machine type where they are on Compute Engine."""
+        run, option = config.stash[RUN], config.getoption
+        name = getattr(config, "workerinput", {}).get("testrunuid", "")
+        if option("vm_target") == "qemu":
+            with Lab(run.results, accelerator=option("vm_accel"), run=name) as lab:
+                yield cls(config, run, lab)
+            return
+        with run.uncaptured():
+            if option("vm_from") is not None:
+                raise InputError("--vm-from needs machines that can be kept: --vm-target=qemu")
+            settings = Settings.find(
+                project=option("gce_project"),
+                zones=option("gce_zone"),
+                bucket=option("gce_bucket"),
+                endpoint=option("gce_endpoint"),
+            )
+        directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
+        machine = machine_type or DEFAULT_MACHINE
+        with GceLab(directory, settings, machine=machine, lifetime=SUITE_LIFETIME, run=name) as cloud:
+            yield cls(config, run, cloud)
+
+    def image(self, name: str | None, modules: tuple[str, ...] | None) -> Image:
+        """Return the image that a test names, or that of the options; modules are of the reference image."""
+        with self.run.uncaptured():
+            if name is None and modules is None:
+                return self.lab.image(self._option("vm_image"), self._option("vm_module"))
+            return self.lab.image(name or "reference", modules or ())
+
+    @contextlib.contextmanager
+    def ready(self, image: Image, hardware: Hardware | None) -> Iterator[Ready]:
+        """Give a machine that got ready, and the snapshot of it, if machines are forked here."""
+        name = "" if hardware is None and self._first else self._name("shared")
+        self._first = False
+        with contextlib.ExitStack() as stack:
+            with self.run.uncaptured():
+                if (stage := self._option("vm_from")) is not None and isinstance(self.lab, Lab):
+                    rewound = self.lab.rewind(image, Stage(stage), hardware, name=name, watch=Heartbeat())
+                    vm = stack.enter_context(rewound)
+                    stack.enter_context(self.run.at_hand(vm))
+                    place = self.lab.scratch / f"from-{stage}-{name}"
+                    ready = Ready(vm=vm, snapshot=vm.snapshot(place), hardware=hardware)
+                else:
+                    reuse = self._option("vm_reuse")
+                    started = self.lab.start(image, hardware, name=name, watch=Heartbeat(), cache=reuse)
+                    start = stack.enter_context(started)
+                    stack.enter_context(self.run.at_hand(start.vm))
+                    ready = Ready(vm=start.vm, snapshot=start.wait(), hardware=hardware)
+            yield ready
+
+    _first = True
+
+    def check(self, vm: Vm) -> None:
+        """Fail when an earlier test has brought a machine down."""
+        if (failure := vm.follower.failure_after_ready) is not None:
+            pytest.fail(f"the machine failed in an earlier test: {failure.sentence}", pytrace=False)
+
+    @contextlib.contextmanager
+    def fresh(self, image: Image, ready: Ready, test: str) -> Iterator[FreshVms]:
+        """Give what makes pristine machines for a test, by its node id."""
+        with contextlib.ExitStack() as stack:
+
+            def make(count: int) -> list[Vm]:
+                with self.run.uncaptured():
+                    forking = self.lab.forks and self._option("vm_fresh") == "fork"
+                    made: list[Vm] = []
+                    for _ in range(count):
+                        name = self._name(test)
+                        made.append(
+                            self._enter(stack, self.lab.fork(image, ready.snapshot, name=name))
+                            if forking
+                            else self._enter(
+                                stack, self.lab.machine(image, ready.hardware, name=name, watch=Heartbeat())
+                            )
+                        )
+                    if not forking:
+                        for machine in made:
+                            machine.wait_ready()
+                    return made
+
+            yield make
+
+    @contextlib.contextmanager
+    def cold(self, image: Image, needed: Hardware | None, test: str) -> Iterator[ColdVm]:
+        """Give what makes machines that boot for a test, by its node id."""
+        with contextlib.ExitStack() as stack:
+
+            def make(
+                hardware: Hardware | None = None, modules: Sequence[str] | None = None, *, ready: bool = True
+            ) -> Vm:
+                with self.run.uncaptured():
+                    chosen = image if modules is None else self.lab.image("reference", modules)
+                    machine = self.lab.machine(chosen, hardware or needed, name=self._name(test), watch=Heartbeat())
+                    self._enter(stack, machine)
+                    if ready:
+                        machine.wait_ready()
+                return machine
+
+            yield make
+
+    def _enter(self, stack: contextlib.ExitStack, machine: Vm) -> Vm:
+        stack.enter_context(machine)
+        stack.enter_context(self.run.at_hand(machine))
+        return machine
+
+    def _name(self, test: str) -> str:
+        """Return the name of a directory below the results that is nobody's yet, for a machine of this test."""
+        return free_name(self.lab.results, test)
+
+
+def free_name(directory: Path, test: str) -> str:
+    """Return a name that no file in `directory` has, told from the node id of a test: `test_file.test_name-1`."""
+    file, _, name = test.partition("::")
+    told = re.sub(r"[^A-Za-z0-9._=+,-]+", "_", f"{Path(file).stem}.{name}" if name else file)
+    told = told.strip("._-")[:_NAME_LIMIT] or "machine"
+    return next(free for n in itertools.count(1) if not (directory / (free := f"{told}-{n}")).exists())
+
+
+RUN = pytest.StashKey[Run]()
+"""Where the run of a process is that has tests which need machines."""

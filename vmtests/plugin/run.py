@@ -1,0 +1,127 @@
+"""A run with tests that need machines: its results, and how their failures are told. It is there in no other run."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from vmtests.cli import terminal
+from vmtests.errors import VmtestsError
+from vmtests.vm import BootError, Vm
+
+_PLUGIN = "vmtests-run"
+
+
+class Run:
+    """The directory of results, the machines at hand for --vm-console, and the failures that were told already."""
+
+    def __init__(self, config: pytest.Config, results: Path) -> None:
+        self._config = config
+        self.results = results
+        self._machines: list[Vm] = []
+        self._see_above: dict[BaseException, str] = {}
+        self._told: set[BaseException] = set()
+
+    @classmethod
+    def begin(cls, config: pytest.Config, results: Path) -> Self:
+        """Begin it in this process, or return the one that was begun."""
+        if (begun := config.pluginmanager.getplugin(_PLUGIN)) is not None:
+            assert isinstance(begun, cls)
+            return begun
+        run = cls(config, results)
+        config.pluginmanager.register(run, _PLUGIN)
+        if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
+            # What ends a process politely ends instances that cost money, too.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if not hasattr(config, "workerinput"):
+            _begin_junit(config, results / "junit.xml")
+        return run
+
+    @contextlib.contextmanager
+    def uncaptured(self) -> Iterator[None]:
+        """Give a context for what takes long: its progress is seen, an error of vmtests is told by its sentence."""
+        with self._capture_suspended(), self._one_line():
+            yield
+
+    @contextlib.contextmanager
+    def _capture_suspended(self) -> Iterator[None]:
+        manager = self._config.pluginmanager.getplugin("capturemanager")
+        with contextlib.nullcontext() if manager is None else manager.global_and_fixture_disabled():
+            yield
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Report an error of vmtests as its sentence; the traceback would be of the framework."""
+        try:
+            yield
+        except BootError as error:
+            told, see_above = error.report, "boot failed: see above"
+        except VmtestsError as error:
+            told, see_above = str(error), "no machine: see above"
+        else:
+            return
+        try:
+            pytest.fail(told, pytrace=False)
+        except pytest.fail.Exception as failure:
+            self._see_above[failure] = see_above
+            raise failure from None
+
+    @contextlib.contextmanager
+    def at_hand(self, vm: Vm) -> Iterator[None]:
+        """Have a machine at hand for --vm-console as long as it is there, also when it does not get ready."""
+        self._machines.append(vm)
+        try:
+            yield
+        except pytest.fail.Exception as failure:
+            if failure in self._see_above:
+                self._visit(str(failure.msg))
+            raise
+        finally:
+            self._machines.remove(vm)
+
+    def _visit(self, why: str) -> None:
+        """With --vm-console attach the terminal to the machine that was made last."""
+        if self._config.getoption("vm_console") and self._machines:
+            with self._capture_suspended():
+                terminal.visit(self._machines[-1], why)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Tell the failure of a fixture once; each further test that needed it is an error of one line."""
+        from vmtests.plugin import is_ours
+
+        report = yield
+        if call.excinfo is None:
+            return report
+        if report.failed and call.when != "teardown" and is_ours(item):
+            self._visit(call.excinfo.exconly())
+        error = call.excinfo.value
+        if error in self._see_above:
+            if error in self._told:
+                report.longrepr = self._see_above[error]
+            self._told.add(error)
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the results are."""
+        terminalreporter.write_line(f"results: {self.results}")
+
+
+def _begin_junit(config: pytest.Config, path: Path) -> None:
+    """Have pytest's own plugin write `path` too, unless it is not there or writes elsewhere."""
+    plugins = config.pluginmanager
+    if (junit := plugins.getplugin("junitxml")) is None or config.option.xmlpath:
+        return
+    config.option.xmlpath = str(path)
+    before = plugins.get_plugins()
+    junit.pytest_configure(config)
+    # It begins now, and not with the session, of which nothing was known to need a machine.
+    for log in plugins.get_plugins() - before:
+        log.pytest_sessionstart()
