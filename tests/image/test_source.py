@@ -231,7 +231,7 @@ def test_a_header_of_any_size_is_not_kept_in_memory(tmp_path: Path, toolbox: Too
 
 @pytest.mark.parametrize(("form", "driver"), [("vmdk", "vmdk"), ("vhd", "vpc"), ("vhdx", "vhdx"), ("vdi", "vdi")])
 def test_the_formats_of_other_machines_are_taken(
-    form: str, driver: str, patient: Patient, toolbox: Toolbox, cache: Path
+    form: str, driver: str, patient: SmallImage, toolbox: Toolbox, cache: Path
 ) -> None:
     """Whatever its name, what qemu-img reads is read, and adopted as qcow2."""
     image = patient.path.with_name("image")
@@ -246,7 +246,7 @@ def test_the_formats_of_other_machines_are_taken(
 
 
 def test_an_image_in_an_archive_in_another_format_is_taken(
-    patient: Patient, toolbox: Toolbox, cache: Path, tmp_path: Path
+    patient: SmallImage, toolbox: Toolbox, cache: Path, tmp_path: Path
 ) -> None:
     """A zip with a compressed qcow2, and what a machine gets of it."""
     image = tmp_path / "x.qcow2"
@@ -259,7 +259,7 @@ def test_an_image_in_an_archive_in_another_format_is_taken(
     assert backing(adopt(tmp_path / "x.zip", tmp_path, toolbox).path).format == "qcow2"
 
 
-def test_a_directory_stands_for_the_one_image_in_it(patient: Patient, toolbox: Toolbox, tmp_path: Path) -> None:
+def test_a_directory_stands_for_the_one_image_in_it(patient: SmallImage, toolbox: Toolbox, tmp_path: Path) -> None:
     """Two images, or none, are refused."""
     place = tmp_path / "output"
     place.mkdir()
@@ -271,7 +271,7 @@ def test_a_directory_stands_for_the_one_image_in_it(patient: Patient, toolbox: T
     assert refusal(place, toolbox) == f"{place} is a directory with 2 disk images: disk.raw, other.qcow2"
 
 
-def test_a_guest_cannot_turn_its_raw_disk_into_another_format(patient: Patient, toolbox: Toolbox) -> None:
+def test_a_guest_cannot_turn_its_raw_disk_into_another_format(patient: SmallImage, toolbox: Toolbox) -> None:
     """A raw disk that begins as a qcow2 does is raw: by its name, and by its partition table."""
     patient.write(0, b"QFI\xfb\0\0\0\3" + bytes(12))
     for name in ("disk.raw", "disk.img"):
@@ -283,7 +283,7 @@ def test_a_guest_cannot_turn_its_raw_disk_into_another_format(patient: Patient, 
         assert (backing(adopted).format, backing(adopted).size) == ("raw", patient.size)
 
 
-def test_a_format_that_is_said_is_not_looked_for(patient: Patient, toolbox: Toolbox) -> None:
+def test_a_format_that_is_said_is_not_looked_for(patient: SmallImage, toolbox: Toolbox) -> None:
     """With a format from outside neither name nor content decides, here and in a machine."""
     image = patient.path.rename(patient.path.with_name("disk"))
     with image.open("r+b") as file:

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
+from vmtests.cli.common import add_accel, add_contract, add_image, add_json, add_modules, add_results, print_json
 from vmtests.cli.screen import Cockpit, show
 from vmtests.host.results import new_directory
 from vmtests.machine.argv import Hardware
@@ -40,6 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     parser.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    add_contract(parser)
     add_results(parser)
     parser.add_argument("--quiet", action="store_true", help="do not show the console")
     parser.set_defaults(command=run)
@@ -54,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
     )
     out = progress.stderr()
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+    contract = None if arguments.contract is None else contracts.load(arguments.contract)
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel, contract=contract) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))

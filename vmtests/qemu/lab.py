@@ -95,6 +95,7 @@ class Lab:
         run: str = "",
     ) -> None:
         self._results = results
+        self._own = contract
         self.contract = contract or contracts.default()
         self._request = accelerator
         self._run = run
@@ -151,7 +152,9 @@ class Lab:
                 raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
             shown, own = installable or Path(name).name, None
             path, archive = self._adopted(name, installable)
-        inspection = inspect(path, self.contract, self.toolbox)
+        # Somebody's own image is held to our contract only where it has our layout.
+        held = self.contract if own is not None else self._own
+        inspection = inspect(path, held, self.toolbox)
         return Image(
             name=shown,
             path=path,
