@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot hosts vmtests nix-check nix-vmtests gcloud-check test lint constraints host clean
+.PHONY: bench boot hosts vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -39,11 +39,20 @@ nix-check:                ## evaluate the NixOS image, and every promise in test
 	$(NIX) flake check --no-build . $(INPUT)
 	$(NIX) eval --raw .#packages.x86_64-linux.image.drvPath $(INPUT) && echo
 	$(NIX) eval --raw .#packages.x86_64-linux.imageScript.drvPath $(INPUT) && echo
+	$(if $(NIXPKGS),$(NIX) eval --impure --json --expr 'import ./tests/nix/real.nix { nixpkgs = $(abspath $(NIXPKGS)); }')
 
 nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debian in the place of NixOS; no nixpkgs needed
 	mkdir -p results/nix && chmod -R u+w results/nix && rm -rf results/nix
 	$(BIN)/python -m tests.nix.closure.make results/nix
 	PATH="$(CURDIR)/results/nix/bin:$$PATH" $(BIN)/pytest vmtests/ --vm-image="nix:path:$(CURDIR)/results/nix/flake#imageScript"
+
+nixos-vmtests: host $(STAMP)  ## build NixOS of a checkout of nixpkgs with Debian's programs, and boot it: NIXPKGS=/path
+	@[ -n "$(NIXPKGS)" ] || { echo "make: which nixpkgs? make nixos-vmtests NIXPKGS=/path/of/nixpkgs" >&2; exit 2; }
+	$(BIN)/python -m tests.nix.debian.make results/nixos $(abspath $(NIXPKGS))
+	$(BIN)/pytest vmtests/ --vm-image=results/nixos/default.raw
+	for variant in image overlay-store debug bloat; do \
+	  $(BIN)/vmtests boot results/nixos/$$variant.raw || exit; \
+	done
 
 gcloud-check: host $(STAMP)  ## the unmodified gcloud against the emulator, with real machines; needs gcloud
 	@command -v gcloud >/dev/null || { echo "make: install the Google Cloud CLI first: https://cloud.google.com/sdk/docs/install" >&2; exit 2; }

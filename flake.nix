@@ -1,7 +1,7 @@
 {
   description = "Proves, by booting it, that a disk image really boots; and a NixOS image to prove it of";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
   outputs =
     { self, nixpkgs }:
@@ -20,7 +20,7 @@
         in
         python.${lib.toLower (builtins.replaceStrings [ "." "_" ] [ "-" "-" ] name)};
 
-      # Everything that `vmtests doctor` asks for.
+      # Everything that `vmtests doctor` asks for, but mmdebstrap, which nixpkgs has not: the reference image needs it.
       tools = [
         pkgs.bubblewrap
         pkgs.cpio
@@ -29,7 +29,6 @@
         pkgs.erofs-utils
         pkgs.gnutar
         pkgs.kmod
-        pkgs.mmdebstrap
         pkgs.mtools
         pkgs.nix
         pkgs.pigz
@@ -70,6 +69,8 @@
         bloat = ./nix/modules/bloat.nix;
         debug = ./nix/modules/debug.nix;
         google-compute-repart = ./nix/modules/google-compute-repart.nix;
+        # The image beside those that nixpkgs has: nixos-rebuild build-image --image-variant google-compute-repart
+        image-variant.image.modules.google-compute-repart = ./nix/modules/google-compute-repart.nix;
         image-script = {
           imports = [ ./nix/modules/image-script.nix ];
           imageScript.package = lib.mkDefault vmtests;

@@ -74,8 +74,8 @@ def _bare(lab: Lab, image: Image) -> float:
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=lab.results)))
-        firmware = lab.firmware()
-        disk.make_overlay(lab.toolbox, disk.backing(image.path), directory / "disk.qcow2", size)
+        firmware = lab.host.firmware()
+        disk.make_overlay(lab.host.toolbox, disk.backing(image.path), directory / "disk.qcow2", size)
         shutil.copyfile(firmware.vars_template.outside, directory / "variables")
         files = []
         for number, text in enumerate(argv.oem_strings(hardware)):
@@ -86,14 +86,14 @@ def _bare(lab: Lab, image: Image) -> float:
         ram = os.memfd_create("bare")
         stack.callback(os.close, ram)
         parts = argv.Parts(
-            accelerator=lab.accelerator, firmware=firmware, variables=directory / "variables",
+            accelerator=lab.host.accelerator, firmware=firmware, variables=directory / "variables",
             disk=directory / "disk.qcow2", credential_files=tuple(files), qmp_fd=monitor, serial_fds=(console, debug),
             serial_logs=(directory / "ttyS0.log", directory / "ttyS1.log"), firmware_fd=debug_port,
             ram=Path(f"/proc/self/fd/{ram}"),
         )  # fmt: skip
         arguments = [item for item in argv.qemu_args(hardware, parts) if item != "-S"]
         process = subprocess.Popen(
-            lab.toolbox.argv("qemu-system-x86_64", *arguments),
+            lab.host.toolbox.argv("qemu-system-x86_64", *arguments),
             pass_fds=[console, debug, debug_port, monitor, ram],
             stdin=subprocess.DEVNULL,
         )

@@ -87,7 +87,7 @@ def main() -> int:
                 if not arguments.json:
                     print(f"{number + 1:4} {answers.seconds[-1]:6.3f} s", flush=True)
             private = _many(lab, image, snapshot, answers, arguments.alive, quiet=arguments.json)
-            lab.end_standbys()
+            lab.pool.close()
             left = _mine() - before
     median = statistics.median(answers.seconds)
     for wrong in answers.wrong:
@@ -116,7 +116,7 @@ def main() -> int:
 def _warm(lab: Lab, image: Image, snapshot: Snapshot) -> None:
     with lab.fork(image, snapshot, name="warm") as fork:
         fork.run("true").check()
-    lab.end_standbys()
+    lab.pool.close()
 
 
 def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: int, *, quiet: bool) -> list[float]:

@@ -106,13 +106,13 @@ def _plain(lab: Lab, image: Image) -> Iterator[_Plain]:
     handed = credentials.all_of("none", lab.contract, f"plain-{secrets.token_hex(8)}")
     size = max(DISK_SIZE, disk.backing(image.path).size)
     hardware = replace(Hardware(disk_size=size), credentials=handed)
-    firmware = lab.firmware()
+    firmware = lab.host.firmware()
     with tempfile.TemporaryDirectory(dir=lab.results) as made:
         directory = Path(made)
         overlay, variables, program = directory / "disk.qcow2", directory / "variables", directory / "qemu"
-        disk.make_overlay(lab.toolbox, disk.backing(image.path), overlay, size)
+        disk.make_overlay(lab.host.toolbox, disk.backing(image.path), overlay, size)
         shutil.copyfile(firmware.vars_template.outside, variables)
-        program.write_text(f'#!/bin/sh\nexec {shlex.join(lab.toolbox.argv("qemu-system-x86_64"))} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(lab.host.toolbox.argv("qemu-system-x86_64"))} "$@"\n')
         program.chmod(0o700)
         told = []
         for number, text in enumerate(argv.oem_strings(hardware)):
@@ -120,7 +120,7 @@ def _plain(lab: Lab, image: Image) -> Iterator[_Plain]:
             told += ["-smbios", f"type=11,path={directory}/oem-{number}"]
         code, template = firmware.code, firmware.vars_template
         arguments = [
-            *("-accel", f"{lab.accelerator.name}{',thread=multi' if lab.accelerator.name == 'tcg' else ''}"),
+            *("-accel", f"{lab.host.accelerator.name}{',thread=multi' if lab.host.accelerator.name == 'tcg' else ''}"),
             *("-smp", str(hardware.cpus)),
             *("-nodefaults", "-no-user-config"),
             *("-drive", f"if=pflash,unit=0,format={code.format},readonly=on,file={code.inside}"),
@@ -141,7 +141,7 @@ def _labgrid(lab: Lab, image: Image) -> None:
             "QEMUDriver": {
                 "qemu_bin": "qemu",
                 "machine": "q35",
-                "cpu": lab.accelerator.cpu,
+                "cpu": lab.host.accelerator.cpu,
                 "memory": f"{Hardware().memory_mib}M",
                 "extra_args": shlex.join(plain.arguments),
             },
@@ -170,7 +170,7 @@ def _labgrid(lab: Lab, image: Image) -> None:
 
 def _pexpect(lab: Lab, image: Image) -> None:
     with _plain(lab, image) as plain:
-        hardware = ["-machine", "q35", "-cpu", lab.accelerator.cpu, "-m", f"{Hardware().memory_mib}M"]
+        hardware = ["-machine", "q35", "-cpu", lab.host.accelerator.cpu, "-m", f"{Hardware().memory_mib}M"]
         command = [*plain.arguments, *hardware, "-display", "none", "-serial", "stdio"]
         child = pexpect.spawn(
             str(plain.program), command, timeout=LIMIT_SECONDS, encoding="utf-8", codec_errors="replace"

@@ -2,5 +2,5 @@
 {
   nixpkgs.hostPlatform = "x86_64-linux";
   virtualisation.googleComputeImage.efi = true;
-  system.stateVersion = "25.11";
+  system.stateVersion = "26.05";
 }

@@ -28,7 +28,10 @@ in
     ];
     boot.initrd.systemd.emergencyAccess = lib.mkForce true;
     systemd.enableEmergencyMode = lib.mkForce true;
-    systemd.additionalUpstreamSystemUnits = [ "debug-shell.service" ];
-    systemd.services."serial-getty@ttyS0".enable = lib.mkForce true;
+    systemd.services."serial-getty@ttyS0" = {
+      enable = lib.mkForce true;
+      # A unit of its own would lack what the template has: Restart=, and ImportCredential= for an autologin.
+      overrideStrategy = "asDropin";
+    };
   };
 }

@@ -4,8 +4,8 @@
   config,
   lib,
   modulesPath,
+  options,
   pkgs,
-  utils,
   ...
 }:
 
@@ -15,6 +15,7 @@ let
     escapeShellArg
     mkDefault
     mkForce
+    mkIf
     mkOption
     optional
     optionalAttrs
@@ -102,7 +103,6 @@ let
         mkdir -p $out${state}
         cp -r $TMPDIR/image/nix/var/nix/db $out${state}/db
       '';
-  rootDirectories = lib.unique (map (entry: builtins.elemAt (lib.splitString "/" entry.path) 1) rootEntries);
 
   definition =
     p:
@@ -115,39 +115,17 @@ let
     // optionalAttrs (p ? size && !(p.grow or false)) { SizeMaxBytes = p.size; }
     // optionalAttrs (p.read_only or false) { Minimize = "best"; };
 
-  # The file's arguments were renamed between releases; it is given those that it takes.
-  repartImage = import "${modulesPath}/image/repart-image.nix";
-  storeName = "20-${lower.name}";
-  image = pkgs.callPackage repartImage (
-    builtins.intersectAttrs (builtins.functionArgs repartImage) {
-      inherit (config.image) baseName;
-      imageFileBasename = config.image.baseName;
-      inherit (config.image.repart)
-        compression
-        name
-        sectorSize
-        seed
-        split
-        version
-        ;
-      systemd = config.image.repart.package;
-      fileSystems = map (p: p.filesystem) contract.partition;
-      finalPartitions = config.image.repart.finalPartitions // {
-        # The store is the whole partition; the second name is that of newer releases.
-        ${storeName} = config.image.repart.finalPartitions.${storeName} // {
-          stripNixStorePrefix = true;
-          nixStorePrefix = "/";
-        };
-      };
-      definitionsDirectory = utils.systemdUtils.lib.definitions "repart.d" (pkgs.formats.ini {
-        listsAsDuplicateKeys = true;
-      }) (lib.mapAttrs (_: p: { Partition = p.repartConfig; }) config.image.repart.partitions);
-      mkfsEnv = lib.mapAttrs' (filesystem: words: {
-        name = "SYSTEMD_REPART_MKFS_OPTIONS_${lib.toUpper filesystem}";
-        value = lib.concatStringsSep " " words;
-      }) config.image.repart.mkfsOptions;
-    }
-  );
+  # upstream's builder, and then a disk of whole GiB, as Compute Engine asks for: the second table goes to its new end.
+  image =
+    if options.image.repart ? image then
+      config.image.repart.image.overrideAttrs (old: {
+        postBuild = (old.postBuild or "") + ''
+          truncate --size=%1G ${config.image.baseName}.raw
+          sfdisk --relocate gpt-bak-std ${config.image.baseName}.raw
+        '';
+      })
+    else
+      throw "google-compute-repart needs the option image.repart.image, which NixOS has since 26.05: this is ${lib.trivial.release}.";
 in
 {
   imports = [
@@ -253,7 +231,10 @@ in
       enable = true;
       editor = mkDefault false;
       # The image's own entry names one system for ever; once the boot loader's builder has written entries, it goes.
-      extraInstallCommands = "rm -f ${config.boot.loader.efi.efiSysMountPoint}${boot.entry}\n";
+      # switch-to-configuration runs this with systemd's search path alone.
+      extraInstallCommands = "${pkgs.coreutils}/bin/rm -f ${config.boot.loader.efi.efiSysMountPoint}${boot.entry}\n";
+      # Each generation keeps a kernel and an initrd on the ESP, about 45 MB: the current one, and one to go back to.
+      configurationLimit = mkDefault 2;
     };
 
     fileSystems = {
@@ -282,16 +263,22 @@ in
       };
     };
 
-    nix.settings = lib.mkIf cfg.localOverlayStore {
+    nix.settings = mkIf cfg.localOverlayStore {
       experimental-features = [
         "local-overlay-store"
         "read-only-local-store"
       ];
-      # The kernel shows the overlay's directories below /sysroot, where stage 1 mounted them, so Nix cannot check.
-      store =
-        "local-overlay://?lower-store="
+      # Only root could open the overlay itself: everybody, root too, asks the daemon.
+      store = "daemon";
+    };
+    # The kernel shows the overlay's directories below /sysroot, where stage 1 mounted them, so Nix cannot check.
+    systemd.services.nix-daemon.environment = mkIf cfg.localOverlayStore {
+      # NIX_CONFIG is read last (nix.conf(5)); a unit's percent signs are doubled (systemd.unit(5), SPECIFIERS).
+      NIX_CONFIG = builtins.replaceStrings [ "%" ] [ "%%" ] (
+        "store = local-overlay://?lower-store="
         + lib.escapeURL "local?real=${store.lower}&state=${state}&read-only=true"
-        + "&upper-layer=${store.upper}&check-mount=false";
+        + "&upper-layer=${store.upper}&check-mount=false"
+      );
     };
 
     # Files that were built in the store are read-only.
@@ -323,26 +310,27 @@ in
     };
 
     image.repart = {
-      name = mkDefault "google-compute-repart";
+      # What the system is called, where it is (system.image.id, upstream's own default); upstream's own images have
+      # the version in the file's name too.
+      name = mkIf (config.system.image.id == null) (mkDefault "google-compute-repart");
+      version = mkIf (config.system.image.version == null) (mkDefault config.system.nixos.version);
       sectorSize = contract.disk.sector_size;
       partitions = {
         "10-${esp.name}" = {
           contents = lib.mapAttrs (_: source: { inherit source; }) espFiles;
           repartConfig = definition esp;
         };
-        ${storeName} = {
+        "20-${lower.name}" = {
+          # The store is the whole partition.
+          nixStorePrefix = "/";
           storePaths = [ toplevel ];
           # The local overlay store wants it in the layer that it cannot write to.
           contents."/.links".source = pkgs.runCommand "empty" { } "mkdir $out";
           repartConfig = definition lower;
         };
         "30-${root.name}" = {
-          contents = lib.listToAttrs (
-            map (name: {
-              name = "/${name}";
-              value.source = "${rootTree}/${name}";
-            }) rootDirectories
-          );
+          # Whole, because repart follows a link that is itself the source of a copy.
+          contents."/".source = rootTree;
           repartConfig = definition root;
         };
       };
@@ -359,7 +347,14 @@ in
     };
 
     # Both modules that are imported define these.
-    image.extension = mkForce "raw";
+    image.extension = mkForce (
+      if !config.image.repart.compression.enable then
+        "raw"
+      else if config.image.repart.compression.algorithm == "xz" then
+        "raw.xz"
+      else
+        "raw.zst"
+    );
     system.build = {
       imageSpec = pkgs.writeText "image.json" (builtins.toJSON cfg.spec);
       image = mkForce image;

@@ -146,3 +146,8 @@ def test_announcement_of_another_run_does_not_count(make: Callable[..., Follower
     follower.feed(data[: data.index(b"Reached target Basic System")])
     follower.feed(b"\r\nvmtests-ready-1111111111111111 running\r\n")
     assert follower.verdict is None
+
+
+def test_nixos_names_its_initrd_in_colour(consoles: dict[str, list[tuple[str, Stage]]]) -> None:
+    """Where the terminal has colours, systemd ends the initrd's name with one full stop: the stage begins there."""
+    assert ("Booting initrd of NixOS 26.11 (Zokor) (Initrd).", Stage.INITRD) in consoles["nixos-ready.log"]

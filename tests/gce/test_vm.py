@@ -101,7 +101,7 @@ def test_guest_without_host_keys_is_not_trusted(
     vm: GceVm, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guest that tells no host key is an error that says what the image needs."""
-    monkeypatch.setattr("vmtests.gce.vm._HOST_KEYS_SECONDS", 0.0)
+    monkeypatch.setattr("vmtests.gce.reach._HOST_KEYS_SECONDS", 0.0)
     announce(vm, hypervisor)
     with pytest.raises(GuestError, match="no ssh host key"):
         _ = vm.host_keys

@@ -31,7 +31,7 @@ from vmtests.errors import VmtestsError
 from vmtests.gce import guest
 from vmtests.gce.guest import HostKeys
 from vmtests.guest.ssh import Key, Ssh
-from vmtests.qemu.lab import Lab
+from vmtests.host.host import Host
 from vmtests.sizes import MIB
 
 ZONE = "us-central1-a"
@@ -351,8 +351,8 @@ def main() -> int:
         directory = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gcloud-")))
         directory.mkdir(exist_ok=True)
         archive = arguments.archive or _reference(directory)
-        with Lab(directory / "lab") as lab:
-            scale = lab.accelerator.scale
+        with Host() as host:
+            scale = host.accelerator.scale
         emulated = stack.enter_context(Emulated(directory / "emulator.log"))
         check = Check(emulated, archive, directory, scale)
         try:

@@ -12,6 +12,7 @@ from vmtests.contract import Contract
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
+from vmtests.image.build import build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.sizes import MIB
@@ -72,6 +73,15 @@ def _in_root(disk: SmallImage, command: str) -> str:
     """Run a command of debugfs(8) on the root partition."""
     place = f"{disk.path}?offset={disk.start(ROOT)}"
     return run_in(disk.toolbox.root("mkfs.ext4"), ["debugfs", "-R", command, place])
+
+
+def test_a_relative_name_is_as_good_as_a_whole_one(
+    disk: SmallImage, registered: ImageSpec, tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`vmtests build --out disk.raw` writes to the current directory."""
+    monkeypatch.chdir(tmp_path)
+    build(registered, toolbox, disk=Path("disk.raw"))
+    assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
 
 
 def test_equal_specs_give_equal_disks(

@@ -100,6 +100,11 @@ def test_directory_without_a_flake_is_one_sentence(stand_in: Callable[[str], Pat
         ("error: attribute 'x' missing", ImageError, "ended with 1: attribute 'x' missing"),
         ("error: flake 'f' does not provide attribute 'x'", InputError, "nix flake show lists"),
         ("error: unable to download 'https://cache'", HostError, "reach the flake's inputs"),
+        (
+            "error: opening lock file '/nix/var/nix/db/big-lock': Permission denied",
+            HostError,
+            "start the Nix daemon",
+        ),
         ("tar: No space left on device\nerror: builder failed", HostError, "the disk is full"),
         ("error:\n  Failed assertions:\n  - set efi = true.", InputError, "set efi = true"),
         ("", ImageError, "status 1"),

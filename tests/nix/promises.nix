@@ -30,6 +30,14 @@ let
   };
   overlayStore = with' { virtualisation.googleComputeRepart.localOverlayStore = true; };
   scripted = with' nixosModules.image-script;
+  variant =
+    (evaluate [
+      {
+        nixpkgs.hostPlatform = "x86_64-linux";
+        system.stateVersion = "26.05";
+      }
+      nixosModules.image-variant
+    ]).config;
 
   has = all: wanted: builtins.all (one: builtins.elem one all) wanted;
   lacks = all: unwanted: !builtins.any (one: builtins.elem one all) unwanted;
@@ -131,8 +139,9 @@ let
         "${device "esp"} /boot vfat"
       ]
     );
-    "the store is bound over itself with the contract's options" =
-      equal store.bind_options config.boot.nixStoreMountOpts;
+    "the store is bound over itself with the contract's options" = yes (
+      has config.boot.nixStoreMountOpts store.bind_options
+    );
     "stage 1 is systemd's, and reads the root from fstab" =
       equal
         [
@@ -176,8 +185,12 @@ let
           (builtins.attrNames partitions."10-esp".contents)
         ];
     "the image's own boot entry goes when the boot loader's builder has written others" = yes (
-      lib.elem "rm -f /boot${boot.entry}" (lib.splitString "\n" config.boot.loader.systemd-boot.extraInstallCommands)
+      builtins.match "/nix/store/[^ ]+/rm -f /boot${boot.entry}\n" (
+        builtins.unsafeDiscardStringContext config.boot.loader.systemd-boot.extraInstallCommands
+      ) != null
     );
+    "the ESP has room for the kernels of all generations that the boot loader offers" =
+      equal 2 config.boot.loader.systemd-boot.configurationLimit;
     "the kernel's console is the contract's" = yes (
       lib.elem "console=${boot.console}" config.boot.kernelParams
     );
@@ -225,6 +238,30 @@ let
         [
           config.image.extension
           config.system.build.googleComputeImage.drvPath
+        ];
+    "the image is upstream's, made whole GiB long" = yes (
+      config.system.build.image.drvPath != config.image.repart.image.drvPath
+      && builtins.match ".*truncate --size=%1G ${config.image.baseName}.raw\n.*" config.system.build.image.postBuild != null
+    );
+    "the root partition is filled from one tree, since repart follows a link that it is to copy" =
+      equal [ "/" ] (builtins.attrNames partitions."30-root".contents);
+    "the store is the whole of its partition" = equal "/" partitions."20-store".nixStorePrefix;
+    "the image's file has the version in its name" =
+      equal "google-compute-repart_${config.system.nixos.version}" config.image.baseName;
+    "an image that has an identity is called by it" =
+      equal "appliance_7" (with' {
+        system.image.id = "appliance";
+        system.image.version = "7";
+      }).image.baseName;
+    "as a variant, the image leaves the machine and its other images alone" =
+      equal
+        [
+          true
+          false
+        ]
+        [
+          (variant.image.modules ? google-compute-repart)
+          (variant ? virtualisation.googleComputeRepart)
         ];
     "the erofs of upstream's builder has no hard links, and its ESP small clusters" =
       equal
@@ -291,8 +328,12 @@ let
         "rd.systemd.debug_shell=${boot.debug_console}"
         "systemd.debug_shell=${boot.debug_console}"
       ]
-      && lib.elem "debug-shell.service" debug.systemd.additionalUpstreamSystemUnits
     );
+    "debug names no unit that NixOS has already" = yes (
+      lacks debug.systemd.additionalUpstreamSystemUnits [ "debug-shell.service" ]
+    );
+    "debug's getty keeps what its template has" =
+      equal "asDropin" debug.systemd.services."serial-getty@ttyS0".overrideStrategy;
     "debug opens emergency shells in both stages, and the getty" =
       equal
         [
@@ -323,10 +364,12 @@ let
           ])
           overlayStore.virtualisation.googleComputeRepart.spec.state
           (
-            builtins.match "local-overlay://[?]lower-store=local%3Freal%3D.*&upper-layer=${store.upper}&check-mount=false" overlayStore.nix.settings.store
+            builtins.match "store = local-overlay://[?]lower-store=local%%3Freal%%3D.*&upper-layer=${store.upper}&check-mount=false" overlayStore.systemd.services.nix-daemon.environment.NIX_CONFIG
             != null
           )
         ];
+    "with the local overlay store, everybody's Nix asks the daemon" =
+      equal "daemon" overlayStore.nix.settings.store;
   };
 
   # What is refused: a module, and words of the sentence that says so.
@@ -382,7 +425,7 @@ let
           nixosModules.image-script
           {
             nixpkgs.hostPlatform = "x86_64-linux";
-            system.stateVersion = "25.11";
+            system.stateVersion = "26.05";
           }
         ]).config
       );

@@ -30,7 +30,7 @@ OUTPUTS = {
 def test_flake_shows_its_outputs(nix_flake: Callable[..., str]) -> None:
     """`nix flake show` lists the modules, the example, and for x86-64 packages, checks, apps and a shell."""
     shown = json.loads(nix_flake("flake", "show", "--json"))
-    assert {"bloat", "debug", "google-compute-repart", "image-script"} == set(shown["nixosModules"])
+    assert {"bloat", "debug", "google-compute-repart", "image-script", "image-variant"} == set(shown["nixosModules"])
     assert {"default"} == set(shown["nixosConfigurations"])
     assert {*OUTPUTS, "nixosModules", "nixosConfigurations"} == set(shown)
     for name, attributes in OUTPUTS.items():

@@ -25,6 +25,7 @@ SETUP = f"""
     bloat = {PROJECT}/nix/modules/bloat.nix;
     debug = {PROJECT}/nix/modules/debug.nix;
     google-compute-repart = {PROJECT}/nix/modules/google-compute-repart.nix;
+    image-variant.image.modules.google-compute-repart = {PROJECT}/nix/modules/google-compute-repart.nix;
     image-script = {{
       imports = [ {PROJECT}/nix/modules/image-script.nix ];
       imageScript.package = pkgs.nix;

@@ -9,6 +9,7 @@ from tests.machine.conftest import FakeToolbox
 from vmtests.boot.verdict import Cause
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
+from vmtests.host.host import Host
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.argv import Hardware
@@ -20,11 +21,11 @@ from vmtests.vm import BootError, Image
 _TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}")
 
 
-class _Lab(Lab):
-    """A laboratory whose QEMU is a script."""
+class _Host(Host):
+    """A host whose QEMU is a script."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory / "results")
+        super().__init__()
         self._directory = directory
         self.toolbox = FakeToolbox()
         self.accelerator = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
@@ -42,7 +43,7 @@ def _machine(directory: Path, *consoles: str) -> QemuVm:
     (disk := directory / "disk.raw").write_bytes(bytes(1 << 20))
     inspection = Inspection(path=disk, format=Format.RAW, size=1 << 20, checks=())
     image = Image(name="own", path=disk, modules=None, inspection=inspection)
-    vm = _Lab(directory).machine(image, Hardware(hostname=f"plays{played}"))
+    vm = Lab(directory / "results", host=_Host(directory)).machine(image, Hardware(hostname=f"plays{played}"))
     for number, name in enumerate(consoles):
         console = (fixture("consoles") / f"{name}.log").read_bytes()
         (played / str(number)).write_bytes(_TOKEN.sub(vm._token.encode(), console))

@@ -123,8 +123,8 @@ MARKERS = (
     Marker(Stage.KERNEL, re.compile(r"Linux version \d")),
     # Linux init/main.c, run_init_process(); with an initrd the program is /init.
     Marker(Stage.INITRD, re.compile(r"Run /init as init process$")),
-    # systemd src/core/main.c: 257 and later, and before.
-    Marker(Stage.INITRD, re.compile(r"Booting initrd of .+\.\.\.$")),
+    # systemd src/core/main.c: 257 and later (three full stops, but one where the terminal has colours), and before.
+    Marker(Stage.INITRD, re.compile(r"Booting initrd of .+\.$")),
     Marker(Stage.INITRD, re.compile(r"Welcome to (?!GRUB!).+!$")),
     Marker(Stage.INITRD, re.compile(r"Running in (?:initrd|initial RAM disk)\.$")),
     # initramfs-tools init and nixpkgs stage-1-init.sh, for disks that were adopted.

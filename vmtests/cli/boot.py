@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
-        out.print(Text(f"booting {image.name} with {lab.accelerator.name} ({lab.accelerator.reason})"))
+        out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))
         watch = Heartbeat() if arguments.quiet else Cockpit(out)
         if arguments.rewind is None:
             booting: AbstractContextManager[QemuVm] = lab.machine(image, hardware, watch=watch, debug=arguments.debug)

@@ -23,7 +23,7 @@ from vmtests.emulator.server import Server, listen
 from vmtests.emulator.timers import Timers
 from vmtests.emulator.uploads import Uploads
 from vmtests.errors import HostError, InputError
-from vmtests.qemu.lab import Lab
+from vmtests.host.host import Host
 from vmtests.resources import cache_dir
 
 HOST = "127.0.0.1"
@@ -123,8 +123,8 @@ class Emulator:
         ]
 
     def _qemu(self, results: Path) -> Hypervisor:
-        lab = self._stack.enter_context(Lab(results, accelerator=self._accelerator))
-        hypervisor = QemuHypervisor(lab, results, memory_mib=self._memory_mib)
+        this_host = self._stack.enter_context(Host(accelerator=self._accelerator))
+        hypervisor = QemuHypervisor(this_host, results, memory_mib=self._memory_mib)
         # What is wrong with this host is said now, not at the first instance.
         with progress.step("looking for an accelerator"):
             hypervisor.probe()

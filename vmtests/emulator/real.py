@@ -16,12 +16,12 @@ from vmtests.emulator.hypervisor import Host, MachineSpec
 from vmtests.emulator.metadata import ADDRESS
 from vmtests.emulator.relay import Relay
 from vmtests.emulator.server import listen
+from vmtests.host.host import Host as ThisHost
 from vmtests.machine import disk
 from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.events import EXIT, MachineEvent
 from vmtests.machine.netns import Namespaces
 from vmtests.machine.qemu import DEBUG_PORT, QemuMachine
-from vmtests.qemu.lab import Lab
 
 MEMORY_MIB = 2048
 """Memory that a machine has at most, whatever its machine type says, unless told otherwise."""
@@ -64,7 +64,13 @@ class RealMachine:
     """The machine of an instance, in QEMU."""
 
     def __init__(
-        self, lab: Lab, spec: MachineSpec, host: Host, namespaces: Namespaces, results: Path, memory_mib: int
+        self,
+        this_host: ThisHost,
+        spec: MachineSpec,
+        host: Host,
+        namespaces: Namespaces,
+        results: Path,
+        memory_mib: int,
     ):
         self._host = host
         self._stack = contextlib.ExitStack()
@@ -78,9 +84,9 @@ class RealMachine:
             }
             stack.enter_context(GuestNetwork(self._namespace, host.metadata, names))
             self._qemu = QemuMachine(
-                toolbox=lab.toolbox,
-                accelerator=lab.accelerator,
-                firmware=lab.firmware(secure_boot=spec.secure_boot),
+                toolbox=this_host.toolbox,
+                accelerator=this_host.accelerator,
+                firmware=this_host.firmware(secure_boot=spec.secure_boot),
                 hardware=Hardware(
                     memory_mib=min(spec.memory_mib, memory_mib),
                     cpus=min(spec.cpus, os.cpu_count() or 1),
@@ -159,10 +165,10 @@ class QemuHypervisor:
     Raises InputError when `memory_mib`, the most that a machine gets, is not enough for one.
     """
 
-    def __init__(self, lab: Lab, results: Path, *, memory_mib: int = MEMORY_MIB) -> None:
+    def __init__(self, this_host: ThisHost, results: Path, *, memory_mib: int = MEMORY_MIB) -> None:
         # Too little of it is said now, not at the first instance.
         Hardware(memory_mib=memory_mib)
-        self._lab = lab
+        self._this_host = this_host
         self._results = results
         self._memory_mib = memory_mib
         self._namespaces = Namespaces(ADDRESS)
@@ -184,20 +190,20 @@ class QemuHypervisor:
 
     def probe(self) -> None:
         """Find out how machines run here; raises HostError when none can."""
-        self._lab.firmware()
-        _ = self._lab.accelerator
+        self._this_host.firmware()
+        _ = self._this_host.accelerator
 
     def make_disk(self, path: Path, image: Path | None, size: int) -> None:
         """Make a qcow2 file."""
         if image is not None:
-            disk.make_overlay(self._lab.toolbox, disk.backing(image), path, size)
+            disk.make_overlay(self._this_host.toolbox, disk.backing(image), path, size)
         else:
-            self._lab.toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", path, str(size))
+            self._this_host.toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", path, str(size))
 
     def machine(self, spec: MachineSpec, host: Host) -> RealMachine:
         """Return a machine in QEMU, off."""
         results = self._results / f"{next(self._numbers)}-{spec.name}"
-        return RealMachine(self._lab, spec, host, self._namespaces, results, self._memory_mib)
+        return RealMachine(self._this_host, spec, host, self._namespaces, results, self._memory_mib)
 
 
 @functools.cache

@@ -100,7 +100,7 @@ class Runner:
     def run(self, fault: Fault) -> Outcome:
         """Boot a broken copy of the image until its verdict; the results go below the fault's name."""
         lab = self._lab
-        with broken(fault, self._image.path, lab.scratch, lab.contract, lab.toolbox) as made:
+        with broken(fault, self._image.path, lab.host.scratch, lab.contract, lab.host.toolbox) as made:
             try:
                 image = lab.image(str(made.disk))
             except InputError as error:
@@ -120,7 +120,7 @@ class Runner:
 
     def run_all(self, faults: Sequence[Fault], *, jobs: int = 1) -> Iterator[Outcome]:
         """Run faults, `jobs` at a time, and give each outcome as it comes."""
-        assert self._lab.accelerator  # found out once, before any thread asks
+        assert self._lab.host.accelerator  # found out once, before any thread asks
         with ThreadPoolExecutor(jobs) as pool:
             futures = [pool.submit(self.run, fault) for fault in faults]
             try:

@@ -17,10 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vmtests import contract as contracts
 from vmtests import progress
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.gce import access, cost, guest
+from vmtests.gce import cost, guest
 from vmtests.gce.cloud import Pace
 from vmtests.gce.instance import Instance, Order, insert
 from vmtests.gce.serialport import PollPace
@@ -31,13 +34,13 @@ from vmtests.gce.things import LIFETIME, Kind, Thing
 from vmtests.gce.upload import make_image, upload
 from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
+from vmtests.host.host import Host
 from vmtests.image import archive
+from vmtests.image.image import Image
+from vmtests.image.images import Images
 from vmtests.image.source import Format
 from vmtests.machine.argv import DiskFaults, Hardware
-from vmtests.qemu.lab import Lab
-from vmtests.qemu.snapshots import Snapshot
 from vmtests.sizes import GIB
-from vmtests.vm import Image, Watch
 
 DEFAULT_MACHINE = "e2-small"
 DISK_SIZE = 10 * GIB
@@ -89,8 +92,10 @@ class GceLab:
         self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
         self._lifetime = lifetime
         self._stack = contextlib.ExitStack()
-        self._lab = self._stack.enter_context(Lab(results, contract=contract, run=run))
-        self.contract = self._lab.contract
+        self._results = results
+        self.contract = contract or contracts.default()
+        self.host = self._stack.enter_context(Host(run=run))
+        self.images = Images(self.contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
@@ -105,27 +110,22 @@ class GceLab:
     ) -> None:
         self._stack.close()
 
-    @property
+    @functools.cached_property
     def results(self) -> Path:
         """The directory for results."""
-        return self._lab.results
+        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
     @functools.cached_property
     def session(self) -> Session:
         """What is made, begun with the first thing."""
         return self._stack.enter_context(Session(self.settings, lifetime=self._lifetime, pace=self.pace))
 
-    @functools.cached_property
-    def ssh_port(self) -> int:
-        """The port at which instances are reached."""
-        return access.ssh_port(self.session.cloud)
-
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
         """Return an image as `Lab.image` does; it goes to Compute Engine with its first machine.
 
         Raises InputError for what Compute Engine cannot be given, too.
         """
-        image = self._lab.image(name, modules)
+        image = self.images.find(name, modules)
         if image.debug:
             raise InputError(
                 f"on Compute Engine the module debug cannot be handed to {image.name}",
@@ -154,7 +154,7 @@ class GceLab:
         with self.machine(image, hardware, name=name, watch=watch) as vm:
             yield GceStart(vm)
 
-    def fork(self, image: Image, snapshot: Snapshot | None, *, name: str, watch: Watch | None = None) -> GceVm:
+    def fork(self, image: Image, snapshot: None, *, name: str, watch: Watch | None = None) -> GceVm:
         """Return a new instance, whose first command waits until it is ready: Compute Engine forks none."""
         del snapshot
         if not self._told:
@@ -180,9 +180,21 @@ class GceLab:
             secure_boot=hardware.secure_boot,
             tpm=hardware.tpm,
         )
-        return GceVm(self, image, order, token, key, results, watch=watch)
+        return GceVm(
+            image,
+            results,
+            order,
+            key=key,
+            token=token,
+            knowledge=Knowledge(self.contract, image.inspection),
+            session=self.session,
+            insert=functools.partial(self._insert, name or "vm"),
+            scale=self.scale,
+            poll_pace=self.poll_pace,
+            watch=watch,
+        )
 
-    def insert(self, order: Order, purpose: str) -> Instance:
+    def _insert(self, purpose: str, order: Order) -> Instance:
         """Make an instance, first where the last one could be made."""
         # What is cut off at the end of a long name must not make two the same.
         name = self.session.brand.name(f"{next(self._numbers)}-{purpose}")
@@ -212,7 +224,7 @@ class GceLab:
         """Return the link to the image on Compute Engine, which is made of it once for all laboratories of the run."""
         with self._lock:
             if (link := self._images.get(image.path)) is None:
-                share = Share(self._lab.scratch / f"{hashlib.sha256(bytes(image.path)).hexdigest()[:20]}.image")
+                share = Share(self.host.scratch / f"{hashlib.sha256(bytes(image.path)).hexdigest()[:20]}.image")
                 made = self.session.share(share, lambda: self._make_image(image))
                 link = self._images[image.path] = f"projects/{made.project}/global/images/{made.name}"
             return link
@@ -225,7 +237,7 @@ class GceLab:
         return made
 
     def _pack(self, image: Image) -> Path:
-        raw, scratch, toolbox = image.path, self._lab.scratch, self._lab.toolbox
+        raw, scratch, toolbox = image.path, self.host.scratch, self.host.toolbox
         if image.inspection.format is Format.QCOW2:
             raw = scratch / f"{secrets.token_hex(4)}.raw"
             with progress.step(f"converting {image.path.name}"):

@@ -25,6 +25,7 @@ def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed
             except OSError as error:
                 raise HostError(f"{packed.absolute().parent} is not writable: {error.strerror}") from error
             disk = Path(stack.enter_context(scratch)) / archive.MEMBER
-        assemble(spec, disk, toolbox)
+        # Nix takes no relative name for its state.
+        assemble(spec, disk.absolute(), toolbox)
         if packed is not None:
             archive.pack(disk, packed, toolbox)

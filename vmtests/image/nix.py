@@ -17,7 +17,7 @@ from vmtests.text import printable
 NAME = "nix"
 DEFAULT = ".#imageScript"
 MINIMUM = (2, 18)
-"""The first Nix whose `nix run` takes a package's main program, and that NixOS 25.11 can be evaluated with."""
+"""The first Nix whose `nix run` takes a package's main program, and that NixOS 26.05 can be evaluated with."""
 
 _PRINTED = "stdout"
 _TAIL = 40  # lines of Nix's output that are kept for an error
@@ -125,6 +125,11 @@ def _error(installable: str, status: int, tail: list[str]) -> HostError | InputE
         return HostError(f"nix run {installable}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
     if re.search(r"unable to download|Could not resolve host|Connection refused", text):
         return HostError(f"nix run {installable}: {said}", hint="Nix has to reach the flake's inputs and its cache")
+    if re.search(r"(?:opening lock file|creating directory) .*/nix/.*Permission denied", text):
+        return HostError(
+            f"nix run {installable}: this user may not write to the Nix store",
+            hint="start the Nix daemon (nix-daemon.socket), or run as the owner of /nix",
+        )
     return ImageError(f"nix run {installable} ended with {status}: {said}", hint=f"nix run -L {installable} says more")
 
 

@@ -82,7 +82,7 @@ class Machines:
                     rewound = self.lab.rewind(image, Stage(stage), hardware, name=name, watch=Heartbeat())
                     vm = stack.enter_context(rewound)
                     stack.enter_context(self.run.at_hand(vm))
-                    place = self.lab.scratch / f"from-{stage}-{name}"
+                    place = self.lab.host.scratch / f"from-{stage}-{name}"
                     ready = Ready(vm=vm, snapshot=vm.snapshot(place), hardware=hardware)
                 else:
                     reuse = self._option("vm_reuse")

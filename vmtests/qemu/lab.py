@@ -9,7 +9,7 @@ with Lab(results) as lab:
 
 import contextlib
 import functools
-import hashlib
+import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,34 +17,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock
-
 from vmtests import contract as contracts
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import InputError
 from vmtests.guest import credentials
-from vmtests.host import accel, firmware, tools
-from vmtests.host.accel import Accelerator
-from vmtests.host.admission import Admission
-from vmtests.host.firmware import Firmware
-from vmtests.host.scratch import scratch
-from vmtests.host.tools import Toolbox
-from vmtests.image import cache, nix
-from vmtests.image.inspect import inspect
-from vmtests.image.reference import Modules, recipe
-from vmtests.image.source import adopt
+from vmtests.guest.ssh import Key
+from vmtests.host.host import Host
+from vmtests.image.image import Image
+from vmtests.image.images import Images
+from vmtests.image.reference import recipe
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
-from vmtests.machine.qemu import QemuMachine
-from vmtests.machine.standby import Standby
-from vmtests.machine.template import Template
 from vmtests.qemu import snapshots
+from vmtests.qemu.pool import Pool
 from vmtests.qemu.snapshots import Snapshot
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
-from vmtests.vm import Image, Watch
 
 REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
 """The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
@@ -76,12 +67,12 @@ class QemuStart:
 
 
 class Lab:
-    """The tools, accelerator and firmware of this host, and a directory for results; a context manager.
+    """Images and machines on this host, and a directory for their results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`. Laboratories that name the same `run` share
-    what they make for it: images that are unpacked, and booted machines. Raises HostError when the host cannot run a
-    machine.
+    what they make for it: images that are unpacked, and booted machines. With `host` both are that one's.
+    Raises HostError when the host cannot run a machine.
     """
 
     forks = True
@@ -93,15 +84,15 @@ class Lab:
         accelerator: str = "auto",
         contract: Contract | None = None,
         run: str = "",
+        host: Host | None = None,
     ) -> None:
         self._results = results
-        self._own = contract
         self.contract = contract or contracts.default()
-        self._request = accelerator
-        self._run = run
         self._stack = contextlib.ExitStack()
-        self._standbys: dict[Path, Standby] = {}
-        self._stack.callback(self.end_standbys)
+        self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run))
+        self.images = Images(contract, self.host)
+        self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
+        self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
         return self
@@ -116,65 +107,9 @@ class Lab:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
-    @functools.cached_property
-    def toolbox(self) -> Toolbox:
-        """The tools."""
-        return tools.find()
-
-    @functools.cached_property
-    def accelerator(self) -> Accelerator:
-        """The accelerator, found out by running a virtual CPU."""
-        return accel.probe(self.toolbox, accel.Request(self._request))
-
-    @functools.cached_property
-    def admission(self) -> Admission:
-        """Who lets machines in while there is memory for them."""
-        return Admission(cache_dir() / "machines")
-
-    def firmware(self, *, secure_boot: bool = False) -> Firmware:
-        """Return the firmware that goes with QEMU."""
-        return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
-
     def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
-        """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
-
-        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
-        no image, HostError when it cannot be built.
-        """
-        parsed = Modules.parse(modules)
-        if name == "reference":
-            path = cache.reference_image(self.contract, parsed, self.toolbox)
-            shown, own, archive = f"reference{'+' if str(parsed) else ''}{parsed}", parsed, None
-        else:
-            installable = nix.parse(name)
-            if parsed.bloat:
-                way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
-                raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
-            shown, own = installable or Path(name).name, None
-            path, archive = self._adopted(name, installable)
-        # Somebody's own image is held to our contract only where it has our layout.
-        held = self.contract if own is not None else self._own
-        inspection = inspect(path, held, self.toolbox)
-        return Image(
-            name=shown,
-            path=path,
-            modules=own,
-            inspection=inspection,
-            archive=archive,
-            debug=own is None and parsed.debug,
-        )
-
-    def _adopted(self, name: str, installable: str | None) -> tuple[Path, Path | None]:
-        """Return somebody's own disk, built or unpacked once for all laboratories of the run, and its archive."""
-        with FileLock(self.scratch / "adopted.lock"):
-            note = self.scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
-            if note.exists():
-                path, _, archive = note.read_text().partition("\0")
-                return Path(path), Path(archive) if archive else None
-            given = Path(name) if installable is None else nix.build(installable, self.scratch)
-            found = adopt(given, self.scratch, self.toolbox)
-            note.write_text(f"{found.path}\0{found.archive or ''}")
-            return found.path, found.archive
+        """Return an image by its name; see `Images.find`."""
+        return self.images.find(name, modules)
 
     @contextlib.contextmanager
     def start(
@@ -234,9 +169,9 @@ class Lab:
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
         # What a device holds may change at any time.
-        lasts = image.path.is_file() and not image.path.is_relative_to(self.scratch)
-        base = cache_dir() if cache and lasts else self.scratch
-        place = snapshots.directory(base, image.path, hardware, self.toolbox, self.accelerator, stage)
+        lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
+        base = cache_dir() if cache and lasts else self.host.scratch
+        place = snapshots.directory(base, image.path, hardware, self.host.toolbox, self.host.accelerator, stage)
         with snapshots.Lock(place) as lock:
             if (kept := snapshots.load(place)) is None:
                 lock.alone()
@@ -248,57 +183,58 @@ class Lab:
         self, image: Image, hardware: Hardware, kept: Snapshot | None, name: str, watch: Watch | None
     ) -> QemuVm:
         """Return a machine that is booted cold, or goes on from what was kept, in the logs of that boot."""
-        snapshot = None if kept is None else kept.give_logs(self.results / name)
-        return QemuVm(self, image, hardware, name, watch=watch, snapshot=snapshot)
+        if kept is None:
+            return self._cold(image, hardware, name, watch)
+        return self._forked(image, kept.give_logs(self.results / name), name, watch, by_serial=False)
 
     def fork(self, image: Image, snapshot: Snapshot, *, name: str, watch: Watch | None = None) -> QemuVm:
         """Return a machine that goes on from `snapshot` of a machine with `image`, to be entered."""
-        return QemuVm(self, image, snapshot.record.hardware, name, watch=watch, snapshot=snapshot, by_serial=True)
+        return self._forked(image, snapshot, name, watch, by_serial=True)
 
-    def qemu(
-        self,
-        hardware: Hardware,
-        image: Image,
-        *,
-        results: Path,
-        template: Template | None = None,
-        name: str = "",
-    ) -> QemuMachine:
-        """Return what runs a machine of this laboratory, to be entered."""
-        return QemuMachine(
-            toolbox=self.toolbox,
-            accelerator=self.accelerator,
-            firmware=self.firmware(secure_boot=hardware.secure_boot),
-            hardware=hardware,
-            image=image.path,
-            results=results,
-            template=template,
-            name=name,
+    def _fork_of(self, vm: QemuVm, name: str, /) -> QemuVm:
+        """Return a machine that goes on from where `vm` is now."""
+        number = next(self._numbers)
+        snapshot = vm.snapshot(self.host.scratch / f"{secrets.token_hex(4)}.fork")
+        return self.fork(vm.image, snapshot, name=name or f"{vm.results.name}-fork-{number}")
+
+    def _cold(self, image: Image, hardware: Hardware, name: str, watch: Watch | None) -> QemuVm:
+        """Put a machine together that boots, with all that its guest is handed."""
+        results = self._results_of(name)
+        key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
+        handed = {**credentials.all_of(key.public, self.contract, token), **hardware.credentials}
+        return QemuVm(
+            image,
+            results,
+            replace(hardware, credentials=handed),
+            key=key,
+            token=token,
+            knowledge=Knowledge(self.contract, image.inspection),
+            pool=self.pool,
+            forks=self._fork_of,
+            watch=watch,
         )
 
-    def expect_fork(self, image: Image, snapshot: Snapshot) -> None:
-        """Make the next fork's machine while somebody works with this one's; nothing of its guest runs before."""
-        if snapshot.template.directory not in self._standbys:
-            name = f".next-{secrets.token_hex(4)}"
-            hardware, template = snapshot.record.hardware, snapshot.template
-            machine = self.qemu(hardware, image, results=self.results, template=template, name=name)
-            self._standbys[template.directory] = Standby(machine)
+    def _forked(self, image: Image, kept: Snapshot, name: str, watch: Watch | None, *, by_serial: bool) -> QemuVm:
+        """Put a machine together that goes on from one that was kept."""
+        results = self._results_of(name)
+        return QemuVm(
+            image,
+            results,
+            kept.record.hardware,
+            key=kept.key.copy(results),
+            token=kept.record.token,
+            knowledge=Knowledge(self.contract, image.inspection),
+            pool=self.pool,
+            forks=self._fork_of,
+            watch=watch,
+            snapshot=kept,
+            by_serial=by_serial,
+        )
 
-    def expected_fork(self, snapshot: Snapshot) -> QemuMachine | None:
-        """Return the machine that was made for the next fork, if there is one."""
-        standby = self._standbys.pop(snapshot.template.directory, None)
-        return None if standby is None else standby.take()
-
-    def end_standbys(self) -> None:
-        """End the machines that wait for forks; the next fork takes longer again."""
-        while self._standbys:
-            _, standby = self._standbys.popitem()
-            standby.close()
-
-    @functools.cached_property
-    def scratch(self) -> Path:
-        """A directory in the cache that goes with the laboratory, or with the last of its run."""
-        return self._stack.enter_context(scratch(cache_dir(), self._run))
+    def _results_of(self, name: str) -> Path:
+        results = self.results / name if name else self.results
+        results.mkdir(parents=True, exist_ok=True)
+        return results
 
     def machine(
         self,
@@ -315,7 +251,7 @@ class Lab:
         guest is told by its command line and by credentials to show its early boot, and to open a root shell on
         its second serial port; the image is not changed.
         """
-        return QemuVm(self, image, self._order(image, hardware, debug=debug), name, watch=watch)
+        return self._cold(image, self._order(image, hardware, debug=debug), name, watch)
 
     def _order(self, image: Image, hardware: Hardware | None, *, debug: bool) -> Hardware:
         """Return the hardware with all that was not said."""

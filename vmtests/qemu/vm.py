@@ -1,42 +1,34 @@
 """A machine under QEMU that is followed, judged and asked."""
 
 import contextlib
-import secrets
-import socket
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from rich.text import Text
 
 from vmtests import progress
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
-from vmtests.boot.follow import Follower
+from vmtests.boot.follow import Follower, Watch
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError
-from vmtests.guest import credentials
+from vmtests.guest.guest import Guest
 from vmtests.guest.result import OUTPUT_LIMIT, Result
-from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import HOST_KEYS_COMMAND, Key
-from vmtests.host.admission import OVERHEAD
+from vmtests.guest.ssh import Key
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
+from vmtests.image.image import Image
 from vmtests.machine.argv import Hardware
-from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu import diagnosis, snapshots
 from vmtests.qemu.diagnosis import Diagnosis
 from vmtests.qemu.examine import QemuDoctor
+from vmtests.qemu.pool import Pool
+from vmtests.qemu.reach import QemuReach
 from vmtests.qemu.snapshots import Snapshot
-from vmtests.sizes import MIB
-from vmtests.vm import Image, Vm, Watch
-
-if TYPE_CHECKING:
-    from vmtests.qemu.lab import Lab
+from vmtests.vm.vm import Vm
 
 _POWEROFF_SECONDS = 120.0
 # The cursor on a screen that nobody looks at blinks five times a second (Linux, drivers/video/fbdev/core/fbcon.c): of
@@ -44,98 +36,108 @@ _POWEROFF_SECONDS = 120.0
 _STILL_CURSOR = "f=/sys/class/graphics/fbcon/cursor_blink; ! [ -w $f ] || echo 0 >$f"
 
 
+class Forks(Protocol):
+    """Makes the machines that go on from another one."""
+
+    def __call__(self, vm: "QemuVm", name: str, /) -> "QemuVm":
+        """Return a machine, to be entered, that goes on from where `vm` is now."""
+
+
 class QemuVm(Vm):
-    """A machine under QEMU."""
+    """A machine under QEMU.
+
+    `key` is what its guest lets in, `token` what the guest says when it is ready, `knowledge` what is known of its
+    image before it boots. `pool` makes the machine, `forks` those that go on from it. With `snapshot` it goes on from
+    there itself; its commands are then run on the serial line if `by_serial`.
+    """
 
     def __init__(
         self,
-        lab: "Lab",
         image: Image,
+        results: Path,
         hardware: Hardware,
-        name: str,
         *,
+        key: Key,
+        token: str,
+        knowledge: Knowledge,
+        pool: Pool,
+        forks: Forks,
         watch: Watch | None = None,
         snapshot: Snapshot | None = None,
         by_serial: bool = False,
     ) -> None:
-        results = lab.results / name if name else lab.results
-        results.mkdir(parents=True, exist_ok=True)
-        key = Key.generate(results) if snapshot is None else snapshot.key.copy(results)
-        super().__init__(image, results, key)
-        self._lab = lab
+        super().__init__(image, results)
+        self.hardware = hardware
+        self._own_key = key
+        self._token = token
+        self._knowledge = knowledge
+        self._pool = pool
+        self._forks = forks
+        self._watch = watch
         self._snapshot = snapshot
-        if snapshot is not None:
-            self._token = snapshot.record.token
-            self.hardware = snapshot.record.hardware
-        else:
-            self._token = f"vmtests-ready-{secrets.token_hex(8)}"
-            self.hardware = replace(
-                hardware,
-                credentials={
-                    **credentials.all_of(self.key.public, lab.contract, self._token),
-                    **hardware.credentials,
-                },
-            )
         self._by_serial = by_serial
         self._first = snapshot is None
         self._tried_again = False
-        self._watch = watch
         self._diagnosis: Diagnosis | None = None
-        self._started = time.time()
 
     @property
     def scale(self) -> float:
         """That of the accelerator."""
-        return self._lab.accelerator.scale
+        return self._pool.host.accelerator.scale
 
     def __enter__(self) -> Self:
         try:
-            memory = OVERHEAD + (self.hardware.memory_mib * MIB if self._snapshot is None else 0)
-            self._stack.enter_context(self._lab.admission.room(memory))
-            self.qemu = self._make()
-            doctor = QemuDoctor(
-                self.qemu,
-                self.results / "diagnosis",
-                scale=self.scale,
-                symbols=lambda: symbols.find(self.image.path, self._lab.toolbox),
-            )
-            self.follower = self._stack.enter_context(
-                Follower(
-                    self.results,
-                    budgets=Budgets(scale=self.scale),
-                    power_on=time.monotonic(),
-                    ready_token=self._token,
-                    knowledge=Knowledge(self._lab.contract, self.image.inspection),
-                    past=None if self._snapshot is None else self._snapshot.record.past,
-                    doctor=doctor,
-                    late=lambda: self.qemu.late,
-                    watch=self._watch,
-                )
-            )
-            self.qemu.move(self.results, self.follower)
-            self._stack.enter_context(self.qemu)
-            if self._snapshot is not None and self._snapshot.record.past.verdict is not None:
-                self._go_on(self._snapshot)
+            self._put_together()
         except BaseException:
             self._stack.close()
             raise
         return self
 
-    def _make(self) -> QemuMachine:
-        if (snapshot := self._snapshot) is None:
-            return self._lab.qemu(self.hardware, self.image, results=self.results)
-        return self._lab.expected_fork(snapshot) or self._lab.qemu(
-            self.hardware, self.image, results=self.results, template=snapshot.template
+    def _put_together(self) -> None:
+        snapshot = self._snapshot
+        past = None if snapshot is None else snapshot.record.past
+        self._stack.enter_context(self._pool.room(self.hardware, forked=snapshot is not None))
+        if snapshot is None:
+            self.qemu = self._pool.cold(self.hardware, self.image.path, self.results)
+        else:
+            self.qemu = self._pool.fork(self.hardware, snapshot.template, self.results)
+        doctor = QemuDoctor(
+            self.qemu,
+            self.results / "diagnosis",
+            scale=self.scale,
+            symbols=lambda: symbols.find(self.image.path, self._pool.host.toolbox),
         )
+        self.follower = self._stack.enter_context(
+            Follower(
+                self.results,
+                budgets=Budgets(scale=self.scale),
+                power_on=time.monotonic(),
+                ready_token=self._token,
+                knowledge=self._knowledge,
+                past=past,
+                doctor=doctor,
+                late=lambda: self.qemu.late,
+                watch=self._watch,
+            )
+        )
+        # A guest that was kept in the middle of its boot has the time of then.
+        kept = past.started if past is not None and past.verdict is None else None
+        self._started = time.time() if kept is None else kept.timestamp()
+        self.qemu.move(self.results, self.follower)
+        self._stack.enter_context(self.qemu)
+        reach = QemuReach(self.qemu, scale=self.scale)
+        self.guest = Guest(reach, self._own_key, scale=self.scale, by_serial=self._by_serial)
+        self._stack.callback(self.guest.hang_up)
+        if snapshot is not None and snapshot.record.past.verdict is not None:
+            self.guest.know(reach.go_on(snapshot.record.prepared), snapshot.record.host_keys)
 
-    def _go_on(self, snapshot: Snapshot) -> None:
-        """Tell a fork what time it is; the generation id that QEMU gave it has renewed its random numbers."""
-        serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
-        shell = SerialShell(serial, answer_timeout=30.0 * self.scale)
-        shell.take_over(snapshot.record.prepared)
-        shell.wake()
-        self._shell = shell
-        self._host_keys = snapshot.record.host_keys
+    def fork(self, name: str = "") -> "QemuVm":
+        """Return a machine, to be entered, that goes on from where this one is now, which goes on too.
+
+        Its results go below `name`. Raises BootError when the guest does not get ready, HostError when it cannot be
+        kept.
+        """
+        return self._forks(self, name)
 
     def snapshot(self, directory: Path) -> Snapshot:
         """Keep the machine, as it is now, in `directory`, which is made; it goes on afterwards.
@@ -186,19 +188,19 @@ class QemuVm(Vm):
 
     def close(self) -> None:
         """End the machine; its results stay. A boot that was diagnosed is told by its disk too."""
-        self._hang_up()
+        self.guest.hang_up()
         try:
             if (known := self._diagnosis) is not None:
                 self._diagnosis = None
                 if self.qemu.alive:
                     self.qemu.power_cut()
-                diagnosis.read_disk(self.qemu.disk, known, self._lab.toolbox, since=self._started)
+                diagnosis.read_disk(self.qemu.disk, known, self._pool.host.toolbox, since=self._started)
         finally:
             self._stack.close()
 
     def diagnose(self, verdict: Verdict) -> Diagnosis:
         """Gather in `diagnosis/` what a machine whose boot failed can still tell; its disk is read by `close`."""
-        self._hang_up()
+        self.guest.hang_up()
         lines, scale = self.console, self.scale
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
         return self._diagnosis
@@ -244,35 +246,8 @@ class QemuVm(Vm):
         try:
             return super().run(command, timeout, stdin=stdin, limit=limit)
         finally:
-            if self._by_serial and self._snapshot is not None:
-                self._lab.expect_fork(self.image, self._snapshot)
-
-    @property
-    def shell(self) -> SerialShell:
-        """A root shell on the serial console, logged in at the first use of each boot."""
-        if self._shell is None:
-            serial = self._stack.enter_context(contextlib.closing(self.qemu.serial()))
-            shell = SerialShell(serial, answer_timeout=30.0 * self.scale)
-            shell.login(timeout=60.0 * self.scale)
-            self._shell = shell
-        return self._shell
-
-    @contextlib.contextmanager
-    def line(self) -> Iterator[socket.socket]:
-        """Give the serial console, on which a shell that commands were run in is the person's now."""
-        if self._shell is not None:
-            self._shell.release()
-        self._hang_up()
-        with contextlib.closing(self.qemu.serial()) as line:
-            yield line
-
-    def _find_host_keys(self) -> tuple[str, ...]:
-        return tuple(self.shell.run(HOST_KEYS_COMMAND).check().lines)
-
-    @property
-    def ssh_address(self) -> tuple[str, int]:
-        """The port of this host that leads to the guest's sshd."""
-        return "127.0.0.1", self.qemu.ssh_port
+            if self._snapshot is not None and self.guest.by_serial:
+                self._pool.expect(self.hardware, self._snapshot.template)
 
     # Power.
 
@@ -282,12 +257,12 @@ class QemuVm(Vm):
         self.follower.expect_end()
         with contextlib.suppress(GuestError):
             ssh.run("systemctl --no-block poweroff", 30.0)
-        self._hang_up()
+        self.guest.hang_up()
         self.qemu.wait_exit(_POWEROFF_SECONDS * self.scale)
 
     def power_cut(self) -> None:
         """Kill QEMU at once: what the guest had not synced is lost."""
-        self._hang_up()
+        self.guest.hang_up()
         self.qemu.power_cut()
 
     def begin_power_on(self) -> None:
@@ -304,5 +279,5 @@ class QemuVm(Vm):
         """Have room for all the memory of a fork, which a new boot writes over."""
         self._first = False
         if self._snapshot is not None:
-            self._stack.enter_context(self._lab.admission.room(self.hardware.memory_mib * MIB))
+            self._stack.enter_context(self._pool.grow(self.hardware))
             self._snapshot = None

@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 from vmtests.boot import Follower, Verdict
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, InputError
+from vmtests.guest.guest import Guest
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key, Ssh
+from vmtests.guest.ssh import Key
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
@@ -42,7 +43,8 @@ class FakeVm(Vm):
         self._directory = tempfile.TemporaryDirectory() if results is None else None
         results = Path(self._directory.name) if results is None and self._directory else results
         assert results is not None
-        super().__init__(image or _no_image(results), results, Key(path=results / "none", public=""))
+        super().__init__(image or _no_image(results), results)
+        self.guest = Guest(_NoWay(), Key(path=results / "none", public=""), scale=1.0)
         if isinstance(console, bytes):
             console = Recording(name="", console=console, expected={})
         self._recording = recording(console) if isinstance(console, str) else console
@@ -128,32 +130,42 @@ class FakeVm(Vm):
 
     def screenshot(self) -> Path:
         """Raise GuestError."""
-        self._has_none("screen")
+        raise _has_none("screen")
+
+    def fork(self, name: str = "") -> "FakeVm":
+        """Raise InputError."""
+        del name
+        raise InputError("a fake machine cannot be forked", hint="make another one")
+
+
+class _NoWay:
+    """No way into a guest that there is not: a `Reach`."""
 
     @property
     def ssh_address(self) -> tuple[str, int]:
-        """Raise GuestError."""
-        self._has_none("address")
+        raise _has_none("address")
 
-    @property
-    def ssh(self) -> Ssh:
-        """Raise GuestError."""
-        self._has_none("sshd")
+    def wait_sshd(self) -> None:
+        raise _has_none("sshd")
 
-    @property
-    def shell(self) -> SerialShell:
-        """Raise GuestError."""
-        self._has_none("serial shell")
+    def open_shell(self, guest: Guest, /) -> SerialShell:
+        del guest
+        raise _has_none("serial shell")
 
-    def line(self) -> AbstractContextManager[socket.socket]:
-        """Raise GuestError."""
-        self._has_none("serial line")
+    def line(self, guest: Guest, /) -> AbstractContextManager[socket.socket]:
+        del guest
+        raise _has_none("serial line")
 
-    def _find_host_keys(self) -> tuple[str, ...]:
-        self._has_none("host key")
+    def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:
+        del guest
+        raise _has_none("host key")
 
-    def _has_none(self, what: str) -> NoReturn:
-        raise GuestError(f"a fake machine has no {what}", hint="what it answers is said by `answers`, for `run`")
+    def close(self) -> None:
+        pass
+
+
+def _has_none(what: str) -> GuestError:
+    return GuestError(f"a fake machine has no {what}", hint="what it answers is said by `answers`, for `run`")
 
 
 def _no_image(directory: Path) -> Image:

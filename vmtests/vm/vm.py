@@ -18,6 +18,7 @@ from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest.facts import Facts, Mounts, Units
+from vmtests.guest.guest import Guest
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
@@ -25,7 +26,6 @@ from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 
 _LAST_LINES = 12
-_CONNECT_SECONDS = 60.0
 
 
 class BootError(VmtestsError):
@@ -57,19 +57,20 @@ class BootError(VmtestsError):
 
 
 class Vm(abc.ABC):
-    """A machine that is followed, and that commands are run in; a context manager, powered on."""
+    """A machine that is followed, and that commands are run in; a context manager, powered on.
+
+    It is put together of what stands left of it: a machine, its boot (`follower`), its `guest`, and what is known of
+    its image. What makes it, keeps it or forks it is handed in.
+    """
 
     follower: Follower
 
-    def __init__(self, image: Image, results: Path, key: Key) -> None:
+    guest: Guest
+
+    def __init__(self, image: Image, results: Path) -> None:
         self.image = image
         self.results = results
-        self.key = key
         self._stack = contextlib.ExitStack()
-        self._ssh: Ssh | None = None
-        self._shell: SerialShell | None = None
-        self._by_serial = False
-        self._host_keys: tuple[str, ...] = ()
 
     @property
     @abc.abstractmethod
@@ -137,32 +138,31 @@ class Vm(abc.ABC):
     # In the guest.
 
     @property
-    @abc.abstractmethod
-    def ssh_address(self) -> tuple[str, int]:
-        """Where the guest's sshd is reached: host and port."""
+    def key(self) -> Key:
+        """The ssh key that the guest lets in."""
+        return self.guest.key
 
     @property
-    @abc.abstractmethod
-    def shell(self) -> SerialShell:
-        """A root shell on a serial line, found at the first use of each boot."""
+    def ssh_address(self) -> tuple[str, int]:
+        """Where the guest's sshd is reached: host and port."""
+        return self.guest.ssh_address
 
-    @abc.abstractmethod
+    @property
+    def shell(self) -> SerialShell:
+        """A root shell on a serial line, found at the first use of each boot; raises GuestError."""
+        return self.guest.shell
+
     def line(self) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
 
         Raises GuestError, HostError.
         """
-
-    @abc.abstractmethod
-    def _find_host_keys(self) -> tuple[str, ...]:
-        """Return the public host keys of the guest's sshd, by a way that no other guest can use; raises GuestError."""
+        return self.guest.line()
 
     @property
     def host_keys(self) -> tuple[str, ...]:
         """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
-        if not self._host_keys:
-            self._host_keys = self._find_host_keys()
-        return self._host_keys
+        return self.guest.host_keys
 
     @property
     def ssh(self) -> Ssh:
@@ -170,11 +170,7 @@ class Vm(abc.ABC):
 
         The host's key is known before, so that no other guest can answer.
         """
-        if self._ssh is None:
-            ssh = Ssh(*self.ssh_address, self.key, self.host_keys)
-            ssh.connect(_CONNECT_SECONDS * self.scale)
-            self._ssh = ssh
-        return self._ssh
+        return self.guest.ssh
 
     def run(
         self,
@@ -191,9 +187,7 @@ class Vm(abc.ABC):
         """
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
-        if self._by_serial and self._ssh is None:
-            return self.shell.run(command, timeout, stdin=stdin, limit=limit)
-        return self.ssh.run(command, timeout, stdin=stdin, limit=limit)
+        return self.guest.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
     def facts(self) -> Facts:
@@ -224,7 +218,7 @@ class Vm(abc.ABC):
         # The connection may go before the answer comes.
         with contextlib.suppress(GuestError):
             ssh.run("systemctl --no-block reboot", 30.0)
-        self._hang_up()
+        self.guest.hang_up()
 
     @abc.abstractmethod
     def power_cut(self) -> None:
@@ -239,9 +233,12 @@ class Vm(abc.ABC):
     def begin_power_on(self) -> None:
         """Give it back, for who has other things to do before `wait_ready`."""
 
-    def _hang_up(self) -> None:
-        if self._ssh is not None:
-            self._ssh.close()
-        self._ssh = self._shell = None
-        self._by_serial = False
-        self._host_keys = ()
+    # More of it.
+
+    @abc.abstractmethod
+    def fork(self, name: str = "") -> Self:
+        """Return a machine, to be entered, that goes on from where this one is now, which goes on too.
+
+        Its results go below `name`. Raises InputError where the target cannot fork a machine, HostError when it cannot
+        be kept.
+        """

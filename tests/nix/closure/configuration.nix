@@ -22,6 +22,7 @@ in
     chmod +x $out/bin/vmtests
   '';
   image.repart.name = machine.name;
+  image.repart.version = null;
   system.build = {
     # The userland is an input, so Nix finds in the output what refers to it.
     toplevel = pkgs.runCommand "reference-system" { inherit userland; } "cp -r ${content}/system $out";

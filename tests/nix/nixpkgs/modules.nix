@@ -122,10 +122,10 @@ let
       check = isList;
       merge = location: values: map (value: mergeValues location type [ value ]) (builtins.concatLists values);
     };
-    attrsOf = attrs' false;
+    attrsOf = attributes false;
     # Does not look at a definition to know whether there is one.
-    lazyAttrsOf = attrs' true;
-    attrs' = lazy: type: {
+    lazyAttrsOf = attributes true;
+    attributes = lazy: type: {
       name = "attribute set of ${type.name}";
       check = isAttrs;
       merge =

@@ -11,14 +11,6 @@ lib.evalModules {
   modules = [ ./nixos/modules/base.nix ] ++ modules;
   specialArgs = {
     inherit pkgs;
-    utils.systemdUtils.lib.definitions =
-      name: format: definitions:
-      pkgs.linkFarm name (
-        lib.mapAttrsToList (file: content: {
-          name = "${file}.conf";
-          path = format.generate "${file}.conf" content;
-        }) definitions
-      );
     modulesPath = toString ./nixos/modules;
   };
 }

@@ -24,24 +24,6 @@ let
   pkgs = rec {
     runCommand = make;
     writeText = name: text: make name { inherit text; } "printf %s \"$text\" > $out";
-    formats.ini = _: {
-      generate =
-        name: sections:
-        writeText name (
-          lib.concatStringsSep "\n" (
-            lib.mapAttrsToList (
-              section: values:
-              "[${section}]\n"
-              + lib.concatStringsSep "" (lib.mapAttrsToList (key: value: "${key}=${toString value}\n") values)
-            ) sections
-          )
-        );
-    };
-    linkFarm =
-      name: links:
-      make name { } (
-        "mkdir $out\n" + lib.concatMapStringsSep "\n" (link: "ln -s ${link.path} $out/${link.name}") links
-      );
     closureInfo =
       { rootPaths }:
       make "closure-info" {
@@ -94,6 +76,7 @@ let
       })
       [
         "bubblewrap"
+        "coreutils"
         "cpio"
         "dosfstools"
         "e2fsprogs"
@@ -101,7 +84,6 @@ let
         "gnumake"
         "gnutar"
         "kmod"
-        "mmdebstrap"
         "mtools"
         "nix"
         "openssl"

@@ -90,6 +90,7 @@ in
       loader.grub.efiInstallAsRemovable = option types.bool false;
       loader.grub.efiSupport = option types.bool false;
       loader.grub.enable = option types.bool true;
+      loader.systemd-boot.configurationLimit = option (types.nullOr types.int) null;
       loader.systemd-boot.editor = option types.bool true;
       loader.systemd-boot.enable = option types.bool false;
       loader.systemd-boot.extraInstallCommands = option types.lines "";
@@ -102,17 +103,29 @@ in
     };
     environment.etc = option (types.attrsOf types.attrs) { };
     fileSystems = option (types.attrsOf (types.submodule fileSystem)) { };
+    image.modules = option (types.attrsOf types.unspecified) { };
     nix.optimise.automatic = option types.bool false;
     nix.settings = option (types.attrsOf types.unspecified) { };
     system.boot.loader.initrdFile = option types.str "initrd";
     system.boot.loader.kernelFile = option types.str "bzImage";
     system.build = option (types.lazyAttrsOf types.unspecified) { };
     system.extraDependencies = option (types.listOf types.path) [ ];
+    system.image.id = option (types.nullOr types.str) null;
+    system.image.version = option (types.nullOr types.str) null;
+    system.nixos.version = option types.str "26.05";
     system.stateVersion = mkOption { type = types.str; };
     systemd.additionalUpstreamSystemUnits = option (types.listOf types.str) [ ];
     systemd.enableEmergencyMode = option types.bool true;
     systemd.package = option types.package pkgs.systemd;
-    systemd.services = option (types.attrsOf (types.submodule { options.enable = option types.bool true; })) { };
+    systemd.services = option (types.attrsOf (
+      types.submodule {
+        options = {
+          enable = option types.bool true;
+          environment = option (types.attrsOf types.str) { };
+          overrideStrategy = option types.str "asDropinIfExists";
+        };
+      }
+    )) { };
     systemd.tmpfiles.rules = option (types.listOf types.str) [ ];
   };
 

@@ -1,0 +1,126 @@
+"""A guest that runs, and the ways into it: a root shell on a serial line, and ssh."""
+
+import socket
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
+from vmtests.guest.ssh import Key, Ssh
+
+_CONNECT_SECONDS = 60.0
+
+
+class Reach(Protocol):
+    """How the guest of one machine is reached; each target has its own. All methods raise GuestError."""
+
+    @property
+    def ssh_address(self) -> tuple[str, int]:
+        """Where the guest's sshd is reached: host and port."""
+
+    def wait_sshd(self) -> None:
+        """Wait until there is an sshd to be asked, where that is not known otherwise."""
+
+    def open_shell(self, guest: "Guest", /) -> SerialShell:
+        """Open a serial line and log in as root."""
+
+    def line(self, guest: "Guest", /) -> AbstractContextManager[socket.socket]:
+        """Give a person a serial line, with a shell if there is one."""
+
+    def find_host_keys(self, guest: "Guest", /) -> tuple[str, ...]:
+        """Return the public host keys of the guest's sshd, by a way that no other guest can use."""
+
+    def close(self) -> None:
+        """Close what was opened; it may be opened again."""
+
+
+class Guest:
+    """A guest, boot after boot: what was found out about one boot is forgotten by `hang_up`.
+
+    `key` is the ssh key that the guest lets in. `scale` stretches what the guest gets to answer (1 for KVM). With
+    `by_serial` commands are run on the serial line, until ssh is used or the guest is restarted.
+    """
+
+    def __init__(self, reach: Reach, key: Key, *, scale: float, by_serial: bool = False) -> None:
+        self.key = key
+        self._reach = reach
+        self._scale = scale
+        self._by_serial = by_serial
+        self._ssh: Ssh | None = None
+        self._shell: SerialShell | None = None
+        self._host_keys: tuple[str, ...] = ()
+
+    def know(self, shell: SerialShell, host_keys: tuple[str, ...]) -> None:
+        """Go on with a shell that is logged in, and with host keys that were found before."""
+        self._shell, self._host_keys = shell, host_keys
+
+    @property
+    def by_serial(self) -> bool:
+        """Whether the next command is run on the serial line."""
+        return self._by_serial and self._ssh is None
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether a shell is logged in on the serial line."""
+        return self._shell is not None
+
+    @property
+    def ssh_address(self) -> tuple[str, int]:
+        """Where the guest's sshd is reached: host and port."""
+        return self._reach.ssh_address
+
+    @property
+    def shell(self) -> SerialShell:
+        """A root shell on a serial line, found at the first use of each boot."""
+        if self._shell is None:
+            self._shell = self._reach.open_shell(self)
+        return self._shell
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
+        if not self._host_keys:
+            self._host_keys = self._reach.find_host_keys(self)
+        return self._host_keys
+
+    @property
+    def ssh(self) -> Ssh:
+        """A connection to the guest's sshd, opened at the first use of each boot.
+
+        The host's key is known before, so that no other guest can answer.
+        """
+        if self._ssh is None:
+            self._reach.wait_sshd()
+            ssh = Ssh(*self.ssh_address, self.key, self.host_keys)
+            ssh.connect(_CONNECT_SECONDS * self._scale)
+            self._ssh = ssh
+        return self._ssh
+
+    def line(self) -> AbstractContextManager[socket.socket]:
+        """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
+
+        Raises GuestError, HostError.
+        """
+        return self._reach.line(self)
+
+    def run(
+        self,
+        command: str,
+        /,
+        timeout: float = 120.0,
+        *,
+        stdin: bytes | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a shell command as root; raises GuestError when the guest does not answer."""
+        way: Ssh | SerialShell = self.shell if self.by_serial else self.ssh
+        return way.run(command, timeout, stdin=stdin, limit=limit)
+
+    def hang_up(self) -> None:
+        """Close every way into the guest, which restarts or is left."""
+        if self._ssh is not None:
+            self._ssh.close()
+        self._ssh = self._shell = None
+        self._by_serial = False
+        self._host_keys = ()
+        self._reach.close()

@@ -1,0 +1,60 @@
+"""This host, as machines need it: its tools, accelerator, firmware, memory, and places for files."""
+
+import contextlib
+import functools
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vmtests.host import accel, firmware, tools
+from vmtests.host.accel import Accelerator
+from vmtests.host.admission import Admission
+from vmtests.host.firmware import Firmware
+from vmtests.host.scratch import scratch
+from vmtests.host.tools import Toolbox
+from vmtests.resources import cache_dir
+
+
+class Host:
+    """What this host gives to machines, each part found out when it is needed first; a context manager.
+
+    `accelerator` is `auto`, `kvm` or `tcg`. Processes that name the same `run` share its scratch directory. Raises
+    HostError when the host lacks something.
+    """
+
+    def __init__(self, *, accelerator: str = "auto", run: str = "") -> None:
+        self._request = accelerator
+        self._run = run
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @functools.cached_property
+    def toolbox(self) -> Toolbox:
+        """The tools."""
+        return tools.find()
+
+    @functools.cached_property
+    def accelerator(self) -> Accelerator:
+        """The accelerator, found out by running a virtual CPU."""
+        return accel.probe(self.toolbox, accel.Request(self._request))
+
+    @functools.cached_property
+    def admission(self) -> Admission:
+        """Who lets machines in while there is memory for them."""
+        return Admission(cache_dir() / "machines")
+
+    @functools.cached_property
+    def scratch(self) -> Path:
+        """A directory in the cache that ends with this, or with the last process of its run."""
+        return self._stack.enter_context(scratch(cache_dir(), self._run))
+
+    def firmware(self, *, secure_boot: bool = False) -> Firmware:
+        """Return the firmware that goes with QEMU."""
+        return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)

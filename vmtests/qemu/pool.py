@@ -1,0 +1,71 @@
+"""The machines of this host: room for each, QEMU for each, and the next fork's made ahead of time."""
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from vmtests.host.admission import OVERHEAD
+from vmtests.host.host import Host
+from vmtests.machine.argv import Hardware
+from vmtests.machine.qemu import QemuMachine
+from vmtests.machine.standby import Standby
+from vmtests.machine.template import Template
+from vmtests.sizes import MIB
+
+
+class Pool:
+    """Makes machines on `host`; `results` returns the directory for what QEMU writes about those that wait.
+
+    To be closed, at which the machines that wait for forks end.
+    """
+
+    def __init__(self, host: Host, results: Callable[[], Path]) -> None:
+        self.host = host
+        self._results = results
+        self._standbys: dict[Path, Standby] = {}
+
+    def room(self, hardware: Hardware, *, forked: bool = False) -> AbstractContextManager[None]:
+        """Hold room in this host's memory for a machine, of which a fork takes little; raises HostError."""
+        return self.host.admission.room(OVERHEAD + (0 if forked else hardware.memory_mib * MIB))
+
+    def grow(self, hardware: Hardware) -> AbstractContextManager[None]:
+        """Hold the room that a fork needs more when it boots anew; raises HostError."""
+        return self.host.admission.room(hardware.memory_mib * MIB)
+
+    def cold(self, hardware: Hardware, image: Path, results: Path) -> QemuMachine:
+        """Return a machine with the image's disk, to be given to who hears it (`QemuMachine.move`), and entered."""
+        return self._machine(hardware, image, results)
+
+    def fork(self, hardware: Hardware, template: Template, results: Path) -> QemuMachine:
+        """Return a machine that goes on from `template`, as `cold` does: one made ahead of time, or a new one."""
+        standby = self._standbys.pop(template.directory, None)
+        ready = None if standby is None else standby.take()
+        return ready or self._machine(hardware, template.disk, results, template=template)
+
+    def expect(self, hardware: Hardware, template: Template) -> None:
+        """Make the next fork's machine while somebody works with this one's; nothing of its guest runs before."""
+        if template.directory not in self._standbys:
+            name = f".next-{secrets.token_hex(4)}"
+            machine = self._machine(hardware, template.disk, self._results(), template=template, name=name)
+            self._standbys[template.directory] = Standby(machine)
+
+    def close(self) -> None:
+        """End the machines that wait for forks; the next fork takes longer again."""
+        while self._standbys:
+            _, standby = self._standbys.popitem()
+            standby.close()
+
+    def _machine(
+        self, hardware: Hardware, image: Path, results: Path, *, template: Template | None = None, name: str = ""
+    ) -> QemuMachine:
+        return QemuMachine(
+            toolbox=self.host.toolbox,
+            accelerator=self.host.accelerator,
+            firmware=self.host.firmware(secure_boot=hardware.secure_boot),
+            hardware=hardware,
+            image=image,
+            results=results,
+            template=template,
+            name=name,
+        )
