@@ -95,7 +95,7 @@ class GceLab:
         self._results = results
         self.contract = contract or contracts.default()
         self.host = self._stack.enter_context(Host(run=run))
-        self.images = Images(self.contract, self.host)
+        self.images = Images(contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
