@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.host.tools import Toolbox
-from vmtests.image.unprivileged import give_to_root, link_tree
+from vmtests.image.unprivileged import give_to_root
 from vmtests.sizes import MIB
 
 
@@ -28,21 +28,3 @@ def test_every_file_becomes_roots(tmp_path: Path, toolbox: Toolbox) -> None:
     shown = toolbox.run("debugfs", "-f", "-", f"{disk}?offset={MIB}", stdin=script)
     owners = re.findall(r"User: +(\d+) +Group: +(\d+)", shown)
     assert owners == [("0", "0")] * 4
-
-
-def test_store_tree_without_mounts(tmp_path: Path) -> None:
-    """Store paths of any kind are there under their names, with what they hold, and links stay links."""
-    source = tmp_path / "source"
-    (source / "directory").mkdir(parents=True)
-    (source / "directory/file").write_text("x")
-    (source / "directory/link").symlink_to("file")
-    (source / "plain").write_text("y")
-    (source / "link").symlink_to("/nix/store/elsewhere")
-    target = tmp_path / "target"
-    target.mkdir()
-    for name in ("directory", "plain", "link"):
-        link_tree(source / name, target / name)
-    assert (target / "directory/file").samefile(source / "directory/file")
-    assert str((target / "directory/link").readlink()) == "file"
-    assert (target / "plain").read_text() == "y"
-    assert str((target / "link").readlink()) == "/nix/store/elsewhere"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmtests.gce.errors import SlowError, of_exception, of_operation
 from vmtests.gce.settings import Settings
-from vmtests.lazy import lazy
+from vmtests.host.lazy import lazy
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1

@@ -35,11 +35,11 @@ from vmtests.gce.upload import make_image, upload
 from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
+from vmtests.host.lazy import lazy
 from vmtests.image import archive
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.source import Format
-from vmtests.lazy import lazy
 from vmtests.machine.argv import DiskFaults, Hardware
 from vmtests.sizes import GIB
 

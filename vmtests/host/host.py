@@ -9,9 +9,9 @@ from vmtests.host import accel, firmware, tools
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
 from vmtests.host.firmware import Firmware
+from vmtests.host.lazy import lazy
 from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
-from vmtests.lazy import lazy
 from vmtests.resources import cache_dir
 
 

@@ -1,8 +1,6 @@
 """Files of root's, made without being root."""
 
 import re
-from collections.abc import Iterator
-import shutil
 from pathlib import Path
 
 from vmtests.errors import HostError

@@ -27,11 +27,11 @@ from vmtests.contract import Contract
 from vmtests.guest import credentials
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
+from vmtests.host.lazy import lazy
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.reference import recipe
-from vmtests.lazy import lazy
 from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
 from vmtests.machine.life import ResumeError

@@ -2,7 +2,7 @@
 
 import threading
 
-from vmtests.lazy import lazy
+from vmtests.host.lazy import lazy
 
 
 class Thing:
