@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot docs hosts vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot causes docs hosts vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -36,6 +36,9 @@ lint: $(STAMP)            ## style and types
 house: $(STAMP)           ## draw docs/architecture.md's imports anew
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python -m tests.house
+
+causes: $(STAMP)          ## write docs/causes.md again, which a test compares with the tables
+	$(BIN)/python -m vmtests.boot.table > docs/causes.md
 
 # Against nixpkgs itself: the flake's own input (needs a network), or a checkout: make nix-check NIXPKGS=/path
 INPUT := --no-write-lock-file $(if $(NIXPKGS),--override-input nixpkgs path:$(abspath $(NIXPKGS)))

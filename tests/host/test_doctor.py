@@ -133,7 +133,9 @@ def test_tools(tmp_path: Path) -> None:
 
 def test_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without KVM can boot, and is told why it is slow; KVM that is demanded must work."""
-    monkeypatch.setattr(accel, "kvm_outcome", lambda *_: Outcome(works=False, reason="no device", hint="load it"))
+    monkeypatch.setattr(
+        accel, "kvm_outcome", lambda *_, **__: Outcome(works=False, reason="no device", hint="load it")
+    )
     row = doctor.accelerator_row(toolbox(tmp_path), Request.AUTO)
     assert (row.ok, row.value, row.why) == (True, "tcg, cpu max", "KVM does not work: no device")
     demanded = doctor.accelerator_row(toolbox(tmp_path), Request.KVM)

@@ -176,8 +176,8 @@ class Attempt:
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
-        elif (self._target is None and not self.stage.before(Stage.KERNEL) and LOGIN_PROMPT.match(normal.text)) or (
-            self._target is None and self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text)
+        elif self._target is None and (
+            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
         ):
             self._up(line, getty=True)
 

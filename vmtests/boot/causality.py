@@ -50,7 +50,8 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
     before = clues if needed is None else clues[:needed]
     objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]
     units = [clue for clue in before if clue.rule.layer is Layer.UNIT]
-    near = objects[:1] or units[:3]
+    # The first explains; what was asked for last is what the boot was about.
+    near = list(dict.fromkeys([*objects[:1], *objects[-1:]])) or units[:3]
     if needed is not None:  # what the manager names right before the first thing that fails for it
         near = objects[-1:] or units[-1:] or list(clues[needed : needed + 1])
     reasons = [clue for clue in clues if clue.rule.layer is Layer.REASON]

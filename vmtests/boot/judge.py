@@ -1,5 +1,6 @@
 """From lines and events to a finding: pure, without clock or thread; times are seconds since power-on."""
 
+import functools
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,10 @@ class _Rules:
         return cls(rules, re.compile("|".join(anonymous(rule.pattern) for rule in rules) or r"(?!)"))
 
 
-_RULES = {(stage.value, late): _Rules.of(stage, late=late) for stage in Stage for late in (False, True)}
+@functools.cache
+def _rules(stage: str, late: bool) -> _Rules:
+    """Return the rules of a stage when they are first wanted: to compile all of them takes a second."""
+    return _Rules.of(Stage(stage), late=late)
 
 
 class _Values(dict[str, str]):
@@ -136,7 +140,7 @@ class Judge:
         """Take a line that has no newline yet."""
         if self._finding is not None:
             return
-        for rule in _RULES[stage.value, late].rules:
+        for rule in _rules(stage.value, late).rules:
             if rule.prompt and (match := rule.pattern.match(normal.text)):
                 evidence = Evidence(t=t, source="console", text=text.rstrip()[:TEXT_LIMIT])
                 self._found(rule, match.groupdict(), evidence, self._place(rule, normal, stage))
@@ -205,7 +209,7 @@ class Judge:
         )
 
     def _match(self, normal: NormalLine, stage: Stage, late: bool) -> tuple[LineRule, re.Match[str]] | None:
-        known = _RULES[stage.value, late]
+        known = _rules(stage.value, late)
         if not known.any.match(normal.text):
             return None
         for rule in known.rules:

@@ -99,8 +99,7 @@ SPEAKER = Speaker(
             Cause.INITRD_MISSING,
             r"VFS: Cannot open root device \"?(?P<device>(?:UUID=|LABEL=|/dev/mapper/|mapper/|/dev/disk/|ZFS=|zfs:"
             r"|live:"
-            r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\): error "
-            r"(?P<code>-?\d+)",
+            r"|block:|fstab|gpt-auto|/dev/[\w.-]+/[\w.-]+)[^\" ]{0,200})\"? or unknown-block\(\d+,\d+\)",
             "the kernel was to find root {device} by itself, which only an initrd (initramfs) can: none was "
             "loaded, or "
             "it has no /init",
@@ -111,9 +110,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block\(\d+,\d+\)"
-            r"|\S{1,40}): error "
-            r"(?P<code>-?\d+)",
+            r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block|\S{1,40}:)",
             "the kernel cannot open its root device {device}",
             "the disk is not attached, its driver is not in this kernel, or root= names another: the list of "
             "partitions "

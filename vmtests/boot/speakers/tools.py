@@ -136,7 +136,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VOLUME_MISSING,
-            r"\s{0,4}(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group "
+            r"(?:Begin: .{0,200}\.{3})?\s{0,4}"
+            r"(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group "
             r"\S{1,128}|Couldn't find device with uuid"
             r" \S{1,60}|VG \S{1,128} is missing PV .{1,80}|Failed to find logical volume.{1,160}|Refusing "
             r"activation of partial LV .{1,120}))",

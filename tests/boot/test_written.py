@@ -1,0 +1,63 @@
+"""Consoles that were written from their programs' sources, where nothing could be booted: they are judged right.
+
+`fixtures/consoles/written/expected.json` has what is to be said of each.
+"""
+
+import json
+import re
+
+import pytest
+
+from vmtests.boot.replay import Replay, explain
+from vmtests.resources import fixture
+
+WRITTEN = fixture("consoles/written")
+EXPECTED = json.loads((WRITTEN / "expected.json").read_text())
+GOOD = WRITTEN / "openrc-ok.log"
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_written_console_gets_its_verdict(name: str) -> None:
+    """Verdict, stage, cause and owner are right, whoever speaks."""
+    told = explain([(WRITTEN / f"{name}.log").read_bytes()]).to_json()
+    assert {key: told[key] for key in EXPECTED[name]} == EXPECTED[name]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 5000, bytes(range(256)) * 40, b"x" * 3_000_000, b"\x1b[" * 5000])
+def test_what_is_no_console_is_unknown(data: bytes) -> None:
+    """Nothing, noise, and one endless line: nobody can tell."""
+    assert explain([data]).verdict.word == "unknown"
+
+
+def test_the_last_of_two_boots_counts_and_the_first_is_named() -> None:
+    """A log that is continued over a restart is about its last boot."""
+    failed, good = (WRITTEN / "xfs-rhel.log").read_bytes(), GOOD.read_bytes()
+    told = explain([failed, b"\n", good])
+    assert (told.verdict.word, told.boots) == ("ready", 2)
+    assert [before.word for before in told.earlier] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["machine # ", "2024-01-02T03:04:05.123Z ", "serial | ", "[2024-01-02 03:04:05] ", "    qemu: "]
+)
+def test_the_prefix_of_a_collector_is_taken_off(prefix: str) -> None:
+    """Test drivers, CI and containers put something in front of each line."""
+    lines = GOOD.read_text().splitlines()
+    data = "".join(f"{prefix}{line}\n" for line in lines).encode()
+    assert explain([data]).verdict.word == "ready"
+
+
+def test_a_long_recording_keeps_what_matters_in_its_middle() -> None:
+    """The middle of a flood is passed over, but not what ends a boot in it."""
+    flood = b"".join(b"[%12.6f] audit: type=1400 x=%d\n" % (i / 100, i) for i in range(60000))
+    begin = b"[    0.000000] Linux version 6.1\n[    1.000000] Run /sbin/init as init process\n"
+    end = b"[  700.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
+    chunks = [begin, *[flood] * 4, end, *[flood] * 4]
+    assert explain(chunks).verdict.cause == "kernel-panic"
+
+
+def test_a_line_that_the_caller_names_is_ready() -> None:
+    """A system without a login has a line of its own."""
+    replay = Replay(ready=re.compile("appliance is up"))
+    replay.feed(b"[    0.000000] Linux version 6.1\n[    1.0] Run /sbin/init as init process\nappliance is up\n")
+    assert replay.finish().verdict.ready
