@@ -8,7 +8,7 @@ from rich.console import Console
 from vmtests import contract as contracts
 from vmtests.cli.common import add_contract, add_json, print_json
 from vmtests.host import tools
-from vmtests.image.formats import Format
+from vmtests.host.formats import Format
 from vmtests.image.inspect import inspect
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vmtests.errors import HostError, InputError
+from vmtests.host.formats import DRIVERS, Format, identify
 from vmtests.host.sandbox import ToolError, tool_env, tool_error
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
-from vmtests.image.formats import DRIVERS, Format, identify
 from vmtests.image.unpack import scratch
 from vmtests.sizes import MIB
 

@@ -15,12 +15,23 @@ from typing import Protocol
 
 from vmtests import progress
 from vmtests.errors import InputError, from_os
+from vmtests.host.formats import (
+    DRIVERS,
+    HEAD,
+    Format,
+    Kind,
+    Other,
+    Packing,
+    disguised,
+    identify,
+    is_extent,
+    said_format,
+)
+from vmtests.host.formats import looks_like_a_disk as _named_as_disk
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt, unpack
 from vmtests.image.check import Check, clean
 from vmtests.image.filesystem import FileSystem, probe
-from vmtests.image.formats import DRIVERS, HEAD, Format, Kind, Other, Packing, disguised, identify, is_extent
-from vmtests.image.formats import looks_like_a_disk as _named_as_disk
 from vmtests.image.qemudisk import QemuDisk, whole_size
 
 __all__ = ["Adopted", "Format", "Source", "adopt", "open_disk"]
@@ -177,13 +188,6 @@ def adopt(path: Path, scratch: Path, toolbox: Toolbox, *, form: Format | None = 
             disk = target
         taken = plain.unpacked is not None and not plain.unpacked.refused
         return Adopted(path=disk, archive=path if taken else None)
-
-
-def said_format(path: Path) -> Format:
-    """Return the format of a disk that was adopted: raw or qcow2."""
-    with path.open("rb") as file:
-        kind = identify(file.read(HEAD + 512), b"", path.name, device=stat.S_ISBLK(os.fstat(file.fileno()).st_mode))
-    return Format.QCOW2 if kind is Format.QCOW2 else Format.RAW
 
 
 def _says(disk: Path, form: Format) -> bool:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Protocol
 
+from vmtests.host.formats import Packing
 from vmtests.host.sandbox import tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
-from vmtests.image.formats import Packing
 
 PIECE = 1 << 20
 """Bytes that are read at a time."""

@@ -17,11 +17,11 @@ from typing import IO, Self, cast
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
+from vmtests.host.formats import HEAD, Format, Packing, identify, inner_name, is_extent, looks_like_a_disk
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt
 from vmtests.image.check import Check, clean, note, passed
 from vmtests.image.filesystem import probe
-from vmtests.image.formats import HEAD, Format, Packing, identify, inner_name, is_extent, looks_like_a_disk
 from vmtests.image.stream import Stream, StreamError, unpacked
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB, format_size

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import InputError
+from vmtests.host.formats import Format, said_format
 from vmtests.host.tools import Toolbox
-from vmtests.image.source import Format, said_format
 from vmtests.sizes import format_size
 
 _QCOW2_SIZE = slice(24, 32)  # QEMU's docs/interop/qcow2.txt: bytes 24 to 31 are the virtual size, big-endian

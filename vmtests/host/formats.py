@@ -6,10 +6,13 @@ the "backing file" that the guest has named (CVE-2007-2721 of QEMU, and many lik
 partition table says that a disk is raw; only then the magics are looked at.
 """
 
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 HEAD = 4096
 """Bytes from the beginning of a file, and from its end, that are looked at."""
@@ -211,3 +214,10 @@ def looks_like_a_disk(name: str) -> bool:
 def is_extent(name: str) -> bool:
     """Return whether a name is that of a piece of a split VMDK, which is read through its descriptor."""
     return re.search(r"-(?:s|f)\d{3}\.vmdk$|-(?:flat|delta|ctk)\.vmdk$", name, re.IGNORECASE) is not None
+
+
+def said_format(path: Path) -> Format:
+    """Return the format of a disk that was adopted: raw or qcow2."""
+    with path.open("rb") as file:
+        kind = identify(file.read(HEAD + 512), b"", path.name, device=stat.S_ISBLK(os.fstat(file.fileno()).st_mode))
+    return Format.QCOW2 if kind is Format.QCOW2 else Format.RAW
