@@ -164,6 +164,21 @@ class TestResets:
         drip(follower, clock, NIXOS_BOOT)
         assert follower.wait_verdict().ready
 
+    def test_a_kernel_that_goes_down_says_so_before_the_restart(self, follower: Follower, clock: ManualClock) -> None:
+        """What a guest's kernel prints on its way down is of no new boot, whose restart is still to come."""
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+        follower.new_boot("reboot")
+        follower.feed(
+            b"[  176.706117] (sd-umount)[573]: Failed to unmount /run/shutdown/mounts/ef: Device or resource busy\r\n"
+            b"[  176.784948] systemd-shutdown[1]: Unable to finalize remaining file systems, ignoring.\r\n"
+            b"[  176.894934] reboot: Restarting system\r\n"
+        )
+        follower.event(MachineEvent(name="RESET", t=clock.now))
+        assert (follower.verdict, follower.stage) == (None, Stage.FIRMWARE)
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+
     def test_a_loop_of_expected_resets(self, make: Make, clock: ManualClock) -> None:
         """Restarts without ever getting ready are a loop even where restarts are expected."""
         follower = make(expect_reset=True)

@@ -9,7 +9,7 @@ import pytest
 from vmtests.errors import HostError, InputError
 from vmtests.host import tools
 from vmtests.image import archive
-from vmtests.image.adopt import adopt
+from vmtests.image.source import adopt
 from vmtests.sizes import GIB
 
 
@@ -69,7 +69,7 @@ def test_place_that_cannot_be_written_is_an_error(tmp_path: Path, disk: Path) ->
 def test_adopted_archive_is_the_disk_again(tmp_path: Path, disk: Path) -> None:
     """What was packed is unpacked the same, holes included."""
     archive.pack(disk, tmp_path / "image.tar.gz")
-    adopted = adopt(tmp_path / "image.tar.gz", tmp_path, tools.find())
+    adopted = adopt(tmp_path / "image.tar.gz", tmp_path, tools.find()).path
     assert adopted.stat().st_size == GIB
     assert adopted.stat().st_blocks * 512 < 1 << 20
     with adopted.open("rb") as file:
@@ -80,4 +80,4 @@ def test_adopted_archive_is_the_disk_again(tmp_path: Path, disk: Path) -> None:
 
 def test_disk_is_adopted_as_it_is(tmp_path: Path, disk: Path) -> None:
     """A raw disk is used where it lies."""
-    assert adopt(disk, tmp_path, tools.find()) == disk
+    assert adopt(disk, tmp_path, tools.find()).path == disk

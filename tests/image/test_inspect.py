@@ -174,9 +174,19 @@ def test_a_boot_loader_for_another_machine_is_named(patient: SmallImage) -> None
     ]
 
 
+def test_another_entry_is_started_and_checked_as_well(patient: SmallImage) -> None:
+    """After a rebuild NixOS has entries of other names."""
+    patient.mtool("mmove", f"::{ENTRY_PATH}", "::/loader/entries/nixos-generation-2.conf")
+    assert patient.sentences() == []
+    patient.mtool("mdel", "::/EFI/nixos/initrd.efi")
+    expected = "initrd /EFI/nixos/initrd.efi, named by /loader/entries/nixos-generation-2.conf, is not on the ESP"
+    assert patient.sentences() == [expected]
+
+
 def test_a_missing_entry_is_named_with_what_is_there(patient: SmallImage) -> None:
-    """Other entries are a hint."""
-    patient.mtool("mmove", f"::{ENTRY_PATH}", "::/loader/entries/other.conf")
+    """Entries that cannot be started are a hint."""
+    patient.mtool("mdel", f"::{ENTRY_PATH}")
+    patient.put("/loader/entries/other.conf", b"title nothing\n")
     (found,) = patient.inspect().breaches
     assert f"loader entry {ENTRY_PATH} is not on the ESP, nor a unified kernel image" == found.sentence
     assert found.hint == "there is /loader/entries/other.conf"

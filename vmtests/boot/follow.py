@@ -112,6 +112,7 @@ class Follower:
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
         self._scanner = Scanner()
         self._restarts = 0
+        self._leaving = False  # whether a guest that was told to reboot still talks of going down, its kernel too
         self._ending = False
         self._boot = self._log.next_boot
         if past is None:
@@ -183,6 +184,7 @@ class Follower:
         """
         with self._changed:
             self._restarts = -1  # that of a reboot is still to come, and is no failure
+            self._leaving = reason == "reboot"
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
 
@@ -421,8 +423,9 @@ class Follower:
         attempt = self._attempt
         if self._ending or attempt.failure is not None:
             return
-        early = attempt.may_restart
-        if not (early or self._expect_reset) or attempt.suspicious:
+        leaving, self._leaving = self._leaving, False
+        early = leaving or attempt.may_restart
+        if not (early or self._expect_reset) or (attempt.suspicious and not leaving):
             attempt.event(event, self._now())
             return
         self._restarts = 0 if attempt.verdict is not None else self._restarts + 1

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
+from vmtests.cli.common import add_accel, add_contract, add_image, add_json, add_modules, add_results, print_json
 from vmtests.cli.screen import Cockpit, show
 from vmtests.errors import InputError
 from vmtests.host.results import new_directory
@@ -47,6 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     parser.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    add_contract(parser)
     add_results(parser)
     parser.add_argument("--quiet", action="store_true", help="do not show the console")
     parser.set_defaults(command=run)
@@ -63,11 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     out = progress.stderr()
     if arguments.anew and arguments.rewind is None:
         raise InputError("--anew is for --rewind: without it every boot is a new one")
+    contract = None if arguments.contract is None else contracts.load(arguments.contract)
     with Lab(
         lambda: new_directory(arguments.results),
         accelerator=arguments.accel,
         cpus=arguments.cpus,
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
+        contract=contract,
     ) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:

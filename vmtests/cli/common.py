@@ -34,6 +34,13 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_contract(parser: argparse.ArgumentParser) -> None:
+    """Add `--contract`."""
+    parser.add_argument(
+        "--contract", type=Path, metavar="FILE", help="what the image promises (default: ours, if it has our layout)"
+    )
+
+
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add `--results`."""
     parser.add_argument("--results", type=Path, metavar="DIR", help="the directory of the results, used as it is")

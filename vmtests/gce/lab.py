@@ -98,7 +98,7 @@ class GceLab:
         self._results = results
         self.contract = contract or contracts.default()
         self.host = self._stack.enter_context(Host(run=run))
-        self.images = Images(self.contract, self.host)
+        self.images = Images(contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
@@ -245,7 +245,7 @@ class GceLab:
         if image.inspection.format is Format.QCOW2:
             raw = scratch / f"{secrets.token_hex(4)}.raw"
             with progress.step(f"converting {image.path.name}"):
-                toolbox.run("qemu-img", "convert", "-O", "raw", image.path.absolute(), raw)
+                toolbox.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
         packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
         archive.pack(raw, packed)
         return packed

@@ -17,6 +17,7 @@ from typing import IO
 from vmtests.host.sandbox import sandbox, tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
+from vmtests.image.files import FilesError
 
 TOOL_SECONDS = 20.0
 """Seconds that mtools may need; a file system with a circle in it keeps them busy for ever."""
@@ -27,7 +28,7 @@ _LISTING_LIMIT = 1 << 20  # bytes
 _PATTERN = frozenset('*?[]\\"\ufffd')  # mtools(1) reads these as patterns
 
 
-class FatError(Exception):
+class FatError(FilesError):
     """A file system that mtools cannot read; the message is mtools' own, escaped."""
 
 
@@ -139,6 +140,19 @@ class Files:
                 if position >= last:
                     break
         return [bytes(part) for part in found]
+
+    def chunks(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+        """Yield a range of a file, piece by piece; raises FatError."""
+        if _PATTERN & set(path):
+            raise FatError("its name has characters that mtools takes for a pattern")
+        position = 0
+        with self._run("mcopy", "-i", self._image, f"::{path}", "-") as chunks:
+            for chunk in chunks:
+                if part := chunk[max(0, offset - position) : max(0, offset + size - position)]:
+                    yield part
+                position += len(chunk)
+                if position >= offset + size:
+                    return
 
     @contextmanager
     def _run(self, *command: str) -> Iterator[Iterator[bytes]]:

@@ -101,6 +101,18 @@ def is_protective(disk: Readable) -> bool:
     return _PROTECTIVE in mbr_types(disk)
 
 
+def trusted_by_firmware(disk: Readable) -> bool:
+    """Return whether EDK2 looks for a GPT: an entry of the MBR is of type EE, not active, and begins in sector 1.
+
+    Source: MdeModulePkg/Universal/Disk/PartitionDxe/Gpt.c, PartitionInstallGptChildHandles().
+    """
+    sector = disk.read(0, 512)
+    return len(sector) == 512 and any(
+        sector[at] == 0 and sector[at + 4] == _PROTECTIVE and sector[at + 8 : at + 12] == b"\1\0\0\0"
+        for at in range(446, 510, 16)
+    )
+
+
 def sector_size(disk: Readable) -> int | None:
     """Return the sector size for which a GPT header is where it has to be; None without any header."""
     for size in SECTOR_SIZES:
@@ -150,8 +162,18 @@ def claimed_sectors(disk: Readable, size: int) -> int | None:
 
 
 def _protective_check(disk: Readable) -> Iterator[Check]:
-    if is_protective(disk):
+    if trusted_by_firmware(disk):
         yield passed("protective MBR", "type", "EE")
+        return
+    if is_protective(disk):
+        yield breach(
+            "protective MBR",
+            "flag",
+            "active",
+            "the protective MBR has the boot flag, or does not begin in sector 1: firmware (EDK2) ignores the GPT",
+            "parted's disk_set pmbr_boot off clears the flag",
+            cause=Cause.GPT_DESTROYED,
+        )
         return
     types = " ".join(f"{kind:02X}" for kind in mbr_types(disk)) or "none"
     yield breach(

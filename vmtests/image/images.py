@@ -6,21 +6,27 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.host.host import Host
 from vmtests.image import cache, nix
-from vmtests.image.adopt import adopt
 from vmtests.image.image import Image
 from vmtests.image.inspect import inspect
 from vmtests.image.reference import Modules
+from vmtests.image.source import adopt
 
 
 class Images:
-    """Finds, builds and inspects images; those that are built or unpacked are shared by all processes of a run."""
+    """Finds, builds and inspects images; those that are built or unpacked are shared by all processes of a run.
 
-    def __init__(self, contract: Contract, host: Host) -> None:
-        self._contract = contract
+    Without a contract the reference image is held to the project's own, and somebody's image only where it has that
+    layout.
+    """
+
+    def __init__(self, contract: Contract | None, host: Host) -> None:
+        self._given = contract
+        self._contract = contract or contracts.default()
         self._host = host
 
     def find(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
@@ -33,30 +39,32 @@ class Images:
         if name == "reference":
             path = cache.reference_image(self._contract, parsed, toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
+            archive = None
         else:
             installable = nix.parse(name)
             if parsed.bloat:
                 way = "a configuration imports nixosModules.bloat" if installable else "only debug can be handed to it"
                 raise InputError(f"the module bloat is built into the reference image; {name} is another", hint=way)
             shown, own = installable or Path(name).name, None
-            path = self._adopted(name, installable)
+            path, archive = self._adopted(name, installable)
         return Image(
             name=shown,
             path=path,
             modules=own,
-            inspection=inspect(path, self._contract, toolbox),
-            archive=Path(name) if own is None and installable is None and path != Path(name) else None,
+            inspection=inspect(path, self._given if own is None else self._contract, toolbox),
+            archive=archive,
             debug=own is None and parsed.debug,
         )
 
-    def _adopted(self, name: str, installable: str | None) -> Path:
-        """Return somebody's own disk, built or unpacked once for all processes of the run."""
+    def _adopted(self, name: str, installable: str | None) -> tuple[Path, Path | None]:
+        """Return somebody's own disk, built or unpacked once for all processes of the run, and its archive."""
         scratch = self._host.scratch
         with FileLock(scratch / "adopted.lock"):
             note = scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
             if note.exists():
-                return Path(note.read_text())
-            archive = Path(name) if installable is None else nix.build(installable, scratch)
-            path = adopt(archive, scratch, self._host.toolbox)
-            note.write_text(str(path))
-            return path
+                path, _, archive = note.read_text().partition("\0")
+                return Path(path), Path(archive) if archive else None
+            given = Path(name) if installable is None else nix.build(installable, scratch)
+            found = adopt(given, scratch, self._host.toolbox)
+            note.write_text(f"{found.path}\0{found.archive or ''}")
+            return found.path, found.archive

@@ -1,21 +1,22 @@
 """What an initrd holds, as far as a boot depends on it: kernel modules of the kernel that is booted.
 
 The format is Documentation/driver-api/early-userspace/buffer-format.rst: archives in the newc format one behind the
-other, the last of them compressed as a rule.
+other, the last of them compressed as a rule. Everything is read once, piece by piece: an initrd of zeros, or one that
+unpacks to a terabyte, costs no memory, and no more time than LIMIT takes.
 """
 
-import lzma
+import os
 import re
-import subprocess
 import tempfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from vmtests.causes import Cause
-from vmtests.contract import Contract, Partition
-from vmtests.host.sandbox import tool_env
+from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import Check, breach, note, passed
+from vmtests.image.files import FilesError
+from vmtests.image.stream import Stream, StreamError, unpacked
 
 LIMIT = 256 << 20
 """Bytes of an initrd, packed and unpacked each, that are looked at."""
@@ -25,148 +26,160 @@ _MAGICS = (b"070701", b"070702")
 _HEADER = 110
 _HEX = re.compile(rb"[0-9A-Fa-f]{104}")
 _NAME_LIMIT = 4096
+_BUILTIN_LIMIT = 1 << 20
 _TRAILER = b"TRAILER!!!"
-_MODULE = re.compile(r"(?:usr/)?lib/modules/(?P<release>[^/]+)/(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{1,4})?$")
-_BUILTIN = re.compile(r"(?:usr/)?lib/modules/(?P<release>[^/]+)/modules\.builtin$")
+_PIECE = 1 << 20
+# NixOS has them in a store path of their own.
+_WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
+_MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
+_BUILTIN = re.compile(rf"{_WHERE}modules\.builtin$")
+_STREAMS = {
+    b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\x5d\0\0": "lzma",
+}  # fmt: skip
 
 
 class InitramfsError(Exception):
     """An initrd that cannot be looked into; the message says why."""
 
 
+@dataclass(slots=True)
+class Modules:
+    """Names of modules by kernel release, and of those that `modules.builtin` says are built in."""
+
+    loadable: dict[str, set[str]] = field(default_factory=dict)
+    builtin: dict[str, set[str]] = field(default_factory=dict)
+
+
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
     """Check the initrd against the kernel `release` that boots it; `path` names it in sentences."""
+    yield from check_release(iter([packed]), path, release, toolbox, wanted=wanted(contract))
+
+
+def check_release(
+    chunks: Iterable[bytes], path: str, release: str | None, toolbox: Toolbox, *, wanted: Iterable[str] = ()
+) -> Iterator[Check]:
+    """Check that an initrd, given piece by piece, has modules of the kernel that boots it, and those `wanted`."""
     try:
-        files = dict(members(unpack(packed, toolbox)))
-    except InitramfsError as error:
+        found = scan(chunks, toolbox)
+    except (InitramfsError, FilesError) as error:
         yield note(_SUBJECT, _WHAT, "unknown", f"initrd {path} was not looked into: {error}")
         return
-    modules: dict[str, set[str]] = {}
-    for name in files:
-        if match := _MODULE.match(name):
-            modules.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
-    if not modules or release is None:
+    if not found.loadable or release is None:
         yield passed(_SUBJECT, _WHAT, "none")
         return
-    if release not in modules:
-        others = ", ".join(sorted(modules)[:3])
+    if release not in found.loadable:
+        others = ", ".join(sorted(found.loadable)[:3])
         text = f"initrd {path} has modules of kernel {others}; the kernel that is booted is {release}"
-        yield breach(
-            _SUBJECT,
-            _WHAT,
-            others,
-            text,
-            "make the initrd for the kernel of the boot entry",
-            cause=Cause.MODULE_MISSING,
-        )
+        hint = "make the initrd for the kernel of the boot entry"
+        yield breach(_SUBJECT, _WHAT, others, text, hint, cause=Cause.MODULE_MISSING)
         return
-    known = modules[release] | _builtin(files, release)
-    builtin_told = any(_BUILTIN.match(name) for name in files)
-    wanted = {"overlay", *(partition.filesystem for partition in _stage1(contract))}
-    if builtin_told and (missing := sorted(wanted - known)):
+    known = found.loadable[release] | found.builtin.get(release, set())
+    if release in found.builtin and (missing := sorted(set(wanted) - known)):
         text = f"initrd {path} has no module {', '.join(missing)} for kernel {release}, which has it not built in"
-        yield breach(
-            _SUBJECT,
-            _WHAT,
-            f"no {', '.join(missing)}",
-            text,
-            "the initrd needs the kernel's module",
-            cause=Cause.MODULE_MISSING,
-        )
+        hint = "the initrd needs the kernel's module"
+        yield breach(_SUBJECT, _WHAT, f"no {', '.join(missing)}", text, hint, cause=Cause.MODULE_MISSING)
     else:
-        yield passed(_SUBJECT, _WHAT, f"{len(modules[release])} of {release}")
+        yield passed(_SUBJECT, _WHAT, f"{len(found.loadable[release])} of {release}")
 
 
-def _stage1(contract: Contract) -> Iterator[Partition]:
-    for mount in contract.stage1_mount:
-        if mount.partition:
-            yield contract.by_name(mount.partition)
+def wanted(contract: Contract) -> set[str]:
+    """Return the modules that stage 1 needs: those of the file systems that it mounts, and overlay."""
+    names = [mount.partition for mount in contract.stage1_mount if mount.partition]
+    return {"overlay", *(contract.by_name(name).filesystem for name in names)}
 
 
-def _builtin(files: dict[str, bytes], release: str) -> set[str]:
-    for name, content in files.items():
-        if (match := _BUILTIN.match(name)) and match["release"] == release:
-            paths = content.decode("utf-8", errors="replace").split()
-            return {path.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for path in paths}
-    return set()
+def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
+    """Return the modules of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
+    found = Modules()
+    with tempfile.TemporaryFile(buffering=0) as file:
+        size = 0
+        for chunk in chunks:
+            file.write(chunk[: LIMIT - size])
+            size += len(chunk)
+            if size >= LIMIT:
+                break
+        size = min(size, LIMIT)
+        place = 0
+        while place < size:
+            head = os.pread(file.fileno(), 6, place)
+            if head[:6] in _MAGICS:
+                file.seek(place)
+                reader = _Reader(file)
+                _archive(reader, found)
+                place += reader.place or size
+            elif head[:1] == b"\0":
+                place += _zeros(os.pread(file.fileno(), _PIECE, place))
+            else:
+                packing = next((name for magic, name in _STREAMS.items() if head.startswith(magic)), None)
+                if packing is None:
+                    raise InitramfsError("it is compressed with something that is not read here")
+                os.lseek(file.fileno(), place, os.SEEK_SET)
+                try:
+                    with unpacked(file.fileno(), packing, toolbox) as stream:
+                        reader = _Reader(stream)
+                        while reader.place < LIMIT and _archive(reader, found):
+                            pass
+                except StreamError as error:
+                    raise InitramfsError(f"it cannot be unpacked: {error}") from error
+                break
+    return found
 
 
-def unpack(packed: bytes, toolbox: Toolbox) -> bytes:
-    """Return all archives of an initrd, unpacked, one behind the other; raises InitramfsError."""
-    plain = bytearray()
-    rest = memoryview(packed)
-    while rest and len(plain) < LIMIT:
-        if rest[:6].tobytes() in _MAGICS:
-            end = _end(rest)
-            plain += rest[:end]
-            rest = rest[end:]
-        elif rest[0] == 0:
-            rest = rest[1:]  # padding
-        else:
-            plain += _decompress(rest, toolbox)
-            break
-    return bytes(plain)
+def _zeros(data: bytes) -> int:
+    return len(data) - len(data.lstrip(b"\0"))
 
 
-def _decompress(data: memoryview, toolbox: Toolbox) -> bytes:
-    head = data[:6].tobytes()
-    try:
-        if head[:2] == b"\x1f\x8b":
-            return zlib.decompressobj(wbits=31).decompress(data, LIMIT)
-        if head == b"\xfd7zXZ\0":
-            return lzma.LZMADecompressor().decompress(data.tobytes(), LIMIT)
-    except (zlib.error, lzma.LZMAError) as error:
-        raise InitramfsError(f"it cannot be unpacked: {error}") from error
-    if head[:4] != b"\x28\xb5\x2f\xfd":
-        raise InitramfsError("it is compressed with something that is not read here")
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        command = toolbox.argv("zstd", "--quiet", "--decompress", "--stdout")
-        # A megabyte can unpack to a terabyte: what is beyond the limit is not waited for.
-        with subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=tool_env()
-        ) as process:
-            assert process.stdout is not None
-            plain = process.stdout.read(LIMIT)
-            process.kill()
-    if not plain:
-        raise InitramfsError("it cannot be unpacked")
-    return plain
+class _Reader:
+    """Reads a stream from its beginning, and knows how far it is."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._ahead = b""
+        self.place = 0
+
+    def take(self, size: int) -> bytes:
+        data = bytearray(self._ahead[:size])
+        self._ahead = self._ahead[size:]
+        while len(data) < size and (more := self._stream.read(size - len(data))):
+            data += more
+        self.place += len(data)
+        return bytes(data)
+
+    def skip(self, size: int) -> None:
+        while size > 0 and self.place < LIMIT and (data := self.take(min(_PIECE, size))):
+            size -= len(data)
+
+    def skip_zeros(self) -> None:
+        while self.place < LIMIT and (data := self.take(_PIECE)):
+            if rest := data.lstrip(b"\0"):
+                self._ahead = rest + self._ahead
+                self.place -= len(rest)
+                return
 
 
-def members(archives: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of each file of the archives; what is damaged or cut ends the list."""
-    at = 0
-    while (found := _member(archives, at)) is not None:
-        name, start, size = found
-        at = _padded(start + size)
-        if name != _TRAILER:
-            yield name.decode("utf-8", errors="replace").removeprefix("./").lstrip("/"), archives[start : start + size]
-
-
-def _end(archives: memoryview) -> int:
-    """Return where the first archive ends."""
-    at = 0
-    while (found := _member(archives, at)) is not None:
-        name, start, size = found
-        at = _padded(start + size)
+def _archive(reader: _Reader, found: Modules) -> bool:
+    """Note the modules of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+    while reader.place < LIMIT:
+        header = reader.take(_HEADER)
+        if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
+            return False
+        size, name_size = int(header[54:62], 16), int(header[94:102], 16)
+        if not 0 < name_size <= _NAME_LIMIT:
+            return False
+        name = reader.take(name_size)[:-1]
+        reader.skip(-(_HEADER + name_size) % 4)
         if name == _TRAILER:
-            break
-    return at or len(archives)
-
-
-def _member(archive: bytes | memoryview, at: int) -> tuple[bytes, int, int] | None:
-    """Return name, first byte and size of the member at `at`; None where there is none."""
-    header = bytes(archive[at : at + _HEADER])
-    if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
-        return None
-    size, name_size = int(header[54:62], 16), int(header[94:102], 16)
-    if not 0 < name_size <= _NAME_LIMIT:
-        return None
-    name = bytes(archive[at + _HEADER : at + _HEADER + name_size - 1])
-    return name, _padded(at + _HEADER + name_size), size
-
-
-def _padded(size: int) -> int:
-    return -(-size // 4) * 4
+            reader.skip(-reader.place % 4)
+            reader.skip_zeros()
+            return True
+        path = name.decode("utf-8", errors="replace").removeprefix("./").lstrip("/")
+        if match := _MODULE.match(path):
+            found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
+        content = b""
+        if match := _BUILTIN.match(path):
+            content = reader.take(min(size, _BUILTIN_LIMIT))
+            names = content.decode("utf-8", errors="replace").split()
+            own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
+            found.builtin.setdefault(match["release"], set()).update(own)
+        reader.skip(size - len(content) + -size % 4)
+    return False

@@ -8,11 +8,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from vmtests import contract as contracts
 from vmtests.causes import Cause
 from vmtests.contract import Contract, Partition
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs
+from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout
+from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
+from vmtests.image.files import FilesError
+from vmtests.image.layout import Volume
 from vmtests.image.source import Format, Source, open_disk
 from vmtests.sizes import format_size
 
@@ -22,7 +26,7 @@ _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """All checks of an image, in the order of the disk; `size` is that of the disk in bytes, `labels` are those of the
-    partitions in its table.
+    partitions in its table, `steps` the way from firmware to kernel where it was followed.
     """
 
     path: Path
@@ -30,6 +34,9 @@ class Inspection:
     size: int
     checks: tuple[Check, ...]
     labels: frozenset[str] = frozenset()
+    packing: str = ""
+    volumes: tuple[Volume, ...] = ()
+    steps: tuple[str, ...] = ()
 
     @property
     def root(self) -> str:
@@ -47,48 +54,133 @@ class Inspection:
         return not self.breaches
 
     def to_json(self) -> dict[str, object]:
-        """Return the inspection as JSON data."""
+        """Return the inspection as JSON data; docs/inspect.md has its fields."""
         return {
             "image": clean(str(self.path)),
             "format": self.format.value,
+            "packing": self.packing,
             "size": self.size,
             "ok": self.ok,
             "breaches": [check.sentence for check in self.breaches],
+            "notes": [check.sentence for check in self.checks if check.status is Status.NOTE],
+            "partitions": [volume.to_json() for volume in self.volumes],
+            "boot": list(self.steps),
             "checks": [check.to_json() for check in self.checks],
         }
 
-    def render(self, console: Console) -> None:
-        """Print a table of the checks, then each sentence on a line of its own, breaches last."""
-        table = RichTable(box=None, pad_edge=False)
-        for column in ("subject", "check", "value", ""):
-            table.add_column(column, overflow="fold")
-        for check in self.checks:
-            shown = Text(check.status.value, style=_STYLES[check.status])
-            table.add_row(Text(check.subject), Text(check.what), Text(check.value), shown)
-        console.print(table)
-        for status in (Status.NOTE, Status.BREACH):
+    def render(self, console: Console, *, everything: bool = False) -> None:
+        """Print what is wrong, what is worth a sentence, the partitions and the way to boot, then the verdict.
+
+        With `everything` a table of all checks comes before that.
+        """
+        if everything:
+            rows = RichTable(box=None, pad_edge=False)
+            for column in ("subject", "check", "value", ""):
+                rows.add_column(column, overflow="fold")
+            for check in self.checks:
+                shown = Text(check.status.value, style=_STYLES[check.status])
+                rows.add_row(Text(check.subject), Text(check.what), Text(check.value), shown)
+            console.print(rows)
+        for status in (Status.BREACH, Status.NOTE):
             for check in self.checks:
                 if check.status is status:
                     console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
                     if check.hint:
                         console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+        parts = RichTable(box=None, pad_edge=False, show_header=False)
+        for volume in self.volumes:
+            system = "no file system" if volume.system is None else volume.system.type
+            size = format_size(volume.content.size)
+            parts.add_row(
+                *(Text(clean(text)) for text in (str(volume.number), volume.label, volume.type, size, system))
+            )
+        if self.volumes:
+            console.print(parts)
+        if self.steps:
+            console.print(Text(f"boot: {' → '.join(self.steps)}"), soft_wrap=True)
         count = len(self.breaches)
         verdict = "ok" if self.ok else f"{count} breach{'es' if count > 1 else ''}"
-        name = f"{clean(str(self.path))} ({self.format}, {format_size(self.size)}): "
+        form = f"{self.format}.{self.packing}" if self.packing and self.format is not Format.ARCHIVE else self.format
+        name = f"{clean(str(self.path))} ({form}, {format_size(self.size)}): "
         console.print(Text.assemble(name, (verdict, "green" if self.ok else "red")), soft_wrap=True)
 
 
-def inspect(path: Path, contract: Contract, toolbox: Toolbox) -> Inspection:
-    """Check the image `path` against the contract, without booting or changing it.
+def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Format | None = None) -> Inspection:
+    """Check the image `path`, without booting or changing it.
 
-    Faults of the image are breaches of the result. Raises InputError when the path is no UEFI disk image
-    that can be read whole, HostError when the host cannot read it.
+    It is held against `contract`; without one, an image of the project's own layout against the project's, and any
+    other only against what any image promises: that firmware, loader and kernel find what they look for. With `form`
+    it is a disk of that format, whatever it looks like.
+
+    Faults of the image are breaches of the result. Raises InputError when the path is no disk image that can be read
+    whole, HostError when the host cannot read it.
     """
-    with open_disk(path, toolbox) as disk:
-        table = gpt.read(disk, _sector_size(disk, contract))
-        checks = tuple(_checks(disk, table, contract, toolbox))
-        labels = frozenset(clean(entry.label) for entry in table.entries)
-        return Inspection(path=path, format=disk.format, size=disk.size, checks=checks, labels=labels)
+    with open_disk(path, toolbox, form=form) as disk:
+        default = contracts.default()
+        size = gpt.sector_size(disk) or (contract or default).disk.sector_size
+        if gpt.sector_size(disk) is None and not gpt.is_protective(disk):
+            table = gpt.Table(sector_size=size, header=None, entries=(), checks=())
+        else:
+            table = gpt.read(disk, size)
+        found = layout.volumes(disk, table)
+        chain = Chain(disk, table, found, toolbox)
+        if contract is None and not is_ours(default, found):
+            checks = tuple(_any(disk, table, found, chain))
+        else:
+            checks = tuple(_checks(disk, table, contract or default, toolbox))
+        return Inspection(
+            path=path,
+            format=disk.format,
+            packing=disk.packing,
+            size=disk.size,
+            checks=checks,
+            labels=frozenset(clean(entry.label) for entry in table.entries),
+            volumes=tuple(found),
+            steps=tuple(clean(step) for step in chain.steps),
+        )
+
+
+def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
+    """Return whether a disk has the layout of a contract with a store: its label, or an erofs beside ESP and root."""
+    labels = {volume.label for volume in volumes}
+    systems = {volume.system.type for volume in volumes if volume.system is not None}
+    store = contract.store_partition
+    beside = {contract.esp.label, contract.root.label} <= labels and store.filesystem in systems
+    return store.label in labels or beside
+
+
+def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
+    """Check a disk that somebody else has laid out."""
+    yield from disk.checks
+    for check in table.checks:
+        if check.subject == "protective MBR":
+            continue  # what firmware makes of it belongs to its way
+        one_is_good = table.header is not None and check.subject.endswith("GPT")
+        yield replace(check, status=Status.NOTE) if one_is_good and not check.ok else check
+    if table.header is None and any(not check.ok for check in table.checks):
+        return
+    for volume in volumes:
+        yield from layout.check(volume)
+        yield from _superblock(volume)
+    try:
+        yield from chain.check()
+    except FilesError as error:
+        text = f"the files that the boot needs cannot be read: {error}"
+        yield breach("boot", "files", "unreadable", text, cause=Cause.ESP_UNREADABLE)
+
+
+def _superblock(volume: Volume) -> Iterator[Check]:
+    """Check an erofs or ext4 as far as no kernel would mount it; what fsck or root's options mend is a note."""
+    kind = "" if volume.system is None else volume.system.type
+    found: Iterator[Check] = iter(())
+    if kind == "erofs":
+        found = erofs.check(volume.content, volume.where, None)
+    elif kind.startswith("ext"):
+        found = ext4.check(volume.content, volume.where, None)
+    for check in found:
+        mended = check.what == "state" or check.cause is Cause.ROOT_READ_ONLY
+        if not check.ok and check.what != "size":
+            yield replace(check, status=Status.NOTE) if mended else check
 
 
 def _sector_size(disk: Source, contract: Contract) -> int:
@@ -157,13 +249,9 @@ def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
             release = check.value
         initrd |= check.ok and check.what == "initrd"
     if initrd and (path := files.find(contract.boot.initrd)) is not None:
-        try:
-            packed = files.read(path, initramfs.LIMIT)
-        except fat.FatError as error:
-            text = f"initrd {path} cannot be read: {error}"
-            yield breach("ESP", "initrd", path, text, cause=Cause.INITRD_INVALID)
-        else:
-            yield from initramfs.check(packed, path, release, contract, toolbox)
+        chunks = files.chunks(path, 0, initramfs.LIMIT)
+        wanted = initramfs.wanted(contract)
+        yield from initramfs.check_release(chunks, path, release, toolbox, wanted=wanted)
     return version
 
 

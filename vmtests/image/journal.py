@@ -36,7 +36,7 @@ def export(disk: Path, target: Path, toolbox: Toolbox, *, since: float) -> int:
 
 def _find(disk: Path, target: Path, toolbox: Toolbox, since: float) -> int:
     with ExitStack() as files:
-        source = files.enter_context(open_disk(disk, toolbox))
+        source = files.enter_context(open_disk(disk, toolbox, trusted=True))
         directory = Path(files.enter_context(TemporaryDirectory(prefix=".journal-", dir=target.parent)))
         for offset, length in _ext4_partitions(source):
             descriptor, at = source.range(offset, length)

@@ -1,7 +1,7 @@
 """Writes the store's file system: tar(1) streams the store paths into mkfs.erofs(1), which writes each byte once.
 
 Neither an argument nor a mount is spent on a path, so that their number is free, and no namespace is needed. Why this
-way: docs/decisions/.
+way: docs/decisions/0003-store-stream.md.
 """
 
 import os

@@ -1,46 +1,46 @@
-"""Opens a disk image, whatever its format, as bytes that can be read anywhere; the image is never written.
+"""The one place that opens disk images, whatever their format: for inspection, for a machine, for Compute Engine.
 
-The format is told by content. A raw disk is read where it is; of a qcow2 only the ranges that are asked for
-are converted; the disk in an archive is unpacked, with holes, into a file that no crash leaves behind.
+A raw disk is read where it is; of QEMU's formats only the ranges that are asked for are converted; what is packed is
+unpacked, with holes, into a file that no crash leaves behind. The image is never written.
 """
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vmtests.errors import HostError, InputError
+from vmtests import progress
+from vmtests.errors import InputError, from_os
+from vmtests.host.formats import (
+    DRIVERS,
+    HEAD,
+    Format,
+    Kind,
+    Other,
+    Packing,
+    disguised,
+    identify,
+    is_extent,
+    said_format,
+)
+from vmtests.host.formats import looks_like_a_disk as _named_as_disk
 from vmtests.host.tools import Toolbox
-from vmtests.image import ext4, gpt, qcow2, unpack
-from vmtests.image.check import Check
+from vmtests.image import gpt, unpack
+from vmtests.image.check import Check, clean
+from vmtests.image.filesystem import FileSystem, probe
+from vmtests.image.qemudisk import QemuDisk, whole_size
+
+__all__ = ["Adopted", "Format", "Source", "adopt", "open_disk"]
 
 _LEAST = 128 * 512  # a table, its backup and something between them
-_GZIP = b"\x1f\x8b"
-# By their first bytes: what people give by mistake, and how to make a disk of it.
-_OTHERS = {
-    b"KDMV": "a VMDK disk",
-    b"# Disk DescriptorFile": "a VMDK descriptor",
-    b"vhdxfile": "a VHDX disk",
-    b"conectix": "a VHD disk",
-    b"<<< Oracle": "a VDI disk",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"\xfd7zXZ\0": "compressed with xz",
-    b"BZh": "compressed with bzip2",
-    b"PK\x03\x04": "a zip archive",
-    b"hsqs": "a bare squashfs file system",
-    b"\x7fELF": "a program",
-}
-
-
-class Format(StrEnum):
-    """The formats that are read."""
-
-    RAW = "raw"
-    QCOW2 = "qcow2"
-    ARCHIVE = "tar.gz"
+_DEPTH = 3  # of packings in each other
+_HINT = Other(name="").hint
+_BUILD = "vmtests build --out makes a disk image"
+_LISTED = 1000  # entries of a directory that are looked at
 
 
 class Source(Protocol):
@@ -48,7 +48,11 @@ class Source(Protocol):
 
     @property
     def format(self) -> Format:
-        """The format of the image file."""
+        """The format of the disk; an archive that Compute Engine takes is one."""
+
+    @property
+    def packing(self) -> str:
+        """What the disk was packed into, as `tar.gz` or `xz`; nothing where it was not."""
 
     @property
     def size(self) -> int:
@@ -68,12 +72,13 @@ class Source(Protocol):
 class _Raw:
     """A raw disk: a file, a block device, or what was unpacked."""
 
-    def __init__(self, path: Path, descriptor: int, form: Format, checks: tuple[Check, ...] = ()) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
-        self.format = form
+        self.format = Format.RAW
+        self.packing = ""
         self.size = os.lseek(descriptor, 0, os.SEEK_END)
-        self.checks = checks
+        self.checks: tuple[Check, ...] = ()
 
     def read(self, offset: int, length: int) -> bytes:
         length = min(length, self.size - offset)
@@ -82,72 +87,188 @@ class _Raw:
         try:
             return os.pread(self._descriptor, length, offset)
         except OSError as error:
-            raise HostError(f"{self._path} cannot be read at byte {offset}: {error.strerror}") from error
+            raise from_os(f"{self._path} cannot be read at byte {offset}", error) from error
 
     def range(self, offset: int, length: int) -> tuple[int, int]:  # noqa: ARG002 - all of it is there
         return self._descriptor, offset
 
 
-class _Qcow2(qcow2.Qcow2Disk):
-    """A qcow2 disk as a source."""
+class _Qemu(QemuDisk):
+    """A disk in one of QEMU's formats as a source."""
 
-    format = Format.QCOW2
+    packing = ""
     checks: tuple[Check, ...] = ()
 
 
-@contextmanager
-def open_disk(path: Path, toolbox: Toolbox) -> Iterator[Source]:
-    """Open the disk image `path` for reading: raw, qcow2, or a gzip tar whose only member is `disk.raw`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plain:
+    """A disk that is packed no more: its descriptor, its format, and what it was packed into."""
 
-    Raises InputError when there is no such image, or it is empty, truncated, unreadable or no UEFI disk;
+    descriptor: int
+    format: Format
+    unpacked: unpack.Unpacked | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """A disk that QEMU can put an overlay on, raw or qcow2; `archive` is what Compute Engine takes as it is."""
+
+    path: Path
+    archive: Path | None
+
+
+@contextmanager
+def open_disk(path: Path, toolbox: Toolbox, *, form: Format | None = None, trusted: bool = False) -> Iterator[Source]:
+    """Open the disk image `path` for reading; with `form` it is a disk of that format whatever it looks like.
+
+    A directory stands for the one image in it. `trusted` is for overlays of our own, whose backing files are anywhere.
+
+    Raises InputError when there is no such image, or it is empty, truncated, encrypted, unreadable or no disk;
     HostError when the host cannot read or unpack it.
     """
     with ExitStack() as files:
-        descriptor = _open(path)
-        files.callback(os.close, descriptor)
-        source = _source(path, descriptor, toolbox, files)
+        path = _the_file(path)
+        descriptor = _open(path, files)
+        plain = _plain(path, descriptor, form, toolbox, lambda: files.enter_context(unpack.scratch()))
+        source: _Raw | _Qemu
+        if plain.format in DRIVERS:
+            place = path.absolute() if plain.unpacked is None else Path(f"/proc/self/fd/{plain.descriptor}")
+            source = _Qemu(place, str(path), plain.format, toolbox, files, trusted=trusted)
+        else:
+            source = _Raw(path, plain.descriptor)
+        if (found := plain.unpacked) is not None:
+            source.packing = found.packing
+            source.checks = (found.check,) if found.packing.startswith("tar") else ()
+            if not found.refused:
+                source.format = Format.ARCHIVE
         _refuse_what_is_no_disk(path, source)
         yield source
 
 
-def _source(path: Path, descriptor: int, toolbox: Toolbox, files: ExitStack) -> Source:
+def adopt(path: Path, scratch: Path, toolbox: Toolbox, *, form: Format | None = None) -> Adopted:
+    """Make somebody's own image fit for a machine: raw and qcow2 are used where they are, others go to `scratch`.
+
+    Raises InputError, HostError as `open_disk`; whether it is a disk at all is said there.
+    """
+    path = _the_file(path)
+    home = Path(tempfile.mkdtemp(prefix="adopted-", dir=scratch))
+    number = 0
+
+    def fresh(suffix: str = "raw") -> Path:
+        nonlocal number
+        number += 1
+        return home / f"{path.name[:40]}.{number}.{suffix}"
+
+    with ExitStack() as files:
+        descriptor = _open(path, files)
+        made: list[Path] = []
+
+        def make() -> int:
+            made.append(fresh())
+            opened = os.open(made[-1], os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            files.callback(os.close, opened)
+            return opened
+
+        plain = _plain(path, descriptor, form, toolbox, make)
+        disk = made[-1] if made else path
+        for left in made[:-1]:
+            left.unlink()
+        if plain.format in DRIVERS:
+            whole_size(disk.absolute(), str(disk), plain.format, toolbox)
+        if plain.format in DRIVERS and plain.format is not Format.QCOW2:
+            target = fresh("qcow2")
+            with progress.step(f"converting {clean(path.name)}"):
+                driver = DRIVERS[plain.format]
+                toolbox.run("qemu-img", "convert", "-f", driver, "-O", "qcow2", f"file:{disk.absolute()}", target)
+            disk = target
+        elif (made and (plain.format is Format.QCOW2)) or not _says(disk, plain.format):
+            # Whoever opens it next believes its name.
+            target = fresh(plain.format.value)
+            disk.rename(target) if made else target.symlink_to(disk.absolute())
+            disk = target
+        taken = plain.unpacked is not None and not plain.unpacked.refused
+        return Adopted(path=disk, archive=path if taken else None)
+
+
+def _says(disk: Path, form: Format) -> bool:
+    return said_format(disk) is form
+
+
+def _plain(path: Path, descriptor: int, form: Format | None, toolbox: Toolbox, make: unpack.Make) -> _Plain:
+    """Unpack `path`, as often as it is packed, into the files that `make` gives."""
+    name, found = path.name, None
+    kind: Kind = form or _kind(path, descriptor, name)
+    for _ in range(_DEPTH):
+        if not isinstance(kind, Packing):
+            break
+        target = make()
+        inner = unpack.unpack(path, descriptor, kind, name, target, toolbox)
+        packing = f"{inner.packing}.{found.packing}" if found else inner.packing
+        refused = inner.refused or (found.refused if found else "")
+        found = unpack.Unpacked(name=inner.name, packing=packing, refused=refused)
+        descriptor, name = target, inner.name
+        kind = _kind(path, descriptor, name)
+    if isinstance(kind, Packing):
+        raise InputError(f"{path} is packed more than {_DEPTH} times", hint="unpack it and give the disk")
+    if isinstance(kind, Other):
+        holds = "holds what is" if found else "is"
+        raise InputError(f"{path} {holds} {kind.name}, not a disk image that vmtests reads", hint=kind.hint)
+    return _Plain(descriptor=descriptor, format=kind, unpacked=found)
+
+
+def _kind(path: Path, descriptor: int, name: str) -> Kind:
     try:
-        head = os.pread(descriptor, 512, 0)
+        head = os.pread(descriptor, HEAD + 512, 0)
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        tail = os.pread(descriptor, 512, max(size - 512, 0))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not head:
-        raise InputError(f"{path} is empty", hint="vmtests build --out makes a disk image")
-    if head.startswith(qcow2.MAGIC):
-        return _Qcow2(path.absolute(), toolbox, files)
-    if head.startswith(_GZIP):
-        unpacked = files.enter_context(unpack.scratch())
-        checks = unpack.unpack(path, descriptor, unpacked)
-        return _Raw(path, unpacked, Format.ARCHIVE, checks)
-    return _Raw(path, descriptor, Format.RAW)
+        raise InputError(f"{path} is empty", hint=_BUILD)
+    return identify(head, tail, name, device=stat.S_ISBLK(os.fstat(descriptor).st_mode))
 
 
-def _open(path: Path) -> int:
+def _the_file(path: Path) -> Path:
+    """Return `path`, or the one image in it where it is a directory."""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return path
+        entries = [entry for _, entry in zip(range(_LISTED), os.scandir(path), strict=False)]
+    except (OSError, ValueError):
+        return path  # opening it says why
+    disks = [
+        entry.name
+        for entry in entries
+        if entry.is_file() and _named_as_disk(entry.name) and not is_extent(entry.name) and entry.stat().st_size
+    ]
+    if len(disks) != 1:
+        names = ", ".join(clean(name) for name in sorted(disks)[:4])
+        what = f"a directory with {len(disks)} disk images: {names}" if disks else "a directory without a disk image"
+        raise InputError(f"{path} is {what}", hint="give the image inside it")
+    return path / disks[0]
+
+
+def _open(path: Path, files: ExitStack) -> int:
     """Return a descriptor of a regular file or block device."""
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError(f"{path} is a directory, not a disk image", hint="give the image inside it")
         if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
             kind = {stat.S_IFCHR: "character device", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
             raise InputError(
-                f"{path} is a {kind.get(stat.S_IFMT(mode), 'special file')}, not a disk image",
-                hint="vmtests build --out makes a disk image",
+                f"{path} is a {kind.get(stat.S_IFMT(mode), 'special file')}, not a disk image", hint=_BUILD
             )
         # A pipe that took the file's place meanwhile must not block.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path} does not exist", hint="vmtests build --out makes a disk image") from error
+        raise InputError(f"{path} does not exist", hint=_BUILD) from error
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: permission denied", hint="chmod, or run as its owner") from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{str(path)!r} is not a file name: {error}") from error
+    files.callback(os.close, descriptor)
+    return descriptor
 
 
 def _refuse_what_is_no_disk(path: Path, source: Source) -> None:
@@ -161,34 +282,27 @@ def _refuse_what_is_no_disk(path: Path, source: Source) -> None:
                 hint="copy or download it again",
             )
         return
-    if gpt.is_protective(source):
-        # It says that it has a GPT, so what is wrong is in the image; the checks of the table name it.
+    if gpt.is_protective(source) or gpt.mbr_types(source):
+        # It says that it has a table, so what is wrong is in the image; the checks of the table name it.
         return
-    head = source.read(0, 512)
-    hint = "vmtests takes a whole UEFI disk: .raw, .qcow2, or the .tar.gz that Compute Engine takes"
-    for magic, name in _OTHERS.items():
-        if head.startswith(magic):
-            raise InputError(f"{path} is {name}, not a disk image that vmtests reads", hint=hint)
-    if bare := bare_filesystem(source):
-        raise InputError(f"{path} is a bare {bare} file system without a partition table", hint=hint)
-    if types := gpt.mbr_types(source):
-        kinds = " ".join(f"{kind:02X}" for kind in types)
-        raise InputError(
-            f"{path} is for BIOS only: it has an MBR partition table (types {kinds}) and no GPT",
-            hint="vmtests boots UEFI disks; build the image with a GPT and an ESP",
-        )
+    bare = bare_filesystem(source)
+    if bare is not None and bare.type == "vfat":
+        return  # firmware starts a boot loader from it
+    if bare is not None and bare.type == "iso9660":
+        text = f"{path} is a CD-ROM image (ISO 9660) without a partition table, which no disk boots from"
+        raise InputError(text, hint="xorriso and grub-mkrescue make hybrid ones, which boot as disks")
+    if bare is not None and bare.type == "crypto_LUKS":
+        raise InputError(f"{path} is encrypted with LUKS as a whole", hint="give a disk whose table can be read")
+    if bare is not None:
+        raise InputError(f"{path} is a bare {bare.type} file system without a partition table", hint=_HINT)
+    if like := disguised(source.read(0, 512)):
+        text = f"{path} is said to be a raw disk, but begins as {like} does"
+        raise InputError(text, hint="if it is one, give it a name that says so")
     if source.size < _LEAST:
-        raise InputError(f"{path} has {source.size} bytes, too few for a disk", hint=hint)
-    raise InputError(f"{path} is not a disk: neither its first nor its last sectors hold a GPT", hint=hint)
+        raise InputError(f"{path} has {source.size} bytes, too few for a disk", hint=_HINT)
+    raise InputError(f"{path} is not a disk: neither its first nor its last sectors hold a GPT", hint=_HINT)
 
 
-def bare_filesystem(disk: Source) -> str | None:
-    """Return the name of the file system that begins with the disk's first byte, if one does."""
-    if ext4.holds(disk):
-        return "ext4"
-    if disk.read(1024, 4) == b"\xe2\xe1\xf5\xe0":
-        return "erofs"
-    head = disk.read(0, 512)
-    if head[54:57] == b"FAT" or head[82:85] == b"FAT":
-        return "FAT"
-    return None
+def bare_filesystem(disk: Source) -> FileSystem | None:
+    """Return the file system that begins with the disk's first byte, if one does."""
+    return probe(disk)

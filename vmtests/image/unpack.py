@@ -1,129 +1,363 @@
-"""Unpacks the archive that Compute Engine imports: a gzip tar of the old GNU format with `disk.raw` alone.
+"""Takes the disk out of what it is packed into: a compressed stream, a tar, a zip; holes and zeros become holes.
 
-Holes of the archive, and blocks of zeros, become holes of the file.
+Nothing is unpacked by a name that stands in an archive, and only regular files are taken, so no member can lead
+elsewhere.
 """
 
 import errno
-import gzip
 import os
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self, cast
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
-from vmtests.image.check import Check, breach, clean, passed
+from vmtests.host.formats import HEAD, Format, Packing, identify, inner_name, is_extent, looks_like_a_disk
+from vmtests.host.tools import Toolbox
+from vmtests.image import gpt
+from vmtests.image.check import Check, clean, note, passed
+from vmtests.image.filesystem import probe
+from vmtests.image.stream import Stream, StreamError, unpacked
 from vmtests.resources import cache_dir
+from vmtests.sizes import GIB, MIB, format_size
 
 MEMBER = "disk.raw"
+"""The one member of an archive for Compute Engine."""
+
+LIMIT = 256 * GIB
+"""Bytes of a disk that is unpacked."""
 
 _BLOCK = 1 << 16  # bytes; a block of zeros is not written
 _ZEROS = bytes(_BLOCK)
+_RATIO = 250  # of bytes that are no zeros to packed ones; real disks have less than 20
 _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
-_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
+_GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
+_AGAIN = "copy or download it again"
+_MEMBERS = 10_000  # of an archive that are looked at
+_LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
+_TYPES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "5": "a directory"}
 
 
-def unpack(path: Path, source: int, target: int) -> tuple[Check, ...]:
-    """Unpack the disk in the archive `path`, open as `source`, into the file `target`; say what was found.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    """What came out: the name that it had, how it was packed (`tar.gz`), and why Compute Engine would refuse it.
 
-    Raises InputError when the archive is truncated, damaged, or holds anything but `disk.raw`; HostError
-    when the disk is full.
+    `refused` is empty for an archive as Compute Engine takes it.
     """
-    try:
-        with (
-            progress.step(f"unpacking {clean(path.name)}"),
-            os.fdopen(os.dup(source), "rb") as file,
-            gzip.GzipFile(fileobj=file) as plain,
-        ):
-            first = plain.read(512)
-            plain.seek(0)
-            with tarfile.open(fileobj=plain, mode="r:") as archive:
-                member = _member(path, archive)
-                _copy(path, archive, member, target)
-            _refuse_more(path, plain)
-            while plain.read(1 << 20):  # to its end, where the checksum is
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
-        raise _broken(path, error) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise HostError(
-                f"{path} cannot be unpacked: {error.strerror}", hint="free some space, or set VMTESTS_CACHE"
-            ) from error
-        raise HostError(f"{path} cannot be unpacked: {error.strerror or error}") from error
-    if first[257:265] == _OLD_GNU and not member.pax_headers:
-        return (passed("archive", "format", "old GNU"),)
-    text = "the archive is not a tar of the old GNU format, which Compute Engine asks for"
-    return (breach("archive", "format", "not old GNU", text, _HINT),)
+
+    name: str
+    packing: str
+    refused: str
+
+    @property
+    def check(self) -> Check:
+        """Whether Compute Engine takes it as it is: no fault, since vmtests packs it anew where that is needed."""
+        if not self.refused:
+            return passed("archive", "format", "old GNU")
+        text = f"Compute Engine does not take the archive as it is: {self.refused}"
+        return note("archive", "format", self.packing, text)
 
 
-def _refuse_more(path: Path, plain: gzip.GzipFile) -> None:
-    """Raise unless the archive ends here. tarfile would step back one byte, and gzip would begin anew."""
-    plain.read(-plain.tell() % tarfile.BLOCKSIZE)
-    block = plain.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE:
-        raise EOFError
-    if block.strip(b"\0"):
-        other = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-        raise _wrong_content(path, f"{MEMBER} and {clean(other.name)}")
+def unpack(path: Path, source: int, packing: Packing, name: str, target: int, toolbox: Toolbox) -> Unpacked:
+    """Unpack the disk in the file `path`, open as `source` and called `name`, into the file `target`.
+
+    Raises InputError when it is truncated, damaged, or holds no disk or several; HostError when the disk is full.
+    """
+    with _errors(path), progress.step(f"unpacking {clean(path.name)}") as running:
+        os.lseek(source, 0, os.SEEK_SET)
+        write = _Writer(path, source, target, running)
+        if packing is Packing.ZIP:
+            return _unzip(path, source, write)
+        plain = nullcontext(_File(source)) if packing is Packing.TAR else unpacked(source, packing, toolbox)
+        return _stream(path, plain, packing, name, write)
 
 
-def _member(path: Path, archive: tarfile.TarFile) -> tarfile.TarInfo:
-    member = archive.next()
-    if member is None:
-        raise InputError(f"{path} is an empty archive", hint=_HINT)
-    if member.name != MEMBER or not member.isreg():
-        raise _wrong_content(path, clean(member.name))
-    if member.size <= 0 or any(offset < 0 or size < 0 or offset + size > member.size for offset, size in _map(member)):
-        raise InputError(f"{path} is damaged: {MEMBER} has impossible sizes", hint="pack it again")
-    return member
+def compute_engine(path: Path, source: int, target: int) -> None:
+    """Unpack an archive as Compute Engine does; raises InputError for whatever it refuses, HostError."""
+    with _errors(path), progress.step(f"unpacking {clean(path.name)}") as running:
+        plain = unpacked(source, Packing.GZIP, None)
+        found = _stream(path, plain, Packing.GZIP, path.name, _Writer(path, source, target, running))
+        if found.refused:
+            raise InputError(f"{path}: {found.refused}", hint=_GCE_HINT)
 
 
-def _map(member: tarfile.TarInfo) -> list[tuple[int, int]]:
-    """Return the ranges of the disk that the archive holds, as (offset, size) in bytes."""
+def _stream(
+    path: Path, plain: AbstractContextManager[Stream], packing: Packing, name: str, write: "_Writer"
+) -> Unpacked:
+    with plain as inside:
+        stream = _Ahead(inside)
+        if identify(stream.head, b"", inner_name(name, packing)) is not Packing.TAR:
+            write.whole(stream)
+            refused = "it is no tar archive"
+            return Unpacked(name=inner_name(name, packing), packing=packing.value, refused=refused)
+        found, refused = _untar(path, stream, write)
+        while stream.read(MIB):  # to its end, where the checksum is
+            pass
+        shown = "tar" if packing is Packing.TAR else f"tar.{packing}"
+        if packing is not Packing.GZIP:
+            refused = f"it is a {shown}, not a tar.gz"
+        elif not refused and stream.head[257:265] != _OLD_GNU:
+            refused = "it is not a tar of the old GNU format"
+        return Unpacked(name=found, packing=shown, refused=refused)
+
+
+def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
+    """Unpack the one disk of a tar; return its name, and why Compute Engine would refuse the archive."""
+    found, others, odd, refused = "", [], "", ""
+    members = 0
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", tarinfo=_Header) as archive:
+        for member in archive:
+            members += 1
+            if members > _MEMBERS:
+                raise InputError(f"{path} holds more than {_MEMBERS} files", hint="give the disk inside it")
+            if not member.isreg():
+                kind = _TYPES.get(member.type.decode("latin-1"), "no file")
+                odd = odd or f"{clean(member.name)}, which is {kind}"
+            elif not _is_disk(member.name, member.size):
+                others.append(member.name)
+            elif found:
+                raise _several(path, [found, member.name])
+            else:
+                found = member.name
+                _copy_member(path, archive, member, write)
+                if member.pax_headers:
+                    refused = "it is not a tar of the old GNU format"
+    if not found:
+        what = odd or ", ".join(clean(name) for name in others[:3])
+        if not what:
+            raise InputError(f"{path} is an empty archive", hint=_GCE_HINT)
+        raise InputError(f"{path} holds {what}, and no disk", hint="an archive holds one disk image")
+    if members > 1 or found != MEMBER:
+        others_too = f" and {members - 1} more" if members > 1 else ""
+        refused = f"it holds {clean(found)}{others_too}, and not {MEMBER} alone"
+    return found, refused
+
+
+def _is_disk(name: str, size: int) -> bool:
+    base = name.rpartition("/")[2]
+    return size > 0 and looks_like_a_disk(base) and not is_extent(base) and not base.startswith("._")
+
+
+def _several(path: Path, names: list[str]) -> InputError:
+    listed = ", ".join(clean(name) for name in names[:4])
+    return InputError(f"{path} holds more than one disk: {listed}", hint="unpack it and give one of them")
+
+
+def _copy_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, write: "_Writer") -> None:
     sparse: list[tuple[int, int]] | None = getattr(member, "sparse", None)
     # The four entries of a header are there also when fewer are used (tar(5)).
-    return [(0, member.size)] if sparse is None else [(offset, size) for offset, size in sparse if size]
-
-
-def _copy(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, target: int) -> None:
-    os.ftruncate(target, member.size)
+    ranges = [(0, member.size)] if sparse is None else [(offset, size) for offset, size in sparse if size]
+    end = 0
+    for offset, size in ranges:
+        if offset < end or size < 0 or offset + size > member.size:
+            raise InputError(f"{path} is damaged: {clean(member.name)} has impossible ranges", hint="pack it again")
+        end = offset + size
     content = archive.extractfile(member)
     assert content is not None
-    end = 0
-    for offset, size in _map(member):
-        if offset < end:
-            raise InputError(f"{path} is damaged: {MEMBER} has ranges that overlap", hint="pack it again")
-        end = offset + size
-        _copy_range(content, offset, size, target)
+    write.begin(member.size)
+    for offset, size in ranges:
+        content.seek(offset)
+        write.range(content, offset, size)
 
 
-def _copy_range(content: IO[bytes], offset: int, size: int, target: int) -> None:
-    content.seek(offset)
-    while size:
-        block = content.read(min(_BLOCK, size))
-        if not block:
-            raise EOFError
-        if block != _ZEROS[: len(block)]:
-            os.pwrite(target, block, offset)
-        offset += len(block)
-        size -= len(block)
+def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
+    with os.fdopen(os.dup(source), "rb") as file, zipfile.ZipFile(file) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        disks = [info for info in members if _is_disk(info.filename, info.file_size)]
+        if len(disks) > 1:
+            raise _several(path, [info.filename for info in disks])
+        if not disks:
+            what = ", ".join(clean(info.filename) for info in members[:3]) or "nothing"
+            raise InputError(f"{path} holds {what}, and no disk", hint="an archive holds one disk image")
+        disk = disks[0]
+        if disk.flag_bits & 1:
+            raise InputError(f"{path} is encrypted with a password", hint="unzip it and give the disk")
+        with archive.open(disk) as content:
+            write.begin(disk.file_size)
+            write.range(content, 0, disk.file_size)
+            content.read(1)  # to its end, where the checksum is
+        return Unpacked(name=disk.filename, packing="zip", refused="it is a zip, not a tar.gz")
 
 
-def _wrong_content(path: Path, found: str) -> InputError:
-    return InputError(f"{path} holds {found}; an image archive holds {MEMBER} and nothing else", hint=_HINT)
+class _Header(tarfile.TarInfo):
+    """A header that is believed only when what follows it has a size that fits into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; raises tarfile.ReadError."""
+        found = super().frombuf(buf, encoding, errors)
+        kinds = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+        if found.type in kinds | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK} and found.size > _LONG:
+            raise tarfile.ReadError(f"its headers have {found.size} bytes")
+        return found
 
 
-def _broken(path: Path, error: Exception) -> InputError:
-    if isinstance(error, EOFError) or "unexpected end" in str(error):
-        return InputError(f"{path} is truncated: its gzip data ends too early", hint="copy or download it again")
-    if isinstance(error, tarfile.TarError):
-        return InputError(f"{path} is compressed with gzip, but holds no whole tar archive", hint=_HINT)
-    return InputError(f"{path} is damaged: {error}", hint="copy or download it again")
+class _File:
+    """A plain file as a stream."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, size: int, /) -> bytes:
+        return os.read(self._descriptor, size)
+
+
+class _Ahead:
+    """A stream whose first bytes can be looked at before they are read; `read` gives all that was asked for.
+
+    It can be wound forward, and back by the one byte by which tarfile looks whether a member was whole.
+    """
+
+    def __init__(self, inner: Stream) -> None:
+        self._inner = inner
+        self._place = 0
+        self._last = b""
+        self._waiting = self._full(MIB)
+        self.head = self._waiting[: HEAD + 512]
+        self.start = self._waiting
+
+    def _full(self, size: int) -> bytes:
+        found = bytearray()
+        while len(found) < size and (data := self._inner.read(size - len(found))):
+            found += data
+        return bytes(found)
+
+    def read(self, size: int, /) -> bytes:
+        data, self._waiting = self._waiting[:size], self._waiting[size:]
+        if len(data) < size:
+            data += self._full(size - len(data))
+        self._place += len(data)
+        self._last = data[-1:] or self._last
+        return data
+
+    def tell(self) -> int:
+        """Return how much was read."""
+        return self._place
+
+    def seekable(self) -> bool:
+        """Return whether it can be wound."""
+        return True
+
+    def seek(self, place: int, /) -> int:
+        """Read on to `place`, which may be one byte back; raises StreamError."""
+        if place == self._place - 1 and self._last:
+            self._waiting, self._last = self._last + self._waiting, b""
+            self._place = place
+        while self._place < place and self.read(min(MIB, place - self._place)):
+            pass
+        if self._place > place:
+            raise StreamError("its archive goes back")
+        return self._place
+
+
+class _Head:
+    """The first bytes of a disk that is not there yet."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._data = data
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+
+class _Writer:
+    """Writes a disk into a file, sparse, and stops where it is none, or no honest one."""
+
+    def __init__(self, path: Path, source: int, target: int, running: progress.Step) -> None:
+        self._path = path
+        self._source = source
+        self._packed = os.fstat(source).st_size
+        self._target = target
+        self._running = running
+        self._written = 0
+        self._limit = LIMIT
+
+    def begin(self, size: int) -> None:
+        """Make room for `size` bytes."""
+        if size > LIMIT:
+            raise self._too_large(format_size(size))
+        os.ftruncate(self._target, size)
+
+    def whole(self, stream: _Ahead) -> None:
+        """Write all of a stream."""
+        self._look(stream.start)
+        offset = 0
+        while data := stream.read(MIB):
+            self._put(data, offset)
+            offset += len(data)
+        os.ftruncate(self._target, offset)
+
+    def range(self, content: IO[bytes], offset: int, size: int) -> None:
+        """Write the next `size` bytes of `content` at `offset`."""
+        first = offset == 0
+        while size:
+            data = content.read(min(MIB, size))
+            if not data:
+                raise EOFError
+            if first:
+                self._look(data)
+                first = False
+            self._put(data, offset)
+            offset += len(data)
+            size -= len(data)
+
+    def _look(self, start: bytes) -> None:
+        """Raise unless a disk begins like this: what is none can unpack to any size."""
+        head = _Head(start, LIMIT)
+        kind = identify(start, b"", "")
+        known = kind is not Format.RAW or gpt.has_mbr(head) or gpt.sector_size(head) or probe(head)
+        if not known and len(start) >= MIB:
+            begin = start[:8].hex() if start.strip(b"\0") else "1 MiB of zeros"
+            raise InputError(f"{self._path} holds no disk: what is inside begins with {begin}", hint=_AGAIN)
+        if kind is Format.RAW and (size := gpt.sector_size(head)) and (count := gpt.claimed_sectors(head, size)):
+            if count * size > LIMIT:
+                raise self._too_large(format_size(count * size))
+            self._limit = count * size + GIB
+
+    def _put(self, data: bytes, offset: int) -> None:
+        if offset + len(data) > self._limit:
+            raise self._too_large(f"more than {format_size(self._limit)}")
+        for place in range(0, len(data), _BLOCK):
+            block = data[place : place + _BLOCK]
+            if block != _ZEROS[: len(block)]:
+                os.pwrite(self._target, block, offset + place)
+                self._written += len(block)
+        self._running.note(format_size(offset + len(data)))
+        if self._written > GIB and self._written > self._packed * _RATIO:
+            raise self._too_large(f"more than {_RATIO} times its size")
+
+    def _too_large(self, what: str) -> InputError:
+        text = f"{self._path} unpacks to {what}; a disk that is packed has at most {format_size(LIMIT)}"
+        return InputError(text, hint="unpack it yourself and give the disk")
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turn what readers of archives raise into one sentence."""
+    try:
+        yield
+    except StreamError as error:
+        text = str(error)
+        kind = "truncated" if "ends too early" in text else "damaged"
+        raise InputError(f"{path} is {kind}: {text}", hint=_AGAIN) from error
+    except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        words = clean(str(error))
+        if isinstance(error, EOFError) or "unexpected end" in words or "truncated" in words:
+            raise InputError(f"{path} is truncated: its archive ends too early", hint=_AGAIN) from error
+        raise InputError(f"{path} is damaged: {words or 'its archive cannot be read'}", hint=_AGAIN) from error
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} cannot be unpacked: {clean(str(error))}", hint="unpack it yourself") from error
+    except OSError as error:
+        hint = None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space, or set VMTESTS_CACHE"
+        raise HostError(f"{path} cannot be unpacked: {error.strerror or error}", hint=hint) from error
 
 
 @contextmanager
@@ -131,3 +365,7 @@ def scratch() -> Iterator[int]:
     """Give the descriptor of an empty file in the cache that has no name, so that nothing can be left."""
     with tempfile.TemporaryFile(dir=cache_dir()) as file:
         yield file.fileno()
+
+
+Make = Callable[[], int]
+"""Gives the descriptor of a new file to unpack into."""

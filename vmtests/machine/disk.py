@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import InputError
+from vmtests.host.formats import Format, said_format
 from vmtests.host.tools import Toolbox
 from vmtests.sizes import format_size
 
-_QCOW2_MAGIC = b"QFI\xfb"
 _QCOW2_SIZE = slice(24, 32)  # QEMU's docs/interop/qcow2.txt: bytes 24 to 31 are the virtual size, big-endian
 
 
@@ -27,15 +27,16 @@ def backing(image: Path) -> Backing:
     path = image.absolute()
     try:
         with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
                 raise InputError(f"{image} is not a file", hint="give a disk image, raw or qcow2")
             head = file.read(32)
-            length = os.fstat(file.fileno()).st_size
+            length = os.lseek(file.fileno(), 0, os.SEEK_END)
     except OSError as error:
         raise InputError(
             f"{image} cannot be read: {error.strerror}", hint="give a disk image, raw or qcow2"
         ) from error
-    if head.startswith(_QCOW2_MAGIC):
+    if said_format(path) is Format.QCOW2:
         return Backing(path=path, format="qcow2", size=int.from_bytes(head[_QCOW2_SIZE], "big"))
     if length == 0:
         raise InputError(f"{image} is empty", hint="give a disk image, raw or qcow2")

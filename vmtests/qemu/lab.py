@@ -99,7 +99,7 @@ class Lab:
         self.contract = contract or contracts.default()
         self._stack = contextlib.ExitStack()
         self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run, cpus=cpus))
-        self.images = Images(self.contract, self.host)
+        self.images = Images(contract, self.host)
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
         self._numbers = itertools.count(1)
 
@@ -178,7 +178,9 @@ class Lab:
         self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
-        base = cache_dir() if cache and not image.path.is_relative_to(self.host.scratch) else self.host.scratch
+        # What a device holds may change at any time.
+        lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
+        base = cache_dir() if cache and lasts else self.host.scratch
         place = snapshots.directory(base, image.path, hardware, self.host.toolbox, self.host.accelerator, stage)
         with snapshots.Lock(place) as lock:
             if anew:

@@ -1,0 +1,218 @@
+"""Disks that others have laid out: what boots is no breach, and what does not is named."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from vmtests.causes import Cause
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
+from vmtests.image import loader
+from vmtests.image.check import Status
+from vmtests.image.inspect import Inspection, inspect
+from vmtests.sizes import MIB
+from vmtests.testing.images import kernel, program
+
+ROOT = "11111111-2222-4333-8444-555555555555"
+BOOT = program(sections={".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"})
+GRUB = program(sections={"mods": b"mimg"})
+SHIM = program(sections={".sbat": b"sbat,1,SBAT Version,sbat,1,https://x\nshim,4,UEFI shim,shim,1,https://x\n"})
+CPIO = b"070701" + bytes(10)
+ENTRY = f"linux /vmlinuz\ninitrd /initrd\noptions root=UUID={ROOT} console=ttyS0\n".encode()
+MENU = f"""set default="0"
+if [ x$feature_all_video_module = xy ]; then
+  insmod all_video
+fi
+menuentry 'Debian' --class debian $menuentry_id_option 'gnulinux-simple' {{
+  search --no-floppy --fs-uuid --set=root {ROOT}
+  linux /boot/vmlinuz root=UUID={ROOT} ro console=ttyS0 ${{extra}}
+  initrd /boot/initrd
+}}
+"""
+
+
+class Maker:
+    """Makes a disk with an ESP of 33 MiB and an ext4 of 16 MiB."""
+
+    def __init__(self, place: Path, toolbox: Toolbox) -> None:
+        self._place = place
+        self._toolbox = toolbox
+        self.path = place / "disk.raw"
+
+    def make(self, esp: Mapping[str, bytes], root: Mapping[str, bytes] | None = None, *, table: str = "gpt") -> None:
+        """Write the disk; `table` is sfdisk's label."""
+        with self.path.open("wb") as file:
+            file.truncate(52 * MIB)
+        kinds = ("uefi", "linux") if table == "gpt" else ("ef", "83")
+        script = (
+            f"label: {table}\nstart=2048,size={33 * 2048},type={kinds[0]},name=boot\n"
+            if table == "gpt"
+            else (f"label: {table}\nstart=2048,size={33 * 2048},type={kinds[0]}\n")
+        )
+        self._toolbox.run("sfdisk", "-q", self.path, stdin=f"{script}size={16 * 2048},type={kinds[1]}\n")
+        at = f"{self.path}@@{MIB}"
+        tree = self._toolbox.root("mcopy")
+        run_in(tree, ["mkfs.vfat", "-F32", "-s1", f"--offset={2048}", str(self.path), str(33 * 1024)])
+        made: set[str] = set()
+        for name, content in esp.items():
+            parts = name.strip("/").split("/")[:-1]
+            for index in range(len(parts)):
+                if (directory := "/".join(parts[: index + 1])) not in made:
+                    made.add(directory)
+                    run_in(tree, ["mmd", "-i", at, f"::/{directory}"])
+            (self._place / "file").write_bytes(content)
+            run_in(tree, ["mcopy", "-i", at, str(self._place / "file"), f"::{name}"])
+        files = self._place / "root"
+        for name, content in {"/etc/hostname": b"x", **(root or {})}.items():
+            (files / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (files / name.lstrip("/")).write_bytes(content)
+        ext4 = self._place / "ext4"
+        with ext4.open("wb") as file:
+            file.truncate(16 * MIB)
+        self._toolbox.run("mkfs.ext4", "-q", "-U", ROOT, "-L", "system", "-d", files, ext4)
+        with self.path.open("r+b") as file:
+            os.pwrite(file.fileno(), ext4.read_bytes(), 34 * MIB)
+
+    def poke(self, offset: int, data: bytes) -> None:
+        """Write over the disk."""
+        with self.path.open("r+b") as file:
+            os.pwrite(file.fileno(), data, offset)
+
+    def inspect(self) -> Inspection:
+        """Inspect it without a contract."""
+        return inspect(self.path, None, self._toolbox)
+
+    def said(self) -> list[str]:
+        """Return the sentences of the breaches."""
+        return [str(check) for check in self.inspect().breaches]
+
+
+@pytest.fixture
+def maker(tmp_path: Path, toolbox: Toolbox) -> Maker:
+    """Makes a disk."""
+    return Maker(tmp_path, toolbox)
+
+
+GOOD = {
+    "/EFI/BOOT/BOOTX64.EFI": BOOT,
+    "/loader/entries/debian.conf": ENTRY,
+    "/vmlinuz": kernel(),
+    "/initrd": CPIO,
+}
+
+
+def test_systemd_boot_with_an_entry_is_followed_to_the_kernel(maker: Maker) -> None:
+    """A disk with other labels, without a store, is good; so is one whose table is an MBR's."""
+    for table in ("gpt", "dos"):
+        maker.make(GOOD, table=table)
+        found = maker.inspect()
+        assert [str(check) for check in found.checks if check.status is not Status.OK] == []
+        way = "/EFI/BOOT/BOOTX64.EFI (systemd-boot) → /loader/entries/debian.conf → Linux 6.12.1-test"
+        assert " → ".join(found.steps) == way
+        systems = [volume.system.type for volume in found.volumes if volume.system is not None]
+        assert systems == ["vfat", "ext4"]
+
+
+def test_grub_is_followed_through_its_menu(maker: Maker) -> None:
+    """Its configuration is on the root file system, and so are kernel and initrd; shim may stand in front."""
+    root = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": SHIM, "/EFI/BOOT/grubx64.efi": GRUB}, root)
+    assert maker.said() == []
+    assert maker.inspect().steps[-2:] == ("/boot/grub/grub.cfg 'Debian'", "Linux 6.12.1-test")
+    maker.make(
+        {"/EFI/BOOT/BOOTX64.EFI": GRUB},
+        {**root, "/boot/grub/grub.cfg": MENU.replace("initrd /", "initrd /x").encode()},
+    )
+    assert maker.said() == ["initrd /xboot/initrd, named by /boot/grub/grub.cfg, is not on partition 2"]
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": SHIM}, root)
+    assert maker.said() == ["shim finds no /EFI/BOOT/grubx64.efi to start"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause", "words"),
+    [
+        ({"/EFI/BOOT/BOOTX64.EFI": None}, Cause.BOOTLOADER_MISSING, "/EFI/BOOT/BOOTX64.EFI is not on the ESP"),
+        ({"/vmlinuz": None}, Cause.KERNEL_MISSING, "kernel /vmlinuz, named by /loader/entries/debian.conf, is not on"),
+        ({"/initrd": None}, Cause.INITRD_MISSING, "initrd /initrd, named by"),
+        ({"/initrd": bytes(4096)}, Cause.INITRD_INVALID, "is in no format that Linux unpacks"),
+        ({"/loader/entries/debian.conf": None}, Cause.ENTRY_MISSING, "systemd-boot has nothing to start"),
+        (
+            {"/loader/entries/debian.conf": ENTRY.replace(b"1111-2222", b"1111-0000")},
+            Cause.PARTITION_MISSING,
+            "root=UUID=11111111-0000-4333-8444-555555555555 of /loader/entries/debian.conf leads nowhere",
+        ),
+        (
+            {"/loader/entries/debian.conf": ENTRY.replace(b"initrd /initrd\n", b"")},
+            Cause.INITRD_MISSING,
+            "needs an initrd",
+        ),
+    ],
+)
+def test_what_stops_a_boot_is_a_breach_with_its_cause(
+    changed: dict[str, bytes | None], cause: Cause, words: str, maker: Maker
+) -> None:
+    """One sentence, which names the file."""
+    files = {name: content for name, content in {**GOOD, **changed}.items() if content is not None}
+    maker.make(files)
+    (found,) = maker.inspect().breaches
+    assert found.cause is cause
+    assert words in str(found)
+
+
+def test_a_protective_mbr_with_the_boot_flag_is_named(maker: Maker) -> None:
+    """EDK2 ignores that table; with a boot loader for BIOS the disk boots another way."""
+    maker.make(GOOD)
+    maker.poke(446, b"\x80")
+    (found,) = maker.inspect().breaches
+    assert found.cause is Cause.GPT_DESTROYED
+    assert "has the boot flag" in str(found)
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    assert maker.said() == []
+
+
+def test_the_newest_unified_kernel_is_the_one_that_is_looked_at(maker: Maker) -> None:
+    """Version 10 is newer than 9, and one that has no tries left comes last."""
+    osrel = b"ID=x\nPRETTY_NAME=X\n"
+    good = {".osrel": osrel, ".cmdline": b"console=ttyS0", ".linux": kernel("6.10.0")}
+    old = program(sections={**good, ".linux": kernel("6.9.0")})
+    names = {"/EFI/Linux/x-9.efi": old, "/EFI/Linux/x-10.efi": program(sections=good)}
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": BOOT, **names})
+    assert maker.inspect().steps[-1] == "Linux 6.10.0"
+    names["/EFI/Linux/x-11+0-3.efi"] = program(sections={**good, ".linux": kernel("6.11.0")})
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": BOOT, **names})
+    assert maker.inspect().steps[-1] == "Linux 6.10.0"
+
+
+def test_a_disk_for_bios_only_is_a_note(maker: Maker) -> None:
+    """It boots, only not here."""
+    maker.make({"/readme": b"x"}, table="dos")
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    found = maker.inspect()
+    assert found.ok
+    assert any("for BIOS only: GRUB is in its first sector" in check.sentence for check in found.checks)
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("9", "10"),
+        ("1~rc1", "1"),
+        ("123-9", "123.1-1"),
+        ("1", "1^post"),
+        ("a", "1"),
+        ("6.1.0-9", "6.1.0-10"),
+        ("1", "1.1"),
+    ],
+)
+def test_versions_are_compared_as_systemd_does(older: str, newer: str) -> None:
+    """The samples are those of its manual; the host's systemd is asked too where there is one."""
+    assert loader.compare_versions(older, newer) < 0 < loader.compare_versions(newer, older)
+    assert loader.compare_versions(newer, newer) == 0
+    try:
+        told = subprocess.run(["systemd-analyze", "compare-versions", older, "lt", newer], check=False)
+    except OSError:
+        return
+    assert told.returncode == 0

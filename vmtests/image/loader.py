@@ -1,0 +1,148 @@
+"""Which entry systemd-boot starts, in its own order (src/boot and src/fundamental of systemd 257).
+
+Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_loader_specification/
+"""
+
+import fnmatch
+import functools
+import re
+from dataclasses import dataclass
+
+_TRIES = re.compile(r"\+(\d+)(?:-(\d+))?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An entry of the Boot Loader Specification; paths are as written.
+
+    `id` is the file's name without boot counters, `path` where it is on its partition, `left` the tries that are left,
+    None without a counter. A unified kernel image (type #2) has `unified` and no kernel of its own.
+    """
+
+    id: str
+    path: str
+    title: str = ""
+    kernel: str | None = None
+    unified: str | None = None
+    initrds: tuple[str, ...] = ()
+    options: str = ""
+    version: str = ""
+    machine_id: str = ""
+    sort_key: str = ""
+    architecture: str = ""
+    left: int | None = None
+    volume: int = 0
+
+
+def parse(text: str, path: str = "") -> Entry:
+    """Read a type #1 entry: a key and its value a line, `#` for comments; the last of a key wins but for lists."""
+    values: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, *value = line.split(None, 1) or [""]
+        if key and not key.startswith("#"):
+            values.setdefault(key, []).append(value[0].strip() if value else "")
+
+    def last(key: str) -> str:
+        return values.get(key, [""])[-1]
+
+    name, left = counted(path.rpartition("/")[2])
+    return Entry(
+        id=name,
+        path=path,
+        title=last("title"),
+        kernel=last("linux") or None,
+        unified=last("efi") or last("uki") or None,
+        initrds=tuple(values.get("initrd", ())),
+        options=" ".join(values.get("options", ())),
+        version=last("version"),
+        machine_id=last("machine-id"),
+        sort_key=last("sort-key"),
+        architecture=last("architecture"),
+        left=left,
+    )
+
+
+def counted(name: str) -> tuple[str, int | None]:
+    """Return a file's name without its boot counter, and the tries that are left."""
+    stem, dot, suffix = name.rpartition(".")
+    if (match := _TRIES.search(stem)) is None:
+        return name, None
+    return f"{stem[: match.start()]}{dot}{suffix}", int(match[1])
+
+
+def order(entries: list[Entry]) -> list[Entry]:
+    """Return the entries as the menu has them; the first one is started unless a default is set."""
+    return sorted(entries, key=functools.cmp_to_key(_compare))
+
+
+def chosen(entries: list[Entry], pattern: str) -> Entry | None:
+    """Return the entry that is started: what `default` of loader.conf names, a glob, else the first."""
+    ordered = order(entries)
+    if pattern and not pattern.startswith("@"):
+        for entry in ordered:
+            if fnmatch.fnmatchcase(entry.id.lower(), pattern.lower()):
+                return entry
+    return ordered[0] if ordered else None
+
+
+def _cmp(a: str | int, b: str | int) -> int:
+    if isinstance(a, str) and isinstance(b, str):
+        return (a > b) - (a < b)
+    return int(a) - int(b)
+
+
+def _compare(a: Entry, b: Entry) -> int:
+    if result := _cmp(a.left == 0, b.left == 0):
+        return result  # none left: last
+    if result := _cmp(not a.sort_key, not b.sort_key):
+        return result
+    if a.sort_key and b.sort_key:
+        result = (
+            _cmp(a.sort_key, b.sort_key) or _cmp(a.machine_id, b.machine_id) or -compare_versions(a.version, b.version)
+        )
+        if result:
+            return result
+    if result := -compare_versions(a.id.lower(), b.id.lower()):
+        return result
+    return 0 if a.left is None or b.left is None else -_cmp(a.left, b.left)
+
+
+def compare_versions(a: str, b: str) -> int:
+    """Compare as strverscmp_improved() does: negative where `a` is older (UAPI version format specification)."""
+    valid = re.compile(r"[A-Za-z0-9~^.-]")
+    one, two = 0, 0
+    while True:
+        while one < len(a) and not valid.match(a[one]):
+            one += 1
+        while two < len(b) and not valid.match(b[two]):
+            two += 1
+        left, right = a[one : one + 1], b[two : two + 1]
+        if left == "~" or right == "~":
+            if result := _cmp(left != "~", right != "~"):
+                return result
+            one, two = one + 1, two + 1
+            left, right = a[one : one + 1], b[two : two + 1]
+        if not left or not right:
+            return _cmp(bool(left), bool(right))
+        for sign in "-^.":
+            if left == sign or right == sign:
+                if result := _cmp(left != sign, right != sign):
+                    return result
+                one, two = one + 1, two + 1
+                left, right = a[one : one + 1], b[two : two + 1]
+        digits = left.isdigit() or right.isdigit()
+        pattern = re.compile(r"[0-9]*" if digits else r"[A-Za-z]*")
+        head, tail = pattern.match(a, one), pattern.match(b, two)
+        assert head is not None
+        assert tail is not None
+        if result := _segments(head[0], tail[0], digits=digits):
+            return result
+        one, two = head.end(), tail.end()
+
+
+def _segments(a: str, b: str, *, digits: bool) -> int:
+    if digits:
+        a_number, b_number = a.lstrip("0"), b.lstrip("0")
+        return _cmp(bool(a), bool(b)) or _cmp(len(a_number), len(b_number)) or _cmp(a_number, b_number)
+    shared = min(len(a), len(b))
+    return _cmp(a[:shared], b[:shared]) or _cmp(len(a), len(b))
