@@ -34,6 +34,9 @@ class Restarted:
     marks: Marks
 
 
+STATE = "systemctl reset-failed 'session-*.scope'; systemctl is-system-running"
+"""Asks for the system's state; a login whose visitor left too early would make it `degraded` (`Units.failed`)."""
+
 AHEAD = {"modular_start": {"modular"}, "restarting": {"rebooted", "cut"}}
 """Fixtures that begin what takes as long as a boot, and those that wait for it."""
 

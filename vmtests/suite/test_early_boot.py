@@ -8,6 +8,7 @@ import pytest
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest.facts import JournalEntry
+from vmtests.suite.conftest import STATE
 from vmtests.vm import Vm
 
 # Identifiers of messages, from systemd's catalog (sd-messages.h).
@@ -41,7 +42,7 @@ def test_all_stages_in_order(vm_boot: Vm) -> None:
 
 def test_systemd_is_running_without_jobs(vm: Vm) -> None:
     """When the guest is called ready, systemd has no job left and is `running`, not `degraded`."""
-    assert vm.run("systemctl is-system-running").stdout.strip() == "running"
+    assert vm.run(STATE).stdout.strip() == "running"
     assert vm.run("systemctl list-jobs --no-legend").check().stdout.strip() in {"", "No jobs running."}
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.suite.conftest import store_writer
+from vmtests.suite.conftest import STATE, store_writer
 from vmtests.vm import FreshVms, Vm
 
 CLOCK_LIMIT = 1.0
@@ -48,4 +48,4 @@ def test_fresh_machine_answers_over_ssh(fresh_vm: Vm) -> None:
 
 def test_fresh_machine_is_healthy(fresh_vm: Vm) -> None:
     """A fresh machine has no failed unit, and its systemd is running."""
-    assert fresh_vm.run("systemctl is-system-running").stdout.strip() == "running"
+    assert fresh_vm.run(STATE).stdout.strip() == "running"
