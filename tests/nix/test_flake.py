@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from vmtests import contract as contracts
 from vmtests.errors import HostError, InputError
@@ -66,7 +67,7 @@ def test_flake_follows_a_release_that_evaluates() -> None:
 def test_workflow_lets_bubblewrap_make_namespaces() -> None:
     """Ubuntu's AppArmor keeps user namespaces from whoever is not root, unless it is told not to."""
     text = (PROJECT / ".github/workflows/nix.yml").read_text()
-    workflow = msgspec.yaml.decode(text)
+    workflow = YAML(typ="safe").load(text)
     [steps] = [job["steps"] for job in workflow["jobs"].values()]
     commands = [step.get("run", "") for step in steps]
     [lifted] = [at for at, run in enumerate(commands) if "kernel.apparmor_restrict_unprivileged_userns=0" in run]
