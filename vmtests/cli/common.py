@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vmtests.cli.words import of_the_command
+from vmtests.machine.argv import Hardware
+from vmtests.sizes import parse_size
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
@@ -34,10 +36,30 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """Add the machine's hardware, by the names of `Hardware`."""
+    group = parser.add_argument_group("the machine")
+    group.add_argument("--memory", default="1G", metavar="SIZE", help="its memory (default: %(default)s)")
+    group.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
+    group.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+
+
+def hardware(arguments: argparse.Namespace) -> Hardware:
+    """Return what `add_hardware` has read; raises InputError."""
+    return Hardware(
+        memory_mib=parse_size(arguments.memory) >> 20,
+        cpus=arguments.cpus,
+        disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
+    )
+
+
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """Add `--contract`."""
     parser.add_argument(
-        "--contract", type=Path, metavar="FILE", help="what the image promises (default: ours, if it has our layout)"
+        "--contract",
+        type=Path,
+        metavar="FILE",
+        help="what the image promises (docs/contract.md; default: ours for our layout, else what any image does)",
     )
 
 

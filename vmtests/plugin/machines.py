@@ -10,6 +10,7 @@ from typing import Self
 
 import pytest
 
+from vmtests import contract as contracts
 from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
@@ -50,8 +51,10 @@ class Machines:
         with run.uncaptured():
             limit = option("vm_timeout")
             timeout = None if limit is None else parse_seconds(limit)
+            file = option("vm_contract")
+            contract = None if file is None else contracts.load(Path(file))
         if option("vm_target") == "qemu":
-            with Lab(run.results, accelerator=option("vm_accel"), run=name, timeout=timeout) as lab:
+            with Lab(run.results, accelerator=option("vm_accel"), run=name, timeout=timeout, contract=contract) as lab:
                 yield cls(config, run, lab)
             return
         with run.uncaptured():
@@ -65,7 +68,15 @@ class Machines:
             )
         directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
         machine = machine_type or DEFAULT_MACHINE
-        with GceLab(directory, settings, machine=machine, lifetime=SUITE_LIFETIME, run=name, timeout=timeout) as cloud:
+        with GceLab(
+            directory,
+            settings,
+            machine=machine,
+            lifetime=SUITE_LIFETIME,
+            run=name,
+            timeout=timeout,
+            contract=contract,
+        ) as cloud:
             yield cls(config, run, cloud)
 
     def image(self, name: str | None, modules: tuple[str, ...] | None) -> Image:

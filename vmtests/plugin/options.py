@@ -99,6 +99,11 @@ OPTIONS = (
         default=lambda: "reference", shown="reference",
     ),
     Option(
+        name="vm-contract", metavar="FILE",
+        help="what the image promises, a file as docs/contract.md has it",
+        shown="ours for an image with our layout, else what every image promises",
+    ),
+    Option(
         name="vm-module", metavar="debug|bloat[:SIZE]", kind=Kind.WORDS, default=list,
         help="a module built into the reference image; may be given several times",
     ),

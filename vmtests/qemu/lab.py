@@ -181,7 +181,9 @@ class Lab:
         # What a device holds may change at any time.
         lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
         base = cache_dir() if cache and lasts else self.host.scratch
-        place = snapshots.directory(base, image.path, hardware, self.host.toolbox, self.host.accelerator, stage)
+        place = snapshots.directory(
+            base, image.path, image.contract, hardware, self.host.toolbox, self.host.accelerator, stage
+        )
         with snapshots.Lock(place) as lock:
             if anew:
                 lock.alone()
@@ -236,14 +238,14 @@ class Lab:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
         key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
-        handed = {**credentials.all_of(key.public, self.contract, token), **hardware.credentials}
+        handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
         return QemuVm(
             image,
             results,
             replace(hardware, credentials=handed),
             key=key,
             token=token,
-            knowledge=Knowledge(self.contract, image.inspection),
+            knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,
@@ -259,7 +261,7 @@ class Lab:
             kept.record.hardware,
             key=kept.key.copy(results),
             token=kept.record.token,
-            knowledge=Knowledge(self.contract, image.inspection),
+            knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,

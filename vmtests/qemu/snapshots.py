@@ -21,6 +21,7 @@ from rich.text import Text
 from vmtests import progress
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
+from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
@@ -174,6 +175,7 @@ def _wrong(snapshot: Snapshot) -> str | None:
 def directory(
     base: Path,
     image: Path,
+    contract: Contract,
     hardware: Hardware,
     toolbox: Toolbox,
     accelerator: Accelerator,
@@ -193,6 +195,7 @@ def directory(
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, state_of_host() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
+        repr(contract),
         str(stage),
         _code(),
     )
