@@ -17,9 +17,11 @@ from vmtests.cli.common import (
     add_hardware,
     add_image,
     add_json,
+    add_login,
     add_modules,
     add_results,
     hardware,
+    login,
     print_json,
 )
 from vmtests.cli.screen import Cockpit, show
@@ -57,6 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the limit of the whole boot (default: none, only each stage's)",
     )
     add_hardware(parser)
+    add_login(parser)
     parser.add_argument("--strict", action="store_true", help="a system with failed units is not ready: exit status 1")
     add_contract(parser)
     add_results(parser)
@@ -77,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         cpus=arguments.cpus,
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
         contract=contract,
+        login=login(arguments),
     ) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:

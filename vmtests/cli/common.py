@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from vmtests.cli.words import of_the_command
+from vmtests.guest.login import Login
 from vmtests.machine.argv import Hardware
 from vmtests.sizes import parse_size
 
@@ -34,6 +36,32 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
         metavar="debug|bloat[:SIZE]",
         help="a module of the reference image; may be given several times",
     )
+
+
+def add_login(parser: argparse.ArgumentParser) -> None:
+    """Add `--login` and `--login-key`."""
+    who = os.environ.get("VMTESTS_LOGIN")
+    parser.add_argument(
+        "--login",
+        metavar="USER[:PASSWORD]",
+        default=who,
+        help="who logs in where our credentials give no way in; also VMTESTS_LOGIN, which nobody else sees",
+    )
+    key = os.environ.get("VMTESTS_LOGIN_KEY")
+    parser.add_argument(
+        "--login-key",
+        type=Path,
+        metavar="FILE",
+        default=None if not key else Path(key),
+        help="a private key that lets that user in over ssh; also VMTESTS_LOGIN_KEY",
+    )
+
+
+def login(arguments: argparse.Namespace) -> Login | None:
+    """Return what `add_login` has read; raises InputError."""
+    if arguments.login is None and arguments.login_key is None:
+        return None
+    return Login.parse(arguments.login or "root", arguments.login_key)
 
 
 def add_hardware(parser: argparse.ArgumentParser) -> None:

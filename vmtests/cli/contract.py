@@ -8,7 +8,7 @@ from rich.text import Text
 
 from vmtests import contract as contracts
 from vmtests import progress
-from vmtests.cli.common import add_accel, add_hardware, add_image, add_results, hardware
+from vmtests.cli.common import add_accel, add_hardware, add_image, add_login, add_results, hardware, login
 from vmtests.errors import GuestError
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
@@ -22,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there (default: to the terminal)")
     parser.add_argument("--no-boot", action="store_true", help="look at the disk only: no mounts, no units")
     add_hardware(parser)
+    add_login(parser)
     add_accel(parser)
     add_results(parser)
     parser.set_defaults(command=run)
@@ -30,7 +31,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the first contract of an image that has none."""
     out = progress.stderr()
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel, contract=contracts.ANY) as lab:
+    with Lab(
+        lambda: new_directory(arguments.results),
+        accelerator=arguments.accel,
+        contract=contracts.ANY,
+        login=login(arguments),
+    ) as lab:
         image = lab.image(arguments.image)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))

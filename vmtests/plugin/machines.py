@@ -15,6 +15,7 @@ from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
+from vmtests.guest.login import Login
 from vmtests.machine.argv import Hardware
 from vmtests.plugin.options import machine_types
 from vmtests.plugin.run import Run
@@ -53,8 +54,17 @@ class Machines:
             timeout = None if limit is None else parse_seconds(limit)
             file = option("vm_contract")
             contract = None if file is None else contracts.load(Path(file))
+            who, key = option("vm_login"), option("vm_login_key")
+            login = Login.parse(who or "root", None if key is None else Path(key)) if who or key else None
         if option("vm_target") == "qemu":
-            with Lab(run.results, accelerator=option("vm_accel"), run=name, timeout=timeout, contract=contract) as lab:
+            with Lab(
+                run.results,
+                accelerator=option("vm_accel"),
+                run=name,
+                timeout=timeout,
+                contract=contract,
+                login=login,
+            ) as lab:
                 yield cls(config, run, lab)
             return
         with run.uncaptured():

@@ -32,7 +32,7 @@ from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 
-VERSION = 8
+VERSION = 9
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
 
@@ -56,7 +56,8 @@ _NO_PART = frozenset({"cli", "emulator", "faults", "gce", "plugin", "plugin.py",
 class Record:
     """What is known of a template: where it is, its machine, the boot behind it, and how to see that it is whole.
 
-    `prepared` is what `SerialShell.prepare` returned; `state` is the SHA-256 of the devices' state.
+    `prepared` is what `SerialShell.prepare` returned, None where nobody is logged in on the serial line; `state` is
+    the SHA-256 of the devices' state.
     """
 
     version: int
@@ -66,7 +67,7 @@ class Record:
     token: str
     public_key: str
     host_keys: tuple[str, ...]
-    prepared: str
+    prepared: str | None
     past: Past
     state: str
 
