@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vmtests.contract import TYPES
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat, gpt
 from vmtests.image.check import Check, Slice, breach, clean, passed
@@ -14,7 +15,6 @@ from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
 from vmtests.image.filesystem import FileSystem, probe
 from vmtests.image.source import Source
-from vmtests.parttypes import TYPES
 from vmtests.sizes import format_size
 
 ESP = "esp"
