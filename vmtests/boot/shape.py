@@ -62,7 +62,7 @@ class Undress:
         # What was quoted somewhere is indented as a whole.
         indents = sorted(len(line) - len(line.lstrip()) for line in lines)
         if len(lines) > 2 and (least := indents[len(indents) // 20]):
-            self._prefixes.append(re.compile(r"\s{1,%d}" % least))
+            self._prefixes.append(re.compile(rf"\s{{1,{least}}}"))
             lines = [line[min(least, len(line) - len(line.lstrip())) :] for line in lines]
         for _ in range(_DEEP):
             for prefix in _PREFIXES:

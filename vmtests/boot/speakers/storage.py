@@ -156,7 +156,7 @@ SPEAKER = Speaker(
             "device-mapper: table: 253:0: linear: Device lookup failed",
             kernel=True,
         ),
-        # A floppy drive without a disk, an empty CD drive and an eMMC's RPMB partition cannot be read, and need not be.
+        # An empty floppy or CD drive and an eMMC's RPMB partition cannot be read, and need not be.
         rule(
             Cause.DISK_READ_ERROR,
             r"(?P<what>(?:blk_update_request: |print_req_error: )?(?:critical (?:medium|target)|I/O|protection"

@@ -128,7 +128,8 @@ SPEAKER = Speaker(
             r"not a valid LUKS device)"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"
-            r"|TPM2? (?:operation failed|policy (?:does not|hash)|PCR policy).{0,100}|maximum number of tries exceeded.{0,60})",
+            r"|TPM2? (?:operation failed|policy (?:does not|hash)|PCR policy).{0,100}"
+            r"|maximum number of tries exceeded.{0,60})",
             "an encrypted disk was not unlocked: {what}",
             _UNLOCK,
             "cryptsetup: ERROR: root_crypt: maximum number of tries exceeded",
