@@ -36,6 +36,7 @@ _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
+_UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
 
@@ -73,7 +74,9 @@ class Attempt:
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
         end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
-        self._announcement = re.compile(rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b") if token else None
+        said = rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b(?P<units>(?: {_UNIT})*)"
+        self._announcement = re.compile(said) if token else None
+        self._failed_units: tuple[str, ...] = ()
         self._greeted = False
         self._examinations = 0
         self._stuck_at = 0.0
@@ -94,8 +97,7 @@ class Attempt:
         self._ready = ready
         self._open = ""
         self._managed = False
-        self.planned = False
-        """Whether the guest said that it is about to restart, and means to."""
+        self._status = False
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -173,13 +175,19 @@ class Attempt:
                 self._greeted = True
             elif match["word"] not in _LEAVING:
                 self._target, self._told = line, match["word"]
+                self._failed_units = tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
-        elif self._target is None and (
-            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
-        ):
+        elif self._target is None and (LOGIN_PROMPT.match(normal.text) or self._shell(normal)):
             self._up(line, getty=True)
+
+    def _shell(self, normal: NormalLine) -> bool:
+        """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
+        if not SHELL_PROMPT.match(normal.text):
+            return False
+        alone = self.stage in {Stage.KERNEL, Stage.INITRD} and not self._course.scripted
+        return self.stage is Stage.USERSPACE or (alone and not self.suspicious and not self._judge.failing)
 
     def _up(self, line: Line, *, getty: bool) -> None:
         """Take a line that says that the system is up."""
@@ -256,7 +264,7 @@ class Attempt:
         return verdict
 
     def _ended(self, t: float) -> Verdict:
-        stage, last = self.stage, self.last_line
+        stage, last = self._place, self.last_line
         if last is None:
             said = "nothing was printed"
         else:
@@ -279,6 +287,11 @@ class Attempt:
             seconds=self.timeline.seconds,
             unknown=True,
         )
+
+    @property
+    def _place(self) -> Stage:
+        """Where the boot is that was not heard from its begin: status lines are those of a system's manager."""
+        return Stage.USERSPACE if self._status and self.stage.before(Stage.INITRD) else self.stage
 
     @property
     def moved_on(self) -> bool:
@@ -327,7 +340,7 @@ class Attempt:
 
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
-        self.planned |= step.restart
+        self._status |= normal.status
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)
@@ -358,6 +371,8 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
+            if self._failed_units:
+                sentence += f": {', '.join(self._failed_units[:_JOBS])} failed"
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words
@@ -389,6 +404,7 @@ class Attempt:
             owner=None,
             evidence_to_verdict_s=max(t - target.t, 0.0),
             seconds=self.timeline.seconds,
+            failed_units=self._failed_units,
         )
         return True
 
