@@ -154,7 +154,7 @@ class Contract:
 def load(path: Path) -> Contract:
     """Read a contract file; raises InputError, naming the field, when it is not one."""
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"contract {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

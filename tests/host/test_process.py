@@ -141,7 +141,7 @@ def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> No
         )
         process.join()
     assert ["THP_enabled:", str(int(huge_pages))] == told.read_text().split()
-    assert "THP_enabled:\t1" in Path("/proc/self/status").read_text()
+    assert "THP_enabled:\t1" in Path("/proc/self/status").read_text(encoding="utf-8")
 
 
 def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
@@ -162,7 +162,7 @@ def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
             os.close(theirs)
             assert outer.stdout is not None
             assert outer.stdout.readline() == b"up\n"
-            inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+            inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text(encoding="utf-8"))
             os.kill((outer.pid, inner)[which], signal.SIGKILL)
             assert ([ours], [], []) == select.select([ours], [], [], 1)
             assert os.read(ours, 1) == b""

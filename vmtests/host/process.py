@@ -110,7 +110,7 @@ class SandboxedProcess:
 
     def _children(self) -> list[str]:
         """Return the process numbers of the program behind the sandbox's init (proc_pid_task(5), `children`)."""
-        return Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text().split()
+        return Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text(encoding="utf-8").split()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""
