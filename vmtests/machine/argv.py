@@ -159,6 +159,8 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
         f"memory-backend-file,id=ram0,size={hardware.memory_mib}M,mem-path={comma(parts.ram)},{sharing}",
         *(("-incoming", "defer") if parts.template else ()),
         *("-nodefaults", "-no-user-config", "-display", "none"),
+        # No system call that a machine does not need: a QEMU that its guest has taken over starts no program.
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # Paused, so that the monitor listens before the guest's first instruction.
         "-S",
         # A guest that panicked goes on: its last words, its screen and its registers are the diagnosis.
