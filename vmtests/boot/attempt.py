@@ -36,6 +36,7 @@ _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
+_UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
 
@@ -73,7 +74,9 @@ class Attempt:
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
         end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
-        self._announcement = re.compile(rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b") if token else None
+        said = rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b(?P<units>(?: {_UNIT})*)"
+        self._announcement = re.compile(said) if token else None
+        self._failed_units: tuple[str, ...] = ()
         self._greeted = False
         self._examinations = 0
         self._stuck_at = 0.0
@@ -173,6 +176,7 @@ class Attempt:
                 self._greeted = True
             elif match["word"] not in _LEAVING:
                 self._target, self._told = line, match["word"]
+                self._failed_units = tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
@@ -358,6 +362,8 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
+            if self._failed_units:
+                sentence += f": {', '.join(self._failed_units[:_JOBS])} failed"
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words
@@ -389,6 +395,7 @@ class Attempt:
             owner=None,
             evidence_to_verdict_s=max(t - target.t, 0.0),
             seconds=self.timeline.seconds,
+            failed_units=self._failed_units,
         )
         return True
 

@@ -40,6 +40,8 @@ class Verdict:
     evidence_to_verdict_s: float
     seconds: Mapping[Stage, float] = field(default_factory=dict)
     unknown: bool = False
+    failed_units: tuple[str, ...] = ()
+    """Units that a guest which got ready says have failed."""
 
     @property
     def word(self) -> str:
@@ -66,6 +68,7 @@ class Verdict:
             "sentence": self.sentence,
             "evidence": [evidence.to_json() for evidence in self.evidence],
             "hint": self.hint,
+            "failed_units": list(self.failed_units),
             "owner": None if self.owner is None else str(self.owner),
             "seconds": {str(stage): seconds for stage, seconds in self.seconds.items()},
             "evidence_to_verdict_s": round(self.evidence_to_verdict_s, 3),

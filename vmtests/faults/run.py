@@ -100,9 +100,9 @@ class Runner:
     def run(self, fault: Fault) -> Outcome:
         """Boot a broken copy of the image until its verdict; the results go below the fault's name."""
         lab = self._lab
-        with broken(fault, self._image.path, lab.host.scratch, lab.contract, lab.host.toolbox) as made:
+        with broken(fault, self._image.path, lab.host.scratch, self._image.contract, lab.host.toolbox) as made:
             try:
-                image = lab.image(str(made.disk))
+                image = lab.images.find(str(made.disk), contract=self._image.contract)
             except InputError as error:
                 sentence = error.message.replace(str(made.disk), "the disk")
                 return Outcome(fault=fault, verdict=None, refusal=sentence, breaches=())

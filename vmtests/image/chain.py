@@ -23,7 +23,9 @@ _LINUX = "/EFI/Linux"
 
 
 class Chain:
-    """Follows one disk; `steps` are what was found on the way, for people, in order."""
+    """Follows one disk; `steps` are what was found on the way, for people, in order, `files` the paths gone by, and
+    `options` the kernel's command line.
+    """
 
     def __init__(self, disk: Source, table: gpt.Table, volumes: list[Volume], toolbox: Toolbox) -> None:
         self._disk = disk
@@ -32,6 +34,7 @@ class Chain:
         self._toolbox = toolbox
         self._opened: dict[int, Files | None] = {}
         self.steps: list[str] = []
+        self.files: list[str] = []
         self.options = ""
 
     def check(self) -> Iterator[Check]:
@@ -120,6 +123,7 @@ class Chain:
             text = f"boot loader {real} is no EFI program for x86-64: {reason}"
             yield breach(_SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return
+        self.files.append(real)
         if program.is_uki:
             yield from self._unified(esp, real, program)
             return
@@ -191,6 +195,7 @@ class Chain:
         volume, files = next((volume, files) for item, volume, files in found if item is entry)
         if entry.left == 0:
             yield note(_SUBJECT, "entry", entry.path, f"{entry.path} has no tries left, and nothing else is there")
+        self.files.append(entry.path)
         yield passed(_SUBJECT, "entry", entry.path)
         if entry.unified is not None:
             program = pe.parse(files.read(files.find(entry.unified) or "", pe.HEAD))
@@ -241,6 +246,7 @@ class Chain:
         files = self._files(volume)
         assert files is not None
         self.steps.append(f"{path} (unified kernel image)")
+        self.files.append(path)
         kernel, line = program.sections[".linux"], program.sections.get(".cmdline")
         ranges = [(kernel.offset, min(kernel.size, pe.HEAD)), (line.offset, min(line.size, _TEXT)) if line else (0, 0)]
         head, told = files.pick(path, ranges)
@@ -259,12 +265,14 @@ class Chain:
             text = f"kernel {clean(kernel)}, named by {origin}, is not on {volume.where}"
             yield breach(_SUBJECT, "kernel", "missing", text, cause=Cause.KERNEL_MISSING)
             return
+        self.files.append(real)
         release = yield from self._release(pe.parse_kernel(files.read(real, pe.HEAD)), real)
         for name in initrds:
             if (place := files.find(name)) is None:
                 text = f"initrd {clean(name)}, named by {origin}, is not on {volume.where}"
                 yield breach(_SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
             else:
+                self.files.append(place)
                 yield from self._initrd(files, place, 0, initramfs.LIMIT, release, place)
         yield from self._options(options, origin, has_initrd=bool(initrds))
 
@@ -318,6 +326,7 @@ class Chain:
             )
             return
         self.steps.append(f"{place} {entry.title!r}")
+        self.files.append(place)
         yield passed(_SUBJECT, "entry", f"{place} {entry.title!r}")
         known = [item for item in self._volumes if item.system and item.system.uuid == entry.device]
         target = known[0] if known else volume

@@ -1,7 +1,7 @@
 """Static truth about a disk image: everything a boot needs that can be known without one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,9 +10,9 @@ from rich.text import Text
 
 from vmtests import contract as contracts
 from vmtests.causes import Cause
-from vmtests.contract import Contract, Partition
+from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout
+from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
 from vmtests.image.files import FilesError
@@ -37,6 +37,8 @@ class Inspection:
     packing: str = ""
     volumes: tuple[Volume, ...] = ()
     steps: tuple[str, ...] = ()
+    contract: Contract = field(default_factory=contracts.default)
+    """What the image was held to."""
 
     @property
     def root(self) -> str:
@@ -59,6 +61,7 @@ class Inspection:
             "image": clean(str(self.path)),
             "format": self.format.value,
             "packing": self.packing,
+            "contract": self.contract.origin,
             "size": self.size,
             "ok": self.ok,
             "breaches": [check.sentence for check in self.breaches],
@@ -117,17 +120,22 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
     """
     with open_disk(path, toolbox, form=form) as disk:
         default = contracts.default()
-        size = gpt.sector_size(disk) or (contract or default).disk.sector_size
+        size = gpt.sector_size(disk) or (contract or default).disk.sector_size or default.disk.sector_size
         if gpt.sector_size(disk) is None and not gpt.is_protective(disk):
             table = gpt.Table(sector_size=size, header=None, entries=(), checks=())
         else:
             table = gpt.read(disk, size)
         found = layout.volumes(disk, table)
         chain = Chain(disk, table, found, toolbox)
-        if contract is None and not is_ours(default, found):
-            checks = tuple(_any(disk, table, found, chain))
+        held = contract or (default if is_ours(default, found) else contracts.ANY)
+        if Promise.STORE in held.promises:
+            checks = tuple(_checks(disk, table, held, toolbox))
         else:
-            checks = tuple(_checks(disk, table, contract or default, toolbox))
+            checks = tuple(_any(disk, table, found, chain))
+            if held.origin:
+                known = gpt.sector_size(disk)
+                # What the contract says of it comes first: it is what somebody wants to know.
+                checks = (*promised.check(held, disk, known, found, chain), *checks)
         return Inspection(
             path=path,
             format=disk.format,
@@ -137,6 +145,7 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             labels=frozenset(clean(entry.label) for entry in table.entries),
             volumes=tuple(found),
             steps=tuple(clean(step) for step in chain.steps),
+            contract=held,
         )
 
 

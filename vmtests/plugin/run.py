@@ -11,6 +11,7 @@ import pytest
 
 from vmtests.cli import terminal
 from vmtests.errors import VmtestsError
+from vmtests.guest.guest import NoWayInError
 from vmtests.vm import BootError, Vm
 
 _PLUGIN = "vmtests-run"
@@ -102,6 +103,8 @@ class Run:
         if report.failed and call.when != "teardown" and is_ours(item):
             self._visit(call.excinfo.exconly())
         error = call.excinfo.value
+        if report.failed and isinstance(error, NoWayInError):
+            report.longrepr = error.message if error.hint is None else f"{error.message} (hint: {error.hint})"
         if error in self._see_above:
             if error in self._told:
                 report.longrepr = self._see_above[error]

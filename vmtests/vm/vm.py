@@ -181,7 +181,9 @@ class Vm(abc.ABC):
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+        """Run a shell command as root, over ssh or on the serial line, whichever works.
+
+        Raises NoWayInError when neither does, GuestError when the guest failed or does not answer.
 
         A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
         """
@@ -213,11 +215,11 @@ class Vm(abc.ABC):
 
     def begin_reboot(self) -> None:
         """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
-        ssh = self.ssh
+        self.guest.enter()
         self.follower.new_boot("reboot")
         # The connection may go before the answer comes.
         with contextlib.suppress(GuestError):
-            ssh.run("systemctl --no-block reboot", 30.0)
+            self.guest.run("systemctl --no-block reboot || reboot", 30.0)
         self.guest.hang_up()
 
     @abc.abstractmethod
