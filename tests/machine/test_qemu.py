@@ -224,7 +224,12 @@ def test_no_sandbox(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeToolbox, "argv", lambda *_, **__: ["/nowhere/bwrap", "--", "qemu"])
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"), bench.make(Hardware()):
         pass
-    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr", "ttyS0.log", "ttyS1.log"]
+    assert sorted(path.name for path in bench.results.iterdir()) == [
+        "qemu.argv",
+        "qemu.stderr",
+        "ttyS0.log",
+        "ttyS1.log",
+    ]
 
 
 def test_command_line_that_cannot_be_written(bench: Bench) -> None:
