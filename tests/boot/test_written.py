@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from vmtests.boot import skim
 from vmtests.boot.replay import Replay, explain
 from vmtests.resources import fixture
 
@@ -47,13 +48,23 @@ def test_the_prefix_of_a_collector_is_taken_off(prefix: str) -> None:
     assert explain([data]).verdict.word == "ready"
 
 
-def test_a_long_recording_keeps_what_matters_in_its_middle() -> None:
+def test_a_long_recording_keeps_what_matters_in_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The middle of a flood is passed over, but not what ends a boot in it."""
-    flood = b"".join(b"[%12.6f] audit: type=1400 x=%d\n" % (i / 100, i) for i in range(60000))
+    monkeypatch.setattr(skim, "ENDS", 1 << 16)
+    flood = b"".join(b"[%12.6f] audit: type=1400 x=%d\n" % (i / 100, i) for i in range(2000))
     begin = b"[    0.000000] Linux version 6.1\n[    1.000000] Run /sbin/init as init process\n"
     end = b"[  700.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
-    chunks = [begin, *[flood] * 4, end, *[flood] * 4]
+    chunks = [begin, *[flood] * 20, end, *[flood] * 20]
+    assert len(b"".join(skim.skim(chunks))) < 6 * len(flood)
     assert explain(chunks).verdict.cause == "kernel-panic"
+
+
+def test_of_very_many_boots_the_begins_are_counted() -> None:
+    """A machine that goes round for ever has its boots counted, and its last one judged."""
+    boot = b"[    0.000000] Linux version 6.1\n[    1.000000] Run /init as init process\n" + b"x y z " * 3000 + b"\n"
+    end = b"[    2.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
+    told = explain([(boot + end) * 50] * 10)
+    assert (told.boots, told.verdict.cause) == (500, "kernel-panic")
 
 
 def test_a_line_that_the_caller_names_is_ready() -> None:

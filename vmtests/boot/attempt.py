@@ -97,8 +97,7 @@ class Attempt:
         self._ready = ready
         self._open = ""
         self._managed = False
-        self.planned = False
-        """Whether the guest said that it is about to restart, and means to."""
+        self._status = False
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -180,10 +179,15 @@ class Attempt:
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
-        elif self._target is None and (
-            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
-        ):
+        elif self._target is None and (LOGIN_PROMPT.match(normal.text) or self._shell(normal)):
             self._up(line, getty=True)
+
+    def _shell(self, normal: NormalLine) -> bool:
+        """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
+        if not SHELL_PROMPT.match(normal.text):
+            return False
+        alone = self.stage in {Stage.KERNEL, Stage.INITRD} and not self._course.scripted
+        return self.stage is Stage.USERSPACE or (alone and not self.suspicious and not self._judge.failing)
 
     def _up(self, line: Line, *, getty: bool) -> None:
         """Take a line that says that the system is up."""
@@ -260,7 +264,7 @@ class Attempt:
         return verdict
 
     def _ended(self, t: float) -> Verdict:
-        stage, last = self.stage, self.last_line
+        stage, last = self._place, self.last_line
         if last is None:
             said = "nothing was printed"
         else:
@@ -283,6 +287,11 @@ class Attempt:
             seconds=self.timeline.seconds,
             unknown=True,
         )
+
+    @property
+    def _place(self) -> Stage:
+        """Where the boot is that was not heard from its begin: status lines are those of a system's manager."""
+        return Stage.USERSPACE if self._status and self.stage.before(Stage.INITRD) else self.stage
 
     @property
     def moved_on(self) -> bool:
@@ -331,7 +340,7 @@ class Attempt:
 
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
-        self.planned |= step.restart
+        self._status |= normal.status
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)

@@ -11,7 +11,7 @@ LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )(?:[\w.-]{1,64}|\(none\)) 
 """agetty(8): the host's name, then what login(1) is called with."""
 
 SHELL_PROMPT = re.compile(
-    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}) ?[#$] ?$"
+    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] ?$"
 )
 """The prompt of a shell of the running system."""
 
@@ -69,7 +69,8 @@ class Course:
 
     def __init__(self) -> None:
         self._managed = False  # the initrd's manager spoke, and its greeting is still to come
-        self._script = False
+        self.scripted = False
+        """Whether an initrd's script was heard, whose shell is there to rescue."""
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
 
@@ -85,7 +86,7 @@ class Course:
                 restart=any(step.restart for step in steps),
                 ready=any(step.ready for step in steps),
             )
-        if current.before(Stage.INITRD) and _INITRD_UNIT.match(text):
+        if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith("dracut")):
             return Step(stage=Stage.INITRD)
         if line.stamp is not None and current.before(Stage.KERNEL):
             return Step(stage=Stage.KERNEL)
@@ -94,11 +95,11 @@ class Course:
     def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
         if sign in _EARLY:
             self.headless = False
-        self._script |= sign in _SCRIPTS
+        self.scripted |= sign in _SCRIPTS
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True
         since = sign.since
-        if _MANAGER.match(text) and self._script:
+        if _MANAGER.match(text) and self.scripted:
             since = Stage.INITRD  # a script hands over to the only manager that there is
         new = current.before(sign.stage) and not current.before(since) and not sign.until.before(current)
         stays = sign.restart and sign.stage is not Stage.USERSPACE

@@ -103,6 +103,11 @@ class Judge:
         """Whether something failed that a system needs, and nothing mended it."""
         return any(clue.rule.layer is Layer.OBJECT for clue in self._clues)
 
+    @property
+    def failing(self) -> bool:
+        """Whether something failed that may be why the boot stands still."""
+        return any(clue.rule.fatal for clue in self._clues)
+
     def recovered(self) -> None:
         """Take it that the system is up: whatever was an end before it was none."""
         if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:

@@ -59,6 +59,11 @@ class Undress:
         return [self._bare(line) for line in held]
 
     def _find(self, lines: list[str]) -> None:
+        # What was quoted somewhere is indented as a whole.
+        indents = sorted(len(line) - len(line.lstrip()) for line in lines)
+        if len(lines) > 2 and (least := indents[len(indents) // 20]):
+            self._prefixes.append(re.compile(rf"\s{{1,{least}}}"))
+            lines = [line[min(least, len(line) - len(line.lstrip())) :] for line in lines]
         for _ in range(_DEEP):
             for prefix in _PREFIXES:
                 if prefix in self._prefixes:
