@@ -60,10 +60,8 @@ def test_entries_beyond_the_disk_are_named(disk: MemoryDisk) -> None:
     struct.pack_into("<Q", disk.content, 512 + 72, 1 << 40)
     struct.pack_into("<I", disk.content, 512 + 88, 0)
     reseal(disk)
-    assert sentences(disk) == [
-        "primary GPT header: its 128 entries, from sector 1099511627776 on, lie beyond the end of the disk; "
-        "the backup is good"
-    ]
+    place = "its 128 entries, from sector 1099511627776 on, lie beyond the end of the disk"
+    assert sentences(disk) == [f"primary GPT header: {place}; the backup is good"]
 
 
 def test_two_bad_headers_leave_no_entries(disk: MemoryDisk) -> None:
