@@ -37,6 +37,10 @@ _PREFIXES = tuple(
 )
 
 
+# logfmt, as runtimes of virtual machines for containers write it.
+_LOGFMT = re.compile(r'\b(?:vmconsole|console|log|msg)="((?:[^"\\]|\\.)*)"\s*$')
+
+
 class Undress:
     """Takes lines, and gives them without their collector's prefix, with its time where it has one."""
 
@@ -95,6 +99,8 @@ def _date(text: str) -> datetime | None:
 
 def _unpacked(line: str) -> str:
     """Return what a line of `journalctl -o json` or of a collector's JSON says; else the line."""
+    if line.startswith(("time=", "ts=", "level=")) and (match := _LOGFMT.search(line)):
+        return match[1].replace('\\"', '"')
     if not line.startswith("{") or not line.endswith("}"):
         return line
     try:
