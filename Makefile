@@ -58,9 +58,10 @@ nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debia
 nixos-vmtests: host $(STAMP)  ## build NixOS of a checkout of nixpkgs with Debian's programs, and boot it: NIXPKGS=/path
 	@[ -n "$(NIXPKGS)" ] || { echo "make: which nixpkgs? make nixos-vmtests NIXPKGS=/path/of/nixpkgs" >&2; exit 2; }
 	$(BIN)/python -m tests.nix.debian.make results/nixos $(abspath $(NIXPKGS))
-	$(BIN)/pytest vmtests/ --vm-image=results/nixos/default.raw
-	for variant in image overlay-store debug bloat; do \
-	  $(BIN)/vmtests boot results/nixos/$$variant.raw || exit; \
+	$(BIN)/pytest vmtests/ tests/nix/debian/booted.py tests/nix/debian/generations.py --vm-image=results/nixos/default.raw
+	$(BIN)/pytest vmtests/ tests/nix/debian/booted.py --vm-image=results/nixos/image.raw
+	for variant in overlay-store debug bloat; do \
+	  $(BIN)/pytest tests/nix/debian/booted.py --vm-image=results/nixos/$$variant.raw || exit; \
 	done
 
 gcloud-check: host $(STAMP)  ## the unmodified gcloud against the emulator, with real machines; needs gcloud

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import LOGIN_PROMPT, SHELL_PROMPT, Course
+from vmtests.boot.course import LOGIN_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
@@ -96,9 +96,7 @@ class Attempt:
         self._course = Course()
         self._ready = ready
         self._open = ""
-        self._managed = False
-        self.planned = False
-        """Whether the guest said that it is about to restart, and means to."""
+        self._managed = self._status = self._planned = False
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -111,11 +109,9 @@ class Attempt:
 
     @property
     def may_restart(self) -> bool:
-        """Whether a restart can be part of a good boot: firmware and boot loaders do it to take on new settings."""
-        known = self._knowledge
-        return self.stage.before(Stage.KERNEL) and not (
-            self.suspicious or (known is not None and known.explains(self.stage, Cause.UNEXPECTED_RESET))
-        )
+        """Whether a restart can be part of a good boot: firmware takes on settings by it, a guest may say it will."""
+        known = self._knowledge is not None and self._knowledge.explains(self.stage, Cause.UNEXPECTED_RESET)
+        return self._planned or (self.stage.before(Stage.KERNEL) and not (self.suspicious or known))
 
     @property
     def failure(self) -> Verdict | None:
@@ -181,7 +177,8 @@ class Attempt:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
         elif self._target is None and (
-            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
+            LOGIN_PROMPT.match(normal.text)
+            or self._course.shell(self.stage, normal.text, failing=self.suspicious or self._judge.failing)
         ):
             self._up(line, getty=True)
 
@@ -260,7 +257,7 @@ class Attempt:
         return verdict
 
     def _ended(self, t: float) -> Verdict:
-        stage, last = self.stage, self.last_line
+        stage, last = self._place, self.last_line
         if last is None:
             said = "nothing was printed"
         else:
@@ -283,6 +280,11 @@ class Attempt:
             seconds=self.timeline.seconds,
             unknown=True,
         )
+
+    @property
+    def _place(self) -> Stage:
+        """Where the boot is that was not heard from its begin: status lines are those of a system's manager."""
+        return Stage.USERSPACE if self._status and self.stage.before(Stage.INITRD) else self.stage
 
     @property
     def moved_on(self) -> bool:
@@ -331,7 +333,9 @@ class Attempt:
 
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
-        self.planned |= step.restart
+        self._status |= normal.status
+        self._planned |= step.restart
+        self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)

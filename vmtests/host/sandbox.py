@@ -24,6 +24,7 @@ _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STORES = ("/nix/store/", "/gnu/store/")
 _DIES_WITH_US = ("bwrap", "--die-with-parent", "--unshare-pid")
 _HOST = ("--dev-bind", "/", "/", "--proc", "/proc")
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
@@ -95,15 +96,25 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without a language, and the system's search path in front."""
+    """Return the environment for tools: the caller's without a language, and the search path that `_path` says."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
         "LC_ALL": "C.UTF-8",
-        # The caller's has the tools on hosts without the usual directories, such as NixOS.
-        "PATH": f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
+        "PATH": _path(),
         **(extra or {}),
     }
+
+
+def _path() -> str:
+    """Return the caller's directories that a store of Nix has, the system's, and the caller's others.
+
+    Who puts packages of a store on the search path (a wrapper, `nix shell`) means these, and not an older system's;
+    any other directory of the caller's has the tools on hosts without the usual ones only.
+    """
+    own = list(filter(None, os.environ.get("PATH", "").split(":")))
+    stored = [directory for directory in own if os.path.realpath(directory).startswith(_STORES)]
+    return ":".join([*stored, SYSTEM_PATH, *(directory for directory in own if directory not in stored)])
 
 
 @functools.cache
@@ -178,4 +189,4 @@ def _bubblewrap(root: Path) -> list[str]:
             command += ["--symlink", os.fspath(entry.readlink()), f"/{entry.name}"]
         elif entry.is_dir():
             command += ["--bind-try", f"/{entry.name}", f"/{entry.name}"]
-    return [*command, "--chdir", os.fspath(Path.cwd()), "--"]
+    return [*command, "--setenv", "PATH", SYSTEM_PATH, "--chdir", os.fspath(Path.cwd()), "--"]

@@ -4,7 +4,6 @@
   documentation.enable = false;
   documentation.man.enable = false;
   documentation.nixos.enable = false;
-  system.switch.enable = false;
   system.disableInstallerTools = true;
   system.tools.nixos-rebuild.enable = false;
   environment.defaultPackages = lib.mkForce [ ];
