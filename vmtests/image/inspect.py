@@ -26,7 +26,8 @@ _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """All checks of an image, in the order of the disk; `size` is that of the disk in bytes, `labels` are those of the
-    partitions in its table, `steps` the way from firmware to kernel where it was followed.
+    partitions in its table, `steps` the way from firmware to kernel where it was followed, `files` the paths of
+    what was started or read on it.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Inspection:
     packing: str = ""
     volumes: tuple[Volume, ...] = ()
     steps: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
 
@@ -145,6 +147,7 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             labels=frozenset(clean(entry.label) for entry in table.entries),
             volumes=tuple(found),
             steps=tuple(clean(step) for step in chain.steps),
+            files=tuple(chain.files),
             contract=held,
         )
 
