@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import LOGIN_PROMPT, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
@@ -136,7 +136,7 @@ class Attempt:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
-        if not self.provoked:
+        if not self.provoked and not FRAME.fullmatch(text):
             self.last_line = line
         if normal.text not in self._recent:
             self._recent.append(normal.text)
