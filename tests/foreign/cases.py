@@ -331,7 +331,7 @@ class Cases:
             lambda n: self._poke(self.on_esp(n), 446, b"\x80"),
         )
         yield case("no-gpt", "both copies of the GPT are gone", "GPT", self._no_gpt)
-        yield case("cut-disk", "the disk's second half is missing", "", self._cut)
+        yield case("cut-disk", "the disk's second half is missing", "is truncated", self._cut, REFUSED)
         yield case(
             "few-clusters", "FAT32 with too few clusters", "clusters", lambda n: self.on_esp(n, fat=("-F32", "-s8"))
         )
@@ -341,7 +341,7 @@ class Cases:
             "no ESP",
             lambda n: self.k.disk(n, [Part(size=16, type=X86_ROOT, content=self.k.ext4(16, {}))]),
         )
-        yield case("no-table", "a file system and no table", "nothing on the disk is started", self._bare)
+        yield case("no-table", "a file system and no table", "without a partition table", self._bare, REFUSED)
         yield case(
             "grub-lost",
             "GRUB looks for another file system",

@@ -170,9 +170,10 @@ class Attempt:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
             if match["word"] == _GREETING:
                 self._greeted = True
+                if self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+                    self._enter(Stage.INITRD, line.t)
             elif match["word"] not in _LEAVING:
-                self._target, self._told = line, match["word"]
-                self._failed_units = tuple(match["units"].split())
+                self._target, self._told, self._failed_units = line, match["word"], tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
@@ -366,8 +367,7 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
-            if self._failed_units:
-                sentence += f": {', '.join(self._failed_units[:_JOBS])} failed"
+            sentence += f": {', '.join(self._failed_units[:_JOBS])} failed" if self._failed_units else ""
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words

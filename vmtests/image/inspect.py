@@ -153,12 +153,20 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
 
 
 def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
-    """Return whether a disk has the layout of a contract with a store: its label, or an erofs beside ESP and root."""
+    """Return whether a disk has the layout of a contract with a store.
+
+    That is its label, or what could be one that is labelled otherwise: its file system and type, beside ESP and root.
+    """
     labels = {volume.label for volume in volumes}
-    systems = {volume.system.type for volume in volumes if volume.system is not None}
-    store = contract.store_partition
-    beside = {contract.esp.label, contract.root.label} <= labels and store.filesystem in systems
-    return store.label in labels or beside
+    store, others = contract.store_partition, {contract.esp.label, contract.root.label}
+    alike = any(
+        volume.label not in others
+        and volume.type == store.type
+        and volume.system is not None
+        and volume.system.type == store.filesystem
+        for volume in volumes
+    )
+    return store.label in labels or (others <= labels and alike)
 
 
 def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
