@@ -216,6 +216,10 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         yield breach("GPT", "sector size", sector_size, text, "systemd-repart --sector-size=512")
     yield from table.checks
     if table.header is None:
+        if not table.checks:
+            text = "there is no GPT, by which firmware and stage 1 find the partitions of the contract"
+            yield breach("GPT", "header", "none", text, cause=Cause.GPT_DESTROYED)
+            yield from _partitions(contract, table, {})
         return
     found = match(contract, table.entries)
     yield from _partitions(contract, table, found)
