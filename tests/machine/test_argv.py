@@ -147,6 +147,12 @@ def test_no_network(parts: Parts) -> None:
     assert [arg for arg in args if "net0" in arg] == []
 
 
+def test_own_arguments_come_last(parts: Parts) -> None:
+    """What somebody wants of QEMU stands behind all that we want."""
+    own = ("-device", "e1000e")
+    assert (*qemu_args(Hardware(), parts), *own) == tuple(qemu_args(Hardware(qemu_args=own), parts))
+
+
 def test_kernel_command_line(parts: Parts) -> None:
     """What is added to the kernel's command line reaches the boot loader and the stub; commas survive."""
     args = qemu_args(Hardware(cmdline_extra="a=1,2 b"), parts)

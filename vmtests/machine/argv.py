@@ -71,6 +71,8 @@ class Hardware:
     disk_faults: DiskFaults = DiskFaults()
     cmdline_extra: str = ""
     """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254)."""
+    qemu_args: tuple[str, ...] = ()
+    """QEMU's own arguments, behind all of ours (qemu(1)): another device, say. What is wrong in them QEMU says."""
 
     def __post_init__(self) -> None:
         if self.memory_mib < 32 or self.cpus < 1:
@@ -134,6 +136,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *_consoles(parts),
         *_tpm(parts),
+        *hardware.qemu_args,
     ]
 
 
