@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import LOGIN_PROMPT, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
@@ -136,7 +136,7 @@ class Attempt:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
-        if not self.provoked:
+        if not self.provoked and not FRAME.fullmatch(text):
             self.last_line = line
         if normal.text not in self._recent:
             self._recent.append(normal.text)
@@ -170,9 +170,10 @@ class Attempt:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
             if match["word"] == _GREETING:
                 self._greeted = True
+                if self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+                    self._enter(Stage.INITRD, line.t)
             elif match["word"] not in _LEAVING:
-                self._target, self._told = line, match["word"]
-                self._failed_units = tuple(match["units"].split())
+                self._target, self._told, self._failed_units = line, match["word"], tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
@@ -366,8 +367,7 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
-            if self._failed_units:
-                sentence += f": {', '.join(self._failed_units[:_JOBS])} failed"
+            sentence += f": {', '.join(self._failed_units[:_JOBS])} failed" if self._failed_units else ""
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words

@@ -11,6 +11,9 @@ from vmtests.causes import Cause
 LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )(?:[\w.-]{1,64}|\(none\)) login:(?: |$)")
 """agetty(8): the host's name, then what login(1) is called with."""
 
+FRAME = re.compile(r"[\W_]{10,}")
+"""Of a menu, or a progress bar: it says nothing."""
+
 SHELL_PROMPT = re.compile(
     r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] ?$"
 )
