@@ -1,5 +1,6 @@
 """Which faults fit an image: each needs what it breaks, and a boot in which that comes to the verdict it names."""
 
+from vmtests.causes import Cause
 from vmtests.contract import Boot, Contract, Partition, Promise
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
 from vmtests.image import layout
@@ -67,8 +68,8 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
                 missing = _missing_file(step, contract.boot, systemd_boot=systemd_boot)
         if missing:
             return f"the image has not {missing}"
-    if fault.refused:
-        return "such a disk is not refused, but looked at"
+    if fault.cause is Cause.PARTITION_MISSING:
+        return "by what its stage 1 finds partitions is not known"
     return ""
 
 
