@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot causes docs hosts vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot causes docs hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -58,9 +58,10 @@ nix-vmtests: host $(STAMP)  ## boot an image that real Nix described, with Debia
 nixos-vmtests: host $(STAMP)  ## build NixOS of a checkout of nixpkgs with Debian's programs, and boot it: NIXPKGS=/path
 	@[ -n "$(NIXPKGS)" ] || { echo "make: which nixpkgs? make nixos-vmtests NIXPKGS=/path/of/nixpkgs" >&2; exit 2; }
 	$(BIN)/python -m tests.nix.debian.make results/nixos $(abspath $(NIXPKGS))
-	$(BIN)/pytest vmtests/ --vm-image=results/nixos/default.raw
-	for variant in image overlay-store debug bloat; do \
-	  $(BIN)/vmtests boot results/nixos/$$variant.raw || exit; \
+	$(BIN)/pytest vmtests/ tests/nix/debian/booted.py tests/nix/debian/generations.py --vm-image=results/nixos/default.raw
+	$(BIN)/pytest vmtests/ tests/nix/debian/booted.py --vm-image=results/nixos/image.raw
+	for variant in overlay-store debug bloat; do \
+	  $(BIN)/pytest tests/nix/debian/booted.py --vm-image=results/nixos/$$variant.raw || exit; \
 	done
 
 gcloud-check: host $(STAMP)  ## the unmodified gcloud against the emulator, with real machines; needs gcloud
@@ -94,6 +95,9 @@ host:
 
 hosts: host $(STAMP)      ## run the README's commands on every host, or on HOSTS="NAME NAME", and write the README's table; needs root
 	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)
+
+images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
+	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)
 
 bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench

@@ -116,16 +116,40 @@ let
     // optionalAttrs (p.read_only or false) { Minimize = "best"; };
 
   # upstream's builder, and then a disk of whole GiB, as Compute Engine asks for: the second table goes to its new end.
-  image =
-    if options.image.repart ? image then
-      config.image.repart.image.overrideAttrs (old: {
-        postBuild = (old.postBuild or "") + ''
-          truncate --size=%1G ${config.image.baseName}.raw
-          sfdisk --relocate gpt-bak-std ${config.image.baseName}.raw
-        '';
-      })
-    else
-      throw "google-compute-repart needs the option image.repart.image, which NixOS has since 26.05: this is ${lib.trivial.release}.";
+  image = config.image.repart.image.overrideAttrs (old: {
+    postBuild = (old.postBuild or "") + ''
+      truncate --size=%1G ${config.image.baseName}.raw
+      sfdisk --relocate gpt-bak-std ${config.image.baseName}.raw
+    '';
+  });
+
+  # What this module sets or reads of NixOS, and a release may not have yet, or any more.
+  absent = lib.filter (name: !lib.hasAttrByPath (lib.splitString "." name) options) [
+    "boot.initrd.availableKernelModules"
+    "boot.initrd.systemd.enable"
+    "boot.loader.efi.efiSysMountPoint"
+    "boot.loader.systemd-boot.configurationLimit"
+    "boot.loader.systemd-boot.extraInstallCommands"
+    "boot.loader.timeout"
+    "image.baseName"
+    "image.extension"
+    "image.repart.compression.algorithm"
+    "image.repart.image"
+    "image.repart.mkfsOptions"
+    "image.repart.partitions"
+    "image.repart.sectorSize"
+    "image.repart.version"
+    "nix.optimise.automatic"
+    "nix.settings"
+    "system.image.id"
+    "system.image.version"
+    "systemd.tmpfiles.rules"
+    "virtualisation.googleComputeImage.efi"
+  ];
+  complete = lib.throwIf (absent != [ ]) (
+    "google-compute-repart is made for NixOS 26.05 to 26.11: "
+    + "${lib.trivial.release} has no option ${lib.concatStringsSep ", " absent}."
+  );
 in
 {
   imports = [
@@ -188,7 +212,7 @@ in
     };
   };
 
-  config = {
+  config = complete {
     assertions = [
       {
         assertion = config.virtualisation.googleComputeImage.efi;

@@ -31,6 +31,7 @@ class TestJson:
             "sentence": "s",
             "evidence": [{"t": 1.235, "source": "console", "text": "x"}],
             "hint": "h",
+            "failed_units": [],
             "owner": "image",
             "seconds": {"firmware": 1.0, "switch-root": 0.5},
             "evidence_to_verdict_s": 0.123,

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pytest
 
+from vmtests.guest.login import Login
 from vmtests.guest.serial import SerialShell
 
 BASH = (
@@ -199,7 +200,7 @@ def connect(tmp_path: Path) -> Connect:
 def _log_in(guest: Guest, files: Path, *, password: str | None = None, timeout: float = 20.0) -> SerialShell:
     directories = ("/nonexistent", str(files))
     shell = SerialShell(guest.connection, directories=directories, quiet_kernel=False, answer_timeout=10.0)
-    shell.login(password=password, timeout=timeout)
+    shell.login(Login(password=password), timeout=timeout)
     return shell
 
 

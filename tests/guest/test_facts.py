@@ -155,6 +155,14 @@ def test_failed_units() -> None:
     assert [unit.name for unit in parse_units(UNITS).failed] == ["x.service"]
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"), [("session-3.scope", False), ("session-c1.scope", False), ("a.scope", True)]
+)
+def test_session_of_a_login_is_no_failed_unit(name: str, counts: bool) -> None:
+    """The scope of a login that its visitor left does not tell of the system; any other scope does."""
+    assert bool(parse_units(UNITS.replace("x.service", name)).failed) is counts
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", "nope", '[{"unit": 1}]'])
 def test_no_units(text: str) -> None:
     """What is no list of units is a GuestError."""

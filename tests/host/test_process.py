@@ -105,6 +105,19 @@ def test_no_program() -> None:
         SandboxedProcess(["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
 
 
+def test_a_signal_comes_too_late_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ended in the moment of a signal is not an error: its entry in /proc is gone then."""
+    ended, statuses = threading.Event(), list[int]()
+    process = start("sleep", "600", ended=ended, statuses=statuses)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr(process, "_init_pid", gone.pid)
+    process.signal(signal.SIGTERM)
+    assert not ended.is_set()
+    process.kill()
+    assert process.join(10)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
     """A process outlives the thread that asked for it, and ends within a second of the program's end."""

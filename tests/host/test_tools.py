@@ -42,3 +42,22 @@ def test_tools_of_a_host_without_usual_directories(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(profile))
     assert f"/nowhere:{profile}" == sandbox.tool_env()["PATH"]
     assert (Path("/usr/share/qemu/firmware"), store / "share/qemu/firmware") == tools.host_firmware()
+
+
+def test_packages_of_a_nix_store_come_before_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Nix wrapper's newer tool is found before an old host's, and through a profile's link too."""
+    requirement = tools.Requirement(name="mkfs.erofs", package="erofs-utils", minimum=(1, 8), why="reads tar")
+    for name, version in (("store/erofs/bin", "1.9"), ("usr/bin", "1.5")):
+        (program := tmp_path / name / "mkfs.erofs").parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho mkfs.erofs {version}\n")
+        program.chmod(0o755)
+    (profile := tmp_path / "profile").symlink_to(tmp_path / "store/erofs/bin")
+    monkeypatch.setattr(sandbox, "_STORES", (f"{tmp_path}/store/",))
+    monkeypatch.setattr(sandbox, "SYSTEM_PATH", f"{tmp_path}/usr/bin:/usr/bin:/bin")
+    for own in (profile, tmp_path / "store/erofs/bin"):
+        monkeypatch.setenv("PATH", f"/opt/bin:{own}")
+        assert sandbox.tool_env()["PATH"] == f"{own}:{tmp_path}/usr/bin:/usr/bin:/bin:/opt/bin"
+        tools._ask.cache_clear()
+        assert (found := tools._host_tool(requirement)) is not None
+        assert found.version == "1.9"
+    tools._ask.cache_clear()

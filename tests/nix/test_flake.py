@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from vmtests import contract as contracts
 from vmtests.errors import HostError, InputError
@@ -17,7 +19,7 @@ from vmtests.image.inspect import inspect
 from vmtests.resources import cache_dir
 from vmtests.testing.images import kernel, program
 
-from .closure.make import Content, write_flake
+from .closure.make import PROJECT, Content, write_flake
 
 OUTPUTS = {
     "apps": {"imageScript", "vmtests"},
@@ -52,6 +54,25 @@ def test_a_broken_promise_fails_the_check(nix_flake: Callable[..., str], flake: 
             nix_flake("eval", attribute="#checks.x86_64-linux.promises.drvPath")
     finally:
         module.write_text(text)
+
+
+def test_flake_follows_a_release_that_evaluates() -> None:
+    """The flake's nixpkgs is 26.05 or newer (what 25.11 reads of a build, nixpkgs #516844), and the example's too."""
+    [branch] = re.findall(r'"github:NixOS/nixpkgs/nixos-([\d.]+)"', (PROJECT / "flake.nix").read_text())
+    [state] = re.findall(r'stateVersion = "([\d.]+)"', (PROJECT / "nix/hosts/default.nix").read_text())
+    assert branch == state
+    assert tuple(map(int, branch.split("."))) >= (26, 5)
+
+
+def test_workflow_lets_bubblewrap_make_namespaces() -> None:
+    """Ubuntu's AppArmor keeps user namespaces from whoever is not root, unless it is told not to."""
+    text = (PROJECT / ".github/workflows/nix.yml").read_text()
+    workflow = YAML(typ="safe").load(text)
+    [steps] = [job["steps"] for job in workflow["jobs"].values()]
+    commands = [step.get("run", "") for step in steps]
+    [lifted] = [at for at, run in enumerate(commands) if "kernel.apparmor_restrict_unprivileged_userns=0" in run]
+    [suite] = [at for at, run in enumerate(commands) if "pytest vmtests/" in run]
+    assert lifted < suite
 
 
 @pytest.fixture(scope="session")

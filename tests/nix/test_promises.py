@@ -1,6 +1,7 @@
 """What tests/nix/promises.nix says of the modules, evaluated by real Nix over poor stubs of NixOS."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,30 @@ def test_unknown_option_is_refused(evaluate: Callable[[str], Any]) -> None:
     """The stand-in for NixOS refuses what it does not know: a misspelt option does not pass."""
     with pytest.raises(HostError, match=r"boot\.loader\.grubb' does not exist"):
         evaluate(f"let {SETUP} in (evaluate (example ++ [ {{ boot.loader.grubb = true; }} ])).config")
+
+
+def test_mounts_may_have_more_options(evaluate: Callable[[str], Any]) -> None:
+    """The promises hold where NixOS adds options to mounts, as newer ones add x-initrd.mount."""
+    more = '{ fileSystems = lib.genAttrs [ "/nix/.ro-store" "/nix/store" ] (_: { options = [ "x-initrd.mount" ]; }); }'
+    broken = evaluate(
+        f"let {SETUP} in (import {PROJECT}/tests/nix/promises.nix {{ inherit lib nixosModules;"
+        f" evaluate = modules: evaluate (modules ++ [ ({more}) ]); }}).broken"
+    )
+    assert broken == []
+
+
+def test_release_without_an_option_is_named(evaluate: Callable[[str], Any], tmp_path: Path) -> None:
+    """A NixOS that is too old or too new for an option is told by its release, and the option by its name."""
+    nixpkgs = tmp_path / "nixpkgs"
+    shutil.copytree(NIXPKGS, nixpkgs)
+    repart = nixpkgs / "nixos/modules/image/repart.nix"
+    text = repart.read_text()
+    repart.write_text(re.sub("      compression.algorithm = .*\n", "", text))
+    with pytest.raises(HostError, match=r"26\.05 has no option image\.repart\.compression\.algorithm\."):
+        evaluate(
+            f"(import {nixpkgs}/nixos.nix {{ modules = ["
+            f" {PROJECT}/nix/hosts {PROJECT}/nix/modules/google-compute-repart.nix ]; }}).config.image.baseName"
+        )
 
 
 def test_conflict_is_refused(evaluate: Callable[[str], Any]) -> None:

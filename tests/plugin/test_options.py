@@ -140,8 +140,8 @@ def test_marker_says_what_a_test_needs(pytester: pytest.Pytester, run: Run) -> N
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        ("memory=3", "@pytest.mark.vm takes image=, modules=, hardware=, target=; not memory="),
-        ("'big'", "@pytest.mark.vm takes image=, modules=, hardware=, target=; not 'big'"),
+        ("memory=3", "@pytest.mark.vm takes image=, modules=, hardware=, target=, promises=; not memory="),
+        ("'big'", "@pytest.mark.vm takes image=, modules=, hardware=, target=, promises=; not 'big'"),
         ("modules='debug'", "@pytest.mark.vm(modules=…) takes a list of names; not 'debug'"),
         ("target='aws'", "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not 'aws'"),
     ],

@@ -28,8 +28,10 @@ class SmallImage:
         screens: Sequence[bytes] = (b"a",),
         in_use: int = 0,
         registers: str = _REGISTERS,
+        said: bytes = b"",
     ) -> None:
         self.refuses = refuses
+        self.said = said
         self.registers = registers
         self.screens = list(screens)
         self.in_use = in_use
@@ -61,6 +63,10 @@ class SmallImage:
     def send_serial(self, data: bytes, port: int = 0) -> None:
         """Take what is typed."""
         self.typed += data
+
+    def written(self, port: int, limit: int = 512) -> bytes:
+        """Return what the console has said."""
+        return self.said
 
 
 def _doctor(patient: SmallImage, directory: Path, symbols: Symbols | None = None) -> QemuDoctor:
@@ -136,3 +142,18 @@ def test_kernel_is_asked_by_sysrq_and_then_by_interrupt(tmp_path: Path) -> None:
     assert ["chardev-send-break"] * 3 + ["inject-nmi"] == patient.done
     assert ("nmi", "no answer to a non-maskable interrupt") in said.evidence
     assert "Uhhuh" in (tmp_path / "kernel.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"Please enter passphrase for disk luks (cryptroot): ",
+        b"Please unlock disk cryptroot: \r\nEnter passphrase: [   12.0] clocksource: tsc\r\n",
+        b"-- Press any key to proceed --\r\n",
+    ],
+)
+def test_nothing_is_typed_at_somebody_elses_prompt(tmp_path: Path, said: bytes) -> None:
+    """A kernel that takes no sysrq on the line would give the keys to who asks for a passphrase."""
+    patient = SmallImage(said=said)
+    _doctor(patient, tmp_path).provoke(list)
+    assert b"" == bytes(patient.typed)

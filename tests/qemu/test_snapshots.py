@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vmtests import contract as contracts
 from vmtests.boot.console import Line
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
@@ -142,7 +143,9 @@ def test_image_that_was_written_over_is_another(tmp_path: Path) -> None:
     tcg = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
 
     def place() -> Path:
-        return snapshots.directory(tmp_path, image, Hardware(), Toolbox({qemu.name: qemu}, None), tcg)
+        return snapshots.directory(
+            tmp_path, image, contracts.default(), Hardware(), Toolbox({qemu.name: qemu}, None), tcg
+        )
 
     def write(content: bytes) -> int:
         image.write_bytes(content)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import LOGIN_PROMPT, SHELL_PROMPT, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
@@ -36,6 +36,7 @@ _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.3  # of a boot's time
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 # The states of systemctl(1), `is-system-running`.
+_UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
 
@@ -73,7 +74,9 @@ class Attempt:
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
         end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
-        self._announcement = re.compile(rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b") if token else None
+        said = rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b(?P<units>(?: {_UNIT})*)"
+        self._announcement = re.compile(said) if token else None
+        self._failed_units: tuple[str, ...] = ()
         self._greeted = False
         self._examinations = 0
         self._stuck_at = 0.0
@@ -93,9 +96,7 @@ class Attempt:
         self._course = Course()
         self._ready = ready
         self._open = ""
-        self._managed = False
-        self.planned = False
-        """Whether the guest said that it is about to restart, and means to."""
+        self._managed = self._status = self._planned = False
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -108,11 +109,9 @@ class Attempt:
 
     @property
     def may_restart(self) -> bool:
-        """Whether a restart can be part of a good boot: firmware and boot loaders do it to take on new settings."""
-        known = self._knowledge
-        return self.stage.before(Stage.KERNEL) and not (
-            self.suspicious or (known is not None and known.explains(self.stage, Cause.UNEXPECTED_RESET))
-        )
+        """Whether a restart can be part of a good boot: firmware takes on settings by it, a guest may say it will."""
+        known = self._knowledge is not None and self._knowledge.explains(self.stage, Cause.UNEXPECTED_RESET)
+        return self._planned or (self.stage.before(Stage.KERNEL) and not (self.suspicious or known))
 
     @property
     def failure(self) -> Verdict | None:
@@ -137,7 +136,7 @@ class Attempt:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
-        if not self.provoked:
+        if not self.provoked and not FRAME.fullmatch(text):
             self.last_line = line
         if normal.text not in self._recent:
             self._recent.append(normal.text)
@@ -171,13 +170,16 @@ class Attempt:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
             if match["word"] == _GREETING:
                 self._greeted = True
+                if self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+                    self._enter(Stage.INITRD, line.t)
             elif match["word"] not in _LEAVING:
-                self._target, self._told = line, match["word"]
+                self._target, self._told, self._failed_units = line, match["word"], tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
         elif self._target is None and (
-            LOGIN_PROMPT.match(normal.text) or (self.stage is Stage.USERSPACE and SHELL_PROMPT.match(normal.text))
+            LOGIN_PROMPT.match(normal.text)
+            or self._course.shell(self.stage, normal.text, failing=self.suspicious or self._judge.failing)
         ):
             self._up(line, getty=True)
 
@@ -256,7 +258,7 @@ class Attempt:
         return verdict
 
     def _ended(self, t: float) -> Verdict:
-        stage, last = self.stage, self.last_line
+        stage, last = self._place, self.last_line
         if last is None:
             said = "nothing was printed"
         else:
@@ -279,6 +281,11 @@ class Attempt:
             seconds=self.timeline.seconds,
             unknown=True,
         )
+
+    @property
+    def _place(self) -> Stage:
+        """Where the boot is that was not heard from its begin: status lines are those of a system's manager."""
+        return Stage.USERSPACE if self._status and self.stage.before(Stage.INITRD) else self.stage
 
     @property
     def moved_on(self) -> bool:
@@ -327,7 +334,9 @@ class Attempt:
 
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
-        self.planned |= step.restart
+        self._status |= normal.status
+        self._planned |= step.restart
+        self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)
@@ -358,6 +367,7 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
+            sentence += f": {', '.join(self._failed_units[:_JOBS])} failed" if self._failed_units else ""
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words
@@ -389,6 +399,7 @@ class Attempt:
             owner=None,
             evidence_to_verdict_s=max(t - target.t, 0.0),
             seconds=self.timeline.seconds,
+            failed_units=self._failed_units,
         )
         return True
 

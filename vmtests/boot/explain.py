@@ -128,7 +128,7 @@ class Knowledge:
     def needs(self, device: str) -> bool:
         """Whether stage 1 mounts `device`, a link by partition label: the contract says so, or `root=`."""
         wanted = {mount.partition for mount in self._contract.stage1_mount}
-        devices = {part.device for part in self._contract.partition if part.name in wanted}
+        devices = {part.device for part in self._contract.partition if part.device and part.name in wanted}
         return device in devices or device == self._root
 
     def explains(self, stage: Stage, cause: Cause) -> bool:
@@ -165,8 +165,9 @@ class Knowledge:
         if verdict.cause in {Cause.PARTITION_MISSING, Cause.DEVICE_TIMEOUT}:
             words = " ".join([verdict.sentence, *(item.text for item in verdict.evidence)])
             for breach in self._breaches:
-                label = self._contract.by_name(breach.part).label if breach.part else ""
-                if breach.cause is Cause.PARTITION_MISSING and f"{BY_LABEL}{label}" in words:
+                known = self._contract.find(breach.part)
+                device = BY_LABEL if known is None else known.device
+                if breach.cause is Cause.PARTITION_MISSING and device and device in words:
                     return breach
         if verdict.stage is Stage.INITRD and verdict.cause in _UNSURE | {Cause.MODULE_MISSING}:
             for breach in self._breaches:
@@ -188,7 +189,7 @@ class Knowledge:
             if mount.partition and re.search(rf"{re.escape(mount.where)}(?![\w/])", verdict.sentence):
                 yield mount.partition
         for partition in self._contract.partition:
-            if partition.device in verdict.sentence:
+            if partition.device and partition.device in verdict.sentence:
                 yield partition.name
         if "erofs" in words:
             yield _STORE

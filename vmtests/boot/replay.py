@@ -13,7 +13,7 @@ from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
-from vmtests.boot.skim import skim
+from vmtests.boot.skim import BOOTS, skim
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
@@ -107,7 +107,7 @@ class Replay:
             self._counted, self._grown = self._fed, seconds
         quiet = seconds - self._grown
         if (partial := self._scanner.partial) and quiet > 0:
-            attempt.prompt(partial, self._t)
+            attempt.prompt(self._undress.bare(partial), self._t)
         attempt.tick(self._t + quiet, budget=True)
         if attempt.verdict is None:
             return None
@@ -126,7 +126,9 @@ class Replay:
         normal = normalise(text)
         attempt = self._attempt
         if restarted(attempt.stage, normal, ended=attempt.suspicious):
-            self._earlier.append(attempt.finish(self._t))
+            ended = attempt.finish(self._t)
+            if self._boots < BOOTS or not ended.unknown:  # of many, not all were looked at
+                self._earlier.append(ended)
             self._begin()
             attempt = self._attempt
         if normal.stamp is not None:

@@ -1,16 +1,18 @@
 """What has to be read of a long recording: its ends, and the lines in between that somebody could know.
 
-A hundred megabytes of a console are a flood of the same. Searching bytes for fixed words is a hundred times faster
-than looking at lines, so the middle is passed over but for the lines that hold a word which some pattern cannot
-match without.
+A hundred megabytes of a console are a flood of the same. So the middle is passed over, but for the first lines of
+their kind, and of those the ones that hold a word which some pattern cannot match without. The words are searched all
+at once (Aho and Corasick).
 """
 
 import functools
 import importlib
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from ahocorasick_rs import BytesAhoCorasick
 
 from vmtests.boot.course import LOGIN_PROMPT
 from vmtests.boot.rules import Weight
@@ -19,17 +21,24 @@ from vmtests.boot.speakers import LINE_RULES, SIGNS
 CHUNK = 1 << 20
 """Bytes that are searched at a time."""
 
-ENDS = 4 << 20
+ENDS = 1 << 20
 """Bytes at the begin and at the end that are read whole."""
 
+BOOTS = 50
+"""Boots that are looked at; of more in the middle the begins are counted."""
+
 _LINE = 8192  # bytes of one line that are kept
-_HITS = 2000  # lines of a chunk with the same word; more are a flood of it
 _LEAST = 5  # characters of a word that is worth a search
+_ALIKE = 8  # lines of a boot that differ in their numbers only; more are a flood of them
+_NUMBERS = b"0123456789abcdef"
+_KINDS = 50_000  # of lines that are remembered
+_RESTARTS = (b"Linux version ", b"BdsDxe: ", b"SeaBIOS ", b"U-Boot ", b"Welcome to GRUB", b"UEFI firmware")
 
 
 def skim(chunks: Iterable[bytes], ready: re.Pattern[str] | None = None) -> Iterator[bytes]:
     """Yield a recording without what nobody needs to see; nothing is left out where it is short."""
     passed = 0
+    middle = _Middle(ready)
     held: deque[bytes] = deque()
     size = 0
     rest = b""
@@ -47,27 +56,52 @@ def skim(chunks: Iterable[bytes], ready: re.Pattern[str] | None = None) -> Itera
             cut = data.rfind(b"\n") + 1
             rest = data[cut:][:_LINE]  # of a line without end its begin is enough
             if cut:
-                yield from _picked(data[:cut], ready)
+                yield from middle.picked(data[:cut])
     yield rest
     yield from held
 
 
-def _picked(data: bytes, ready: re.Pattern[str] | None) -> Iterator[bytes]:
-    if ready is not None and ready.search(data.decode("utf-8", "replace")):
-        yield data  # what a caller waits for may be anything
-        return
-    starts: set[int] = set()
-    for word in words():
-        at, hits = data.find(word), 0
-        while at >= 0 and hits < _HITS:
-            start = data.rfind(b"\n", 0, at) + 1
-            starts.add(start)
-            end = data.find(b"\n", at)
-            at = data.find(word, end) if end >= 0 else -1
-            hits += 1
-    for start in sorted(starts):
-        end = data.find(b"\n", start) + 1
-        yield data[start : min(end, start + _LINE)] if end - start <= _LINE else data[start : start + _LINE] + b"\n"
+class _Middle:
+    """Picks lines of what is passed over."""
+
+    def __init__(self, ready: re.Pattern[str] | None) -> None:
+        self._ready = ready
+        self._seen: Counter[bytes] = Counter()
+        self._begins = 0
+
+    def picked(self, data: bytes) -> Iterator[bytes]:
+        """Yield what is to be seen of whole lines."""
+        if self._ready is not None and self._ready.search(data.decode("utf-8", "replace")):
+            yield data  # what a caller waits for may be anything
+            return
+        kept = b"\n".join(self._new(data))
+        end = 0
+        for _, at, _ in _search().find_matches_as_indexes(kept):
+            if at >= end:  # else on the line of the match before
+                start = kept.rfind(b"\n", 0, at) + 1
+                end = kept.find(b"\n", at) + 1 or len(kept)
+                yield kept[start : min(end, start + _LINE)].rstrip(b"\n") + b"\n"
+
+    def _new(self, data: bytes) -> Iterator[bytes]:
+        """Yield the lines that are not yet another of a kind, and all that begin a boot."""
+        seen = self._seen
+        again = any(word in data for word in _RESTARTS)
+        for line, kind in zip(data.split(b"\n"), data.translate(None, _NUMBERS).split(b"\n"), strict=True):
+            if again and any(word in line for word in _RESTARTS):
+                self._begins += 1
+                if self._begins < BOOTS * len(_RESTARTS):
+                    seen.clear()
+                yield line
+            elif (count := seen[kind]) < _ALIKE:
+                seen[kind] = count + 1
+                yield line
+        if len(seen) > _KINDS:
+            seen.clear()
+
+
+@functools.cache
+def _search() -> BytesAhoCorasick:
+    return BytesAhoCorasick(list(words()))
 
 
 @functools.cache

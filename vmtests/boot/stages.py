@@ -49,13 +49,16 @@ class NormalLine:
     `text` has the kernel's time stamp, `systemd[1]: `, other programs' `name[pid]: ` and the indentation of job lines
     taken off, and the status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is
     the kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running job,
-    `quoted` for what any program said by way of the journal: it may quote the end of another boot.
+    `quoted` for what any program said by way of the journal: it may quote the end of another boot. `by` is the program
+    that was named in front, empty where none was; `status` is true for what systemd shows of a unit.
     """
 
     text: str
     stamp: float | None = None
     spinner: bool = False
     quoted: bool = False
+    by: str = ""
+    status: bool = False
 
 
 # printk_time and CONFIG_PRINTK_CALLER: kernel/printk/printk.c, print_time() and print_caller().
@@ -104,7 +107,7 @@ def torn(text: str) -> list[str]:
 def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
-    stamp, quoted = None, False
+    stamp, quoted, by = None, False, ""
     if "m" in text and "[" in text:
         text = _COLOUR.sub("", text)
     if "[" in text and (match := _STAMP.match(text)):
@@ -117,15 +120,18 @@ def normalise(text: str) -> NormalLine:
                 text = field + text
                 break
     elif "]: " in text and (match := _SAID.match(text)):
-        text = text[match.end() :]
-        quoted = not _OF_THE_BOOT.match(match["by"])
+        text, by = text[match.end() :], match["by"]
+        quoted = not _OF_THE_BOOT.match(by)
+        if by.startswith("dracut") and text.startswith(("Warning: ", "FATAL: ")):
+            text = f"dracut {text}"  # as it prints them itself, where it has no journal
     if match := _SPINNER.match(text):
         return NormalLine(text=text[match.end() :], stamp=stamp, spinner=True)
+    status = False
     if match := _STATUS.match(text):
-        text = f"[{match[1]}] {text[match.end() :]}"
+        text, status = f"[{match[1]}] {text[match.end() :]}", True
     elif match := _INDENT.match(text):
         text = text[match.end() :]
-    return NormalLine(text=text, stamp=stamp, quoted=quoted)
+    return NormalLine(text=text, stamp=stamp, quoted=quoted, by=by, status=status)
 
 
 def reached(target: str, description: str) -> str:

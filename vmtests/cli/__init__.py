@@ -5,6 +5,7 @@ Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input 
 
 import argparse
 import importlib
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +20,10 @@ COMMANDS = {
     "build": "build an image: the reference image, or what an image.json describes",
     "inspect": "check an image without booting it",
     "boot": "boot an image and say whether it got ready, or why not",
+    "contract": "write a first contract: what an image has, and what its boot came to",
     "explain": "say what became of a boot by the log of its console, whatever was booted",
-    "faults": "break the reference image in known ways and check each verdict",
+    "report": "write a run, or one boot, as one HTML page that needs no network",
+    "faults": "break an image in known ways and check each verdict",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
 }
@@ -32,6 +35,7 @@ _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    arguments = argparse.Namespace()
     try:
         arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         # What ends a process politely ends its machines and removes its scratch files too.
@@ -40,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except VmtestsError as error:
         _complain(error)
+        if getattr(arguments, "json", False):
+            hint = None if error.hint is None else of_the_command(error.hint)
+            print(json.dumps({"error": error.message, "hint": hint, "exit_status": error.exit_code}))
         return error.exit_code
     except KeyboardInterrupt:
         _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))

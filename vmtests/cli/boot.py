@@ -1,6 +1,7 @@
 """`vmtests boot`."""
 
 import argparse
+import contextlib
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -11,14 +12,27 @@ from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.cli.common import add_accel, add_contract, add_image, add_json, add_modules, add_results, print_json
+from vmtests.cli.common import (
+    add_accel,
+    add_contract,
+    add_hardware,
+    add_image,
+    add_json,
+    add_login,
+    add_modules,
+    add_results,
+    hardware,
+    login,
+    print_json,
+)
 from vmtests.cli.screen import Cockpit, show
-from vmtests.errors import InputError
+from vmtests.contract import Contract
+from vmtests.errors import InputError, VmtestsError
+from vmtests.guest import held
 from vmtests.host.results import new_directory
-from vmtests.machine.argv import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
-from vmtests.sizes import parse_seconds, parse_size
+from vmtests.sizes import parse_seconds
 from vmtests.vm import Heartbeat
 
 
@@ -45,9 +59,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="the limit of the whole boot (default: none, only each stage's)",
     )
-    parser.add_argument("--memory", default="1G", metavar="SIZE", help="the machine's memory (default: %(default)s)")
-    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
-    parser.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    add_hardware(parser)
+    add_login(parser)
+    parser.add_argument("--strict", action="store_true", help="a system with failed units is not ready: exit status 1")
     add_contract(parser)
     add_results(parser)
     parser.add_argument("--quiet", action="store_true", help="do not show the console")
@@ -56,12 +70,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Boot an image and say whether it got ready, or why not."""
-    memory = parse_size(arguments.memory)
-    hardware = Hardware(
-        memory_mib=memory >> 20,
-        cpus=arguments.cpus,
-        disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
-    )
+    machine = hardware(arguments)
     out = progress.stderr()
     if arguments.anew and arguments.rewind is None:
         raise InputError("--anew is for --rewind: without it every boot is a new one")
@@ -72,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         cpus=arguments.cpus,
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
         contract=contract,
+        login=login(arguments),
     ) as lab:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
@@ -79,10 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))
         watch = Heartbeat() if arguments.quiet else Cockpit(out)
         if arguments.rewind is None:
-            booting: AbstractContextManager[QemuVm] = lab.machine(image, hardware, watch=watch, debug=arguments.debug)
+            booting: AbstractContextManager[QemuVm] = lab.machine(image, machine, watch=watch, debug=arguments.debug)
         else:
             booting = lab.rewind(
-                image, Stage(arguments.rewind), hardware, watch=watch, debug=arguments.debug, anew=arguments.anew
+                image, Stage(arguments.rewind), machine, watch=watch, debug=arguments.debug, anew=arguments.anew
             )
         with booting as vm:
             verdict = vm.wait_verdict()
@@ -90,13 +100,30 @@ def run(arguments: argparse.Namespace) -> int:
             if not verdict.ready:
                 vm.diagnose(verdict)
             units = vm.timeline.units
+            broken = _broken(vm, image.contract) if verdict.ready else ()
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
+        from vmtests.report import page
+
+        with contextlib.suppress(VmtestsError):
+            page.write(lab.results)
     if arguments.json:
-        print_json(verdict.to_json())
+        print_json({**verdict.to_json(), "broken_promises": list(broken)})
     else:
         show(verdict, lab.results)
-    return verdict.exit_status
+    for sentence in broken:
+        out.print(Text(f"broken promise: {sentence}", "red"))
+    if arguments.strict and verdict.failed_units:
+        out.print(Text(f"--strict: {', '.join(verdict.failed_units)} failed", "red"))
+        return 1
+    return 1 if broken else verdict.exit_status
+
+
+def _broken(vm: QemuVm, contract: Contract) -> tuple[str, ...]:
+    """Return what is broken of a contract that somebody has chosen, as far as only the running system tells."""
+    if not contract.origin or contract == contracts.default():
+        return ()
+    return held.broken(contract, vm)
 
 
 def _show_units(units: Units, console: Console) -> None:

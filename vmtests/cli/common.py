@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from vmtests.cli.words import of_the_command
+from vmtests.guest.login import Login
+from vmtests.machine.argv import Hardware, Net
+from vmtests.sizes import parse_size
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
@@ -34,10 +38,75 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_login(parser: argparse.ArgumentParser) -> None:
+    """Add `--login` and `--login-key`."""
+    who = os.environ.get("VMTESTS_LOGIN")
+    parser.add_argument(
+        "--login",
+        metavar="USER[:PASSWORD]",
+        default=who,
+        help="who logs in where our credentials give no way in; also VMTESTS_LOGIN, which nobody else sees",
+    )
+    key = os.environ.get("VMTESTS_LOGIN_KEY")
+    parser.add_argument(
+        "--login-key",
+        type=Path,
+        metavar="FILE",
+        default=None if not key else Path(key),
+        help="a private key that lets that user in over ssh; also VMTESTS_LOGIN_KEY",
+    )
+
+
+def login(arguments: argparse.Namespace) -> Login | None:
+    """Return what `add_login` has read; raises InputError."""
+    if arguments.login is None and arguments.login_key is None:
+        return None
+    return Login.parse(arguments.login or "root", arguments.login_key)
+
+
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """Add the machine's hardware, by the names of `Hardware`."""
+    group = parser.add_argument_group("the machine")
+    group.add_argument("--memory", default="1G", metavar="SIZE", help="its memory (default: %(default)s)")
+    group.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
+    group.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    group.add_argument("--nvme", action="store_true", help="the disk is an NVMe namespace, and not on virtio-scsi")
+    group.add_argument("--secure-boot", action="store_true", help="its firmware starts what is signed only")
+    group.add_argument("--tpm", action="store_true", help="it has a TPM 2.0")
+    group.add_argument("--net", choices=[str(net) for net in Net], default=str(Net.ISOLATED), help="its network")
+    group.add_argument("--cmdline-extra", default="", metavar="WORDS", help="more of the kernel's command line")
+    group.add_argument(
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        dest="qemu_args",
+        help="an argument of QEMU's own, behind all others; once for each word: --qemu-arg=-device --qemu-arg=e1000e",
+    )
+
+
+def hardware(arguments: argparse.Namespace) -> Hardware:
+    """Return what `add_hardware` has read; raises InputError."""
+    return Hardware(
+        memory_mib=parse_size(arguments.memory) >> 20,
+        cpus=arguments.cpus,
+        disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
+        nvme=arguments.nvme,
+        secure_boot=arguments.secure_boot,
+        tpm=arguments.tpm,
+        net=Net(arguments.net),
+        cmdline_extra=arguments.cmdline_extra,
+        qemu_args=tuple(arguments.qemu_args),
+    )
+
+
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """Add `--contract`."""
     parser.add_argument(
-        "--contract", type=Path, metavar="FILE", help="what the image promises (default: ours, if it has our layout)"
+        "--contract",
+        type=Path,
+        metavar="FILE",
+        help="what the image promises (docs/contract.md; default: ours for our layout, else what any image does)",
     )
 
 

@@ -2,6 +2,8 @@
 
 OPTIONS = {
     "--vm-accel": "--accel",
+    "--vm-contract": "--contract",
+    "--vm-login": "--login",
     "--vm-image=": "",  # an argument
     "--vm-module=debug": "--debug",
     "--vm-module": "--module",

@@ -189,7 +189,7 @@ class GceLab:
             order,
             key=key,
             token=token,
-            knowledge=Knowledge(self.contract, image.inspection),
+            knowledge=Knowledge(image.contract, image.inspection),
             session=self.session,
             insert=functools.partial(self._insert, name or "vm"),
             scale=self.scale,

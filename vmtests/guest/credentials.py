@@ -8,6 +8,13 @@ from vmtests.contract import Contract
 
 _PATH = "PATH=$$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/bin"
 
+# /dev/console is the last of those that are active (Linux, Documentation/ABI/testing/sysfs-tty).
+# Where that is a screen, the host hears nothing of it.
+_TO = (
+    "to=/dev/console; read -r active </sys/class/tty/console/active; "
+    'case "$$active" in *{console}) ;; *) to=/dev/{console} ;; esac'
+)
+
 _ANNOUNCE = """\
 [Unit]
 Description=Announce the end of the boot
@@ -16,8 +23,10 @@ After={target}
 
 [Service]
 Type=exec
-ExecStart=/bin/sh -c '{path}; state=$$(systemctl is-system-running --wait); \
-printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} "$$state" >/dev/console'
+ExecStart=/bin/sh -c '{path}; state=$$(systemctl is-system-running --wait); {to}; failed=; \
+[ "$$state" = running ] || failed=$$(systemctl list-units --failed --plain --no-legend --full | \
+while read -r unit rest; do printf " %%s" "$$unit"; done); \
+printf "\\r\\n%%s%%s %%s%%s\\r\\n" {first} {rest} "$$state" "$$failed" >$$to'
 """
 
 # Tells that this guest makes units of credentials, so that it will announce itself; before any service can print.
@@ -29,7 +38,7 @@ Before=sysinit.target
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >/dev/console'
+ExecStart=/bin/sh -c '{to}; printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >$$to'
 """
 
 
@@ -106,14 +115,17 @@ def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
     }
 
 
-def announce(target: str, token: str) -> dict[str, bytes]:
+def announce(target: str, token: str, console: str = "ttyS0") -> dict[str, bytes]:
     """Return the credentials by which a guest prints `token` and its state once `target` is up and no job is left.
+
+    The names of units that failed come behind it. It is printed on the system's console, or on the serial line
+    `console` where that is another.
 
     It greets before its first service starts: one that did has to announce itself too. The units have the token in
     two parts: a manager that prints the command which it runs does not print the token.
     """
     middle = len(token) // 2
-    parts = {"first": token[:middle], "rest": token[middle:]}
+    parts = {"first": token[:middle], "rest": token[middle:], "to": _TO.format(console=console)}
     return {
         "systemd.extra-unit.vmtests-greet.service": _GREET.format(**parts).encode(),
         "systemd.unit-dropin.sysinit.target~vmtests": b"[Unit]\nWants=vmtests-greet.service\n",
@@ -134,9 +146,22 @@ def voices(contract: Contract) -> dict[str, bytes]:
         *(units.make_upper, units.find_closure, units.activation, units.switch_root),
         *("systemd-fsck-root.service", "systemd-fsck@.service"),
     )
-    names = {"sysroot.mount": "Mount", "sysroot-.mount": "Mount", **dict.fromkeys(services, "Service")}
+    named = dict.fromkeys(filter(None, services), "Service")
+    names = {"sysroot.mount": "Mount", "sysroot-.mount": "Mount", **named}
     text = "StandardError=kmsg\nSyslogLevel=err\n"
     return {f"systemd.unit-dropin.{name}~vmtests-voice": f"[{kind}]\n{text}".encode() for name, kind in names.items()}
+
+
+def first_boot() -> dict[str, bytes]:
+    """Return the credentials that answer the wizard of the first boot, as mkosi hands them in (systemd-firstboot(1)).
+
+    An image that has its own answers keeps them. Root gets no password that anybody could type.
+    """
+    return {
+        "firstboot.locale": b"C.UTF-8",
+        "firstboot.timezone": b"UTC",
+        "passwd.hashed-password.root": b"!*",
+    }
 
 
 def debug_shell() -> dict[str, bytes]:
@@ -153,4 +178,10 @@ def debug_shell() -> dict[str, bytes]:
 def all_of(public_key: str, contract: Contract, token: str) -> dict[str, bytes]:
     """Return the credentials that every guest of ours gets."""
     console, target = contract.boot.console, contract.units.ready
-    return {**login(public_key, console, target), **no_metadata(), **announce(target, token), **voices(contract)}
+    return {
+        **login(public_key, console, target),
+        **no_metadata(),
+        **announce(target, token, console),
+        **voices(contract),
+        **first_boot(),
+    }

@@ -160,8 +160,15 @@ class Units(Mapping[str, Unit]):
 
     @property
     def failed(self) -> tuple[Unit, ...]:
-        """The units that failed."""
-        return tuple(unit for unit in self._units.values() if unit.active == "failed")
+        """The units that failed, without the sessions of logins.
+
+        logind's scope of a login fails when who logged in has left before it was made, as on a busy host: that tells
+        of a visitor, and not of the system.
+        """
+        return tuple(unit for unit in self._units.values() if unit.active == "failed" and not _SESSION(unit.name))
+
+
+_SESSION = re.compile(r"session-\w+\.scope").fullmatch
 
 
 def parse_units(text: str) -> Units:

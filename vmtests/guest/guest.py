@@ -1,14 +1,25 @@
 """A guest that runs, and the ways into it: a root shell on a serial line, and ssh."""
 
+import contextlib
 import socket
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from vmtests.errors import GuestError
+from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
 
 _CONNECT_SECONDS = 60.0
+_SSH, _SERIAL = "over ssh", "on the serial line"
+
+
+class NoWayInError(GuestError):
+    """The guest is up, and nobody gets into it."""
+
+    exit_code = 2
 
 
 class Reach(Protocol):
@@ -38,11 +49,16 @@ class Guest:
     """A guest, boot after boot: what was found out about one boot is forgotten by `hang_up`.
 
     `key` is the ssh key that the guest lets in. `scale` stretches what the guest gets to answer (1 for KVM). With
-    `by_serial` commands are run on the serial line, until ssh is used or the guest is restarted.
+    `by_serial` commands are run on the serial line, until ssh is used or the guest is restarted. `login` is who logs
+    in where that is not root with our key. A way that has failed is not tried again in the same boot.
     """
 
-    def __init__(self, reach: Reach, key: Key, *, scale: float, by_serial: bool = False) -> None:
+    def __init__(
+        self, reach: Reach, key: Key, *, scale: float, by_serial: bool = False, login: Login | None = None
+    ) -> None:
         self.key = key
+        self.login = login or Login()
+        self._failed: dict[str, GuestError] = {}
         self._reach = reach
         self._scale = scale
         self._by_serial = by_serial
@@ -50,8 +66,8 @@ class Guest:
         self._shell: SerialShell | None = None
         self._host_keys: tuple[str, ...] = ()
 
-    def know(self, shell: SerialShell, host_keys: tuple[str, ...]) -> None:
-        """Go on with a shell that is logged in, and with host keys that were found before."""
+    def know(self, shell: SerialShell | None, host_keys: tuple[str, ...]) -> None:
+        """Go on with a shell that is logged in, if there is one, and with host keys that were found before."""
         self._shell, self._host_keys = shell, host_keys
 
     @property
@@ -73,7 +89,8 @@ class Guest:
     def shell(self) -> SerialShell:
         """A root shell on a serial line, found at the first use of each boot."""
         if self._shell is None:
-            self._shell = self._reach.open_shell(self)
+            with self._once(_SERIAL):
+                self._shell = self._reach.open_shell(self)
         return self._shell
 
     @property
@@ -90,11 +107,37 @@ class Guest:
         The host's key is known before, so that no other guest can answer.
         """
         if self._ssh is None:
-            self._reach.wait_sshd()
-            ssh = Ssh(*self.ssh_address, self.key, self.host_keys)
-            ssh.connect(_CONNECT_SECONDS * self._scale)
-            self._ssh = ssh
+            with self._once(_SSH):
+                self._reach.wait_sshd()
+                ssh = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
+                ssh.connect(_CONNECT_SECONDS * self._scale)
+                self._ssh = ssh
         return self._ssh
+
+    @contextlib.contextmanager
+    def _once(self, way: str) -> Iterator[None]:
+        """Open a way, unless that has failed in this boot: it would fail again, and take its time."""
+        if (failed := self._failed.get(way)) is not None:
+            raise failed
+        try:
+            yield
+        except GuestError as error:
+            self._failed[way] = error
+            raise
+
+    @property
+    def _way(self) -> Ssh | SerialShell:
+        """The way by which the next command is run; raises NoWayInError."""
+        if self.by_serial:
+            return self.shell
+        for way in (_SSH, _SERIAL):
+            with contextlib.suppress(GuestError):
+                return self.ssh if way is _SSH else self.shell
+        told = "; ".join(f"{way}: {error.message}" for way, error in self._failed.items())
+        raise NoWayInError(
+            f"nobody gets into the guest, {told}",
+            hint=next((error.hint for error in self._failed.values() if error.hint), "--login USER:PASSWORD"),
+        )
 
     def line(self) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
@@ -102,6 +145,10 @@ class Guest:
         Raises GuestError, HostError.
         """
         return self._reach.line(self)
+
+    def enter(self) -> None:
+        """Find the way by which commands are run; raises NoWayInError."""
+        assert self._way
 
     def run(
         self,
@@ -112,9 +159,11 @@ class Guest:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root; raises GuestError when the guest does not answer."""
-        way: Ssh | SerialShell = self.shell if self.by_serial else self.ssh
-        return way.run(command, timeout, stdin=stdin, limit=limit)
+        """Run a shell command as root, over ssh where that works, else on the serial line.
+
+        Raises NoWayInError when neither does, and GuestError when the guest does not answer.
+        """
+        return self._way.run(command, timeout, stdin=stdin, limit=limit)
 
     def hang_up(self) -> None:
         """Close every way into the guest, which restarts or is left."""
@@ -123,4 +172,5 @@ class Guest:
         self._ssh = self._shell = None
         self._by_serial = False
         self._host_keys = ()
+        self._failed.clear()
         self._reach.close()

@@ -20,7 +20,7 @@ from vmtests.errors import GuestError, InputError
 from vmtests.guest import keeper, standin, wire
 from vmtests.guest.fetch import fetch, nonsense
 from vmtests.guest.line import SerialLine
-from vmtests.guest.login import find_shell
+from vmtests.guest.login import Login, find_shell
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.guest.wire import Nonce, pauses
 from vmtests.text import printable
@@ -120,8 +120,18 @@ class SerialShell:
     ) -> None:
         self.release()
 
-    def login(self, *, user: str = "root", password: str | None = None, timeout: float = 120.0) -> None:
+    def login(
+        self,
+        login: Login | None = None,
+        *,
+        seen: bytes | None = None,
+        grace: float = 0.0,
+        timeout: float = 120.0,
+    ) -> None:
         """Find a shell on the line, whatever state it is in, and make it fit for `run`.
+
+        Where `seen` is what the line had written before, nothing is typed at what is no shell's or login's prompt, and
+        `grace` is how many seconds there may be none; otherwise the line is known to be a shell's.
 
         It may show a shell's prompt, ask for a login, a password or a key press, or be silent. What is typed
         before a shell runs may reach whoever reads the line then, a boot loader too: call this when the
@@ -131,7 +141,12 @@ class SerialShell:
         """
         deadline = time.monotonic() + timeout
         self._ready, self._prepared, self._before, self._old = False, "", b"", []
-        find_shell(self._line, user, password, deadline)
+        who = login or Login()
+        find_shell(self._line, who.user, who.password, deadline, seen=seen, grace=grace)
+        if who.user != "root":
+            # Commands are root's, where the user may become root without being asked.
+            self._line.send(b"sudo -n true 2>/dev/null && exec sudo -n -s\n")
+            find_shell(self._line, who.user, who.password, deadline)
         for left in reversed(range(_TRIES)):
             try:
                 self._bring_agent(deadline)

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from paramiko.pkey import UnknownKeyType
 
 from vmtests.errors import GuestError, HostError, InputError
+from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
 
@@ -96,8 +97,17 @@ class Ssh:
     thread and ends every wait.
     """
 
-    def __init__(self, host: str, port: int, key: Key, host_keys: Sequence[str], *, user: str = "root") -> None:
-        self._host, self._port, self._key, self._user = host, port, key, user
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        key: Key,
+        host_keys: Sequence[str],
+        *,
+        login: Login | None = None,
+    ) -> None:
+        self._login = login or Login()
+        self._host, self._port, self._key, self._user = host, port, key, self._login.user
         self._closed = threading.Event()
         self._client = self._new_client()
         # sshd(8), SSH_KNOWN_HOSTS FILE FORMAT: a port other than 22 stands after the name in brackets.
@@ -151,7 +161,7 @@ class Ssh:
             except paramiko.AuthenticationException as error:
                 raise GuestError(
                     f"sshd at {self._name} refused the key of this run for {self._user}",
-                    hint="the credential ssh.authorized_keys.root hands the key in",
+                    hint="the credential ssh.authorized_keys.root hands the key in; else --login USER:PASSWORD",
                 ) from error
             except (*HUNG_UP, paramiko.SSHException) as error:
                 reason = printable(str(error) or type(error).__name__)
@@ -181,7 +191,7 @@ class Ssh:
         with self._channel(timeout) as channel:
             try:
                 # `exit` keeps the shell from replacing itself by the command: ssh tells no signal's number.
-                channel.exec_command(f"eval {shlex.quote(command)}\nexit $?")
+                channel.exec_command(self._as_root(f"eval {shlex.quote(command)}\nexit $?"))
             except (*HUNG_UP, paramiko.SSHException) as error:
                 raise self._lost(command) from error
             # Closing the channel ends every read and write on it, so nothing below needs its own time limit.
@@ -214,6 +224,13 @@ class Ssh:
             raise self._lost(command)
         raise GuestError(f"the shell of {printable(command)!r} was killed in the guest")
 
+    def _as_root(self, script: str) -> str:
+        """Return a script as whoever logs in runs it: root's, where the user may become root without being asked."""
+        if self._user == "root":
+            return script
+        quoted = shlex.quote(script)
+        return f"sudo -n true 2>/dev/null && exec sudo -n sh -c {quoted}; exec sh -c {quoted}"
+
     def put(self, data: bytes, path: str, mode: int = 0o644, *, timeout: float = 60.0) -> None:
         """Write a file in the guest; raises GuestError."""
         with self._sftp(path, timeout) as sftp, sftp.open(path, "wb") as file:
@@ -243,12 +260,14 @@ class Ssh:
         for key in self._host_keys:
             client.get_host_keys().add(self._name, key.get_name(), key)
         connection = socket.create_connection((self._host, self._port), timeout=seconds)
+        keys = [str(path) for path in (self._login.key, self._key.path) if path is not None]
         try:
             client.connect(
                 self._host,
                 self._port,
                 username=self._user,
-                key_filename=str(self._key.path),
+                key_filename=keys,  # type: ignore[arg-type]
+                password=self._login.password,
                 sock=connection,
                 allow_agent=False,
                 look_for_keys=False,
@@ -298,6 +317,29 @@ class Ssh:
 
     def _lost(self, command: str) -> GuestError:
         return GuestError(f"the ssh connection to {self._name} was lost while {printable(command)!r} ran")
+
+
+def scan_host_key(host: str, port: int, seconds: float) -> tuple[str, ...]:
+    """Return the public key that sshd at an address has, as a line; for addresses that lead to one guest alone.
+
+    Raises GuestError when nobody answers within `seconds`.
+    """
+    deadline, reason = time.monotonic() + seconds, "nobody answers"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host, port), timeout=left) as connection:
+                transport = paramiko.Transport(connection)
+                transport.set_log_channel(_LOG.name)
+                try:
+                    transport.start_client(timeout=min(left, _HANDSHAKE_SECONDS))
+                    key = transport.get_remote_server_key()
+                    return (f"{key.get_name()} {key.get_base64()}",)
+                finally:
+                    transport.close()
+        except (*HUNG_UP, paramiko.SSHException) as error:
+            reason = printable(str(error) or type(error).__name__)
+            time.sleep(_RETRY_SECONDS)
+    raise GuestError(f"sshd does not answer within {seconds:g} s: {reason}")
 
 
 def parse_host_keys(lines: Sequence[str]) -> list[paramiko.PKey]:

@@ -86,8 +86,9 @@ class SandboxedProcess:
         with self._lock:
             if self._init is None:
                 return
-            for child in self._children():
-                with contextlib.suppress(ProcessLookupError):
+            # It may end at any of these moments; its number is nobody else's while its parent has not waited for it.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in self._children():
                     os.kill(int(child), number)
 
     @property

@@ -23,7 +23,9 @@ _LINUX = "/EFI/Linux"
 
 
 class Chain:
-    """Follows one disk; `steps` are what was found on the way, for people, in order."""
+    """Follows one disk; `steps` are what was found on the way, for people, in order, `files` the paths gone by, and
+    `options` the kernel's command line.
+    """
 
     def __init__(self, disk: Source, table: gpt.Table, volumes: list[Volume], toolbox: Toolbox) -> None:
         self._disk = disk
@@ -32,6 +34,7 @@ class Chain:
         self._toolbox = toolbox
         self._opened: dict[int, Files | None] = {}
         self.steps: list[str] = []
+        self.files: list[str] = []
         self.options = ""
 
     def check(self) -> Iterator[Check]:
@@ -81,6 +84,10 @@ class Chain:
             return breach(
                 _SUBJECT, "ESP", "missing", text, "bootctl install, or grub-install", cause=Cause.ESP_MISSING
             )
+        if all(volume.system is None or volume.system.type != "vfat" for volume in esps):
+            what = "nothing that is known" if esps[0].system is None else esps[0].system.type
+            text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
+            return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
         text = f"{FALLBACK} is not on the ESP ({esps[0].where}), and firmware without variables starts nothing else"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
@@ -120,6 +127,7 @@ class Chain:
             text = f"boot loader {real} is no EFI program for x86-64: {reason}"
             yield breach(_SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return
+        self.files.append(real)
         if program.is_uki:
             yield from self._unified(esp, real, program)
             return
@@ -191,6 +199,7 @@ class Chain:
         volume, files = next((volume, files) for item, volume, files in found if item is entry)
         if entry.left == 0:
             yield note(_SUBJECT, "entry", entry.path, f"{entry.path} has no tries left, and nothing else is there")
+        self.files.append(entry.path)
         yield passed(_SUBJECT, "entry", entry.path)
         if entry.unified is not None:
             program = pe.parse(files.read(files.find(entry.unified) or "", pe.HEAD))
@@ -241,6 +250,7 @@ class Chain:
         files = self._files(volume)
         assert files is not None
         self.steps.append(f"{path} (unified kernel image)")
+        self.files.append(path)
         kernel, line = program.sections[".linux"], program.sections.get(".cmdline")
         ranges = [(kernel.offset, min(kernel.size, pe.HEAD)), (line.offset, min(line.size, _TEXT)) if line else (0, 0)]
         head, told = files.pick(path, ranges)
@@ -259,12 +269,14 @@ class Chain:
             text = f"kernel {clean(kernel)}, named by {origin}, is not on {volume.where}"
             yield breach(_SUBJECT, "kernel", "missing", text, cause=Cause.KERNEL_MISSING)
             return
+        self.files.append(real)
         release = yield from self._release(pe.parse_kernel(files.read(real, pe.HEAD)), real)
         for name in initrds:
             if (place := files.find(name)) is None:
                 text = f"initrd {clean(name)}, named by {origin}, is not on {volume.where}"
                 yield breach(_SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
             else:
+                self.files.append(place)
                 yield from self._initrd(files, place, 0, initramfs.LIMIT, release, place)
         yield from self._options(options, origin, has_initrd=bool(initrds))
 
@@ -318,6 +330,7 @@ class Chain:
             )
             return
         self.steps.append(f"{place} {entry.title!r}")
+        self.files.append(place)
         yield passed(_SUBJECT, "entry", f"{place} {entry.title!r}")
         known = [item for item in self._volumes if item.system and item.system.uuid == entry.device]
         target = known[0] if known else volume

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmtests.contract import Contract
 from vmtests.image.inspect import Inspection
 from vmtests.image.reference import Modules
 
@@ -19,3 +20,8 @@ class Image:
     """The archive that the disk was unpacked from."""
     debug: bool = False
     """Whether the module `debug`, which the image does not have, is handed to its guest."""
+
+    @property
+    def contract(self) -> Contract:
+        """What it is held to."""
+        return self.inspection.contract

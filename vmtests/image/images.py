@@ -26,18 +26,18 @@ class Images:
 
     def __init__(self, contract: Contract | None, host: Host) -> None:
         self._given = contract
-        self._contract = contract or contracts.default()
         self._host = host
 
-    def find(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+    def find(self, name: str = "reference", modules: Sequence[str] = (), *, contract: Contract | None = None) -> Image:
         """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
-        The module `debug` is handed to the guest of an image that is built already. Raises InputError for what is
-        no image, HostError when it cannot be built.
+        It is held to `contract`, if that is given. The module `debug` is handed to the guest of an image that is
+        built already. Raises InputError for what is no image, HostError when it cannot be built.
         """
         parsed, toolbox = Modules.parse(modules), self._host.toolbox
         if name == "reference":
-            path = cache.reference_image(self._contract, parsed, toolbox)
+            # It is built to what we promise; it may be held to what somebody else does.
+            path = cache.reference_image(contracts.default(), parsed, toolbox)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
             archive = None
         else:
@@ -51,7 +51,9 @@ class Images:
             name=shown,
             path=path,
             modules=own,
-            inspection=inspect(path, self._given if own is None else self._contract, toolbox),
+            inspection=inspect(
+                path, contract or self._given or (None if own is None else contracts.default()), toolbox
+            ),
             archive=archive,
             debug=own is None and parsed.debug,
         )

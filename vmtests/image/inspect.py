@@ -1,7 +1,7 @@
 """Static truth about a disk image: everything a boot needs that can be known without one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -10,9 +10,9 @@ from rich.text import Text
 
 from vmtests import contract as contracts
 from vmtests.causes import Cause
-from vmtests.contract import Contract, Partition
+from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout
+from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
 from vmtests.image.files import FilesError
@@ -26,7 +26,8 @@ _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """All checks of an image, in the order of the disk; `size` is that of the disk in bytes, `labels` are those of the
-    partitions in its table, `steps` the way from firmware to kernel where it was followed.
+    partitions in its table, `steps` the way from firmware to kernel where it was followed, `files` the paths of
+    what was started or read on it.
     """
 
     path: Path
@@ -37,6 +38,9 @@ class Inspection:
     packing: str = ""
     volumes: tuple[Volume, ...] = ()
     steps: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    contract: Contract = field(default_factory=contracts.default)
+    """What the image was held to."""
 
     @property
     def root(self) -> str:
@@ -59,6 +63,7 @@ class Inspection:
             "image": clean(str(self.path)),
             "format": self.format.value,
             "packing": self.packing,
+            "contract": self.contract.origin,
             "size": self.size,
             "ok": self.ok,
             "breaches": [check.sentence for check in self.breaches],
@@ -117,17 +122,22 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
     """
     with open_disk(path, toolbox, form=form) as disk:
         default = contracts.default()
-        size = gpt.sector_size(disk) or (contract or default).disk.sector_size
+        size = gpt.sector_size(disk) or (contract or default).disk.sector_size or default.disk.sector_size
         if gpt.sector_size(disk) is None and not gpt.is_protective(disk):
             table = gpt.Table(sector_size=size, header=None, entries=(), checks=())
         else:
             table = gpt.read(disk, size)
         found = layout.volumes(disk, table)
         chain = Chain(disk, table, found, toolbox)
-        if contract is None and not is_ours(default, found):
-            checks = tuple(_any(disk, table, found, chain))
+        held = contract or (default if is_ours(default, found) else contracts.ANY)
+        if Promise.STORE in held.promises:
+            checks = tuple(_checks(disk, table, held, toolbox))
         else:
-            checks = tuple(_checks(disk, table, contract or default, toolbox))
+            checks = tuple(_any(disk, table, found, chain))
+            if held.origin:
+                known = gpt.sector_size(disk)
+                # What the contract says of it comes first: it is what somebody wants to know.
+                checks = (*promised.check(held, disk, known, found, chain), *checks)
         return Inspection(
             path=path,
             format=disk.format,
@@ -137,16 +147,26 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             labels=frozenset(clean(entry.label) for entry in table.entries),
             volumes=tuple(found),
             steps=tuple(clean(step) for step in chain.steps),
+            files=tuple(chain.files),
+            contract=held,
         )
 
 
 def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
-    """Return whether a disk has the layout of a contract with a store: its label, or an erofs beside ESP and root."""
+    """Return whether a disk has the layout of a contract with a store.
+
+    That is its label, or what could be one that is labelled otherwise: its file system and type, beside ESP and root.
+    """
     labels = {volume.label for volume in volumes}
-    systems = {volume.system.type for volume in volumes if volume.system is not None}
-    store = contract.store_partition
-    beside = {contract.esp.label, contract.root.label} <= labels and store.filesystem in systems
-    return store.label in labels or beside
+    store, others = contract.store_partition, {contract.esp.label, contract.root.label}
+    alike = any(
+        volume.label not in others
+        and volume.type == store.type
+        and volume.system is not None
+        and volume.system.type == store.filesystem
+        for volume in volumes
+    )
+    return store.label in labels or (others <= labels and alike)
 
 
 def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
@@ -196,6 +216,10 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         yield breach("GPT", "sector size", sector_size, text, "systemd-repart --sector-size=512")
     yield from table.checks
     if table.header is None:
+        if not table.checks:
+            text = "there is no GPT, by which firmware and stage 1 find the partitions of the contract"
+            yield breach("GPT", "header", "none", text, cause=Cause.GPT_DESTROYED)
+            yield from _partitions(contract, table, {})
         return
     found = match(contract, table.entries)
     yield from _partitions(contract, table, found)

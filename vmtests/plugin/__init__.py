@@ -11,9 +11,11 @@ from vmtests.plugin.fixtures import (
     MACHINE_TYPE,
     NEEDS,
     OURS,
+    PROMISED,
     _vmtests_machine_type,
     _vmtests_machines,
     _vmtests_needs,
+    _vmtests_promised,
     _vmtests_ready,
     cold_vm,
     fresh_vm,
@@ -30,6 +32,7 @@ __all__ = [
     "_vmtests_machine_type",
     "_vmtests_machines",
     "_vmtests_needs",
+    "_vmtests_promised",
     "_vmtests_ready",
     "cold_vm",
     "fresh_vm",
@@ -103,6 +106,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not places:
         return
     needs = {items[place]: Needs.of(items[place].iter_markers(MARKER)) for place in places}
+    for item, needed in needs.items():
+        if needed.promises and PROMISED not in item.fixturenames:  # type: ignore[attr-defined]
+            item.fixturenames.insert(0, PROMISED)  # type: ignore[attr-defined]
     known = [Needs(), *config.stash.get(_KNOWN, [])]
     ordered = sorted(needs, key=lambda item: known.index(needs[item].machine))
     for place, item in zip(places, ordered, strict=True):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vmtests.plugin.needs import Needs
+from vmtests.plugin.needs import MARKER, Needs
 from vmtests.plugin.options import machine_types
 
 if TYPE_CHECKING:  # what these are takes longer to import than pytest
@@ -18,6 +18,7 @@ OURS = "_vmtests_machines"
 
 MACHINE_TYPE = "_vmtests_machine_type"
 NEEDS = "_vmtests_needs"
+PROMISED = "_vmtests_promised"
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +52,17 @@ def _vmtests_ready(_vmtests_machines: "Machines", vm_image: "Image", _vmtests_ne
 
 
 @pytest.fixture(scope="session")
-def vm_contract() -> "Contract":
-    """The image contract: what an image promises, partition labels and mounts included."""
-    from vmtests import contract
+def vm_contract(vm_image: "Image") -> "Contract":
+    """The contract that the image under test is held to: `--vm-contract`, else ours where it has our layout."""
+    return vm_image.contract
 
-    return contract.default()
+
+@pytest.fixture
+def _vmtests_promised(request: pytest.FixtureRequest, vm_contract: "Contract") -> None:
+    """Leave a test out that needs a promise which the image's contract does not make."""
+    needed = Needs.of(request.node.iter_markers(MARKER)).promises
+    if missing := [promise for promise in needed if promise not in vm_contract.promises]:
+        pytest.skip(f"not promised by {vm_contract.shown}: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

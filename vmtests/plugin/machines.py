@@ -10,10 +10,12 @@ from typing import Self
 
 import pytest
 
+from vmtests import contract as contracts
 from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
+from vmtests.guest.login import Login
 from vmtests.machine.argv import Hardware
 from vmtests.plugin.options import machine_types
 from vmtests.plugin.run import Run
@@ -50,8 +52,19 @@ class Machines:
         with run.uncaptured():
             limit = option("vm_timeout")
             timeout = None if limit is None else parse_seconds(limit)
+            file = option("vm_contract")
+            contract = None if file is None else contracts.load(Path(file))
+            who, key = option("vm_login"), option("vm_login_key")
+            login = Login.parse(who or "root", None if key is None else Path(key)) if who or key else None
         if option("vm_target") == "qemu":
-            with Lab(run.results, accelerator=option("vm_accel"), run=name, timeout=timeout) as lab:
+            with Lab(
+                run.results,
+                accelerator=option("vm_accel"),
+                run=name,
+                timeout=timeout,
+                contract=contract,
+                login=login,
+            ) as lab:
                 yield cls(config, run, lab)
             return
         with run.uncaptured():
@@ -65,7 +78,15 @@ class Machines:
             )
         directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
         machine = machine_type or DEFAULT_MACHINE
-        with GceLab(directory, settings, machine=machine, lifetime=SUITE_LIFETIME, run=name, timeout=timeout) as cloud:
+        with GceLab(
+            directory,
+            settings,
+            machine=machine,
+            lifetime=SUITE_LIFETIME,
+            run=name,
+            timeout=timeout,
+            contract=contract,
+        ) as cloud:
             yield cls(config, run, cloud)
 
     def image(self, name: str | None, modules: tuple[str, ...] | None) -> Image:

@@ -10,10 +10,11 @@ if TYPE_CHECKING:  # it takes longer to import than pytest
     from vmtests.machine.argv import Hardware
 
 MARKER = "vm"
+_PROMISES = ("store", "entry", "root", "grow", "partitions", "mounts", "units")
 HELP = (
-    "vm(*, image=None, modules=None, hardware=None, target=None): the machine that a test needs: an image as "
-    "--vm-image names it, modules of the reference image, a vmtests.Hardware, and `qemu` or `gce` when it is for "
-    "one of them only; docs/pytest.md"
+    "vm(*, image=None, modules=None, hardware=None, target=None, promises=None): the machine that a test needs: an "
+    "image as --vm-image names it, modules of the reference image, a vmtests.Hardware, `qemu` or `gce` when it is for "
+    "one of them only, and what the image's contract must promise for it; docs/pytest.md"
 )
 
 
@@ -25,6 +26,7 @@ class Needs:
     modules: tuple[str, ...] | None = None
     hardware: "Hardware | None" = None
     target: str | None = None
+    promises: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, markers: Iterable[pytest.Mark]) -> "Needs":
@@ -45,6 +47,11 @@ class Needs:
             said["modules"] = tuple(modules)
         if said.get("target") not in {None, "qemu", "gce"}:
             raise ValueError(f"@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not {said['target']!r}")
+        if (promises := said.get("promises")) is not None:
+            words = (promises,) if isinstance(promises, str) else tuple(promises)  # type: ignore[arg-type]
+            if wrong := [word for word in words if word not in _PROMISES]:
+                raise ValueError(f"@pytest.mark.vm(promises=…) takes {', '.join(_PROMISES)}; not {wrong[0]!r}")
+            said["promises"] = words
         return cls(**said)  # type: ignore[arg-type]
 
     @property

@@ -99,6 +99,16 @@ OPTIONS = (
         default=lambda: "reference", shown="reference",
     ),
     Option(
+        name="vm-contract", metavar="FILE",
+        help="what the image promises, a file as docs/contract.md has it",
+        shown="ours for an image with our layout, else what every image promises",
+    ),
+    Option(
+        name="vm-login", metavar="USER[:PASSWORD]",
+        help="who logs in where our credentials give no way in", shown="root, without a password",
+    ),
+    Option(name="vm-login-key", metavar="FILE", help="a private key that lets that user in over ssh"),
+    Option(
         name="vm-module", metavar="debug|bloat[:SIZE]", kind=Kind.WORDS, default=list,
         help="a module built into the reference image; may be given several times",
     ),

@@ -11,6 +11,7 @@ import pytest
 
 from vmtests.cli import terminal
 from vmtests.errors import VmtestsError
+from vmtests.guest.guest import NoWayInError
 from vmtests.vm import BootError, Vm
 
 _PLUGIN = "vmtests-run"
@@ -102,6 +103,8 @@ class Run:
         if report.failed and call.when != "teardown" and is_ours(item):
             self._visit(call.excinfo.exconly())
         error = call.excinfo.value
+        if report.failed and isinstance(error, NoWayInError):
+            report.longrepr = error.message if error.hint is None else f"{error.message} (hint: {error.hint})"
         if error in self._see_above:
             if error in self._told:
                 report.longrepr = self._see_above[error]
@@ -110,7 +113,11 @@ class Run:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the results are."""
+        """Write the page of the run, and say where the results are."""
+        from vmtests.report import page
+
+        with contextlib.suppress(VmtestsError):  # a run without a boot has none
+            terminalreporter.write_line(f"report: {page.write(self.results)}")
         terminalreporter.write_line(f"results: {self.results}")
 
 

@@ -21,6 +21,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import diagnosis as questions
+from vmtests.guest.login import SEEN, Prompt, prompt
 from vmtests.guest.serial import SerialShell
 from vmtests.host.tools import Toolbox
 from vmtests.image import journal
@@ -82,7 +83,9 @@ def gather(machine: Patient, verdict: Verdict, lines: Sequence[Line], directory:
             diagnosis.note("shell", f"none is tried: the boot ended in {verdict.stage}, {verdict.cause}")
         else:
             _ask(machine, lines, diagnosis, scale)
-        if not verdict.stage.before(Stage.SWITCH_ROOT):
+        if prompt(machine.written(CONSOLE_PORT, SEEN)) is Prompt.STRANGE:
+            diagnosis.note("sync", "nothing is typed at a prompt of somebody else's")
+        elif not verdict.stage.before(Stage.SWITCH_ROOT):
             # What journald wrote is in the guest's page cache; the disk is read when the machine is off.
             _attempt(diagnosis, "sync", lambda: doctor.sysrq(SYNC))
     return diagnosis
@@ -108,7 +111,8 @@ def _ask(machine: Patient, lines: Sequence[Line], diagnosis: Diagnosis, scale: f
             # Left by the closed line and not by the shell's own end: a guest that hangs does not answer that.
             shell = SerialShell(serial, answer_timeout=SECONDS * scale / 3)
             try:
-                shell.login(timeout=min(SECONDS * scale / 3, deadline - time.monotonic()))
+                limit = min(SECONDS * scale / 3, deadline - time.monotonic())
+                shell.login(seen=machine.written(port, SEEN), grace=limit / 2, timeout=limit)
             except VmtestsError as error:
                 diagnosis.note(f"shell on {name}", error.message)
                 continue

@@ -18,6 +18,7 @@ from vmtests.boot.hang import Look, Opinion
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner, VmtestsError
+from vmtests.guest.login import SEEN, Prompt, prompt
 from vmtests.image.kallsyms import Symbols
 from vmtests.machine.qmp import QmpCommandError, QmpTimeoutError
 
@@ -49,6 +50,9 @@ class Bedside(Protocol):
 
     def send_serial(self, data: bytes, port: int = ...) -> None:
         """Type bytes on a serial port."""
+
+    def written(self, port: int, limit: int = ...) -> bytes:
+        """Return the last bytes that were written to a serial port."""
 
 
 class QemuDoctor:
@@ -125,8 +129,13 @@ class QemuDoctor:
         return low & 0xFFFF | low >> 48 << 16 | (high & 0xFFFFFFFF) << 32
 
     def provoke(self, heard: Callable[[], Sequence[str]], /) -> Opinion:
-        """Ask the kernel by sysrq on the serial line for its stacks, then by a non-maskable interrupt."""
-        for key in (LOUDEST, TRACES, BLOCKED):
+        """Ask the kernel by sysrq on the serial line for its stacks, then by a non-maskable interrupt.
+
+        A kernel that takes no sysrq there gives the keys to whoever reads the line: where that is somebody else's
+        prompt, nothing is typed.
+        """
+        strange = prompt(self._machine.written(0, SEEN)) is Prompt.STRANGE
+        for key in () if strange else (LOUDEST, TRACES, BLOCKED):
             self.sysrq(key)
         self._hear(heard)
         said = hang.kernel_words(heard())

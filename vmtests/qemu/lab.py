@@ -25,6 +25,7 @@ from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest import credentials
+from vmtests.guest.login import Login
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
@@ -77,7 +78,8 @@ class Lab:
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
     that name the same `run` share what they make for it: images that are unpacked, and booted machines. With `host`
-    all three are that one's. `timeout` limits each boot as a whole, in seconds. Raises HostError when the host cannot
+    all three are that one's. `timeout` limits each boot as a whole, in seconds. `login` is who logs in where our
+    credentials give no way in. Raises HostError when the host cannot
     run a machine.
     """
 
@@ -93,8 +95,10 @@ class Lab:
         host: Host | None = None,
         cpus: int = 2,
         timeout: float | None = None,
+        login: Login | None = None,
     ) -> None:
         self._results = results
+        self._login = login
         self._timeout = timeout
         self.contract = contract or contracts.default()
         self._stack = contextlib.ExitStack()
@@ -181,7 +185,9 @@ class Lab:
         # What a device holds may change at any time.
         lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
         base = cache_dir() if cache and lasts else self.host.scratch
-        place = snapshots.directory(base, image.path, hardware, self.host.toolbox, self.host.accelerator, stage)
+        place = snapshots.directory(
+            base, image.path, image.contract, hardware, self.host.toolbox, self.host.accelerator, stage
+        )
         with snapshots.Lock(place) as lock:
             if anew:
                 lock.alone()
@@ -236,18 +242,19 @@ class Lab:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
         key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
-        handed = {**credentials.all_of(key.public, self.contract, token), **hardware.credentials}
+        handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
         return QemuVm(
             image,
             results,
             replace(hardware, credentials=handed),
             key=key,
             token=token,
-            knowledge=Knowledge(self.contract, image.inspection),
+            knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,
             timeout=self._timeout,
+            login=self._login,
         )
 
     def _forked(self, image: Image, kept: Snapshot, name: str, watch: Watch | None, *, by_serial: bool) -> QemuVm:
@@ -259,11 +266,12 @@ class Lab:
             kept.record.hardware,
             key=kept.key.copy(results),
             token=kept.record.token,
-            knowledge=Knowledge(self.contract, image.inspection),
+            knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
             forks=self._fork_of,
             watch=watch,
             timeout=self._timeout,
+            login=self._login,
             snapshot=kept,
             by_serial=by_serial,
         )

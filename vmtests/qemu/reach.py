@@ -4,10 +4,20 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
+from vmtests.guest.login import SEEN
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import HOST_KEYS_COMMAND
-from vmtests.machine.qemu import QemuMachine
+from vmtests.guest.ssh import HOST_KEYS_COMMAND, scan_host_key
+from vmtests.machine.qemu import CONSOLE_PORT, QemuMachine
+
+_GRACE = 5.0  # seconds, without KVM so many times more, for what comes right after the guest is up
+_SCAN = 15.0
+# A line behind the header is a route, and an address (Linux, net/ipv4/fib_trie.c); loopback has none there.
+_NETWORK = (
+    "n=0; while [ $n -lt {seconds} ]; do {{ read -r head; read -r route; }} </proc/net/route && exit 0; "
+    "n=$((n+1)); sleep 1; done; exit 1"
+)
 
 
 class QemuReach:
@@ -26,10 +36,11 @@ class QemuReach:
     def wait_sshd(self) -> None:
         """Do nothing: host keys are asked for on the serial console, which waits for the guest."""
 
-    def open_shell(self, guest: Guest, /) -> SerialShell:  # noqa: ARG002 - there is one way
+    def open_shell(self, guest: Guest, /) -> SerialShell:
         """Log in on the serial console."""
         shell = self._shell()
-        shell.login(timeout=60.0 * self._scale)
+        seen = self._machine.written(CONSOLE_PORT, SEEN)
+        shell.login(guest.login, seen=seen, grace=_GRACE * self._scale, timeout=60.0 * self._scale)
         return shell
 
     def go_on(self, prepared: str) -> SerialShell:
@@ -56,8 +67,18 @@ class QemuReach:
             yield line
 
     def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:
-        """Ask for them on the serial console."""
-        return tuple(guest.shell.run(HOST_KEYS_COMMAND).check().lines)
+        """Ask for them on the serial console; where nobody gets in there, at the port, which leads to no other guest.
+
+        Raises GuestError, too, when the guest has no network by which ssh could reach it.
+        """
+        try:
+            shell = guest.shell
+        except GuestError:
+            return scan_host_key(*self.ssh_address, _SCAN * self._scale)
+        keys = tuple(shell.run(HOST_KEYS_COMMAND).check().lines)
+        if not shell.run(_NETWORK.format(seconds=round(_GRACE * self._scale)), 4 * _GRACE * self._scale).ok:
+            raise GuestError("the guest has no network, by which ssh could reach it")
+        return keys
 
     def close(self) -> None:
         """Close the lines."""

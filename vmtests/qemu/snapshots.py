@@ -21,6 +21,7 @@ from rich.text import Text
 from vmtests import progress
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
+from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
@@ -31,7 +32,7 @@ from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 
-VERSION = 8
+VERSION = 9
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
 
@@ -55,7 +56,8 @@ _NO_PART = frozenset({"cli", "emulator", "faults", "gce", "plugin", "plugin.py",
 class Record:
     """What is known of a template: where it is, its machine, the boot behind it, and how to see that it is whole.
 
-    `prepared` is what `SerialShell.prepare` returned; `state` is the SHA-256 of the devices' state.
+    `prepared` is what `SerialShell.prepare` returned, None where nobody is logged in on the serial line; `state` is
+    the SHA-256 of the devices' state.
     """
 
     version: int
@@ -65,7 +67,7 @@ class Record:
     token: str
     public_key: str
     host_keys: tuple[str, ...]
-    prepared: str
+    prepared: str | None
     past: Past
     state: str
 
@@ -174,6 +176,7 @@ def _wrong(snapshot: Snapshot) -> str | None:
 def directory(
     base: Path,
     image: Path,
+    contract: Contract,
     hardware: Hardware,
     toolbox: Toolbox,
     accelerator: Accelerator,
@@ -193,6 +196,7 @@ def directory(
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, state_of_host() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
+        repr(contract),
         str(stage),
         _code(),
     )

@@ -1,6 +1,7 @@
 """A machine under QEMU that is followed, judged and asked."""
 
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Protocol, Self
@@ -16,6 +17,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
+from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.ssh import Key
 from vmtests.host.scratch import remove
@@ -48,7 +50,8 @@ class QemuVm(Vm):
 
     `key` is what its guest lets in, `token` what the guest says when it is ready, `knowledge` what is known of its
     image before it boots. `pool` makes the machine, `forks` those that go on from it. With `snapshot` it goes on from
-    there itself; its commands are then run on the serial line if `by_serial`.
+    there itself; its commands are then run on the serial line if `by_serial`. `login` is who logs in, if not root with
+    that key.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class QemuVm(Vm):
         snapshot: Snapshot | None = None,
         by_serial: bool = False,
         timeout: float | None = None,
+        login: Login | None = None,
     ) -> None:
         super().__init__(image, results)
         self._timeout = timeout
+        self._login = login
         self.hardware = hardware
         self._own_key = key
         self._token = token
@@ -98,6 +103,11 @@ class QemuVm(Vm):
     def _put_together(self) -> None:
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
+        if snapshot is None:
+            with contextlib.suppress(OSError):
+                self.results.mkdir(parents=True, exist_ok=True)
+                told = json.dumps(self.image.inspection.to_json())
+                (self.results / "inspection.json").write_text(told)
         self._stack.enter_context(self._pool.room(self.hardware, forked=snapshot is not None))
         if snapshot is None:
             self.qemu = self._pool.cold(self.hardware, self.image.path, self.results)
@@ -128,10 +138,15 @@ class QemuVm(Vm):
         self.qemu.move(self.results, self.follower)
         self._stack.enter_context(self.qemu)
         reach = QemuReach(self.qemu, scale=self.scale)
-        self.guest = Guest(reach, self._own_key, scale=self.scale, by_serial=self._by_serial)
+        entered = snapshot is None or snapshot.record.prepared is not None
+        self.guest = Guest(
+            reach, self._own_key, scale=self.scale, by_serial=self._by_serial and entered, login=self._login
+        )
         self._stack.callback(self.guest.hang_up)
         if snapshot is not None and snapshot.record.past.verdict is not None:
-            self.guest.know(reach.go_on(snapshot.record.prepared), snapshot.record.host_keys)
+            prepared = snapshot.record.prepared
+            shell = None if prepared is None else reach.go_on(prepared)
+            self.guest.know(shell, snapshot.record.host_keys)
 
     def fork(self, name: str = "") -> "QemuVm":
         """Return a machine, to be entered, that goes on from where this one is now, which goes on too.
@@ -147,9 +162,15 @@ class QemuVm(Vm):
         Raises BootError when the guest does not get ready, HostError when the snapshot cannot be written.
         """
         verdict = self.wait_ready()
-        host_keys = self.host_keys
-        self.shell.run(_STILL_CURSOR)
-        return self._keep(directory, verdict, host_keys, self.shell.prepare())
+        # Nobody may get in, or only one way: then forks are entered as it is, and have what it has.
+        host_keys: tuple[str, ...] = ()
+        with contextlib.suppress(GuestError):
+            host_keys = self.host_keys
+        prepared: str | None = None
+        with contextlib.suppress(GuestError):
+            self.shell.run(_STILL_CURSOR)
+            prepared = self.shell.prepare()
+        return self._keep(directory, verdict, host_keys, prepared)
 
     def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:
         """Keep the machine in `directory` when `stage` begins; None when the boot has its verdict before.
@@ -159,7 +180,7 @@ class QemuVm(Vm):
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
 
     def _keep(
-        self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str = ""
+        self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str | None = None
     ) -> Snapshot:
         try:
             with self.qemu.snapshot(directory) as template:
@@ -269,10 +290,10 @@ class QemuVm(Vm):
 
     def shut_down(self) -> None:
         """Power off cleanly from inside and wait until QEMU has ended."""
-        ssh = self.ssh
+        self.guest.enter()
         self.follower.expect_end()
         with contextlib.suppress(GuestError):
-            ssh.run("systemctl --no-block poweroff", 30.0)
+            self.guest.run("systemctl --no-block poweroff || poweroff", 30.0)
         self.guest.hang_up()
         self.qemu.wait_exit(_POWEROFF_SECONDS * self.scale)
 

@@ -13,6 +13,7 @@ from vmtests.contract import Contract
 from vmtests.guest.result import Result
 from vmtests.plugin.fixtures import MACHINE_TYPE
 from vmtests.plugin.machines import Machines, Ready
+from vmtests.plugin.needs import MARKER, Needs
 from vmtests.vm import Heartbeat, Image, Start, Vm
 
 
@@ -68,7 +69,11 @@ def _ahead(request: pytest.FixtureRequest, _vmtests_machine_type: str) -> None:
     del _vmtests_machine_type  # another one begins again
     if hasattr(request.config, "workerinput"):
         return
-    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    promises = request.getfixturevalue("vm_contract").promises
+    applies = [
+        item for item in request.session.items if promises.issuperset(Needs.of(item.iter_markers(MARKER)).promises)
+    ]
+    wanted = {name for item in applies for name in getattr(item, "fixturenames", ())}
     for fixture, waiting in AHEAD.items():
         if wanted & waiting:
             # Its failure is told by the tests that need it.

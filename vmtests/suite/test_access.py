@@ -9,6 +9,7 @@ from vmtests.guest.ssh import Key, Ssh
 from vmtests.vm import Vm
 
 
+@pytest.mark.vm(promises="store")
 def test_serial_shell_and_ssh_reach_the_same_boot(vm: Vm) -> None:
     """The serial shell and ssh answer with the same boot id."""
     command = "cat /proc/sys/kernel/random/boot_id"
@@ -22,6 +23,7 @@ def test_serial_shell_separates_streams(vm: Vm) -> None:
     assert (result.stdout, result.stderr, result.exit_code) == (f"{nonce}\n", f"bad {nonce}", 7)
 
 
+@pytest.mark.vm(promises="store")
 def test_ssh_separates_streams(vm: Vm) -> None:
     """A command over ssh gives standard output, standard error and exit code, each exact."""
     nonce = secrets.token_hex(8)
@@ -29,6 +31,7 @@ def test_ssh_separates_streams(vm: Vm) -> None:
     assert (result.stdout, result.stderr, result.exit_code) == (f"{nonce}\n", f"bad {nonce}", 7)
 
 
+@pytest.mark.vm(promises="store")
 def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
     """A host key other than the one read on the serial line is refused, not trusted."""
     other = Key.generate(vm.results, name="other_host")
@@ -39,6 +42,7 @@ def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
         ssh.connect(60.0)
 
 
+@pytest.mark.vm(promises="store")
 def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
     """Only the key of this run, handed in as a credential, opens the guest."""
     other = Key.generate(vm.results, name="other_user")
@@ -47,6 +51,7 @@ def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
         ssh.connect(60.0)
 
 
+@pytest.mark.vm(promises="store")
 def test_guest_agent_is_there_and_has_not_failed(vm: Vm) -> None:
     """The Compute Engine guest agent is enabled and did not fail; without a metadata server it does not start."""
     assert vm.run("systemctl is-enabled google-guest-agent.service").check().stdout.strip() == "enabled"

@@ -2,8 +2,12 @@
 
 from pathlib import PurePosixPath
 
+import pytest
+
 from vmtests.contract import Contract
 from vmtests.vm import Vm
+
+pytestmark = pytest.mark.vm(promises="entry")
 
 # The vendor GUID of the boot loader's variables (systemd's "Boot Loader Interface").
 LOADER = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"

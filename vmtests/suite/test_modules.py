@@ -10,6 +10,8 @@ from vmtests.plugin.machines import Machines
 from vmtests.sizes import GIB
 from vmtests.vm import Start, Vm
 
+pytestmark = pytest.mark.vm(promises="store")
+
 
 @pytest.fixture(scope="session")
 def modular(modular_start: Start, _vmtests_machines: Machines) -> Vm:

@@ -2,8 +2,12 @@
 
 import secrets
 
+import pytest
+
 from vmtests.contract import Contract
 from vmtests.vm import Vm
+
+pytestmark = pytest.mark.vm(promises="store")
 
 
 def _count(vm: Vm, directory: str, kind: str) -> int:

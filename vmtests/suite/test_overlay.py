@@ -14,6 +14,8 @@ from vmtests.guest.result import Result
 from vmtests.suite.mmap_writer import MMAP_WRITER
 from vmtests.vm import Vm
 
+pytestmark = pytest.mark.vm(promises="store")
+
 Write = Callable[[str], Result]
 
 

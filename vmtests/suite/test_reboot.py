@@ -9,6 +9,8 @@ from vmtests.guest.result import Result
 from vmtests.plugin.machines import Machines
 from vmtests.suite.conftest import Restarted, store_writer
 
+pytestmark = pytest.mark.vm(promises="store")
+
 Write = Callable[[str], Result]
 
 

@@ -1,7 +1,11 @@
 """The store is an erofs that nothing can write to, and Nix finds every path in it sound."""
 
+import pytest
+
 from vmtests.contract import Contract
 from vmtests.vm import Vm
+
+pytestmark = pytest.mark.vm(promises="store")
 
 
 def test_lower_is_the_erofs_by_partlabel(vm: Vm, vm_contract: Contract) -> None:

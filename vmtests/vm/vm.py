@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
@@ -181,7 +183,9 @@ class Vm(abc.ABC):
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root over ssh; raises GuestError when the guest failed or does not answer.
+        """Run a shell command as root, over ssh or on the serial line, whichever works.
+
+        Raises NoWayInError when neither does, GuestError when the guest failed or does not answer.
 
         A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
         """
@@ -196,8 +200,11 @@ class Vm(abc.ABC):
 
     @property
     def mounts(self) -> Mounts:
-        """The guest's mounts, as they are now."""
-        return self.facts.mounts()
+        """The guest's mounts, as they are now; `mounts.json` keeps them for the report."""
+        mounts = self.facts.mounts()
+        with contextlib.suppress(OSError):
+            (self.results / "mounts.json").write_bytes(msgspec.json.encode(list(mounts)))
+        return mounts
 
     @property
     def units(self) -> Units:
@@ -213,11 +220,11 @@ class Vm(abc.ABC):
 
     def begin_reboot(self) -> None:
         """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
-        ssh = self.ssh
+        self.guest.enter()
         self.follower.new_boot("reboot")
         # The connection may go before the answer comes.
         with contextlib.suppress(GuestError):
-            ssh.run("systemctl --no-block reboot", 30.0)
+            self.guest.run("systemctl --no-block reboot || reboot", 30.0)
         self.guest.hang_up()
 
     @abc.abstractmethod

@@ -1,9 +1,10 @@
 """Real Nix on a store of its own, in which nixpkgs' builders find Debian 13 where they look for programs.
 
-Nothing is fetched but one Debian tree (Toolbox's mirror), nothing is compiled but what rust.txt is for.
+Nothing is fetched but two Debian trees; nothing is compiled but nixpkgs' switch-to-configuration, by Debian's rustc.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -31,6 +32,9 @@ substituters =
 """
 _PASSWD = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
 _GROUP = "root:x:0:\nnogroup:x:65534:\n"
+_SWITCH = "pkgs/by-name/sw/switch-to-configuration-ng/src/main.rs"
+# Options of rust-ini 0.21.3 that Debian's 0.21.1 has not; either is off.
+_UNKNOWN_OPTIONS = ("enabled_indented_mutiline_value", "enabled_preserve_key_leading_whitespace")
 _TRIES = 5  # Nix takes a builder that ends at once for killed, now and then; what was built stays built
 _KILLED = "signal 9"
 _TAIL = 60  # lines of Nix's output that are kept for an error
@@ -38,10 +42,11 @@ _TAIL = 60  # lines of Nix's output that are kept for an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
-    """A checkout of nixpkgs, the Debian tree, and a directory for the store and what is made of it."""
+    """A checkout of nixpkgs, the Debian tree, switch-to-configuration, and a directory for the store and disks."""
 
     nixpkgs: Path
     tree: Path
+    switch: Path
     directory: Path
 
     def _binds(self) -> list[str]:
@@ -60,7 +65,11 @@ class Builder:
         (etc / "passwd").write_text(_PASSWD)
         (etc / "group").write_text(_GROUP)
         links = [word for name in ("bin", "sbin", "lib", "lib64") for word in ("--symlink", f"usr/{name}", f"/{name}")]
-        seen = [word for path in (PROJECT, self.nixpkgs, self.tree) for word in ("--ro-bind", str(path), str(path))]
+        seen = [
+            word
+            for path in (PROJECT, self.nixpkgs, self.tree, self.switch)
+            for word in ("--ro-bind", str(path), str(path))
+        ]
         return [
             *self._binds(),
             *("--unshare-net", "--tmpfs", "/", "--ro-bind", f"{self.tree}/usr", "/usr", *links),
@@ -86,18 +95,18 @@ class Builder:
             *("--chdir", os.fspath(Path.cwd()), "--", *command),
         ]
 
-    def build(self, attribute: str, modules: Sequence[str] = (), root: str | None = None) -> str:
+    def build(self, attribute: str, modules: Sequence[str] = ()) -> str:
         """Build an attribute of default.nix with further modules, each an expression of Nix; return its store path.
 
-        Raises HostError with what Nix said last. `root` names what garbage collection spares.
+        Raises HostError with what Nix said last.
         """
         command = self.inside(
             "nix-build",
             os.fspath(HERE),
             *("--arg", "nixpkgs", os.fspath(self.nixpkgs), "--argstr", "tree", os.fspath(self.tree)),
+            *("--arg", "switch", os.fspath(self.switch)),
             *("--arg", "modules", f"[ {' '.join(f'({module})' for module in modules)} ]"),
-            *("--attr", attribute, "--keep-going"),
-            *(("--out-link", f"/nix/var/nix/gcroots/{root}") if root else ("--no-out-link",)),
+            *("--attr", attribute, "--keep-going", "--no-out-link"),
         )
         tail: deque[str] = deque(maxlen=_TAIL)
         for _ in range(_TRIES):
@@ -120,6 +129,12 @@ class Builder:
         said = [line.strip() for line in tail if "error:" in line]
         raise HostError(f"nix-build {attribute}: {said[0] if said else 'failed'}")
 
+    def export(self, path: str, without: str, archive: Path) -> None:
+        """Write what `path` needs of the store and `without` does not, as `nix-store --import` reads it."""
+        script = 'nix-store --export $(comm -13 <(nix-store -qR "$2" | sort) <(nix-store -qR "$1" | sort))'
+        with archive.open("wb") as out:
+            subprocess.run(self.inside("bash", "-euc", script, "-", path, without), check=True, stdout=out)
+
     def outside(self, path: str) -> Path:
         """Return where a path of the store is on this host."""
         return self.directory / path.removeprefix("/")
@@ -130,6 +145,33 @@ class Builder:
         subprocess.run(command, check=True, cwd=PROJECT)
 
 
+def make_switch(nixpkgs: Path, directory: Path) -> Path:
+    """Compile nixpkgs' switch-to-configuration in `directory`, with the crates that Debian has; return the program."""
+    packages = (HERE / "rust.txt").read_text().split()
+    tree = trees.make_tree(packages, name="rust", title="Debian 13's rustc (about 200 MB to fetch)")
+    shutil.copytree(HERE / "switch", directory, dirs_exist_ok=True)
+    source = (nixpkgs / _SWITCH).read_text().splitlines(keepends=True)
+    main = directory / "src/main.rs"
+    main.parent.mkdir(exist_ok=True)
+    main.write_text("".join(line for line in source if not any(option in line for option in _UNKNOWN_OPTIONS)))
+    links = [word for name in ("bin", "lib", "lib64") for word in ("--symlink", f"usr/{name}", f"/{name}")]
+    command = [
+        *("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net"),
+        *("--tmpfs", "/", "--ro-bind", f"{tree}/usr", "/usr", *links, "--dev", "/dev", "--proc", "/proc"),
+        *("--tmpfs", "/tmp", "--bind", os.fspath(directory), "/work", "--chdir", "/work"),
+        *("--clearenv", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp"),
+        *("--setenv", "RUSTFLAGS", "-Clinker=gcc", "--", "cargo", "build", "--offline"),
+        *("--config", 'source.crates-io.replace-with="debian"'),
+        *("--config", 'source.debian.directory="/usr/share/cargo/registry"'),
+    ]
+    with progress.step("compile nixpkgs' switch-to-configuration"):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise HostError("nixpkgs' switch-to-configuration does not compile with Debian 13's crates")
+    return directory / "target/debug/switch-to-configuration"
+
+
 def make(nixpkgs: Path, directory: Path) -> Builder:
     """Return a builder for a checkout of nixpkgs; raises InputError when it is none."""
     nixpkgs = nixpkgs.absolute()
@@ -138,4 +180,6 @@ def make(nixpkgs: Path, directory: Path) -> Builder:
     packages = (HERE / "packages.txt").read_text().split()
     tree = trees.make_tree(packages, name="nixos", title="NixOS' programs, from Debian 13 (about 150 MB to fetch)")
     directory.mkdir(parents=True, exist_ok=True)
-    return Builder(nixpkgs=nixpkgs, tree=tree, directory=directory.absolute())
+    directory = directory.absolute()
+    switch = make_switch(nixpkgs, directory / "switch")
+    return Builder(nixpkgs=nixpkgs, tree=tree, switch=switch, directory=directory)

@@ -5,6 +5,8 @@
   nixpkgs,
   # An unpacked Debian of packages.txt.
   tree,
+  # nixpkgs' switch-to-configuration, compiled.
+  switch,
   modules ? [ ],
 }:
 
@@ -220,6 +222,7 @@ let
           kernelTree
           raw
           subset
+          switch
           unfetched
           ;
       })

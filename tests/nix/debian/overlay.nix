@@ -6,6 +6,7 @@
   kernelTree,
   raw,
   subset,
+  switch,
   unfetched,
 }:
 final: prev:
@@ -58,7 +59,25 @@ let
   };
   python = dress "python3" "3.13" (raw "python3" "mkdir -p $out/bin; ln -s ${debian}/bin/python3 $out/bin/python3; ln -s python3 $out/bin/python") { mainProgram = "python3"; interpreter = "${debian}/bin/python3"; withPackages = _: python; pkgs = { }; pythonVersion = "3.13"; isPy3 = true; isPy3k = true; sitePackages = "lib/python3.13/site-packages"; executable = "python3.13"; };
   perl = p "perl" "5.40.1" [ "perl" ] [ ] { withPackages = _: perl; libPrefix = "lib/perl5"; };
-  systemd = p "systemd" "257.13" systemdBins [ "lib" "lib64" "example" "share" "libexec" ] {
+  # The boot loader's builder asks bootctl by Varlink to update the boot loader, which 257 does not hear: this answers
+  # what newer ones do where the ESP has the boot loader of this system already (ESTALE, 116), and else refuses.
+  bootctl = raw "bootctl" ''
+    mkdir -p $out/bin
+    cat > $out/bin/bootctl <<'X'
+    #!${debian}/bin/bash
+    if [ "''${SYSTEMD_VARLINK_LISTEN:-}" != - ]; then exec ${debian}/bin/bootctl "$@"; fi
+    ${debian}/bin/cat > /dev/null
+    errno=38
+    ! ${debian}/bin/cmp --silent "$SYSTEMD_ESP_PATH/EFI/BOOT/BOOTX64.EFI" ${debian}/lib/systemd/boot/efi/systemd-bootx64.efi || errno=116
+    printf '{"error":"io.systemd.System","parameters":{"errno":%s}}\0' "$errno"
+    X
+    chmod +x $out/bin/bootctl
+  '';
+  systemd = dress "systemd" "257.13" (raw "systemd" ''
+    cp -a ${subset "systemd" systemdBins [ "lib" "lib64" "example" "share" "libexec" ]} $out
+    chmod -R u+w $out
+    ln -sfn ${bootctl}/bin/bootctl $out/bin/bootctl
+  '') {
     interfaceVersion = 2;
     util-linux = final.util-linux;
     kmod = final.kmod;
@@ -129,7 +148,7 @@ in
     printf '#!/bin/sh\nexit 0\n' > $out/bin/google-dhclient-script; chmod +x $out/bin/*
   '') { };
   google-guest-oslogin = dress "google-guest-oslogin" "1" (raw "oslogin" "mkdir -p $out/bin $out/lib") { };
-  switch-to-configuration-ng = stub "switch-to-configuration-ng" "printf '#!/bin/sh\\nexit 0\\n' > $out/bin/switch-to-configuration; chmod +x $out/bin/*";
+  switch-to-configuration-ng = dress "switch-to-configuration-ng" "1" (raw "switch-to-configuration-ng" "install -D ${switch} $out/bin/switch-to-configuration") { mainProgram = "switch-to-configuration"; };
   nixos-init = dress "nixos-init" "1" (raw "nixos-init" ''
     mkdir -p $out/bin
     cat > $out/bin/resolve-in-root <<'X'

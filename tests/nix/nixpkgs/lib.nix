@@ -23,6 +23,14 @@ let
       in
       if found == [ ] then default else builtins.head found;
     unique = builtins.foldl' (seen: x: if elem x seen then seen else seen ++ [ x ]) [ ];
+    hasAttrByPath =
+      path: set:
+      path == [ ]
+      || builtins.isAttrs set
+        && set ? ${builtins.head path}
+        && hasAttrByPath (builtins.tail path) set.${builtins.head path};
+    trivial.release = "26.05";
+    throwIf = condition: message: value: if condition then throw message else value;
     optional = condition: x: if condition then [ x ] else [ ];
     optionals = condition: list: if condition then list else [ ];
     optionalAttrs = condition: set: if condition then set else { };

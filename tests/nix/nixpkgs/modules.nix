@@ -192,13 +192,15 @@ let
       );
       side = which: lib.mapAttrs (_: child: child.${which}) children;
     in
-    if unknown != [ ] then
-      throw "The option `${show (location ++ [ (builtins.head unknown) ])}' does not exist."
-    else
-      {
-        config = side "config";
-        options = side "options";
-      };
+    {
+      config =
+        if unknown != [ ] then
+          throw "The option `${show (location ++ [ (builtins.head unknown) ])}' does not exist."
+        else
+          side "config";
+      # Told by declarations alone, so that what a module defines may depend on what there is.
+      options = side "options";
+    };
 
   evalModules =
     {

@@ -96,7 +96,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            _SAID + r"(?P<what>.{1,300})$",
+            r"dracut(?:-[\w-]{1,30})?:? (?:Warning|WARNING|FATAL): (?P<what>.{1,300})$",
             "dracut warns: {what}",
             MORE_HINT,
             "dracut Warning: Killing all remaining processes",

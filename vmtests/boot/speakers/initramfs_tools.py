@@ -51,7 +51,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FSCK_FAILED,
-            r"(?P<what>(?:Failure|ALERT!|WARNING|Warning): .{0,80}(?:[Ff]ile ?system check|fsck).{0,200})",
+            r"(?P<what>(?:Failure|ALERT!|WARNING|Warning): (?!.{0,80}(?:skipping|ignoring)).{0,80}"
+            r"(?:[Ff]ile ?system check|fsck).{0,200})",
             "the check of root failed: {what}",
             "the file system is damaged; check it by hand",
             "Failure: File system check of the root filesystem failed",

@@ -156,11 +156,13 @@ SPEAKER = Speaker(
             "device-mapper: table: 253:0: linear: Device lookup failed",
             kernel=True,
         ),
+        # An empty floppy or CD drive and an eMMC's RPMB partition cannot be read, and need not be.
         rule(
             Cause.DISK_READ_ERROR,
             r"(?P<what>(?:blk_update_request: |print_req_error: )?(?:critical (?:medium|target)|I/O|protection"
             r"|timeout|nexus|transport) error"
-            r", dev \S{1,32}, (?:sector|logical block) \d+.{0,120}|Buffer I/O error on dev(?:ice)? .{1,120}"
+            r", dev (?!fd\d|\S{1,20}rpmb|sr\d)\S{1,32}, (?:sector|logical block) \d+.{0,120}"
+            r"|Buffer I/O error on dev(?:ice)? (?!fd\d|\S{1,20}rpmb|sr\d).{1,120}"
             r"|nvme nvme\d+: (?:I/O .{0,40}timeout|Device not ready|controller is down|Removing after|Identify "
             r"Controller failed|Abort|failed to).{0,120}"
             r"|nvme \S{1,20}: .{0,60}(?:timeout|not ready|failed|error).{0,80}"

@@ -115,7 +115,7 @@ SPEAKER = Speaker(
             r"|recovery key|key|disk)\b"
             r".{0,160}:)(?: ?\(press TAB for no echo\))?.{0,20}$"
             r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase "
-            r"for .{1,120})$",
+            r"for .{1,120}|(?:\+ )?plymouth ask-for-password .{1,300})$",
             "the boot waits for the passphrase of an encrypted disk: {what}{also}",
             _UNLOCK,
             "Please enter passphrase for disk QEMU_HARDDISK (root): ",
@@ -128,7 +128,8 @@ SPEAKER = Speaker(
             r"not a valid LUKS device)"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"
-            r"|TPM2?.{0,60}(?:failed|policy|PCR).{0,100}|maximum number of tries exceeded.{0,60})",
+            r"|TPM2? (?:operation failed|policy (?:does not|hash)|PCR policy).{0,100}"
+            r"|maximum number of tries exceeded.{0,60})",
             "an encrypted disk was not unlocked: {what}",
             _UNLOCK,
             "cryptsetup: ERROR: root_crypt: maximum number of tries exceeded",

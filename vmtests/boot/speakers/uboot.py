@@ -68,7 +68,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
-            r"(?:=>|U-Boot>|[A-Za-z][\w.-]{0,20} ?(?:=>|#)) ?$",
+            r"(?:=>|(?!grub|iPXE|Shell)(?:[A-Za-z][\w.-]{0,20}(?: ?(?:=>|#)|>)|[A-Za-z][\w.() -]{0,30} #)) ?$",
             "U-Boot found nothing that it could boot and waits for commands",
             _HINT,
             "=> ",

@@ -23,7 +23,8 @@ in
     baseName = mkOption { type = types.str; };
     extension = mkOption { type = types.str; };
     repart = {
-      compression = option types.attrs { enable = false; };
+      compression.algorithm = option types.str "zstd";
+      compression.enable = option types.bool false;
       finalPartitions = mkOption {
         type = types.attrs;
         readOnly = true;

@@ -1,0 +1,112 @@
+"""A guest is held to what its contract promises of the running system."""
+
+import json
+from typing import Any
+
+import pytest
+
+from vmtests import contract as contracts
+from vmtests.guest import held
+from vmtests.guest.result import Result
+
+MOUNTS = """\
+22 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw
+30 22 254:0 / /usr ro,relatime shared:2 - erofs /dev/mapper/usr ro
+"""
+DEVICES = {
+    "/dev/block/8:2": {"name": "sda2", "partlabel": "root", "parttype": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"},
+    "/dev/block/254:0": {
+        "name": "usr",
+        "children": [{"name": "sda3", "partlabel": "usr_1.2", "parttype": "8484680c-9521-48c6-9c11-b0720656f69e"}],
+    },
+}
+
+
+class _Guest:
+    """Answers as a guest would; `units` are state by name."""
+
+    def __init__(self, units: dict[str, str] | None = None, *, systemd: bool = True) -> None:
+        self._units = units or {}
+        self._systemd = systemd
+
+    def run(
+        self, command: str, /, timeout: float = 60.0, *, stdin: bytes | None = None, limit: int = 1 << 20
+    ) -> Result:
+        """Answer a question."""
+        code, out = 0, ""
+        if command.startswith("test -d"):
+            code = 0 if self._systemd else 1
+        elif "list-units" in command:
+            shown = [
+                {"unit": name, "load": "loaded", "active": state, "sub": "", "description": ""}
+                for name, state in self._units.items()
+            ]
+            out = json.dumps(shown)
+        elif "systemctl show" in command:
+            state = next((state for name, state in self._units.items() if f"'{name}'" in command), None)
+            load = "not-found" if state is None else "loaded"
+            result = "exit-code" if state == "failed" else "success"
+            out = f"LoadState={load}\nActiveState={state or 'inactive'}\nResult={result}\n"
+        elif "mountinfo" in command:
+            out = MOUNTS
+        elif "lsblk" in command:
+            device = next(value for name, value in DEVICES.items() if f"'{name}'" in command)
+            out = json.dumps({"blockdevices": [device]})
+        elif "dm/uuid" in command:
+            out = "CRYPT-VERITY-0123-usr\n"
+        return Result.of(command, stdout=out.encode(), stderr=b"", exit_code=code, duration=0.0)
+
+
+def _broken(data: dict[str, Any], guest: _Guest) -> tuple[str, ...]:
+    return held.broken(contracts.from_data(data, "here"), guest)
+
+
+def test_failed_unit_breaks_what_every_image_promises() -> None:
+    """A unit that failed is named, also where nothing else was promised."""
+    assert ("a.service has failed",) == _broken({}, _Guest({"a.service": "failed", "b.service": "active"}))
+
+
+def test_unit_that_may_fail_breaks_nothing() -> None:
+    """Its name may have wildcards."""
+    assert () == _broken({"units": {"may_fail": ["a*.service"]}}, _Guest({"a.service": "failed"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("active", ()),
+        ("inactive", ("a.service is inactive, and not active (success)",)),
+        (None, ("a.service is not there (not-found)",)),
+    ],
+)
+def test_promised_unit_has_to_be_active(state: str | None, sentence: tuple[str, ...]) -> None:
+    """One that is not there, or does not run, is told."""
+    guest = _Guest({} if state is None else {"a.service": state})
+    assert sentence == _broken({"units": {"active": ["a.service"]}}, guest)
+
+
+def test_guest_without_systemd_promises_no_units() -> None:
+    """There is nothing to be asked of units; a promise of one is broken."""
+    assert () == _broken({}, _Guest(systemd=False))
+    told = _broken({"units": {"active": ["a.service"]}}, _Guest(systemd=False))
+    assert ("a.service is not active: the guest has no systemd",) == told
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        ({"where": "/", "filesystem": "ext4", "options": ["rw"], "partition": "root"}, ()),
+        ({"where": "/usr", "filesystem": "erofs", "options": ["ro"], "partition": "usr"}, ()),
+        ({"where": "/", "filesystem": "xfs"}, ("/ is ext4, and not xfs",)),
+        ({"where": "/usr", "options": ["rw"]}, ("/usr is mounted without rw: relatime,ro",)),
+        ({"where": "/srv"}, ("nothing is mounted at /srv",)),
+        (
+            {"where": "/", "partition": "usr"},
+            ("/ is not of the partition labelled `usr_*`: it is of sda2 `root`",),
+        ),
+    ],
+)
+def test_mount_is_held_to_its_promise(mount: dict[str, Any], sentence: tuple[str, ...]) -> None:
+    """File system, options and partition of a mount are compared, through dm-verity too."""
+    partitions = [{"type": "root-x86-64", "name": "root"}, {"label": "usr_*", "name": "usr"}]
+    assert sentence == _broken({"partition": partitions, "mount": [mount]}, _Guest())

@@ -1,0 +1,26 @@
+"""A first contract is written from what is there, and holds for it."""
+
+import tomllib
+from pathlib import Path
+
+from vmtests import contract as contracts
+from vmtests.host import tools
+from vmtests.image.inspect import inspect
+from vmtests.testing.images import small_image
+from vmtests.vm.draft import draft
+
+
+def test_first_contract_holds_for_its_image(tmp_path: Path) -> None:
+    """What is written from a disk is a contract that the disk does not break, and that another one does."""
+    image = small_image(tmp_path)
+    text = draft(inspect(image.path, contracts.ANY, tools.find()))
+    written = contracts.from_data(tomllib.loads(text), "here", text)
+    labels = [partition.label for partition in contracts.default().partition]
+    assert labels == [partition.label for partition in written.partition]
+    held = inspect(image.path, written, tools.find())
+    assert [] == [check for check in held.breaches if check.part]
+    other = contracts.from_data(tomllib.loads(text.replace('"root"', '"data"')), "here")
+    broken = inspect(image.path, other, tools.find())
+    assert ["there is no partition labelled `data`; there is `ESP`, `nix-store`, `root`"] == [
+        check.sentence for check in broken.breaches if check.part
+    ]

@@ -1,0 +1,118 @@
+"""A running guest held to its contract: what of its promises is broken, sentence by sentence."""
+
+import fnmatch
+from collections.abc import Iterator
+
+import msgspec
+
+from vmtests.contract import Contract, Partition
+from vmtests.errors import GuestError
+from vmtests.guest.facts import Facts, Mount
+from vmtests.guest.result import Runner
+from vmtests.text import clean
+
+_SHOW = "systemctl show --property=Id,LoadState,ActiveState,Result,ExecMainExitTimestampMonotonic -- "
+
+
+class _Device(msgspec.Struct):
+    """A device as `lsblk --json` shows it (lsblk(8))."""
+
+    name: str
+    partlabel: str | None = None
+    parttype: str | None = None
+    children: list["_Device"] = []
+
+
+class _Devices(msgspec.Struct):
+    blockdevices: list[_Device] = []
+
+
+def broken(contract: Contract, runner: Runner) -> tuple[str, ...]:
+    """Return what is broken of the promises that can be seen in a guest that is up, a sentence each.
+
+    Raises GuestError when the guest cannot be asked.
+    """
+    return (*units(contract, runner), *mounts(contract, runner), *verity(contract, runner))
+
+
+def units(contract: Contract, runner: Runner) -> Iterator[str]:
+    """Yield what is broken of the promises on units: none has failed, and those that have to be are active."""
+    promised = contract.units
+    if not runner.run("test -d /run/systemd/system").ok:
+        for name in promised.active:
+            yield f"{name} is not active: the guest has no systemd"
+        return
+    for unit in Facts(runner).units().failed:
+        if not any(fnmatch.fnmatchcase(unit.name, pattern) for pattern in promised.may_fail):
+            yield f"{clean(unit.name)} has failed"
+    for name in promised.active:
+        told = dict(line.split("=", 1) for line in runner.run(f"{_SHOW}'{name}'").check().lines if "=" in line)
+        state, result = told.get("ActiveState", ""), told.get("Result", "")
+        ended = state == "inactive" and result == "success" and told.get("ExecMainExitTimestampMonotonic", "0") != "0"
+        if told.get("LoadState") != "loaded":
+            yield f"{name} is not there ({clean(told.get('LoadState', 'unknown'))})"
+        elif state != "active" and not ended:
+            yield f"{name} is {clean(state)}, and not active ({clean(result)})"
+
+
+def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
+    """Yield what is broken of the promises on mounts."""
+    if not contract.mount:
+        return
+    there = Facts(runner).mounts()
+    for promised in contract.mount:
+        try:
+            real = there.top(promised.where)
+        except GuestError:
+            yield f"nothing is mounted at {promised.where}"
+            continue
+        if promised.filesystem and real.fstype != promised.filesystem:
+            yield f"{promised.where} is {clean(real.fstype)}, and not {promised.filesystem}"
+        for option in promised.options:
+            held = (not real.read_only) if option == "rw" else option in real.options | real.super_options
+            if not held:
+                shown = ",".join(sorted(real.options))
+                yield f"{promised.where} is mounted without {option}: {clean(shown)}"
+        if promised.partition:
+            yield from source(contract.by_name(promised.partition), real, runner)
+
+
+def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
+    """Yield a sentence when a mount is not of a partition, also where dm-crypt, verity or LVM are between them."""
+    asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '/dev/block/{mount.device}'")
+    if not asked.ok:
+        source = mount.source.partition("[")[0]
+        asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '{source}'")
+    try:
+        told = msgspec.json.decode(asked.check().stdout, type=_Devices)
+    except msgspec.DecodeError as error:
+        raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
+    below = list(_all(told.blockdevices))
+
+    def fits(device: _Device) -> bool:
+        if partition.label:
+            return fnmatch.fnmatchcase(device.partlabel or "", partition.label)
+        return (device.parttype or "").lower() == partition.type_uuid
+
+    if not any(map(fits, below)):
+        names = ", ".join(f"{device.name} `{device.partlabel or ''}`" for device in below) or mount.source
+        yield f"{mount.target} is not of the partition {partition.shown}: it is of {clean(names)}"
+
+
+def is_hash_tree(filesystem: str) -> bool:
+    """Return whether a file system, as blkid names it, is the hash tree of dm-verity."""
+    return filesystem.lower() == "dm_verity_hash"
+
+
+def _all(devices: list[_Device]) -> Iterator[_Device]:
+    for device in devices:
+        yield device
+        yield from _all(device.children)
+
+
+def verity(contract: Contract, runner: Runner) -> Iterator[str]:
+    """Yield a sentence when a partition that verity is to protect is not set up so."""
+    for partition in contract.partition:
+        if partition.verity and "CRYPT-VERITY-" not in runner.run("cat /sys/block/dm-*/dm/uuid").stdout:
+            yield f"no device of dm-verity is there for the partition {partition.shown}"
+            return
