@@ -43,7 +43,7 @@ os.write(int(port), bytes.fromhex(end))
 
 def resident() -> int:
     """Return the resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def flood(unit: bytes, size: int) -> str:

@@ -143,7 +143,7 @@ def _qemus(snapshot: Snapshot) -> set[int]:
     found = set()
     for pid in _descendants():
         try:
-            if str(snapshot.template.ram) in Path(f"/proc/{pid}/maps").read_text():
+            if str(snapshot.template.ram) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8"):
                 found.add(pid)
         except OSError:  # it has just ended
             continue
@@ -155,7 +155,7 @@ def _private(pid: int) -> float:
 
     What is clean is the page cache's: the snapshot's memory and programs, of which nobody has a copy of their own.
     """
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
     return kilobytes * 1024 / MIB
 

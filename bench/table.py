@@ -69,7 +69,7 @@ def render(boots: Numbers, forks: Numbers, others: Numbers, *, today: str) -> st
 
 
 def _cores() -> str:
-    models = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    models = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     return f"{len(models)} processors ({models[0]})" if models else "unknown processors"
 
 

@@ -12,7 +12,7 @@ import vmtests
 
 def test_type_checkers_see_what_is_there() -> None:
     """What a type checker is told of the package is what its names lead to."""
-    tree = ast.parse(Path(vmtests.__file__).read_text())
+    tree = ast.parse(Path(vmtests.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     told = {
         alias.asname: f"{node.module}:{alias.name}"

@@ -275,7 +275,7 @@ ANY = Contract()
 def load(path: Path) -> Contract:
     """Read a contract file; raises InputError, naming the place in it, when it is not one."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"contract {path} cannot be read: {error.strerror}") from error

@@ -179,6 +179,23 @@ class TestResets:
         drip(follower, clock, NIXOS_BOOT)
         assert follower.wait_verdict().ready
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            b"selinux-autorelabel[700]: *** Warning -- SELinux targeted policy relabel is required.\n",
+            b"[    9.000000] kexec_core: Starting new kernel\n",
+        ],
+    )
+    def test_a_restart_that_the_guest_announced_is_none_of_a_failure(
+        self, follower: Follower, clock: ManualClock, said: bytes
+    ) -> None:
+        """A system that is labelled, or that starts its next kernel itself, restarts because it means to."""
+        drip(follower, clock, NIXOS_BOOT[: NIXOS_BOOT.index(b"[  OK  ] Reached target Multi")] + said)
+        follower.event(MachineEvent(name="RESET", t=clock.now))
+        assert (follower.verdict, follower.stage) == (None, Stage.FIRMWARE)
+        drip(follower, clock, NIXOS_BOOT)
+        assert follower.wait_verdict().ready
+
     def test_a_loop_of_expected_resets(self, make: Make, clock: ManualClock) -> None:
         """Restarts without ever getting ready are a loop even where restarts are expected."""
         follower = make(expect_reset=True)

@@ -66,7 +66,7 @@ def test_memory_is_flat(make: Callable[..., Follower]) -> None:
     for _ in range(3):
         for name in FLOODS:
             _in_pieces(follower, _flood(name, SIZE // 4))
-        statm = Path("/proc/self/statm").read_text().split()
+        statm = Path("/proc/self/statm").read_text(encoding="utf-8").split()
         sizes.append(int(statm[1]) * os.sysconf("SC_PAGE_SIZE"))
     assert sizes[-1] - sizes[0] < 3_000_000
 

@@ -5,10 +5,11 @@
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
-from vmtests.boot import skim
+from vmtests.boot import Cause, Follower, skim
 from vmtests.boot.replay import Replay, explain
 from vmtests.resources import fixture
 
@@ -22,6 +23,22 @@ def test_a_written_console_gets_its_verdict(name: str) -> None:
     """Verdict, stage, cause and owner are right, whoever speaks."""
     told = explain([(WRITTEN / f"{name}.log").read_bytes()]).to_json()
     assert {key: told[key] for key in EXPECTED[name]} == EXPECTED[name]
+
+
+COLLECTED = {"gha", "journal", "quoted-indented", "runtime-logfmt", "dracut-initqueue-headless"}
+"""Those in which each line has something in front that no machine prints."""
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED.keys() - COLLECTED))
+def test_a_written_console_gets_its_verdict_live(make: Callable[..., Follower], name: str) -> None:
+    """The follower says of a machine what `vmtests explain` says of its log; of a silence it says that it was one."""
+    follower = make()
+    follower.feed((WRITTEN / f"{name}.log").read_bytes())
+    verdict = follower.wait_verdict()
+    if EXPECTED[name]["verdict"] == "unknown":
+        assert (verdict.cause, verdict.ready) == (Cause.NO_PROGRESS, False)
+    else:
+        assert {key: verdict.to_json()[key] for key in EXPECTED[name]} == EXPECTED[name]
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 5000, bytes(range(256)) * 40, b"x" * 3_000_000, b"\x1b[" * 5000])

@@ -22,7 +22,7 @@ def raw(client: Client, data: bytes) -> bytes:
 def test_chunked_body(client: Client) -> None:
     """A body in chunks is taken as one of known length is, and the connection goes on behind it."""
     client.json("POST", f"/storage/v1/b?project={PROJECT}", {"name": "bkt"})
-    head = b"POST /upload/storage/v1/b/bkt/o?uploadType=media&name=a HTTP/1.1\r\nHost: h\r\n"
+    head = b"POST /upload/storage/v1/b/bkt/o?uploadType=media&name=a HTTP/1.1\r\nHost: localhost\r\n"
     chunks = b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n"
     answer = raw(client, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"GET /none HTTP/1.1\r\n\r\n")
     assert [b"200", b"404"] == [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
@@ -72,6 +72,27 @@ def test_bodies_that_are_no_json(client: Client, body: bytes) -> None:
     """A body that is no JSON object is refused."""
     client.json("POST", f"/storage/v1/b?project={PROJECT}", body)
     assert 400 == client.status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Host: 127.0.0.1:8080", b"200"),
+        ("Host: localhost", b"200"),
+        ("Host: page.example:8080", b"403"),
+        ("Host: 127.0.0.1:8080\r\nOrigin: https://page.example", b"403"),
+        ("Host: 127.0.0.1:8080\r\nOrigin: null", b"403"),
+        ("Host: 127.0.0.1:8080\r\nSec-Fetch-Site: cross-site", b"403"),
+    ],
+)
+def test_no_web_page_is_served(client: Client, headers: str, status: bytes) -> None:
+    """What a page makes a browser ask is refused, and nothing comes of it; programs are served."""
+    body = b'{"name": "bkt"}'
+    head = f"POST /storage/v1/b?project={PROJECT} HTTP/1.1\r\n{headers}\r\nContent-Type: text/plain\r\n"
+    answer = raw(client, head.encode() + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+    assert answer.split(b" ")[1] == status
+    there = client.json("GET", f"/storage/v1/b?project={PROJECT}").get("items", [])
+    assert len(there) == (1 if status == b"200" else 0)
 
 
 def test_connections_are_limited() -> None:

@@ -63,7 +63,7 @@ class Emulated:
     @property
     def peak_mib(self) -> float:
         """The most memory that the process has had, in MiB (proc_pid_status(5), VmHWM)."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
     def ask(self, method: str, path: str, body: object = None) -> Any:

@@ -95,7 +95,7 @@ def test_mounts_are_a_sequence() -> None:
 
 def test_this_machine_s_mounts() -> None:
     """What the running kernel writes is read whole."""
-    with open("/proc/self/mountinfo") as file:  # noqa: PTH123 - a seek would end in the middle of a mount
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:  # noqa: PTH123 - a seek would end in the middle of a mount
         text = file.read()
     assert len(parse_mountinfo(text)) == text.count("\n")
 

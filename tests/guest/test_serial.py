@@ -398,7 +398,7 @@ def test_clock_is_set_again_when_the_guest_was_slow(
     now = iter([100.0, 108.0, 108.0, 108.2])
     monkeypatch.setattr("vmtests.guest.serial.time", SimpleNamespace(time=lambda: next(now), monotonic=time.monotonic))
     shell.wake()
-    assert dates.read_text().split() == ["-s", "@100.000", "-s", "@108.000"]
+    assert dates.read_text(encoding="utf-8").split() == ["-s", "@100.000", "-s", "@108.000"]
     assert [] == list(now)
 
 
@@ -410,7 +410,7 @@ def test_clock_is_set_once_for_each_time(make_guest: MakeGuest, connect: Connect
     (call,) = [line for line in bytes(guest.sent).splitlines() if line.split()[4:5] == [b"_vm_wake"]]
     guest.connection.sendall(call + b"\n")
     shell.wake()
-    assert 2 == len(dates.read_text().splitlines())
+    assert 2 == len(dates.read_text(encoding="utf-8").splitlines())
 
 
 def test_clock_that_the_program_may_not_set_is_set_by_date(
@@ -422,7 +422,7 @@ def test_clock_that_the_program_may_not_set_is_set_by_date(
     assert shell.prepare()
     guest.sent.clear()
     shell.wake()
-    assert (["_vm_wake"], 1) == (guest.calls, len(dates.read_text().splitlines()))
+    assert (["_vm_wake"], 1) == (guest.calls, len(dates.read_text(encoding="utf-8").splitlines()))
     assert "there\n" == shell.run("echo there").stdout
 
 
@@ -434,7 +434,7 @@ def test_guest_that_refuses_the_program_does_without(
     shell = connect(make_guest())
     assert "" == shell.prepare()
     shell.wake()
-    assert dates.read_text().startswith("-s @")
+    assert dates.read_text(encoding="utf-8").startswith("-s @")
     assert "there\n" == shell.run("echo there").stdout
 
 

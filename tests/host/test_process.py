@@ -105,6 +105,19 @@ def test_no_program() -> None:
         SandboxedProcess(["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
 
 
+def test_a_signal_comes_too_late_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ended in the moment of a signal is not an error: its entry in /proc is gone then."""
+    ended, statuses = threading.Event(), list[int]()
+    process = start("sleep", "600", ended=ended, statuses=statuses)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr(process, "_init_pid", gone.pid)
+    process.signal(signal.SIGTERM)
+    assert not ended.is_set()
+    process.kill()
+    assert process.join(10)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
     """A process outlives the thread that asked for it, and ends within a second of the program's end."""
@@ -141,7 +154,7 @@ def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> No
         )
         process.join()
     assert ["THP_enabled:", str(int(huge_pages))] == told.read_text().split()
-    assert "THP_enabled:\t1" in Path("/proc/self/status").read_text()
+    assert "THP_enabled:\t1" in Path("/proc/self/status").read_text(encoding="utf-8")
 
 
 def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
@@ -162,7 +175,7 @@ def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
             os.close(theirs)
             assert outer.stdout is not None
             assert outer.stdout.readline() == b"up\n"
-            inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
+            inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text(encoding="utf-8"))
             os.kill((outer.pid, inner)[which], signal.SIGKILL)
             assert ([ours], [], []) == select.select([ours], [], [], 1)
             assert os.read(ours, 1) == b""

@@ -55,6 +55,15 @@ def test_a_zeroed_backup_header_is_named(disk: MemoryDisk) -> None:
     assert sentences(disk) == ["backup GPT header: signature is 0000000000000000, not 'EFI PART'; the primary is good"]
 
 
+def test_entries_beyond_the_disk_are_named(disk: MemoryDisk) -> None:
+    """An array that is not on the disk is a fault of its copy, also where the checksum is that of nothing."""
+    struct.pack_into("<Q", disk.content, 512 + 72, 1 << 40)
+    struct.pack_into("<I", disk.content, 512 + 88, 0)
+    reseal(disk)
+    place = "its 128 entries, from sector 1099511627776 on, lie beyond the end of the disk"
+    assert sentences(disk) == [f"primary GPT header: {place}; the backup is good"]
+
+
 def test_two_bad_headers_leave_no_entries(disk: MemoryDisk) -> None:
     """With both headers gone each is named, and nothing is made up."""
     disk.content[512:1024] = disk.content[-512:] = bytes(512)

@@ -76,3 +76,33 @@ def test_a_kernel_that_does_not_say_what_is_built_in_is_trusted(contract: Contra
 def test_what_cannot_be_read_is_no_breach(packed: bytes, contract: Contract, toolbox: Toolbox) -> None:
     """A format that is not read here, or damage, is the kernel's to judge."""
     assert _check(packed, contract, toolbox).ok
+
+
+@pytest.mark.parametrize("name", ["gz", "zst"])
+def test_initrd_that_was_cut_is_a_breach(
+    name: str, contract: Contract, toolbox: Toolbox, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The kernel goes on with what it has unpacked, which is no whole system."""
+    packed = _packed(name, _archive({"a": bytes(range(256)) * 400, **OWN}), toolbox, tmp_path_factory)
+    check = _check(packed[: len(packed) // 2], contract, toolbox)
+    assert "breach" == check.status.value
+    assert "was cut: its" in check.sentence
+
+
+def test_what_comes_behind_a_whole_stream_is_no_fault(
+    contract: Contract, toolbox: Toolbox, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The kernel skips zeros between archives, which zstd(1) does not; what came before counts."""
+    packed = _packed("zst", _archive({"lib/modules/5.15.0-other/a.ko": b""}), toolbox, tmp_path_factory)
+    assert "has modules of kernel 5.15.0-other" in _check(packed + bytes(512), contract, toolbox).sentence
+
+
+OWN = {"lib/modules/6.12.1-test/kernel/fs/erofs/erofs.ko": b""}
+
+
+def _packed(name: str, plain: bytes, toolbox: Toolbox, places: pytest.TempPathFactory) -> bytes:
+    if name == "gz":
+        return gzip.compress(plain)
+    (place := places.mktemp("zstd") / "plain").write_bytes(plain)
+    toolbox.run("zstd", "-q", place, "-o", place.with_suffix(".zst"))
+    return place.with_suffix(".zst").read_bytes()

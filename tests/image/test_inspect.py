@@ -4,6 +4,7 @@ import io
 import json
 import os
 import struct
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -334,3 +335,23 @@ def test_the_table_of_a_good_image_ends_with_ok(good_image: Path, contract: Cont
     shown = io.StringIO()
     inspect(good_image, contract, toolbox).render(Console(file=shown, width=120))
     assert shown.getvalue().endswith("(raw, 1 GiB): ok\n")
+
+
+def test_a_disk_without_a_gpt_breaks_a_contract_of_partitions(
+    good_image: Path, contract: Contract, toolbox: Toolbox, tmp_path: Path
+) -> None:
+    """A disk that has an MBR only may boot, but nothing of the contract is found on it: no false ok."""
+    image = tmp_path / "mbr.raw"
+    subprocess.run(["cp", "--sparse=always", good_image, image], check=True)
+    size = image.stat().st_size
+    with image.open("r+b") as disk:
+        disk.write(bytes(446) + bytes.fromhex("80202100830000000008000000f81f00") + bytes(48) + b"\x55\xaa")
+        disk.write(bytes(16896))
+        disk.seek(size - 16896)
+        disk.write(bytes(16896))
+    found = inspect(image, contract, toolbox)
+    assert [check.cause for check in found.breaches] == [
+        Cause.GPT_DESTROYED,
+        Cause.ESP_MISSING,
+        *[Cause.PARTITION_MISSING] * 2,
+    ]

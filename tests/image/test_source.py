@@ -358,12 +358,12 @@ def _socket(path: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    path.write_text("hello\n" * 30_000)
+    path.write_text("hello\n" * 30_000, encoding="utf-8")
     return f"{path} is not a disk: neither its first nor its last sectors hold a GPT"
 
 
 def _short(path: Path) -> str:
-    path.write_text("hello\n")
+    path.write_text("hello\n", encoding="utf-8")
     return f"{path} has 6 bytes, too few for a disk"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
-from vmtests.host.sandbox import sandbox
+from vmtests.host.sandbox import View, sandbox
 from vmtests.host.tools import Tool, Toolbox
 from vmtests.machine.events import MachineEvent
 
@@ -71,8 +71,8 @@ class FakeToolbox(Toolbox):
         found = {name: Tool(name=name, version="10.0", from_host=True, why="test") for name in names}
         super().__init__(found, None)
 
-    def argv(self, name: str, *args: str | os.PathLike[str]) -> list[str]:
-        """Return the command line of the script."""
+    def argv(self, name: str, *args: str | os.PathLike[str], view: View | None = None) -> list[str]:
+        """Return the command line of the script, which lies outside of what a view shows."""
         return [*sandbox(Path("/")), sys.executable, str(FAKE_QEMU), name, *(os.fspath(arg) for arg in args)]
 
     def run(self, name: str, *args: str | os.PathLike[str], **_: object) -> str:

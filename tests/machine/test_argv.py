@@ -46,7 +46,9 @@ def test_default_machine(parts: Parts) -> None:
         *("-machine", "q35,hpet=on,x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"),
         *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024M"),
         *("-object", "memory-backend-file,id=ram0,size=1024M,mem-path=/proc/self/fd/14,share=on"),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-S", "-action", "panic=none"),
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-S", "-action", "panic=none"),
         *("-device", "vmgenid,guid=auto", "-device", "pvpanic", "-device", "VGA,addr=2"),
         *("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd"),
         *("-drive", "if=pflash,unit=1,format=raw,file=/r/variables"),
@@ -145,6 +147,12 @@ def test_no_network(parts: Parts) -> None:
     """A machine without network has no card."""
     args = qemu_args(Hardware(net=Net.NONE), parts)
     assert [arg for arg in args if "net0" in arg] == []
+
+
+def test_own_arguments_come_last(parts: Parts) -> None:
+    """What somebody wants of QEMU stands behind all that we want."""
+    own = ("-device", "e1000e")
+    assert (*qemu_args(Hardware(), parts), *own) == tuple(qemu_args(Hardware(qemu_args=own), parts))
 
 
 def test_kernel_command_line(parts: Parts) -> None:

@@ -1,5 +1,6 @@
 """The HPET's timers, with registers that a thread in QEMU's place keeps."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ class Qemu:
         self.registers: dict[int, int] = {}
         self.commands: list[str] = []
         self.refuses = ""
-        self._server: socket.socket | None = None
+        self._end: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
     def execute(self, command: str, arguments: Mapping[str, object]) -> object:
@@ -30,19 +31,19 @@ class Qemu:
         if command == self.refuses:
             raise QmpCommandError(f"QMP: {command}: no")
         match arguments:
-            case {"backend": {"data": {"addr": {"data": {"path": str(path)}}}}}:
-                self._server = socket.socket(socket.AF_UNIX)
-                self._server.bind(path)
-                self._server.listen(1)
             case {"qom-type": "qtest"}:
                 self._thread = threading.Thread(target=self._answer, daemon=True)
                 self._thread.start()
         return {}
 
+    def give(self, name: str, descriptor: int) -> None:
+        """Take the test interface's end, which the other side closes."""
+        assert name == "hpet"
+        self._end = socket.socket(fileno=os.dup(descriptor))
+
     def _answer(self) -> None:
-        assert self._server is not None
-        connection, _ = self._server.accept()
-        with connection, connection.makefile("rw") as lines:
+        assert self._end is not None
+        with self._end as connection, connection.makefile("rw") as lines:
             for line in lines:
                 name, *numbers = line.split()
                 address, *value = (int(number, 0) for number in numbers)
@@ -57,8 +58,8 @@ class Qemu:
         """End."""
         if self._thread is not None:
             self._thread.join(10)
-        if self._server is not None:
-            self._server.close()
+        if self._end is not None:
+            self._end.close()
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def qemu() -> Iterator[Qemu]:
 def test_timer_that_nobody_hears_loses_its_period(qemu: Qemu, before: int, after: int) -> None:
     """A periodic timer that interrupts nobody is stopped; one that somebody ticks by is not."""
     qemu.registers = dict.fromkeys(TIMERS, before)
-    stop_unused_timers(qemu.execute)
+    stop_unused_timers(qemu.execute, qemu.give)
     assert qemu.registers == dict.fromkeys(TIMERS, after)
     assert ["chardev-add", "object-add", "object-del", "chardev-remove"] == qemu.commands
 
@@ -101,5 +102,5 @@ def test_what_qemu_does_not_let_is_told(qemu: Qemu, spoil: Callable[[Qemu], None
     """Where it fails it says so, and what was added is removed."""
     spoil(qemu)
     with pytest.raises(HostError, match=r": no$|'FAIL'"):
-        stop_unused_timers(qemu.execute)
+        stop_unused_timers(qemu.execute, qemu.give)
     assert left == qemu.commands

@@ -221,10 +221,15 @@ def test_results_that_cannot_be_written(bench: Bench) -> None:
 
 def test_no_sandbox(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sandbox that cannot be started is the host's error, and nothing is left behind."""
-    monkeypatch.setattr(FakeToolbox, "argv", lambda *_: ["/nowhere/bwrap", "--", "qemu"])
+    monkeypatch.setattr(FakeToolbox, "argv", lambda *_, **__: ["/nowhere/bwrap", "--", "qemu"])
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"), bench.make(Hardware()):
         pass
-    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
+    assert sorted(path.name for path in bench.results.iterdir()) == [
+        "qemu.argv",
+        "qemu.stderr",
+        "ttyS0.log",
+        "ttyS1.log",
+    ]
 
 
 def test_command_line_that_cannot_be_written(bench: Bench) -> None:

@@ -47,5 +47,5 @@ def issue(junit: Path, url: str) -> tuple[str, str]:
 
 if __name__ == "__main__":
     title, body = issue(Path(sys.argv[1]), sys.argv[2])
-    Path(sys.argv[3]).write_text(title)
-    Path(sys.argv[4]).write_text(body)
+    Path(sys.argv[3]).write_text(title, encoding="utf-8")
+    Path(sys.argv[4]).write_text(body, encoding="utf-8")

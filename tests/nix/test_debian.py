@@ -16,6 +16,12 @@ def test_what_is_no_nixpkgs_is_one_sentence(tmp_path: Path) -> None:
         builder.make(tmp_path, tmp_path / "work")
 
 
+def test_unknown_variant_is_one_sentence(tmp_path: Path) -> None:
+    """A name that is no variant's is refused before anything is fetched, and those that there are are told."""
+    with pytest.raises(InputError, match=r"there is no variant nope.*default, debug, bloat.*third"):
+        make.main(tmp_path, tmp_path, "default", "nope")
+
+
 def test_every_variant_adds_modules_that_are_there() -> None:
     """The files that the variants name exist."""
     for modules in make.VARIANTS.values():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import LOGIN_PROMPT, SHELL_PROMPT, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import Jobs
@@ -96,8 +96,7 @@ class Attempt:
         self._course = Course()
         self._ready = ready
         self._open = ""
-        self._managed = False
-        self._status = False
+        self._managed = self._status = self._planned = False
         self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
@@ -110,11 +109,9 @@ class Attempt:
 
     @property
     def may_restart(self) -> bool:
-        """Whether a restart can be part of a good boot: firmware and boot loaders do it to take on new settings."""
-        known = self._knowledge
-        return self.stage.before(Stage.KERNEL) and not (
-            self.suspicious or (known is not None and known.explains(self.stage, Cause.UNEXPECTED_RESET))
-        )
+        """Whether a restart can be part of a good boot: firmware takes on settings by it, a guest may say it will."""
+        known = self._knowledge is not None and self._knowledge.explains(self.stage, Cause.UNEXPECTED_RESET)
+        return self._planned or (self.stage.before(Stage.KERNEL) and not (self.suspicious or known))
 
     @property
     def failure(self) -> Verdict | None:
@@ -139,7 +136,7 @@ class Attempt:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
-        if not self.provoked:
+        if not self.provoked and not FRAME.fullmatch(text):
             self.last_line = line
         if normal.text not in self._recent:
             self._recent.append(normal.text)
@@ -173,21 +170,18 @@ class Attempt:
         if self._announcement is not None and (match := self._announcement.search(line.text)):
             if match["word"] == _GREETING:
                 self._greeted = True
+                if self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+                    self._enter(Stage.INITRD, line.t)
             elif match["word"] not in _LEAVING:
-                self._target, self._told = line, match["word"]
-                self._failed_units = tuple(match["units"].split())
+                self._target, self._told, self._failed_units = line, match["word"], tuple(match["units"].split())
         elif self._ready is not None:
             if self._ready.search(line.text):
                 self._target, self._getty = line, True
-        elif self._target is None and (LOGIN_PROMPT.match(normal.text) or self._shell(normal)):
+        elif self._target is None and (
+            LOGIN_PROMPT.match(normal.text)
+            or self._course.shell(self.stage, normal.text, failing=self.suspicious or self._judge.failing)
+        ):
             self._up(line, getty=True)
-
-    def _shell(self, normal: NormalLine) -> bool:
-        """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
-        if not SHELL_PROMPT.match(normal.text):
-            return False
-        alone = self.stage in {Stage.KERNEL, Stage.INITRD} and not self._course.scripted
-        return self.stage is Stage.USERSPACE or (alone and not self.suspicious and not self._judge.failing)
 
     def _up(self, line: Line, *, getty: bool) -> None:
         """Take a line that says that the system is up."""
@@ -341,6 +335,8 @@ class Attempt:
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
         self._status |= normal.status
+        self._planned |= step.restart
+        self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)
@@ -371,8 +367,7 @@ class Attempt:
             return False  # a prompt, but no system to call ready
         if self._told:
             sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
-            if self._failed_units:
-                sentence += f": {', '.join(self._failed_units[:_JOBS])} failed"
+            sentence += f": {', '.join(self._failed_units[:_JOBS])} failed" if self._failed_units else ""
             ready_at = self._target.t
         elif self._greeted:
             return False  # what looks like the end of the boot may be any program's words

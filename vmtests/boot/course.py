@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from vmtests.boot.rules import Sign
 from vmtests.boot.speakers import SIGNS, SPEAKERS
 from vmtests.boot.stages import NormalLine, Stage
+from vmtests.causes import Cause
 
 LOGIN_PROMPT = re.compile(r"(?!Last |Password |login )(?:[\w.-]{1,64}|\(none\)) login:(?: |$)")
 """agetty(8): the host's name, then what login(1) is called with."""
+
+FRAME = re.compile(r"[\W_]{10,}")
+"""Of a menu, or a progress bar: it says nothing."""
 
 SHELL_PROMPT = re.compile(
     r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] ?$"
@@ -54,11 +58,14 @@ _ANY = re.compile("|".join(anonymous(sign.pattern) for sign in SIGNS))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a line says of the way: the stage that it begins, if any, that a restart is planned, that all is up."""
+    """What a line says of the way: the stage that it begins, if any, that a restart is planned, that all is up, and
+    what is no matter any more.
+    """
 
     stage: Stage | None = None
     restart: bool = False
     ready: bool = False
+    forgives: frozenset[Cause] = frozenset()
 
 
 _NOTHING = Step()
@@ -85,12 +92,18 @@ class Course:
                 stage=next((step.stage for step in steps if step.stage is not None), None),
                 restart=any(step.restart for step in steps),
                 ready=any(step.ready for step in steps),
+                forgives=frozenset().union(*(step.forgives for step in steps)),
             )
         if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith("dracut")):
             return Step(stage=Stage.INITRD)
         if line.stamp is not None and current.before(Stage.KERNEL):
             return Step(stage=Stage.KERNEL)
         return _NOTHING
+
+    def shell(self, current: Stage, text: str, *, failing: bool) -> bool:
+        """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
+        alone = current in {Stage.KERNEL, Stage.INITRD} and not self.scripted and not failing
+        return (alone or current is Stage.USERSPACE) and bool(SHELL_PROMPT.match(text))
 
     def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
         if sign in _EARLY:
@@ -107,6 +120,7 @@ class Course:
             stage=sign.stage if new and not stays else None,
             restart=sign.restart,
             ready=sign.ready and not current.before(since),
+            forgives=sign.forgives,
         )
 
     def _welcome(self, current: Stage, system: str) -> Stage | None:

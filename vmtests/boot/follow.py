@@ -23,7 +23,7 @@ from vmtests.boot.past import Past
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
-from vmtests.boot.verdict import Verdict
+from vmtests.boot.verdict import Verdict, keep
 from vmtests.errors import GuestError, HostError
 from vmtests.machine.events import RESET, SHUTDOWN, MachineEvent
 
@@ -459,6 +459,8 @@ class Follower:
         name = "timeline.json" if self._boot == 1 else f"timeline-{self._boot}.json"
         try:
             self._attempt.timeline.write(self._results / f"{self._prefix}{name}")
+            if self._attempt.verdict is not None:
+                keep(self._results / f"{self._prefix}{name.replace('timeline', 'verdict')}", self._attempt.verdict)
         except HostError as error:
             self._cut(error.message)
 

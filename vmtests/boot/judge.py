@@ -14,7 +14,7 @@ from vmtests.boot.machine_rules import RULES as EVENT_RULES
 from vmtests.boot.rules import LOADING, EventRule, Layer, LineRule, Weight
 from vmtests.boot.speakers import LINE_RULES, SPEAKERS
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
-from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
@@ -98,6 +98,10 @@ class Judge:
             if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
                 self._drop()
 
+    def forget(self, causes: frozenset[Cause]) -> None:
+        """Forget clues of `causes`: something else took the place of what failed."""
+        self._clues = [clue for clue in self._clues if clue.rule.cause not in causes]
+
     @property
     def broken(self) -> bool:
         """Whether something failed that a system needs, and nothing mended it."""
@@ -132,8 +136,10 @@ class Judge:
         evidence = Evidence(t=t, source="console", text=text[:TEXT_LIMIT])
         if (found := self._match(normal, stage, late)) is not None:
             rule, match = found
-            stage = self._place(rule, normal, stage)
-            self._found(rule, match.groupdict(), evidence, stage)
+            place = self._place(rule, normal, stage)
+            self._found(rule, match.groupdict(), evidence, place)
+            if not (place is Stage.USERSPACE and rule in _MANAGED):  # which the initrd's manager says, too
+                stage = place
         else:
             self._follow(evidence)
             if self._clues and (mended := _MENDED.match(normal.text)):

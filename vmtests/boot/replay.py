@@ -107,7 +107,7 @@ class Replay:
             self._counted, self._grown = self._fed, seconds
         quiet = seconds - self._grown
         if (partial := self._scanner.partial) and quiet > 0:
-            attempt.prompt(partial, self._t)
+            attempt.prompt(self._undress.bare(partial), self._t)
         attempt.tick(self._t + quiet, budget=True)
         if attempt.verdict is None:
             return None

@@ -66,7 +66,8 @@ class Sign:
     """A line of a speaker that is no failure: it begins `stage`, if the boot is in `since` or later, and
     not beyond `until`.
 
-    `restart` says that the machine is about to restart and means to; `ready` that nothing more is to come.
+    `restart` says that the machine is about to restart and means to; `ready` that nothing more is to come;
+    `forgives` what failed before it and is no matter any more.
     `example` is a line that a real program prints.
     """
 
@@ -77,6 +78,7 @@ class Sign:
     until: Stage = Stage.READY
     restart: bool = False
     ready: bool = False
+    forgives: frozenset[Cause] = frozenset()
 
 
 def sign(
@@ -88,6 +90,7 @@ def sign(
     until: Stage = Stage.READY,
     restart: bool = False,
     ready: bool = False,
+    forgives: frozenset[Cause] = frozenset(),
 ) -> Sign:
     """Return a sign."""
     return Sign(
@@ -98,6 +101,7 @@ def sign(
         until=until,
         restart=restart,
         ready=ready,
+        forgives=forgives,
     )
 
 

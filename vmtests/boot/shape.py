@@ -9,6 +9,7 @@ import re
 from datetime import datetime
 
 _LOOKED_AT = 40  # lines by which the shape is found
+_AGAIN = (4, 10, 20, _LOOKED_AT)
 _SHARE = 0.6
 _DEEP = 3  # prefixes, one in front of the other
 
@@ -37,16 +38,25 @@ _PREFIXES = tuple(
 )
 
 
+# logfmt, as runtimes of virtual machines for containers write it.
+_LOGFMT = re.compile(r'\b(?:vmconsole|console|log|msg)="((?:[^"\\]|\\.)*)"\s*$')
+
+
 class Undress:
     """Takes lines, and gives them without their collector's prefix, with its time where it has one."""
 
     def __init__(self) -> None:
         self._held: list[str] | None = []
+        self._sample: list[str] = []
         self._prefixes: list[re.Pattern[str]] = []
 
     def feed(self, text: str) -> list[tuple[str, datetime | None]]:
         """Take a line; the first ones are held until the shape is known."""
         if self._held is None:
+            if not self._prefixes and len(self._sample) < _LOOKED_AT:  # of a log that grows little was seen so far
+                self._sample.append(_unpacked(text))
+                if len(self._sample) in _AGAIN:
+                    self._find(self._sample)
             return [self._bare(text)]
         self._held.append(text)
         return self.finish() if len(self._held) >= _LOOKED_AT else []
@@ -54,9 +64,14 @@ class Undress:
     def finish(self) -> list[tuple[str, datetime | None]]:
         """Give what is held."""
         held, self._held = self._held or [], None
-        if not self._prefixes:
-            self._find([_unpacked(line) for line in held])
+        if held:
+            self._sample = [_unpacked(line) for line in held]
+            self._find(self._sample)
         return [self._bare(line) for line in held]
+
+    def bare(self, text: str) -> str:
+        """Return a line that has not ended yet without what is in front of it."""
+        return self._bare(text)[0]
 
     def _find(self, lines: list[str]) -> None:
         # What was quoted somewhere is indented as a whole.
@@ -95,6 +110,8 @@ def _date(text: str) -> datetime | None:
 
 def _unpacked(line: str) -> str:
     """Return what a line of `journalctl -o json` or of a collector's JSON says; else the line."""
+    if line.startswith(("time=", "ts=", "level=")) and (match := _LOGFMT.search(line)):
+        return match[1].replace('\\"', '"')
     if not line.startswith("{") or not line.endswith("}"):
         return line
     try:

@@ -63,6 +63,6 @@ class Timeline:
     def write(self, path: Path) -> None:
         """Write `to_json()` to `path`; raises HostError when it cannot."""
         try:
-            path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
+            path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise HostError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,11 +1,13 @@
 """What came of a boot, in a form for people and for programs."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause as Cause
-from vmtests.errors import Owner
+from vmtests.errors import HostError, Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +75,11 @@ class Verdict:
             "seconds": {str(stage): seconds for stage, seconds in self.seconds.items()},
             "evidence_to_verdict_s": round(self.evidence_to_verdict_s, 3),
         }
+
+
+def keep(path: Path, verdict: Verdict) -> None:
+    """Write a verdict's `to_json()` to `path`; raises HostError when it cannot."""
+    try:
+        path.write_text(json.dumps(verdict.to_json(), indent=2) + "\n")
+    except OSError as error:
+        raise HostError(f"{path} cannot be written: {error.strerror}") from error

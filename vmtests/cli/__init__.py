@@ -22,7 +22,8 @@ COMMANDS = {
     "boot": "boot an image and say whether it got ready, or why not",
     "contract": "write a first contract: what an image has, and what its boot came to",
     "explain": "say what became of a boot by the log of its console, whatever was booted",
-    "faults": "break the reference image in known ways and check each verdict",
+    "report": "write a run, or one boot, as one HTML page that needs no network",
+    "faults": "break an image in known ways and check each verdict",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
 }

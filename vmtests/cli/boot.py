@@ -1,6 +1,7 @@
 """`vmtests boot`."""
 
 import argparse
+import contextlib
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from vmtests.cli.common import (
 )
 from vmtests.cli.screen import Cockpit, show
 from vmtests.contract import Contract
-from vmtests.errors import InputError
+from vmtests.errors import InputError, VmtestsError
 from vmtests.guest import held
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import REWINDS, Lab
@@ -102,6 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
             broken = _broken(vm, image.contract) if verdict.ready else ()
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
+        from vmtests.report import page
+
+        with contextlib.suppress(VmtestsError):
+            page.write(lab.results)
     if arguments.json:
         print_json({**verdict.to_json(), "broken_promises": list(broken)})
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vmtests.cli.words import of_the_command
 from vmtests.guest.login import Login
-from vmtests.machine.argv import Hardware
+from vmtests.machine.argv import Hardware, Net
 from vmtests.sizes import parse_size
 
 
@@ -70,6 +70,19 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--memory", default="1G", metavar="SIZE", help="its memory (default: %(default)s)")
     group.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     group.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
+    group.add_argument("--nvme", action="store_true", help="the disk is an NVMe namespace, and not on virtio-scsi")
+    group.add_argument("--secure-boot", action="store_true", help="its firmware starts what is signed only")
+    group.add_argument("--tpm", action="store_true", help="it has a TPM 2.0")
+    group.add_argument("--net", choices=[str(net) for net in Net], default=str(Net.ISOLATED), help="its network")
+    group.add_argument("--cmdline-extra", default="", metavar="WORDS", help="more of the kernel's command line")
+    group.add_argument(
+        "--qemu-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        dest="qemu_args",
+        help="an argument of QEMU's own, behind all others; once for each word: --qemu-arg=-device --qemu-arg=e1000e",
+    )
 
 
 def hardware(arguments: argparse.Namespace) -> Hardware:
@@ -78,6 +91,12 @@ def hardware(arguments: argparse.Namespace) -> Hardware:
         memory_mib=parse_size(arguments.memory) >> 20,
         cpus=arguments.cpus,
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
+        nvme=arguments.nvme,
+        secure_boot=arguments.secure_boot,
+        tpm=arguments.tpm,
+        net=Net(arguments.net),
+        cmdline_extra=arguments.cmdline_extra,
+        qemu_args=tuple(arguments.qemu_args),
     )
 
 

@@ -9,6 +9,8 @@ from rich.text import Text
 from vmtests.cli.common import add_accel, add_json, add_results, print_json
 from vmtests.errors import InputError
 from vmtests.faults import catalogue
+from vmtests.faults.catalogue import Fault
+from vmtests.faults.fitting import misfit
 from vmtests.faults.run import Outcome, Runner
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
@@ -17,7 +19,13 @@ from vmtests.qemu.lab import Lab
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="faults to run")
-    parser.add_argument("--all", action="store_true", help="run every fault")
+    parser.add_argument(
+        "--image",
+        default="reference",
+        metavar="IMAGE",
+        help="the image that is broken: those faults that fit its layout (default: %(default)s)",
+    )
+    parser.add_argument("--all", action="store_true", help="run every fault that fits the image")
     parser.add_argument("--list", action="store_true", help="name the faults and what is broken; run nothing")
     add_json(parser, "print one JSON object a line")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
@@ -27,23 +35,42 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Break the reference image in known ways and check each verdict."""
+    """Break an image in known ways and check each verdict."""
     faults = catalogue.named(arguments.names)
-    if arguments.list:
+    if arguments.list and arguments.image == "reference":
         for fault in faults:
             print_json(catalogue.to_json(fault)) if arguments.json else print(f"{fault.name}: {fault.broken}")
         return 0
-    if bool(arguments.names) is arguments.all:
+    if not arguments.list and bool(arguments.names) is arguments.all:
         raise InputError("name the faults to run, or say --all", hint="vmtests faults --list names them")
     if arguments.jobs < 1:
         raise InputError("-j takes a number from 1 on")
     right = True
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
-        for outcome in Runner(lab.image(), lab).run_all(faults, jobs=arguments.jobs):
+        image = lab.image(arguments.image)
+        misfits = {fault.name: misfit(fault, image.inspection) for fault in faults}
+        if arguments.list:
+            for fault in faults:
+                _list(fault, misfits[fault.name], as_json=arguments.json)
+            return 0
+        fitting = [fault for fault in faults if not misfits[fault.name]]
+        if arguments.names and (others := [name for name, why in misfits.items() if why]):
+            raise InputError(
+                f"{others[0]} does not fit this image: {misfits[others[0]]}",
+                hint=f"vmtests faults --list --image {arguments.image} says which do",
+            )
+        for outcome in Runner(image, lab).run_all(fitting, jobs=arguments.jobs):
             right &= outcome.right
             print_json(outcome.to_json()) if arguments.json else _show(outcome)
             sys.stdout.flush()
     return 0 if right else 1
+
+
+def _list(fault: Fault, misfit: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**catalogue.to_json(fault), "fits": not misfit, "misfit": misfit})
+    else:
+        print(f"{fault.name}: {f'does not fit: {misfit}' if misfit else fault.broken}")
 
 
 def _show(outcome: Outcome) -> None:

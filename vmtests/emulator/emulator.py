@@ -27,6 +27,7 @@ from vmtests.host.host import Host
 from vmtests.resources import cache_dir
 
 HOST = "127.0.0.1"
+_NAMES = frozenset({HOST, "localhost"})
 
 
 class Emulator:
@@ -111,7 +112,7 @@ class Emulator:
         self._stack.callback(self.instances.close)
         self._stack.callback(operations.close)
         self._stack.callback(self._close, cloud)
-        self._stack.enter_context(Server(listening, self.api.answer, software="vmtests"))
+        self._stack.enter_context(Server(listening, self.api.answer, software="vmtests", hosts=_NAMES))
 
     @property
     def environment(self) -> list[str]:

@@ -30,6 +30,7 @@ class Connection(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = _Body(self)
         try:
+            self._refuse_pages()
             reply = self.server.answer(Request.of(self.command, self.path, self.headers, body))
         except ApiError as error:
             reply = error.reply()
@@ -43,6 +44,19 @@ class Connection(BaseHTTPRequestHandler):
         self._send(reply)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+
+    def _refuse_pages(self) -> None:
+        """Raise ApiError for what a web page made a browser ask: programs name us by our address, and no origin.
+
+        A page whose name leads here (DNS rebinding) is seen by its name in Host, every other by Origin and by
+        Sec-Fetch-Site, which pages cannot leave out or change (Fetch standard, forbidden request-headers).
+        """
+        if (hosts := self.server.hosts) is None:
+            return
+        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        site = self.headers.get("Sec-Fetch-Site", "none")
+        if (host and host.lower() not in hosts) or "Origin" in self.headers or site != "none":
+            raise ApiError(403, "forbidden", "The emulator serves programs of this host, and no web page.")
 
     def _send(self, reply: Reply) -> None:
         length = reply.body.length if isinstance(reply.body, FilePart) else len(reply.body)
@@ -134,14 +148,20 @@ class Server(ThreadingHTTPServer):
     """Serves a socket that listens already, in threads of its own; a context manager.
 
     Leaving it closes every connection, those in the middle of a reply too. Of more than `limit` connections at a time
-    the newest are closed unanswered.
+    the newest are closed unanswered. With `hosts`, the names that a request may call us by, no web page is served.
     """
 
     daemon_threads = True
     block_on_close = False
 
     def __init__(
-        self, listening: socket.socket, answer: Callable[[Request], Reply], *, software: str, limit: int = 512
+        self,
+        listening: socket.socket,
+        answer: Callable[[Request], Reply],
+        *,
+        software: str,
+        limit: int = 512,
+        hosts: frozenset[str] | None = None,
     ) -> None:
         address: tuple[str, int] = listening.getsockname()[:2]
         super().__init__(address, Connection, bind_and_activate=False)
@@ -149,6 +169,7 @@ class Server(ThreadingHTTPServer):
         self.socket = listening
         self.software = software
         self.answer = answer
+        self.hosts = hosts
         self._connections: set[socket.socket] = set()
         self._limit = limit
         self._lock = threading.Lock()

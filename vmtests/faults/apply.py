@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vmtests.contract import Contract
+from vmtests.contract import TYPES, Contract, Promise
 from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
@@ -19,6 +19,7 @@ from vmtests.image import ext4, gpt
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk
 from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.machine.disk import backing
 
 SECTOR = 512
 """Bytes of a sector of the machine's disk."""
@@ -41,13 +42,13 @@ class Broken:
 
 @contextlib.contextmanager
 def broken(fault: Fault, image: Path, scratch: Path, contract: Contract, toolbox: Toolbox) -> Iterator[Broken]:
-    """Give a broken copy of the raw disk `image`, which shares its blocks where the file system can; it is removed.
+    """Give a broken raw copy of the disk `image`, which shares its blocks where the file system can; it is removed.
 
     Raises InputError when the image has not what a step breaks, HostError when a tool fails.
     """
     with tempfile.TemporaryDirectory(prefix=f".{fault.name}-", dir=scratch) as name:
         disk = Path(name) / "disk.raw"
-        copy(image, disk)
+        copy(image, disk, toolbox)
         with open_disk(disk, toolbox) as source:
             work = _Work(Path(name), disk, source, contract, toolbox)
             for step in fault.steps:
@@ -56,8 +57,12 @@ def broken(fault: Fault, image: Path, scratch: Path, contract: Contract, toolbox
         yield Broken(disk=disk, hardware=work.hardware, actions=actions)
 
 
-def copy(image: Path, disk: Path) -> None:
-    """Copy a raw disk, sparse, or sharing its blocks where the file system can."""
+def copy(image: Path, disk: Path, toolbox: Toolbox) -> None:
+    """Copy a disk, sparse, or sharing its blocks where the file system can; one that is not raw becomes raw."""
+    if (form := backing(image).format) != "raw":
+        toolbox.run("qemu-img", "convert", "-f", form, "-O", "raw", image, disk)
+        disk.chmod(0o600)
+        return
     try:
         subprocess.run(
             ["cp", "--sparse=always", "--reflink=auto", "--", image, disk],
@@ -77,8 +82,8 @@ class _Work:
         self._disk = disk
         self._contract = contract
         self._toolbox = toolbox
-        self._table = gpt.read(source, contract.disk.sector_size)
-        self._entries = match(contract, self._table.entries)
+        self._table = gpt.read(source, gpt.sector_size(source) or contract.disk.sector_size or SECTOR)
+        self._entries = _entries(contract, self._table)
         self._size = source.size
         self.hardware = Hardware()
 
@@ -281,6 +286,18 @@ class _Work:
             disk_size=None if step.grow else self._size,
             disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),
         )
+
+
+def _entries(contract: Contract, table: gpt.Table) -> dict[str, gpt.Entry]:
+    """Return the entry of each partition of the contract, by its name there."""
+    if Promise.STORE in contract.promises:
+        return match(contract, table.entries)
+    found: dict[str, gpt.Entry] = {}
+    for partition in contract.partition:
+        for entry in table.entries:
+            if TYPES.get(entry.type_uuid) == partition.type and entry.label == partition.label:
+                found.setdefault(partition.name, entry)
+    return found
 
 
 def _directories(path: str) -> list[str]:

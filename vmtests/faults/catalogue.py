@@ -161,7 +161,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 def load(path: Path) -> list[Fault]:
     """Read the faults of one file; raises InputError, naming the field, when it is none."""
     try:
-        data = msgspec.convert(tomllib.loads(path.read_text()), _File, strict=True)
+        data = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File, strict=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:

@@ -13,6 +13,7 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
+from vmtests.faults.fitting import seen
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.vm import Image
@@ -93,6 +94,7 @@ class Runner:
 
     def __init__(self, image: Image, lab: Lab) -> None:
         self._image = image
+        self._seen = seen(image.inspection)
         self._lab = lab
         self._machines: set[QemuVm] = set()
         self._ending = threading.Event()
@@ -100,13 +102,16 @@ class Runner:
     def run(self, fault: Fault) -> Outcome:
         """Boot a broken copy of the image until its verdict; the results go below the fault's name."""
         lab = self._lab
-        with broken(fault, self._image.path, lab.host.scratch, self._image.contract, lab.host.toolbox) as made:
+        with broken(fault, self._image.path, lab.host.scratch, self._seen, lab.host.toolbox) as made:
             try:
                 image = lab.images.find(str(made.disk), contract=self._image.contract)
             except InputError as error:
                 sentence = error.message.replace(str(made.disk), "the disk")
                 return Outcome(fault=fault, verdict=None, refusal=sentence, breaches=())
-            breaches = tuple(str(breach) for breach in image.inspection.breaches)
+            found = image.inspection
+            # With one good copy of its table somebody else's disk boots: that is a note.
+            told = found.breaches or tuple(check for check in found.checks if fault.breach and check.sentence)
+            breaches = tuple(map(str, told))
             actions = _Actions(made.actions)
             with lab.machine(image, made.hardware, name=fault.name, watch=actions) as vm:
                 actions.vm = vm

@@ -142,7 +142,7 @@ def device_refusal(device: Path) -> Outcome | None:
 
 
 def _key(toolbox: Toolbox, cpus: int) -> str:
-    return f"{toolbox.tools['qemu-system-x86_64'].version} {cpus} {_BOOT_ID.read_text().strip()}"
+    return f"{toolbox.tools['qemu-system-x86_64'].version} {cpus} {_BOOT_ID.read_text(encoding='utf-8').strip()}"
 
 
 def _recall(place: Path, key: str) -> Outcome | None:

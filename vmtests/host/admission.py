@@ -32,7 +32,7 @@ _LOOK = 1.0  # seconds between two looks
 
 def memory() -> tuple[int, int]:
     """Return the bytes of this host's memory: all, and those that can be had without swapping (proc(5), meminfo)."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     return total, available
 

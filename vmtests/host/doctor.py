@@ -127,7 +127,7 @@ def cache_row() -> Row:
 def memory_row(info: Path = _MEMINFO) -> Row:
     """Say whether there is memory for a machine (MemAvailable, proc_meminfo(5))."""
     available = 0
-    for line in info.read_text().splitlines():
+    for line in info.read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) << 10
     return Row(

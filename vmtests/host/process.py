@@ -86,8 +86,9 @@ class SandboxedProcess:
         with self._lock:
             if self._init is None:
                 return
-            for child in self._children():
-                with contextlib.suppress(ProcessLookupError):
+            # It may end at any of these moments; its number is nobody else's while its parent has not waited for it.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in self._children():
                     os.kill(int(child), number)
 
     @property
@@ -110,7 +111,7 @@ class SandboxedProcess:
 
     def _children(self) -> list[str]:
         """Return the process numbers of the program behind the sandbox's init (proc_pid_task(5), `children`)."""
-        return Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text().split()
+        return Path(f"/proc/{self._init_pid}/task/{self._init_pid}/children").read_text(encoding="utf-8").split()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
@@ -27,7 +28,32 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STORES = ("/nix/store/", "/gnu/store/")
 _DIES_WITH_US = ("bwrap", "--die-with-parent", "--unshare-pid")
 _HOST = ("--dev-bind", "/", "/", "--proc", "/proc")
+# Of a host's /etc what a program needs to start, and to resolve names: not its secrets.
+_PUBLIC_ETC = (
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "qemu",
+    "resolv.conf",
+    "hosts",
+    "nsswitch.conf",
+)
+_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "gnu")
+_EMPTY = ("/tmp", "/var/tmp")  # noqa: S108 - its own
+_DEVICES = ("/dev/kvm", "/dev/vhost-vsock")
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that a program sees of the host's files, besides the programs and libraries of its own system.
+
+    It has no capability, also as root, and a `/tmp` of its own. The paths are as outside, and have to exist.
+    """
+
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
 
 
 class ToolError(HostError):
@@ -142,13 +168,14 @@ def is_root() -> bool:
     return os.geteuid() == 0 or refusal() is None
 
 
-def sandbox(root: Path) -> list[str]:
+def sandbox(root: Path, view: View | None = None) -> list[str]:
     """Return what is put in front of a command line to run it in the tree `root`, where `/` is the host itself.
 
-    All paths of the host but /usr and /etc are as outside. The last word is `--`.
+    All paths of the host but /usr and /etc are as outside; with `view` there is nothing else. The last word is `--`.
+    A host that refuses namespaces cannot hide anything: there `view` changes nothing.
     """
     if refusal() is None:
-        return _bubblewrap(root)
+        return _bubblewrap(root) if view is None else _confined(root, view)
     path = () if root == Path("/") else ("--path", os.fspath(relocate.programs(root)))
     return [sys.executable, "-I", "-S", os.fspath(supervise.__file__), *path, "--"]
 
@@ -158,35 +185,59 @@ def guarded() -> list[str]:
     return sandbox(Path("/")) if refusal() is not None else [*_DIES_WITH_US, *_HOST, "--"]
 
 
-def _bubblewrap(root: Path) -> list[str]:
-    """Return the bubblewrap command line that enters `root`.
-
-    The caller is root inside: as root it is root outside too; otherwise a user namespace maps its one id.
-    """
-    command = list(_DIES_WITH_US)
-    if os.geteuid() != 0:
-        command += ["--unshare-user", "--uid", "0", "--gid", "0"]
+def _confined(root: Path, view: View) -> list[str]:
+    """Return the bubblewrap command line that enters `root` and shows `view` only."""
+    command = [*_begin(), "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     if root == Path("/"):
-        return [*command, *_HOST, "--"]
-    command += ["--ro-bind", f"{root}/usr", "/usr", "--ro-bind", f"{root}/etc", "/etc"]
+        for name in _SYSTEM:
+            command += _as_outside(Path("/", name), "--ro-bind-try")
+        for name in _PUBLIC_ETC:
+            command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    else:
+        command += _tree(root)
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for empty in _EMPTY:
+        command += ["--tmpfs", empty]
+    for device in _DEVICES:
+        command += ["--dev-bind-try", device, device]
+    for paths, bind in ((view.readable, "--ro-bind"), (view.writable, "--bind")):
+        for path in paths:
+            outside = os.fspath(path.absolute())
+            command += ["--dev-bind" if path.is_block_device() else bind, outside, outside]
+    return [*command, "--chdir", "/", "--"]
+
+
+def _begin() -> list[str]:
+    """Return how bubblewrap begins: as root the caller is root outside too, otherwise its one id is mapped to root."""
+    user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
+    return [*_DIES_WITH_US, *user]
+
+
+def _tree(root: Path) -> list[str]:
+    """Return bubblewrap's options that put the programs of a tree into their places."""
+    command = ["--ro-bind", f"{root}/usr", "/usr", "--ro-bind", f"{root}/etc", "/etc"]
     for name in ("bin", "sbin", "lib", "lib64"):
         command += ["--symlink", f"usr/{name}", f"/{name}"]
     # The tree's resolv.conf is that of the day it was made; QEMU's user network wants today's.
-    command += [
-        "--ro-bind-try",
-        "/etc/resolv.conf",
-        "/etc/resolv.conf",
-        "--proc",
-        "/proc",
-        "--dev-bind",
-        "/dev",
-        "/dev",
-    ]
+    command += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
+    return [*command, "--setenv", "PATH", SYSTEM_PATH]
+
+
+def _as_outside(path: Path, bind: str) -> list[str]:
+    """Return bubblewrap's options for a directory at the top that may be a symbolic link."""
+    if path.is_symlink():
+        return ["--symlink", os.fspath(path.readlink()), os.fspath(path)]
+    return [bind, os.fspath(path), os.fspath(path)] if path.is_dir() else []
+
+
+def _bubblewrap(root: Path) -> list[str]:
+    """Return the bubblewrap command line that enters `root`, with all paths of the host but /usr and /etc."""
+    command = _begin()
+    if root == Path("/"):
+        return [*command, *_HOST, "--"]
+    command += [*_tree(root), "--proc", "/proc", "--dev-bind", "/dev", "/dev"]
     for entry in sorted(Path("/").iterdir()):
         if entry.name in _TREE_BINDS_NOT:
             continue
-        if entry.is_symlink():
-            command += ["--symlink", os.fspath(entry.readlink()), f"/{entry.name}"]
-        elif entry.is_dir():
-            command += ["--bind-try", f"/{entry.name}", f"/{entry.name}"]
-    return [*command, "--setenv", "PATH", SYSTEM_PATH, "--chdir", os.fspath(Path.cwd()), "--"]
+        command += _as_outside(entry, "--bind-try")
+    return [*command, "--chdir", os.fspath(Path.cwd()), "--"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.sandbox import run_in, sandbox, tool_env
+from vmtests.host.sandbox import View, run_in, sandbox, tool_env
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -111,9 +111,12 @@ class Toolbox:
         """Return the root directory below which the tool `name`, and the data of its package, are."""
         return Path("/") if self.tools[name].from_host or self.tree is None else self.tree
 
-    def argv(self, name: str, *args: str | os.PathLike[str]) -> list[str]:
-        """Return the command line that runs a tool; all paths of the host but /usr and /etc are as outside."""
-        return [*sandbox(self.root(name)), name, *(os.fspath(arg) for arg in args)]
+    def argv(self, name: str, *args: str | os.PathLike[str], view: View | None = None) -> list[str]:
+        """Return the command line that runs a tool.
+
+        All paths of the host but /usr and /etc are as outside; with `view` it sees nothing else.
+        """
+        return [*sandbox(self.root(name), view), name, *(os.fspath(arg) for arg in args)]
 
     def run(
         self,

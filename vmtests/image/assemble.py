@@ -159,7 +159,7 @@ def _load_database(registration: Path, directory: str, contract: Contract, work:
         # A store by parameters (nix3-help-stores(1)), with another place for its files than the host's /nix/store.
         *("--store", f"local?{urlencode(place, quote_via=quote)}", "--option", "build-users-group", ""),
         "--load-db",
-        stdin=registration.read_text(),
+        stdin=registration.read_text(encoding="utf-8"),
         env={
             "NIX_STATE_DIR": os.fspath(state),
             "NIX_CONF_DIR": os.fspath(work.directory),

@@ -84,6 +84,10 @@ class Chain:
             return breach(
                 _SUBJECT, "ESP", "missing", text, "bootctl install, or grub-install", cause=Cause.ESP_MISSING
             )
+        if all(volume.system is None or volume.system.type != "vfat" for volume in esps):
+            what = "nothing that is known" if esps[0].system is None else esps[0].system.type
+            text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
+            return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
         text = f"{FALLBACK} is not on the ESP ({esps[0].where}), and firmware without variables starts nothing else"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)

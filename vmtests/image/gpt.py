@@ -225,6 +225,10 @@ def _copy(disk: Readable, size: int, lba: int, name: str) -> _Copy:
         return _Copy(name=name, header=None, array=b"", faults=(fault_found,))
     length = header.entry_count * header.entry_size
     array = disk.read(header.entries_lba * size, length)
+    if len(array) < length:
+        text = f"its {header.entry_count} entries, from sector {header.entries_lba} on, lie beyond the end of the disk"
+        fault = ("entries", str(header.entries_lba), text)
+        return _Copy(name=name, header=header, array=array, faults=(fault,))
     real = zlib.crc32(array)
     if real == header.entries_crc:
         return _Copy(name=name, header=header, array=array, faults=())

@@ -42,12 +42,18 @@ class InitramfsError(Exception):
     """An initrd that cannot be looked into; the message says why."""
 
 
+class CutError(InitramfsError):
+    """An initrd whose end is missing."""
+
+
 @dataclass(slots=True)
 class Modules:
     """Names of modules by kernel release, and of those that `modules.builtin` says are built in."""
 
     loadable: dict[str, set[str]] = field(default_factory=dict)
     builtin: dict[str, set[str]] = field(default_factory=dict)
+    archives: int = 0
+    """Archives that were read to their ends."""
 
 
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
@@ -61,6 +67,11 @@ def check_release(
     """Check that an initrd, given piece by piece, has modules of the kernel that boots it, and those `wanted`."""
     try:
         found = scan(chunks, toolbox)
+    except CutError as error:
+        # The kernel says so and goes on with what it has, which is no whole system (init/initramfs.c).
+        text = f"initrd {path} was cut: {error}"
+        yield breach(_SUBJECT, _WHAT, "cut", text, "copy it again", cause=Cause.INITRD_INVALID)
+        return
     except (InitramfsError, FilesError) as error:
         yield note(_SUBJECT, _WHAT, "unknown", f"initrd {path} was not looked into: {error}")
         return
@@ -114,13 +125,18 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
                 if packing is None:
                     raise InitramfsError("it is compressed with something that is not read here")
                 os.lseek(file.fileno(), place, os.SEEK_SET)
+                before = found.archives
                 try:
                     with unpacked(file.fileno(), packing, toolbox) as stream:
                         reader = _Reader(stream)
                         while reader.place < LIMIT and _archive(reader, found):
                             pass
                 except StreamError as error:
-                    raise InitramfsError(f"it cannot be unpacked: {error}") from error
+                    if "ends too early" in str(error) and size < LIMIT:
+                        raise CutError(str(error)) from error
+                    if found.archives == before:
+                        raise InitramfsError(f"it cannot be unpacked: {error}") from error
+                    # What comes behind a stream is skipped by the kernel, or another one; a tool may refuse it.
                 break
     return found
 
@@ -169,6 +185,7 @@ def _archive(reader: _Reader, found: Modules) -> bool:
         name = reader.take(name_size)[:-1]
         reader.skip(-(_HEADER + name_size) % 4)
         if name == _TRAILER:
+            found.archives += 1
             reader.skip(-reader.place % 4)
             reader.skip_zeros()
             return True

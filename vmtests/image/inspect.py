@@ -26,7 +26,8 @@ _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """All checks of an image, in the order of the disk; `size` is that of the disk in bytes, `labels` are those of the
-    partitions in its table, `steps` the way from firmware to kernel where it was followed.
+    partitions in its table, `steps` the way from firmware to kernel where it was followed, `files` the paths of
+    what was started or read on it.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Inspection:
     packing: str = ""
     volumes: tuple[Volume, ...] = ()
     steps: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
 
@@ -145,17 +147,26 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             labels=frozenset(clean(entry.label) for entry in table.entries),
             volumes=tuple(found),
             steps=tuple(clean(step) for step in chain.steps),
+            files=tuple(chain.files),
             contract=held,
         )
 
 
 def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
-    """Return whether a disk has the layout of a contract with a store: its label, or an erofs beside ESP and root."""
+    """Return whether a disk has the layout of a contract with a store.
+
+    That is its label, or what could be one that is labelled otherwise: its file system and type, beside ESP and root.
+    """
     labels = {volume.label for volume in volumes}
-    systems = {volume.system.type for volume in volumes if volume.system is not None}
-    store = contract.store_partition
-    beside = {contract.esp.label, contract.root.label} <= labels and store.filesystem in systems
-    return store.label in labels or beside
+    store, others = contract.store_partition, {contract.esp.label, contract.root.label}
+    alike = any(
+        volume.label not in others
+        and volume.type == store.type
+        and volume.system is not None
+        and volume.system.type == store.filesystem
+        for volume in volumes
+    )
+    return store.label in labels or (others <= labels and alike)
 
 
 def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
@@ -205,6 +216,10 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         yield breach("GPT", "sector size", sector_size, text, "systemd-repart --sector-size=512")
     yield from table.checks
     if table.header is None:
+        if not table.checks:
+            text = "there is no GPT, by which firmware and stage 1 find the partitions of the contract"
+            yield breach("GPT", "header", "none", text, cause=Cause.GPT_DESTROYED)
+            yield from _partitions(contract, table, {})
         return
     found = match(contract, table.entries)
     yield from _partitions(contract, table, found)

@@ -131,11 +131,11 @@ def toolbox_file(toolbox: Toolbox, name: str) -> Path:
 
 
 def _render(source: Path, target: Path, values: Mapping[str, str]) -> None:
-    text = source.read_text()
+    text = source.read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    target.write_text(text, encoding="utf-8")
     target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 

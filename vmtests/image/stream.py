@@ -114,6 +114,8 @@ class _Inside:
                 piece = self._piece(size - len(found))
                 if piece is None:
                     break
+                if len(piece) == size:
+                    return piece  # as it mostly is, and copied by nobody
                 found += piece
         except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             raise StreamError(_reason(error)) from error

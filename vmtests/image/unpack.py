@@ -34,6 +34,7 @@ LIMIT = 256 * GIB
 
 _BLOCK = 1 << 16  # bytes; a block of zeros is not written
 _ZEROS = bytes(_BLOCK)
+_MUCH_NOTHING = bytes(MIB)
 _RATIO = 250  # of bytes that are no zeros to packed ones; real disks have less than 20
 _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
 _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
@@ -323,7 +324,8 @@ class _Writer:
     def _put(self, data: bytes, offset: int) -> None:
         if offset + len(data) > self._limit:
             raise self._too_large(f"more than {format_size(self._limit)}")
-        for place in range(0, len(data), _BLOCK):
+        # Most of a disk is often nothing, which is seen at once.
+        for place in () if data == _MUCH_NOTHING else range(0, len(data), _BLOCK):
             block = data[place : place + _BLOCK]
             if block != _ZEROS[: len(block)]:
                 os.pwrite(self._target, block, offset + place)

@@ -71,6 +71,8 @@ class Hardware:
     disk_faults: DiskFaults = DiskFaults()
     cmdline_extra: str = ""
     """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254)."""
+    qemu_args: tuple[str, ...] = ()
+    """QEMU's own arguments, behind all of ours (qemu(1)): another device, say. What is wrong in them QEMU says."""
 
     def __post_init__(self) -> None:
         if self.memory_mib < 32 or self.cpus < 1:
@@ -134,6 +136,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *_consoles(parts),
         *_tpm(parts),
+        *hardware.qemu_args,
     ]
 
 
@@ -159,6 +162,8 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
         f"memory-backend-file,id=ram0,size={hardware.memory_mib}M,mem-path={comma(parts.ram)},{sharing}",
         *(("-incoming", "defer") if parts.template else ()),
         *("-nodefaults", "-no-user-config", "-display", "none"),
+        # No system call that a machine does not need: a QEMU that its guest has taken over starts no program.
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # Paused, so that the monitor listens before the guest's first instruction.
         "-S",
         # A guest that panicked goes on: its last words, its screen and its registers are the diagnosis.

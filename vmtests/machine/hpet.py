@@ -8,14 +8,15 @@ A periodic timer whose interrupts the guest has switched off goes on in QEMU, wh
 import contextlib
 import io
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from vmtests.errors import HostError
 
 Execute = Callable[[str, Mapping[str, object]], object]
 """Runs a QMP command with its arguments."""
+
+Give = Callable[[str, int], None]
+"""Hands QEMU a file descriptor under a name."""
 
 _BASE = 0xFED00000  # of the registers: HPET_BASE in include/hw/timer/hpet.h
 _TIMERS = 3
@@ -24,12 +25,12 @@ _ANSWER_SECONDS = 10.0
 _NAME = "hpet"
 
 
-def stop_unused_timers(execute: Execute) -> None:
+def stop_unused_timers(execute: Execute, give: Give) -> None:
     """Take the period from timers that interrupt nobody; whoever wants one again gives it a new one.
 
     The guest has to stand still. Raises HostError where QEMU does not let its devices be read and written.
     """
-    with _memory(execute) as memory:
+    with _memory(execute, give) as memory:
         for number in range(_TIMERS):
             register = _BASE + 0x100 + 0x20 * number
             configuration = int(_ask(memory, f"readl {register:#x}"), 0)
@@ -38,21 +39,20 @@ def stop_unused_timers(execute: Execute) -> None:
 
 
 @contextlib.contextmanager
-def _memory(execute: Execute) -> Iterator[io.BufferedRWPair]:
+def _memory(execute: Execute, give: Give) -> Iterator[io.BufferedRWPair]:
     """Give QEMU's test interface (docs/devel/testing/qtest.rst), which reaches what a guest can reach."""
     with contextlib.ExitStack() as stack:
-        # Its path has to be short, and nobody else's.
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vmtests-"))) / "qtest"
-        address = {"type": "unix", "data": {"path": str(path)}}
-        backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+        connection, theirs = socket.socketpair()
+        stack.enter_context(connection)
+        with theirs:
+            give(_NAME, theirs.fileno())
+        backend = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": _NAME}}, "server": False}}
         execute("chardev-add", {"id": _NAME, "backend": backend})
         stack.callback(execute, "chardev-remove", {"id": _NAME})
         execute("object-add", {"qom-type": "qtest", "id": _NAME, "chardev": _NAME, "log": "/dev/null"})
         stack.callback(execute, "object-del", {"id": _NAME})
-        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         connection.settimeout(_ANSWER_SECONDS)
         try:
-            connection.connect(str(path))
             yield stack.enter_context(connection.makefile("rwb"))
         except OSError as error:
             raise HostError(f"QEMU's test interface: {error.strerror or error}") from error

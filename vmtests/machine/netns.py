@@ -162,7 +162,7 @@ def _serve(channel: socket.socket, address: str) -> None:
         uid, gid = os.geteuid(), os.getegid()
         _check(libc.unshare(_CLONE_NEWUSER))
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - no file on a disk
+            with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:  # noqa: PTH123 - no file on a disk
                 file.write(text)
         user = [os.open("/proc/self/ns/user", os.O_RDONLY)]
     socket.send_fds(channel, [b"ok"], user)

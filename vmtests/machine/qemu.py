@@ -21,11 +21,13 @@ from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
 from vmtests.machine import argv, disk, hpet
 from vmtests.machine.argv import Hardware, Net
+from vmtests.machine.confine import machine_view
 from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
 from vmtests.machine.qmp import Qmp, QmpLostError
 from vmtests.machine.template import Template, copy_sparse
+from vmtests.machine.tpm import start_tpm
 from vmtests.sizes import MIB
 
 CONSOLE_PORT, DEBUG_PORT = 0, 1
@@ -221,8 +223,10 @@ class QemuMachine:
             try:
                 self._stop_unused_timers()
                 self._ignore_memory()
-                self.execute("migrate", {"uri": f"file:{template.state}"})
+                state = mine.state  # QEMU sees nothing of the other directory
+                self.execute("migrate", {"uri": f"file:{state}"})
                 self._wait_migrated()
+                shutil.move(state, template.state)
                 # QEMU has written everything out and let go of the disk until it goes on.
                 copy_sparse(life.ram, template.ram)
                 # Of a fork the memory is in the stream, and this file has to be as long as others expect.
@@ -241,10 +245,11 @@ class QemuMachine:
             ) from error
 
     def _stop_unused_timers(self) -> None:
-        if self._accelerator.name is not AcceleratorName.KVM:
+        life = self._running()
+        if self._accelerator.name is not AcceleratorName.KVM and life.qmp is not None:
             # A QEMU that does not let it has forks that cost more, and no other harm.
             with contextlib.suppress(HostError):
-                hpet.stop_unused_timers(self.execute)
+                hpet.stop_unused_timers(self.execute, life.qmp.give)
 
     def _resume(self, template: Template) -> None:
         with resuming():
@@ -308,8 +313,9 @@ class QemuMachine:
         number = 1
         while (path := self._result(f"screenshot-{number}.png")).exists():
             number += 1
-        self.execute("screendump", {"filename": os.fspath(path), "format": "png"})
-        return path
+        taken = self._files / "screenshot.png"
+        self.execute("screendump", {"filename": os.fspath(taken), "format": "png"})
+        return taken.replace(path)
 
     def power_cut(self) -> None:
         """Kill QEMU, as when the plug is pulled, and wait until it is gone; `start` powers on again."""
@@ -415,7 +421,11 @@ class QemuMachine:
             life.wires.add_port(debug, None)
             life.wires.add_port(firmware, lambda data: life.listener.feed_firmware(data))
             life.wires.add_reader(stderr, life.on_stderr)
-            tpm_fd = self._start_tpm(theirs) if self._hardware.tpm else None
+            tpm_fd = None
+            if self._hardware.tpm:
+                state = Template(self._private).tpm
+                self._tpm, tpm = start_tpm(self._toolbox, state, self._result("swtpm.log"))
+                tpm_fd = theirs.enter_context(tpm).fileno()
             # Nothing is left of it, whatever kills us; a fork maps the template's.
             life.ram = os.memfd_create("guest-ram")
             parts = argv.Parts(
@@ -432,13 +442,17 @@ class QemuMachine:
                 template=self._template is not None,
                 tpm_fd=tpm_fd,
             )
-            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts))
+            own = (self._private, parts.disk, *parts.serial_logs)
+            view = machine_view(self._firmware, self._image.path, self._template, own)
+            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts), view=view)
             inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]
                 inherited += self._namespace.fds
             with self._command.open("a") as file:
                 file.write(shlex.join(command) + "\n")
+            for log in parts.serial_logs:
+                log.touch()
             if self._powered_on:
                 self._listener.new_boot("power-on")
             self._powered_on = True
@@ -453,22 +467,6 @@ class QemuMachine:
                 huge_pages=self._template is None,
             )
             failed.pop_all()
-
-    def _start_tpm(self, theirs: contextlib.ExitStack) -> int:
-        """Start swtpm and return the number of QEMU's end of its control channel."""
-        assert self._private is not None
-        swtpm_end, qemu_end = socket.socketpair()
-        theirs.enter_context(qemu_end)
-        log = theirs.enter_context((self._result("swtpm.log")).open("ab"))
-        with swtpm_end:
-            command = self._toolbox.argv(
-                *("swtpm", "socket", "--tpm2", "--terminate", "--tpmstate", f"dir={self._private / 'tpm'}"),
-                *("--ctrl", f"type=unixio,clientfd={swtpm_end.fileno()}"),
-            )
-            self._tpm = SandboxedProcess(
-                command, pass_fds=[swtpm_end.fileno()], stderr=log.fileno(), on_exit=_nothing, name="swtpm"
-            )
-        return qemu_end.fileno()
 
     def _find_ssh_port(self) -> int:
         # QMP has no command for it that QEMU 10 is built with; the human monitor has.
@@ -494,7 +492,3 @@ class QemuMachine:
             self._tpm.kill()
             self._tpm.join(_END_SECONDS)
             self._tpm = None
-
-
-def _nothing(_returncode: int) -> None:
-    """Take the end of a helper: QEMU says itself what it misses."""

@@ -101,6 +101,18 @@ class Qmp:
         """
         return self._call(self._client.execute(command, arguments), timeout, command)
 
+    def give(self, name: str, descriptor: int, *, timeout: float = 30.0) -> None:
+        """Hand a file descriptor to QEMU, where commands know it as `name` (QMP's `getfd`).
+
+        `timeout` is in seconds. Raises as `execute` does.
+        """
+        self._call(self._give(name, descriptor), timeout, "getfd")
+
+    async def _give(self, name: str, descriptor: int) -> None:
+        # It goes with a byte that is nothing in JSON, in the loop's thread: between two commands.
+        socket.send_fds(self._connection, [b" "], [descriptor])
+        await self._client.execute("getfd", {"fdname": name})
+
     def close(self) -> None:
         """Disconnect, end every wait with QmpLostError, and stop the thread."""
         with self._lock:

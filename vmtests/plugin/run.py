@@ -113,7 +113,11 @@ class Run:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say where the results are."""
+        """Write the page of the run, and say where the results are."""
+        from vmtests.report import page
+
+        with contextlib.suppress(VmtestsError):  # a run without a boot has none
+            terminalreporter.write_line(f"report: {page.write(self.results)}")
         terminalreporter.write_line(f"results: {self.results}")
 
 

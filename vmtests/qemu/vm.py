@@ -1,6 +1,7 @@
 """A machine under QEMU that is followed, judged and asked."""
 
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Protocol, Self
@@ -102,6 +103,11 @@ class QemuVm(Vm):
     def _put_together(self) -> None:
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
+        if snapshot is None:
+            with contextlib.suppress(OSError):
+                self.results.mkdir(parents=True, exist_ok=True)
+                told = json.dumps(self.image.inspection.to_json())
+                (self.results / "inspection.json").write_text(told)
         self._stack.enter_context(self._pool.room(self.hardware, forked=snapshot is not None))
         if snapshot is None:
             self.qemu = self._pool.cold(self.hardware, self.image.path, self.results)

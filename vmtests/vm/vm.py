@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
@@ -198,8 +200,11 @@ class Vm(abc.ABC):
 
     @property
     def mounts(self) -> Mounts:
-        """The guest's mounts, as they are now."""
-        return self.facts.mounts()
+        """The guest's mounts, as they are now; `mounts.json` keeps them for the report."""
+        mounts = self.facts.mounts()
+        with contextlib.suppress(OSError):
+            (self.results / "mounts.json").write_bytes(msgspec.json.encode(list(mounts)))
+        return mounts
 
     @property
     def units(self) -> Units:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-attributes = json.loads(Path(os.environ["NIX_ATTRS_JSON_FILE"]).read_text())
+attributes = json.loads(Path(os.environ["NIX_ATTRS_JSON_FILE"]).read_text(encoding="utf-8"))
 out = Path(attributes["outputs"]["out"])
 closure = sorted(attributes["closure"], key=lambda entry: entry["path"])
 out.mkdir()

@@ -81,7 +81,7 @@ def test_a_generation_is_switched_to_booted_rolled_back_and_collected(
     vm.run(f"nix-env --profile {PROFILE} --set {second.path}").check()
     activate(vm, "switch")
     assert running(vm) == (first, second.path)
-    assert vm.run("cat /etc/generation /run/generation").check().stdout.split() == ["second", "second"]
+    assert vm.run("cat /etc/generation; echo; cat /run/generation").check().stdout.split() == ["second", "second"]
     assert entries(vm) == sorted([first, second.path])
     assert kernels(vm) == 2
     assert vm.run("test -e /boot/loader/entries/nixos.conf").exit_code == 1

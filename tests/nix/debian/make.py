@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from vmtests.errors import VmtestsError
+from vmtests.errors import InputError, VmtestsError
 
 from .builder import PROJECT, Builder, make
 
@@ -65,9 +65,12 @@ def build_generation(builder: Builder, name: str) -> Path:
 
 
 def main(directory: Path, nixpkgs: Path, *variants: str) -> None:
-    """Build the named variants, or all."""
+    """Build the named variants and generations, or all; raises InputError for a name that is none's."""
+    known = (*VARIANTS, *GENERATIONS)
+    if unknown := [name for name in variants if name not in known]:
+        raise InputError(f"there is no variant {unknown[0]}", hint=f"one of {', '.join(known)}")
     builder = make(nixpkgs, directory)
-    for variant in variants or (*VARIANTS, *GENERATIONS):
+    for variant in variants or known:
         print(build_generation(builder, variant) if variant in GENERATIONS else build(builder, variant))
 
 

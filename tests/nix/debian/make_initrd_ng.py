@@ -194,7 +194,7 @@ class Initrd:
 
 def main(contents: Path, root: str) -> None:
     """Fill `root` with the contents and all that they need."""
-    initrd = Initrd(root, json.loads(contents.read_text()))
+    initrd = Initrd(root, json.loads(contents.read_text(encoding="utf-8")))
     while initrd.queue:
         initrd.copy(initrd.queue.pop())
 

@@ -19,6 +19,7 @@ SPEAKER = Speaker(
             Stage.BOOTLOADER,
             rf'BdsDxe: starting Boot[0-9A-F]{{4}} "(?!{MENUS})(?!UEFI (?:PXE|HTTP))',
             'BdsDxe: starting Boot0001 "UEFI QEMU QEMU HARDDISK " from PciRoot(0x0)/Pci(0x1F,0x2)',
+            forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE}),
         ),
         sign(
             Stage.FIRMWARE,

@@ -12,7 +12,11 @@ SPEAKER = Speaker(
     stage=Stage.BOOTLOADER,
     source="rhboot/shim shim.c, pe.c, sbat.c, mok.c, fallback.c, MokManager.c",
     signs=(
-        sign(Stage.BOOTLOADER, r"(?:UEFI: Attempting to start image|Shim: )", "UEFI: Attempting to start image."),
+        sign(
+            Stage.BOOTLOADER,
+            r"(?:UEFI: Attempting to start image|Shim: |(?:shim|pe|mok|sbat|verify)\.c:\d{1,5}:\w{1,60}\(\) )",
+            "UEFI: Attempting to start image.",
+        ),
         sign(
             Stage.BOOTLOADER,
             r"(?:Reset System|Restarting? system|.{0,60}resetting system)\.?$",

@@ -38,6 +38,15 @@ SPEAKER = Speaker(
             weight=Weight.CAUSE,
         ),
         rule(
+            Cause.BOOTLOADER_ERROR,
+            r"(?:\S{1,100}@efi_assert: )?systemd-(?:boot|stub): (?P<what>Assertion '.{1,200}' failed.{0,200})$",
+            "the boot loader gave up: {what}",
+            "another version of it, or another way to start it, may do",
+            "systemd-boot: Assertion 'prefix' failed at ../src/boot/efi/stub.c:2680@cmdline_append, halting.",
+            stages=EARLY,
+            weight=Weight.CAUSE,
+        ),
+        rule(
             Cause.OUT_OF_MEMORY,
             _AT + r"(?:Error (?:loading|preparing)|Failed to execute) .{1,600}: Out of resources$",
             "the boot loader had not enough memory for kernel and initrd",

@@ -1,0 +1,73 @@
+"""Faults fit an image where it has what they break; a disk in another format is broken in a raw copy."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vmtests import contract as contracts
+from vmtests.faults import catalogue
+from vmtests.faults.apply import broken
+from vmtests.faults.fitting import misfit, seen
+from vmtests.host import tools
+from vmtests.image.chain import FALLBACK
+from vmtests.image.inspect import Inspection, inspect
+from vmtests.testing.images import SmallImage, small_image
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> SmallImage:
+    """A disk of our layout."""
+    return small_image(tmp_path)
+
+
+def _foreign(image: SmallImage) -> Inspection:
+    """Inspect it as anybody's."""
+    return inspect(image.path, contracts.ANY, tools.find())
+
+
+def _fitting(found: Inspection) -> set[str]:
+    return {name for name, fault in catalogue.catalogue().items() if not misfit(fault, found)}
+
+
+def test_every_fault_fits_our_own_layout(image: SmallImage) -> None:
+    """What was made for it is not left out."""
+    assert set(catalogue.catalogue()) == _fitting(inspect(image.path, None, tools.find()))
+
+
+def test_what_breaks_our_own_layout_fits_no_other(image: SmallImage) -> None:
+    """Of somebody else's disk firmware and loader can be broken, and no store."""
+    fitting = _fitting(_foreign(image))
+    assert {"esp-missing", "loader-missing", "gpt-destroyed", "no-table", "disk-slow"} <= fitting
+    assert fitting.isdisjoint({"erofs-data-bit", "init-unset", "unit-never-ends", "disk-read-errors", "mbr-only"})
+    assert fitting.isdisjoint({"entry-missing", "kernel-missing", "menu-endless"})
+
+
+def test_files_of_the_boot_are_those_that_were_seen(image: SmallImage) -> None:
+    """Behind systemd-boot an entry, its kernel and its initrd can be broken; a unified kernel is an entry only."""
+    steps = ("/EFI/BOOT/BOOTX64.EFI (systemd-boot)",)
+    entry = (FALLBACK, "/loader/entries/a.conf", "/linux", "/initrd")
+    fitting = _fitting(replace(_foreign(image), files=entry, steps=steps))
+    assert {"entry-missing", "kernel-missing", "initrd-missing", "menu-endless"} <= fitting
+    fitting = _fitting(replace(_foreign(image), files=(FALLBACK, "/EFI/Linux/a.efi"), steps=steps))
+    assert "entry-missing" in fitting
+    assert fitting.isdisjoint({"kernel-missing", "initrd-missing", "root-unknown-no-initrd"})
+
+
+def test_why_a_fault_does_not_fit_is_a_sentence(image: SmallImage) -> None:
+    """It names what the image has not."""
+    fault = catalogue.catalogue()["disk-read-errors"]
+    assert "the image has not a store, or a first write in stage 1" == misfit(fault, _foreign(image))
+
+
+def test_disk_of_another_format_is_broken_in_a_raw_copy(image: SmallImage, tmp_path: Path) -> None:
+    """Offsets of a disk are not those of a qcow2 file, which stays as it was."""
+    toolbox = tools.find()
+    disk = tmp_path / "disk.qcow2"
+    toolbox.run("qemu-img", "convert", "-O", "qcow2", image.path, disk)
+    before = disk.read_bytes()
+    found = inspect(disk, contracts.ANY, toolbox)
+    with broken(catalogue.catalogue()["esp-not-fat"], disk, tmp_path, seen(found), toolbox) as made:
+        said = [str(breach) for breach in inspect(made.disk, contracts.ANY, toolbox).breaches]
+    assert any("has no FAT that firmware could read" in sentence for sentence in said)
+    assert before == disk.read_bytes()

@@ -1,0 +1,150 @@
+"""The page, read by a parser and opened in a browser; the boots are recorded consoles, and one is hostile."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.guest.test_facts import MOUNTINFO
+from vmtests.errors import InputError
+from vmtests.guest.facts import parse_mountinfo
+from vmtests.report import page
+from vmtests.report.against import compare
+from vmtests.report.mountgraph import graph
+from vmtests.report.record import read
+from vmtests.report.trace import trace
+
+HOSTILE = "</code></script><script>alert(1)</script><img src=http://x/ onerror=alert(1)>\"'{{7*7}}&lt;"
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+
+
+def results(directory: Path, *, initrd: float = 12.0, hostile: str = HOSTILE) -> Path:
+    """Write what a machine leaves whose initrd took so many seconds and whose guest prints markup."""
+    directory.mkdir()
+    starts = {"firmware": 0.0, "bootloader": 2.0, "kernel": 3.0, "initrd": 5.0}
+    seconds = {"firmware": 2.0, "bootloader": 1.0, "kernel": 2.0, "initrd": initrd}
+    units = [
+        {"unit": "sysroot.mount", "stage": "initrd", "began": 6.0, "ended": 6.0 + initrd / 2, "result": "done"},
+        {"unit": hostile, "stage": "initrd", "began": 8.0, "ended": 9.0, "result": "failed"},
+    ]
+    timeline = {"boot": 1, "start": starts, "seconds": seconds, "units": units}
+    verdict = {
+        "verdict": "failed",
+        "stage": "initrd",
+        "cause": "init-missing",
+        "sentence": f"no init: {hostile}",
+        "hint": hostile,
+        "owner": "image",
+        "evidence": [{"t": 8.5, "source": "console", "text": hostile}],
+    }
+    lines = [(0.0, "firmware", "event", "power-on"), (3.0, "kernel", "console", "Linux version 6.12")]
+    lines += [(5.0, "initrd", "console", "Running in initrd."), (8.5, "initrd", "console", hostile)]
+    objects = [{"boot": 1, "t": t, "stage": s, "source": w, "text": text} for t, s, w, text in lines]
+    (directory / "timeline.json").write_text(json.dumps(timeline))
+    (directory / "verdict.json").write_text(json.dumps(verdict))
+    (directory / "console.jsonl").write_text("".join(json.dumps(line) + "\n" for line in objects) + '{"boot": 1, "t"')
+    (directory / "inspection.json").write_text(json.dumps({"breaches": [hostile], "partitions": [{"label": hostile}]}))
+    return directory
+
+
+class Seen(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element."""
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep text."""
+        self.text += data
+
+
+def test_nothing_a_guest_printed_is_markup(tmp_path: Path) -> None:
+    """A page with a hostile guest has the elements of one with a harmless guest, and the guest's words as text."""
+    hostile = Seen(page.write(results(tmp_path / "a")).read_text())
+    harmless = Seen(page.write(results(tmp_path / "b", hostile="nothing")).read_text())
+    assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in harmless.elements]
+    assert [set(attrs) for _, attrs in hostile.elements] == [set(attrs) for _, attrs in harmless.elements]
+    assert HOSTILE in hostile.text
+
+
+def test_page_loads_nothing(tmp_path: Path) -> None:
+    """No element names an address, and the policy allows none."""
+    seen = Seen(page.write(results(tmp_path / "a")).read_text())
+    assert not [tag for tag, attrs in seen.elements if {"src", "href", "style"} & set(attrs)]
+    policies = [attrs["content"] or "" for tag, attrs in seen.elements if tag == "meta" and "http-equiv" in attrs]
+    assert policies
+    assert policies[0].startswith("default-src 'none'; style-src 'sha256-")
+
+
+def test_slower_unit_and_stage_are_named(tmp_path: Path) -> None:
+    """Against an earlier run, what takes more than a quarter longer is slower."""
+    now, then = read(results(tmp_path / "now", initrd=20.0)), read(results(tmp_path / "then"))
+    comparison = compare(now, then)
+    assert [c.what for c in comparison.stages if c.word] == ["initrd"]
+    assert [(c.what, c.word) for c in comparison.units] == [("sysroot.mount (initrd)", "slower")]
+    assert "slower" in page.render(now, then)
+
+
+def test_trace_has_each_unit_and_line(tmp_path: Path) -> None:
+    """The Chrome trace has a span for each stage and unit, and an instant for each line, in microseconds."""
+    events = trace(read(results(tmp_path / "a")).boots[0])["traceEvents"]
+    assert isinstance(events, list)
+    assert [e["ts"] for e in events if e.get("name") == "sysroot.mount"] == [6_000_000]
+    assert [sum(e["ph"] == ph for e in events) for ph in "Xi"] == [6, 4]
+
+
+def test_overlay_stands_on_its_layers() -> None:
+    """The graph draws the overlay on the erofs below and on root above, and the bind over it."""
+    drawn = graph(tuple(parse_mountinfo(MOUNTINFO)))
+    assert drawn is not None
+    assert {edge.name for edge in drawn.edges} == {"lowerdir", "upperdir", "bind"}
+
+
+def test_directory_without_a_boot_is_bad_input(tmp_path: Path) -> None:
+    """A directory in which no boot was followed is told in a sentence."""
+    with pytest.raises(InputError, match=r"has no console\.jsonl"):
+        page.write(tmp_path)
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser on this host: apt-get install chromium")
+def test_browser_finds_its_way_without_error_or_request(tmp_path: Path) -> None:
+    """In Chromium a click on a stage shows its line, search finds, and nothing is loaded or goes wrong."""
+    from playwright.sync_api import sync_playwright
+
+    path = page.write(results(tmp_path / "a"))
+    wrong: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 390, "height": 800})
+        tab.on("console", lambda message: wrong.append(message.text))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("dialog", lambda dialog: wrong.append(dialog.message))
+        tab.on("request", lambda request: wrong.append(request.url) if request.url != path.as_uri() else None)
+        tab.goto(path.as_uri())
+        tab.locator(".stages .s-kernel rect").click()
+        assert "Linux version 6.12" in (tab.locator(".lines .at").text_content() or "")
+        tab.get_by_role("searchbox").fill("running IN")
+        assert tab.locator("output").inner_text() == "1 of 1"
+        assert "Running in initrd." in (tab.locator(".lines .at").text_content() or "")
+        tab.locator(".lines .evidence button").click()
+        assert "failed" in (tab.locator(".bar.on").get_attribute("class") or "")
+        tab.locator(".bar.on").focus()
+        tab.keyboard.press("+")
+        tab.keyboard.press("ArrowUp")
+        tab.keyboard.press("Enter")
+        assert "sysroot.mount" in (tab.locator(".bar.on").get_attribute("aria-label") or "")
+        assert tab.locator(".wide").evaluate("e => e.style.width") == "200%"
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
+    assert wrong == []

@@ -1,0 +1,77 @@
+"""What a machine's programs may see of the host: their own files, and nothing else.
+
+A guest that has taken QEMU over is no nearer to the host's files than before: it finds its disk's chain (which it can
+read), its own directory and logs (which it can write), the programs of QEMU's system, and no capability; QEMU's own
+filter of system calls lets it start no program (`-sandbox`, qemu(1)).
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmtests.host.firmware import Firmware
+from vmtests.host.sandbox import View
+from vmtests.machine.template import Template
+
+# QEMU's docs/interop/qcow2.txt
+_QCOW2 = b"QFI\xfb"
+_HEADER = struct.Struct(">4sIQI")  # magic, version, where the backing file's name is, its length
+_LENGTH_AT, _VERSION_2_LENGTH = 100, 72
+_DATA_FILE = 0x44415441
+_NAME_LIMIT, _CHAIN_LIMIT, _EXTENSIONS_LIMIT = 1023, 200, 4096
+
+
+def disk_files(disk: Path) -> list[Path]:
+    """Return `disk` and all that it is laid over or keeps its data in, as QEMU will open them.
+
+    Only qcow2 files are looked into, and of names only those of files: nothing else is shown to QEMU, which then says
+    what it misses.
+    """
+    found: list[Path] = []
+    todo = [disk]
+    while todo and len(found) < _CHAIN_LIMIT:
+        path = todo.pop()
+        if path not in found and path.exists():
+            found.append(path)
+            todo += [path.parent / name for name in _names(path)]
+    return found
+
+
+def _names(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        head = file.read(_EXTENSIONS_LIMIT)
+        if len(head) < _VERSION_2_LENGTH or not head.startswith(_QCOW2):
+            return
+        _, version, at, length = _HEADER.unpack_from(head)
+        if at and 0 < length <= _NAME_LIMIT:
+            file.seek(at)
+            yield from _file_name(file.read(length))
+    place = _VERSION_2_LENGTH if version < 3 else int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 4], "big")
+    while place + 8 <= len(head):
+        kind, length = struct.unpack_from(">II", head, place)
+        if kind == 0:
+            return
+        if kind == _DATA_FILE:
+            yield from _file_name(head[place + 8 :][:length])
+        place += 8 + (length + 7) // 8 * 8
+
+
+def _file_name(name: bytes) -> Iterator[str]:
+    text = name.decode("utf-8", "surrogateescape").removeprefix("file:")
+    if text and "\0" not in text and not text.startswith("json:"):
+        yield text
+
+
+def machine_view(firmware: Firmware, image: Path, template: Template | None, writable: tuple[Path, ...]) -> View:
+    """Return what QEMU sees: an image's chain, a template, the host's firmware; and `writable`, which it may change.
+
+    The chain begins at `image` and not at the disk, in which QEMU could have named any file before a power cut.
+    """
+    code = firmware.code
+    readable = [path for path in disk_files(image) if path not in writable]
+    if template is not None:
+        readable += [template.ram, template.state]
+    # That of a tree is in the tree.
+    if code.inside == code.outside:
+        readable.append(code.outside)
+    return View(readable=tuple(readable), writable=writable)

@@ -1,0 +1,169 @@
+"""The page: one file, drawn by a template; nothing in it is loaded, and nothing that a guest printed is markup.
+
+The template escapes all that it is given, and hands no data to the script but through attributes. The page's
+Content-Security-Policy lets run the one script and the one style sheet whose digests it names.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmtests.boot.console import Line
+from vmtests.boot.units import Unit
+from vmtests.errors import HostError
+from vmtests.report.against import Comparison, compare
+from vmtests.report.mountgraph import graph
+from vmtests.report.record import Boot, Run, read
+from vmtests.report.trace import trace
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_ROW = 20  # pixels
+_LATE = 60.0  # per cent: a label further right than that stands left of its bar
+_LABEL = 60  # characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A bar of the waterfall: `x` and `width` in per cent, `y` in pixels; `line` is the console's line to go to."""
+
+    x: float
+    width: float
+    y: int
+    label: str
+    kind: str
+    stage: str
+    line: int
+    start: float
+    seconds: float | None
+    late: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of the console; `bar` is the number of the waterfall's bar that it belongs to, `evidence` marks it."""
+
+    number: int
+    line: Line
+    evidence: bool
+
+
+class Drawn:
+    """One boot, ready for the template."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.boot = boot
+        self.graph = graph(boot.mounts)
+        marked = {(round(e.t, 2), e.text.strip()) for e in boot.told.evidence}
+        self.rows = [
+            Row(number=n, line=line, evidence=(round(line.t, 2), line.text.strip()) in marked)
+            for n, line in enumerate(boot.lines)
+        ]
+        self.scale = max(boot.end, *(line.t for line in boot.lines if line.stage != "ready"), 0.001)
+        self.stages = [self._stage(stage, start) for stage, start in boot.starts.items()]
+        units = sorted((u for u in boot.units if u.first is not None), key=lambda u: (u.first or 0.0, u.name))
+        self.units = [self._unit(unit, n * _ROW) for n, unit in enumerate(units)]
+        self.events = [
+            self._bar(line.t, None, line.text, "event", line.stage, 0)
+            for line in boot.lines
+            if line.source == "event" and line.t <= self.scale
+        ]
+        self.evidence = [self._bar(e.t, None, e.text, "evidence", boot.told.stage, 0) for e in boot.told.evidence]
+        self.height = max(len(self.units), 1) * _ROW
+        self.ticks = [(100.0 * n / 5, self.scale * n / 5) for n in range(6)]
+
+    def _stage(self, stage: str, start: float) -> Bar:
+        return self._bar(start, self.boot.seconds.get(stage, 0.0), stage, "stage", stage, 0)  # type: ignore[call-overload]
+
+    def _unit(self, unit: Unit, y: int) -> Bar:
+        start = unit.first or 0.0
+        kind = "failed" if unit.failed else "unit" if unit.result else "open"
+        seconds = unit.seconds
+        if unit.ended is None and unit.began is not None:
+            seconds = None
+        return self._bar(start, seconds, unit.name, kind, unit.stage, y)
+
+    def _bar(self, start: float, seconds: float | None, label: str, kind: str, stage: str, y: int) -> Bar:
+        x = min(100.0 * start / self.scale, 100.0)
+        line = next((row.number for row in self.rows if row.line.t >= start - 0.0005), max(len(self.rows) - 1, 0))
+        return Bar(
+            x=x,
+            width=min(100.0 * (seconds or 0.0) / self.scale, 100.0 - x),
+            y=y,
+            label=label if len(label) <= _LABEL else f"{label[:_LABEL]}…",
+            kind=kind,
+            stage=stage,
+            line=line,
+            start=start,
+            seconds=seconds,
+            late=x > _LATE,
+        )
+
+
+def render(run: Run, against: Run | None = None) -> str:
+    """Return the page of a run, against an earlier one."""
+    comparison: Comparison | None = None if against is None else compare(run, against)
+    style, script = _text("page.css"), _text("page.js")
+    # The boot that failed first is open, else the first.
+    opened = next((n for n, boot in enumerate(run.boots) if boot.told.word != "ready"), 0)
+    return _template().render(
+        run=run,
+        drawn=[Drawn(boot) for boot in run.boots],
+        opened=opened,
+        comparison=comparison,
+        style=style,
+        script=script,
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+    )
+
+
+def write(directory: Path, out: Path | None = None, against: Path | None = None) -> Path:
+    """Write the page of a directory of results, and `trace.json` of each boot's first; return where the page is.
+
+    Raises InputError where a directory has no boot, HostError where the page cannot be written.
+    """
+    run = read(directory)
+    page = render(run, None if against is None else read(against))
+    path = directory / "report.html" if out is None else out
+    _put(path, page)
+    _put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    return path
+
+
+def _put(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8", errors="replace")
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise HostError(f"{path} cannot be written: {error.strerror}", hint="name another place with --out") from error
+
+
+def _text(name: str) -> str:
+    return (resources.files("vmtests.report") / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _template() -> "Template":
+    # Here, since a run without machines must not wait for it.
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["ours"] = Markup  # of the style sheet and the script, which are the package's own
+    return environment.from_string(_text("page.html.j2"))

@@ -1,0 +1,276 @@
+"""What directories of results tell, read back: a boot's lines, times and verdict, a run's machines and tests."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from xml.etree import ElementTree
+
+import msgspec
+
+from vmtests.boot.console import Line
+from vmtests.boot.replay import explain
+from vmtests.boot.stages import Stage
+from vmtests.boot.units import Unit
+from vmtests.errors import InputError
+from vmtests.guest.facts import Mount
+from vmtests.text import clean
+
+LINES = 6000
+"""Lines of a console that are shown: its first third and its end; a browser of a telephone bears that."""
+
+_MACHINES = 40  # of a run
+_XML_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A line that led to a verdict: seconds since power-on, where it was seen, and its text."""
+
+    t: float
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A verdict as `verdict.json` has it; `word` is `ready`, `failed` or `unknown`."""
+
+    word: str
+    stage: str
+    sentence: str
+    hint: str = ""
+    cause: str | None = None
+    owner: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """Read the object; raises KeyError, TypeError and ValueError for what is none."""
+        return cls(
+            word=str(raw["verdict"]),
+            stage=str(raw["stage"]),
+            sentence=str(raw["sentence"]),
+            hint=str(raw.get("hint") or ""),
+            cause=raw.get("cause"),
+            owner=raw.get("owner"),
+            evidence=tuple(
+                Evidence(t=float(e["t"]), source=str(e["source"]), text=str(e["text"])) for e in raw["evidence"]
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """One boot of a machine: `starts` and `seconds` by stage, in seconds since power-on; `cut` lines are not shown.
+
+    `inspection` is what `inspection.json` says, None without one; `mounts` are the guest's, if anybody asked.
+    """
+
+    name: str
+    number: int
+    told: Told
+    starts: Mapping[Stage, float]
+    seconds: Mapping[Stage, float]
+    units: tuple[Unit, ...]
+    lines: tuple[Line, ...]
+    cut: int
+    inspection: Mapping[str, Any] | None
+    mounts: tuple[Mount, ...]
+
+    @property
+    def end(self) -> float:
+        """Seconds from power-on until the boot was decided."""
+        return max((sum(self.seconds.values()), *(u.ended or 0.0 for u in self.units), 0.001))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Test:
+    """A test as junit.xml has it: `outcome` is `passed`, `failed`, `error` or `skipped`."""
+
+    __test__ = False
+
+    name: str
+    outcome: str
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All boots below a directory, the run's own first, and its tests."""
+
+    directory: Path
+    boots: tuple[Boot, ...]
+    tests: tuple[Test, ...]
+    left_out: int = 0
+
+    @property
+    def bad(self) -> tuple[Test, ...]:
+        """The tests that failed."""
+        return tuple(test for test in self.tests if test.outcome in {"failed", "error"})
+
+    @property
+    def word(self) -> str:
+        """`failed` where a boot or a test has, else `unknown` where one is, else `ready`."""
+        words = {boot.told.word for boot in self.boots}
+        if self.bad or "failed" in words:
+            return "failed"
+        return "unknown" if "unknown" in words else "ready"
+
+    @property
+    def sentence(self) -> str:
+        """The run in one sentence."""
+        failed = [boot for boot in self.boots if boot.told.word != "ready"]
+        if failed:
+            told = failed[0].told
+            more = f" (and {len(failed) - 1} more boots)" if len(failed) > 1 else ""
+            where = f" in {told.stage}" if told.word == "failed" else ""
+            return f"{told.word}{where}: {told.sentence}{more}"
+        if self.bad:
+            return f"booted, and {len(self.bad)} of {len(self.tests)} tests failed: {self.bad[0].name}"
+        boot = self.boots[0]
+        also = f", and {len(self.tests)} tests ran" if self.tests else ""
+        return f"ready after {sum(boot.seconds.values()):.1f} s{also}"
+
+
+def read(directory: Path) -> Run:
+    """Read a run's directory, or one machine's; raises InputError where there is no boot in it."""
+    if not directory.is_dir():
+        raise InputError(f"{directory} is no directory of results", hint="name one that a run left: results/latest")
+    places = [directory, *sorted(path.parent for path in directory.glob("*/console.jsonl"))]
+    places += sorted(path.parent for path in directory.glob("*/*/console.jsonl"))
+    boots: list[Boot] = []
+    for place in places[:_MACHINES]:
+        if (place / "console.jsonl").is_file():
+            name = "" if place == directory else place.relative_to(directory).as_posix()
+            boots += _boots(place, clean(name))
+    if not boots:
+        raise InputError(f"{directory} has no console.jsonl", hint="name a directory that a run left: results/latest")
+    tests = [test for path in sorted(directory.glob("junit*.xml")) for test in _tests(path)]
+    left_out = max(len(places) - _MACHINES, 0)
+    return Run(directory=directory, boots=tuple(boots), tests=tuple(tests), left_out=left_out)
+
+
+def _boots(place: Path, name: str) -> Iterator[Boot]:
+    timelines = sorted(place.glob("timeline*.json"), key=lambda path: (len(path.name), path.name))
+    known = [raw for path in timelines if isinstance(raw := _json(path), dict)] or [{}]
+    inspection = _json(place / "inspection.json")
+    for raw in known:
+        try:
+            number = int(raw.get("boot", 1))
+            lines, cut = _lines(place / "console.jsonl", number)
+            starts = {Stage(s): float(t) for s, t in raw.get("start", {"firmware": 0.0}).items()}
+            seconds = {Stage(s): float(t) for s, t in raw.get("seconds", {}).items()}
+            units = tuple(_unit(u) for u in raw.get("units", ()))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{place} has a timeline that vmtests did not write: {error}") from error
+        if not lines and number > 1:
+            continue
+        yield Boot(
+            name=name,
+            number=number,
+            told=_told(place, number, starts),
+            starts=starts,
+            seconds=seconds,
+            units=units,
+            lines=lines,
+            cut=cut,
+            inspection=inspection if isinstance(inspection, dict) else None,
+            mounts=_mounts(place / "mounts.json"),
+        )
+
+
+def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
+    raw = _json(place / ("verdict.json" if number == 1 else f"verdict-{number}.json"))
+    if isinstance(raw, dict):
+        try:
+            return Told.of(raw)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{place} has a verdict that vmtests did not write: {error}") from error
+    if Stage.READY in starts:
+        return Told(word="ready", stage="ready", sentence="the guest is ready")
+    # A run that was killed, or one of an older vmtests: judged again by what is left.
+    try:
+        told = explain([(place / "console.log").read_bytes()]).verdict
+    except OSError:
+        last = list(starts)[-1]
+        return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
+    return Told.of(told.to_json())
+
+
+def _unit(raw: Mapping[str, Any]) -> Unit:
+    return Unit(
+        name=str(raw["unit"]),
+        stage=Stage(raw["stage"]),
+        queued=raw.get("queued"),
+        waits_for=str(raw.get("waits_for") or ""),
+        began=raw.get("began"),
+        ended=raw.get("ended"),
+        result=str(raw.get("result") or ""),
+    )
+
+
+def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
+    """Return the lines of one boot, and how many are left out in the middle."""
+    head: list[Line] = []
+    tail: list[Line] = []
+    total = 0
+    with path.open("rb") as file:
+        for data in file:
+            try:
+                raw = json.loads(data)
+                if raw["boot"] != boot:
+                    continue
+                line = Line(
+                    t=float(raw["t"]), text=str(raw["text"]), stage=Stage(raw["stage"]), source=str(raw["source"])
+                )
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a log whose writer was killed
+            total += 1
+            if len(head) < LINES // 3:
+                head.append(line)
+                continue
+            tail.append(line)
+            if len(tail) > 2 * LINES:
+                del tail[: len(tail) - 2 * LINES // 3]
+    shown = [*head, *tail[-2 * LINES // 3 :]]
+    return tuple(shown), total - len(shown)
+
+
+def _mounts(path: Path) -> tuple[Mount, ...]:
+    try:
+        return tuple(msgspec.json.decode(path.read_bytes(), type=list[Mount]))
+    except (OSError, msgspec.DecodeError):
+        return ()
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _tests(path: Path) -> Iterator[Test]:
+    data = path.read_bytes()
+    if len(data) > _XML_LIMIT or b"<!DOCTYPE" in data[:4096]:  # pytest writes none; entities could grow without end
+        raise InputError(f"{path} is no junit.xml of pytest")
+    try:
+        cases = list(ElementTree.fromstring(data).iter("testcase"))  # noqa: S314 - no DOCTYPE, no entities
+    except ElementTree.ParseError:
+        return  # a run that was killed
+    for case in cases:
+        outcome, message = "passed", ""
+        for child in case:
+            if child.tag in {"failure", "error", "skipped"}:
+                outcome = "failed" if child.tag == "failure" else child.tag
+                message = child.get("message") or ""
+        where = case.get("classname", "").rpartition(".")[2]
+        yield Test(
+            name=f"{where}::{case.get('name', '')}",
+            outcome=outcome,
+            seconds=float(case.get("time") or 0.0),
+            message=message[:2000],
+        )
