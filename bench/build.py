@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vmtests.host import tools
 from vmtests.host.meter import Meter
@@ -179,7 +180,7 @@ def _row(words: str, runs: Sequence[Run]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def measured(way: Callable[[], Path]) -> Mapping[str, float]:
+def measured(way: Callable[[], Path]) -> Mapping[str, Any]:
     """Run one way; all that is dirty in memory is written first, so that nobody pays for another."""
     os.sync()
     started = time.monotonic()

@@ -59,7 +59,7 @@ def test_a_directory_of_results_has_a_console(tmp_path: Path, capsys: pytest.Cap
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What `gcloud compute instances get-serial-port-output` prints is piped in."""
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(FAILED)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(FAILED), encoding="utf-8"))
     told = _told(capsys)
     assert (told["verdict"], told["boots"]) == ("failed", 1)
 

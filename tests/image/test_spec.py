@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ def data(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "store/abc-x").mkdir(parents=True)
     (tmp_path / "reg").touch()
     (tmp_path / "etc").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(200 << 20)
     return {
         "version": 1,
         "name": "test",
@@ -94,12 +98,28 @@ def test_every_field_is_documented() -> None:
         ("root", [{"path": "/x", "source": "etc", "symlink": "y"}], "both a source and a symlink"),
         ("root", [{"path": "/x", "source": "none"}], "does not exist"),
         ("root", [{"path": "/x", "mode": "99"}], "is not octal"),
+        ("root", [{"path": "/x", "source": "fifo"}], "root[0].source"),
+        ("root", [{"path": "/x"}, {"path": "/x", "symlink": "y"}], "root[1].path /x is there already"),
+        ("esp", {"/a": "loader", "/A": "loader"}, "is the same file as esp['/a'] on FAT"),
+        ("esp", {"/a": "loader", "/a/b": "loader"}, "other files of the ESP are below it"),
+        ("esp", {"/a:b": "loader"}, "is no name that FAT takes"),
+        ("esp", {"/a": "large"}, "and the ESP of 128 MiB has room for"),
+        ("registrtion", "reg", "unknown key registrtion"),
+        ("store", {"directory": "store", "path": []}, "unknown key store.path"),
+        ("root", [{"path": "/x", "sorce": "etc"}], "unknown key root[0].sorce"),
         ("name", 7, "$.name"),
     ],
 )
 def test_fault_is_named(tmp_path: Path, data: dict[str, Any], key: str, value: object, part: str) -> None:
     """Each fault of a spec is one sentence that names what is wrong."""
     assert part in _refused(tmp_path, {**data, key: value})
+
+
+def test_misspelt_key_is_guessed(tmp_path: Path, data: dict[str, Any]) -> None:
+    """A key that is nearly one of the format's gets a hint: without it an image would lack its Nix database."""
+    with pytest.raises(InputError) as caught:
+        _load(tmp_path, {**data, "registrtion": "reg"})
+    assert caught.value.hint == "did you mean 'registration'?"
 
 
 def test_file_that_is_not_json_is_refused(tmp_path: Path) -> None:

@@ -80,6 +80,6 @@ class Verdict:
 def keep(path: Path, verdict: Verdict) -> None:
     """Write a verdict's `to_json()` to `path`; raises HostError when it cannot."""
     try:
-        path.write_text(json.dumps(verdict.to_json(), indent=2) + "\n")
+        path.write_text(json.dumps(verdict.to_json(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise HostError(f"{path} cannot be written: {error.strerror}") from error

@@ -37,6 +37,7 @@ import msgspec
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
+from vmtests.image.spec_check import check_esp, refuse_unknown
 
 VERSION = 1
 DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
@@ -121,6 +122,7 @@ def load(path: Path) -> ImageSpec:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(data, dict) and data.get("version") != VERSION:
         raise InputError(f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}")
+    refuse_unknown(data, ImageSpec, str(path))
     try:
         spec = msgspec.convert(data, ImageSpec, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
@@ -167,35 +169,46 @@ def check(spec: ImageSpec, origin: str) -> None:
         uuid.UUID(spec.seed)
     except ValueError as error:
         raise InputError(f"{origin}: seed {spec.seed!r} is not a UUID") from error
-    for target, source in spec.esp.items():
-        if not target.startswith("/"):
-            raise InputError(f"{origin}: ESP path {target!r} is not absolute")
-        if not source.is_file():
-            raise InputError(f"{origin}: {source}, to be {target} on the ESP, is not a file")
+    check_esp(spec.esp, contract, origin)
     if not spec.store.paths:
         raise InputError(f"{origin}: the store has no paths", hint="an image without a store cannot boot")
     prefix = contract.store.mount + "/"
-    for path in spec.store.paths:
+    for number, path in enumerate(spec.store.paths, 1):
         name = path.removeprefix(prefix)
-        if not path.startswith(prefix) or not name or "/" in name:
-            raise InputError(f"{origin}: {path!r} is not a path directly below {contract.store.mount}")
+        if not path.startswith(prefix) or not name or "/" in name or name.startswith("."):
+            raise InputError(
+                f"{origin}: store path {number}, {path!r}, is not a path directly below {contract.store.mount}"
+            )
         if not (source := spec.store.source(path)).exists() and not source.is_symlink():
-            raise InputError(f"{origin}: store path {source} does not exist")
+            raise InputError(f"{origin}: store path {number}, {source}, does not exist")
     if spec.registration is not None and not spec.registration.is_file():
         raise InputError(f"{origin}: registration {spec.registration} is not a file")
     if spec.state is not None:
-        _check_entry(RootEntry(path=spec.state), origin)
-    for entry in spec.root:
-        _check_entry(entry, origin)
+        _check_path(spec.state, "state", origin)
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(spec.root):
+        _check_entry(entry, f"root[{index}]", origin)
+        if (earlier := seen.setdefault(entry.path, index)) != index and (
+            entry.source is not None or entry.symlink is not None
+        ):
+            raise InputError(
+                f"{origin}: root[{index}].path {entry.path} is there already: root[{earlier}] puts it there"
+            )
 
 
-def _check_entry(entry: RootEntry, origin: str) -> None:
-    parts = Path(entry.path).parts
-    if not entry.path.startswith("/") or ".." in parts or len(parts) < 2:
-        raise InputError(f"{origin}: root entry {entry.path!r} is not an absolute path below /")
+def _check_path(path: str, place: str, origin: str) -> None:
+    parts = Path(path).parts
+    if not path.startswith("/") or ".." in parts or len(parts) < 2:
+        raise InputError(f"{origin}: {place} {path!r} is not an absolute path below /")
+
+
+def _check_entry(entry: RootEntry, place: str, origin: str) -> None:
+    _check_path(entry.path, f"{place}.path", origin)
     if entry.source is not None and entry.symlink is not None:
-        raise InputError(f"{origin}: root entry {entry.path} has both a source and a symlink")
+        raise InputError(f"{origin}: {place}, {entry.path}, has both a source and a symlink")
     if entry.source is not None and not entry.source.exists():
-        raise InputError(f"{origin}: {entry.source}, to be {entry.path}, does not exist")
+        raise InputError(f"{origin}: {place}.source {entry.source}, to be {entry.path}, does not exist")
+    if entry.source is not None and not (entry.source.is_file() or entry.source.is_dir()):
+        raise InputError(f"{origin}: {place}.source {entry.source} is neither a file nor a directory")
     if entry.mode is not None and (not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4):
-        raise InputError(f"{origin}: mode {entry.mode!r} of {entry.path} is not octal")
+        raise InputError(f"{origin}: {place}.mode {entry.mode!r} of {entry.path} is not octal")
