@@ -164,6 +164,14 @@ def test_kernel_command_line(parts: Parts) -> None:
     ]
 
 
+def test_slow_kvm_gives_its_guest_time(parts: Parts) -> None:
+    """Where KVM is slower than TCG usually is, devices have longer to appear; what the caller says comes behind it."""
+    slow = Accelerator(name=AcceleratorName.KVM, reason="test", cpu="host", scale=24)
+    args = qemu_args(Hardware(cmdline_extra="quiet"), dataclasses.replace(parts, accelerator=slow))
+    said = "kernel-cmdline-extra=systemd.default_device_timeout_sec=540 quiet"
+    assert [said] * 2 == [arg.partition("io.systemd.")[2].partition(".")[2] for arg in args if "cmdline-extra" in arg]
+
+
 def test_credentials_go_by_file(parts: Parts) -> None:
     """A credential is never on the command line, only its file's name is."""
     hardware = Hardware(credentials={"a.b": b"secret"})

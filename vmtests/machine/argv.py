@@ -22,6 +22,8 @@ FIRMWARE_DEBUG_PORT = 0x402
 """The I/O port on which OVMF writes its debug messages, when it was built to write any (OvmfPkg/README)."""
 
 _IDENTITY = uuid.UUID("76d7e575-0000-4000-8000-000000000001")
+_USUAL_SCALE = 4.0  # of TCG: only KVM that is slower than that has a larger one
+_DEVICE_SECONDS = 90.0
 _NAME_LIMIT = 255  # systemd's credential_name_valid: a name is a file name
 _NAME_BAD = frozenset(string.whitespace + "/:=,")
 
@@ -188,6 +190,18 @@ def _firmware(parts: Parts) -> list[str]:
     ]
 
 
+def _cmdline_extra(hardware: Hardware, accelerator: Accelerator) -> str:
+    """Return what is added to the kernel's command line: on a slower host than any usual one, time for its devices.
+
+    systemd gives a device 90 seconds (systemd-system.conf(5)), which a guest's guest was seen to need until udev had
+    looked at all of them; the image would be blamed for its host. What the caller adds comes last, and counts.
+    """
+    patience = ""
+    if accelerator.scale > _USUAL_SCALE:
+        patience = f"systemd.default_device_timeout_sec={_DEVICE_SECONDS * accelerator.scale / _USUAL_SCALE:.0f}"
+    return f"{patience} {hardware.cmdline_extra}".strip()
+
+
 def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
     # An empty version hides the name of QEMU's machine type, which would be there otherwise.
     serial = f"GoogleCloud-{hardware.identity.hex.upper()}"
@@ -198,12 +212,11 @@ def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
         f"type=2,{google},product=Google Compute Engine,serial=Board-{serial},asset={hardware.identity}",
         f"type=3,{google}",
     ]
-    if hardware.cmdline_extra:
+    if extra := _cmdline_extra(hardware, parts.accelerator):
         # systemd-boot reads its own for type #1 entries, systemd-stub reads the other in a unified kernel
         # image.
         tables += [
-            f"type=11,value=io.systemd.{reader}.kernel-cmdline-extra={comma(hardware.cmdline_extra)}"
-            for reader in ("boot", "stub")
+            f"type=11,value=io.systemd.{reader}.kernel-cmdline-extra={comma(extra)}" for reader in ("boot", "stub")
         ]
     # By file: everybody on the host can read a command line.
     tables += [f"type=11,path={comma(path)}" for path in parts.credential_files]
