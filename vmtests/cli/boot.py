@@ -1,7 +1,7 @@
 """`vmtests boot`."""
 
 import argparse
-import contextlib
+import sys
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -105,8 +105,10 @@ def run(arguments: argparse.Namespace) -> int:
             _show_units(units, out)
         from vmtests.report import page
 
-        with contextlib.suppress(VmtestsError):
+        try:
             page.write(lab.results)
+        except VmtestsError as error:
+            print(f"vmtests: no report: {error.message}", file=sys.stderr)
     if arguments.json:
         print_json({**verdict.to_json(), "broken_promises": list(broken)})
     else:

@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from vmtests.cli import terminal
-from vmtests.errors import VmtestsError
+from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest.guest import NoWayInError
 from vmtests.vm import BootError, Vm
 
@@ -116,8 +116,12 @@ class Run:
         """Write the page of the run, and say where the results are."""
         from vmtests.report import page
 
-        with contextlib.suppress(VmtestsError):  # a run without a boot has none
+        try:
             terminalreporter.write_line(f"report: {page.write(self.results)}")
+        except InputError:
+            pass  # a run without a boot has none
+        except HostError as error:
+            terminalreporter.write_line(f"report: none: {error.message}")
         terminalreporter.write_line(f"results: {self.results}")
 
 
