@@ -93,11 +93,12 @@ class _Entry:
 
 
 class _Image:
-    """An erofs in a file that is open for reading and writing."""
+    """An erofs in a file that is open for reading and writing, from `offset` on."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, offset: int) -> None:
         self._file = descriptor
-        self._block = os.pread(descriptor, erofs.OFFSET + 128, 0)[erofs.OFFSET :]
+        self._offset = offset
+        self._block = self._read(128, erofs.OFFSET)
         found = erofs.parse(self._block)
         assert found is not None
         if found.feature_incompat & _UNSUPPORTED:
@@ -107,11 +108,17 @@ class _Image:
         (self.root,) = struct.unpack_from("<H", self._block, 14)
         (self._meta,) = struct.unpack_from("<I", self._block, 40)
 
+    def _read(self, length: int, place: int) -> bytes:
+        return os.pread(self._file, length, self._offset + place)
+
+    def _write(self, data: bytes | bytearray, place: int) -> None:
+        os.pwrite(self._file, data, self._offset + place)
+
     def inode(self, nid: int) -> _Inode:
         # Inodes may be in front of where their numbers count from: those numbers are negative, modulo 2^64.
         offset = (nid * _NID_UNIT + (1 << 63)) % (1 << 64) - (1 << 63)
         place = self._meta * self.block_size + offset
-        return _Inode(place, os.pread(self._file, _EXTENDED, place))
+        return _Inode(place, self._read(_EXTENDED, place))
 
     def _blocks(self, inode: _Inode) -> Iterator[tuple[int, bytes]]:
         """Give a directory's blocks and where each is."""
@@ -123,7 +130,7 @@ class _Image:
             place = inode.block * self.block_size + offset
             if last and inode.layout == _FLAT_INLINE:
                 place = inode.inline
-            yield place, os.pread(self._file, length, place)
+            yield place, self._read(length, place)
 
     def entries(self, nid: int) -> Iterator[_Entry]:
         """Give the entries of a directory, in order."""
@@ -139,14 +146,14 @@ class _Image:
         """Make the root the directory above `nid`."""
         for entry in self.entries(nid):
             if entry.name == b"..":
-                os.pwrite(self._file, struct.pack("<Q", self.root), entry.place)
+                self._write(struct.pack("<Q", self.root), entry.place)
                 return
 
     def write_root(self, entries: Sequence[_Entry], removed: int) -> int:
         """Write the root directory anew, behind all that is there, and return the size of the file system."""
         content = b"".join(_pack(sorted(entries, key=lambda entry: entry.name), self.block_size))
         blocks = self.superblock.blocks
-        os.pwrite(self._file, content + bytes(-len(content) % self.block_size), blocks * self.block_size)
+        self._write(content + bytes(-len(content) % self.block_size), blocks * self.block_size)
         inode = self.inode(self.root)
         raw = bytearray(inode.raw[: _EXTENDED if inode.extended else _COMPACT])
         raw[0] = raw[0] & ~0xE | _FLAT_PLAIN << 1
@@ -158,20 +165,20 @@ class _Image:
         else:
             # What does not fit is given as 1, as other file systems do for "many".
             struct.pack_into("<H", raw, 6, links if links <= _NLINK_LIMIT else 1)
-        os.pwrite(self._file, raw, inode.place)
+        self._write(raw, inode.place)
         blocks += -(-len(content) // self.block_size)
         self._write_superblock(blocks, self.superblock.inodes - removed)
         return blocks * self.block_size
 
     def _write_superblock(self, blocks: int, inodes: int) -> None:
         length = self.block_size - erofs.OFFSET if self.block_size > erofs.OFFSET else self.block_size
-        data = bytearray(os.pread(self._file, length, erofs.OFFSET))
+        data = bytearray(self._read(length, erofs.OFFSET))
         struct.pack_into("<Q", data, 16, inodes)
         struct.pack_into("<I", data, 36, blocks)
         if self.superblock.has_checksum:
             struct.pack_into("<I", data, 4, 0)
             struct.pack_into("<I", data, 4, crc32c(bytes(data)))
-        os.pwrite(self._file, data, erofs.OFFSET)
+        self._write(data, erofs.OFFSET)
 
 
 def _pack(entries: Sequence[_Entry], block_size: int) -> Iterator[bytes]:
@@ -193,12 +200,12 @@ def _pack(entries: Sequence[_Entry], block_size: int) -> Iterator[bytes]:
         begin = end
 
 
-def undo(descriptor: int) -> int:
-    """Move what is in groups into the root directory of the erofs in a file, and return its new size in bytes.
+def undo(descriptor: int, offset: int) -> int:
+    """Move what is in groups into the root directory of the erofs at `offset` of a file; return its new size in bytes.
 
     The inodes of the groups stay behind, where no directory names them. Raises HostError, OSError.
     """
-    image = _Image(descriptor)
+    image = _Image(descriptor, offset)
     merged: list[_Entry] = []
     removed = 0
     for entry in image.entries(image.root):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written beside their place, made durable, renamed."""
 
 import contextlib
+import ctypes
 import fcntl
 import glob
 import os
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.host.scratch import remove, remove_unowned
+
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; sync_file_range(2)
+_libc = ctypes.CDLL(None)
 
 
 @contextlib.contextmanager
@@ -41,6 +45,19 @@ def publish(file: Path, target: Path) -> None:
     sync(file)
     file.replace(target)
     sync(target.absolute().parent)
+
+
+def start_writing(file: Path) -> None:
+    """Have the kernel begin to write what is in memory of a file, so that the disk works while more is made.
+
+    Left to itself it waits until a tenth of all memory is to be written (Documentation/admin-guide/sysctl/vm.rst,
+    dirty_background_ratio). Raises FileNotFoundError.
+    """
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        _libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:
