@@ -48,15 +48,15 @@ class _Work:
         return self.directory / "repart.d"
 
 
-def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
-    """Write the image that `spec` describes to `disk`, which appears whole or not at all.
+def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
+    """Write the image that `spec` describes to `disk`, which appears whole or not at all; return seconds by part.
 
     Raises InputError for what no image can hold and HostError for a disk without the space, both before a byte is
     written; HostError when a tool fails. Scratch files are beside `disk` and are removed.
     """
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
-        running.note("looking at what goes into it")
+        running.phase("survey")
         sources = [(f"store path {path}", spec.store.source(path)) for path in spec.store.paths]
         store = survey(sources)
         root = survey((f"root entry {entry.path}", entry.source) for entry in spec.root if entry.source is not None)
@@ -75,10 +75,11 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
                 store_size = _write_store(spec, contract, work, store, toolbox, running)
                 running.phase("partitions")
                 _partition(spec, contract, work, toolbox, store_size)
-                running.note("making it durable")
+                running.phase("durable")
                 publish(work.disk, disk)
             except OSError as error:
                 raise from_os(f"image {spec.name} cannot be written", error) from error
+        return running.phases
 
 
 def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work) -> None:
