@@ -21,11 +21,13 @@ from vmtests.image import compression, gpt, mkerofs, repart, unprivileged
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
+from vmtests.image.spec_check import check_root
 from vmtests.image.survey import Totals, survey
 from vmtests.image.target import beside, publish
 from vmtests.sizes import MIB, format_size, round_up
 
 _END_OF_TABLE = MIB  # the backup GPT and repart's alignment
+_DATABASE = 2  # bytes of the Nix database for each of a registration, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +59,14 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
         running.phase("survey")
-        sources = [(f"store path {path}", spec.store.source(path)) for path in spec.store.paths]
-        store = survey(sources)
-        root = survey((f"root entry {entry.path}", entry.source) for entry in spec.root if entry.source is not None)
+        store = survey((f"store path {path}", spec.store.source(path)) for path in spec.store.paths)
+        root = survey(
+            (f"root[{index}].source", entry.source)
+            for index, entry in enumerate(spec.root)
+            if entry.source is not None
+        )
+        registered = 0 if spec.registration is None else spec.registration.stat().st_size
+        check_root(root, _DATABASE * registered, contract, f"image {spec.name}")
         try:
             disk.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

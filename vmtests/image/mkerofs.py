@@ -24,7 +24,6 @@ from vmtests.sizes import KIB, MIB
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
 
-_LABEL_LIMIT = 15  # bytes (mkfs.erofs(1), -L)
 _LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
 _TAIL = 4 * KIB  # of what was said on standard error
 _PIPE_SIZE = MIB
@@ -75,7 +74,7 @@ def write(
             *("--null", "--verbatim-files-from", f"--files-from={listed}"),
         )
         writer = toolbox.argv(
-            *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{_label(volume.label)}"),
+            *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{volume.label}"),
             *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none"),
             *([f"--offset={offset}"] if offset else []),
             file,
@@ -86,10 +85,6 @@ def write(
         with file.open("rb+") as opened:
             grouping.undo(opened.fileno(), offset)
     return _verified_size(file, offset, totals.inodes + 2)  # the root and .links
-
-
-def _label(label: str) -> str:
-    return label.encode()[:_LABEL_LIMIT].decode(errors="ignore")
 
 
 def _stream(

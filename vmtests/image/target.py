@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import glob
 import os
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.scratch import remove, remove_unowned
+from vmtests.host.scratch import owned, remove, remove_unowned
 
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; sync_file_range(2)
 _libc = ctypes.CDLL(None)
@@ -31,13 +30,11 @@ def beside(target: Path) -> Iterator[Path]:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise HostError(f"{parent} is not writable: {error.strerror}") from error
-    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        yield path
-    finally:
-        remove(path)
-        os.close(held)
+    with owned(path):
+        try:
+            yield path
+        finally:
+            remove(path)
 
 
 def publish(file: Path, target: Path) -> None:
