@@ -19,6 +19,7 @@ from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
@@ -269,6 +270,9 @@ class QemuVm(Vm):
         return True
 
     # In the guest.
+
+    def _nearest(self) -> SerialShell:
+        return self.shell
 
     def run(
         self,
