@@ -104,6 +104,8 @@ class QemuVm(Vm):
     def _put_together(self) -> None:
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
+        accelerator = self._pool.host.accelerator.name
+        self.say_what_is_booted(f"{accelerator}, {self.hardware.cpus} CPUs, {self.hardware.memory_mib} MiB")
         if snapshot is None:
             with contextlib.suppress(OSError):
                 self.results.mkdir(parents=True, exist_ok=True)

@@ -129,7 +129,6 @@ class Drawn:
 def render(run: Run, against: Run | None = None) -> str:
     """Return the page of a run, against an earlier one."""
     comparison: Comparison | None = None if against is None else compare(run, against)
-    style, script = _text("page.css"), _text("page.js")
     # The boot that failed first is open, else the first.
     opened = next((n for n, boot in enumerate(run.boots) if boot.told.word != "ready"), 0)
     places = {boot.name: n for n, boot in reversed(list(enumerate(run.boots)))}
@@ -137,16 +136,13 @@ def render(run: Run, against: Run | None = None) -> str:
         Drawn(boot, [test for test in run.tests if boot.name in test.machines], comparison if n == 0 else None)
         for n, boot in enumerate(run.boots)
     ]
-    return _template().render(
+    return fill(
+        "page.html.j2",
         run=run,
         drawn=drawn,
         opened=opened,
         places=places,
         comparison=comparison,
-        style=style,
-        script=script,
-        style_digest=_digest(style),
-        script_digest=_digest(script),
     )
 
 
@@ -158,12 +154,13 @@ def write(directory: Path, out: Path | None = None, against: Path | None = None)
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    _put(path, page)
-    _put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    put(path, page)
+    put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
     return path
 
 
-def _put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
+    """Write a page beside its place and rename it there; raises HostError."""
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         beside.write_text(text, encoding="utf-8", errors="replace")
@@ -182,12 +179,20 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def fill(template: str, /, **values: object) -> str:
+    """Return a template filled with values, the style sheet and the script, which its policy names."""
+    style, script = _text("page.css"), _text("page.js")
+    return _template(template).render(
+        **values, style=style, script=script, style_digest=_digest(style), script_digest=_digest(script)
+    )
+
+
 @cache
-def _template() -> "Template":
+def _template(name: str) -> "Template":
     # Here, since a run without machines must not wait for it.
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["ours"] = Markup  # of the style sheet and the script, which are the package's own
-    return environment.from_string(_text("page.html.j2"))
+    return environment.from_string(_text(name))

@@ -5,6 +5,7 @@
 
 import abc
 import contextlib
+import json
 import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -220,6 +221,13 @@ class Vm(abc.ABC):
     def units(self) -> Units:
         """The units of the guest's systemd, as they are now."""
         return self.facts.units()
+
+    def say_what_is_booted(self, machine: str) -> None:
+        """Write `booted.json`: the image, by name and place, and the kind of machine, in words, for trends and tests."""
+        known = {"image": self.image.name, "path": str(self.image.path), "machine": machine}
+        with contextlib.suppress(OSError):
+            self.results.mkdir(parents=True, exist_ok=True)
+            (self.results / "booted.json").write_text(json.dumps(known), encoding="utf-8")
 
     def keep(self) -> None:
         """Keep what a report shows of a booted guest: `mountinfo.txt`, and its jobs' journal as `journal.export`.
