@@ -244,7 +244,7 @@ def slower(trend: Trend, rule: Rule) -> list[Finding]:
             continue
         told = (
             f"{stage} took {slow.now:.2f} s in the last {_runs(slow.runs)}, {slow.ratio:.2f} x "
-            f"the {slow.then:.2f} s of the {slow.before} before"
+            f"(at most {slow.high:.2f} x) the {slow.then:.2f} s of the {slow.before} before"
         )
         chance = f"by chance in {_odds(slow.chance)}"
         by_host = host is not None and host.sure and host.ratio * rule.factor > slow.ratio

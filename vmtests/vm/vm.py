@@ -223,7 +223,7 @@ class Vm(abc.ABC):
         return self.facts.units()
 
     def say_what_is_booted(self, machine: str) -> None:
-        """Write `booted.json`: the image, by name and place, and the kind of machine, in words, for trends and tests."""
+        """Write `booted.json`: the image, by name and place, and the kind of machine, in words."""
         known = {"image": self.image.name, "path": str(self.image.path), "machine": machine}
         with contextlib.suppress(OSError):
             self.results.mkdir(parents=True, exist_ok=True)
