@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from vmtests.guest.result import Result as Result
     from vmtests.image.image import Image as Image
     from vmtests.image.inspect import Inspection as Inspection
-    from vmtests.machine.argv import Hardware as Hardware
-    from vmtests.machine.argv import Net as Net
+    from vmtests.machine.hardware import Hardware as Hardware
+    from vmtests.machine.hardware import Net as Net
     from vmtests.qemu.lab import Lab as Lab
     from vmtests.vm.factories import ColdVm as ColdVm
     from vmtests.vm.factories import FreshVms as FreshVms
@@ -57,7 +57,7 @@ _PUBLIC = {
     "GceSettings": "vmtests.gce.settings:Settings",
     "GuestError": "vmtests.errors",
     "GuestTimeout": "vmtests.guest.result",
-    "Hardware": "vmtests.machine.argv",
+    "Hardware": "vmtests.machine.hardware",
     "HostError": "vmtests.errors",
     "Image": "vmtests.image.image",
     "ImageError": "vmtests.errors",
@@ -65,7 +65,7 @@ _PUBLIC = {
     "Inspection": "vmtests.image.inspect",
     "Lab": "vmtests.qemu.lab",
     "Line": "vmtests.boot.console",
-    "Net": "vmtests.machine.argv",
+    "Net": "vmtests.machine.hardware",
     "Owner": "vmtests.errors",
     "Result": "vmtests.guest.result",
     "Stage": "vmtests.boot.stages",

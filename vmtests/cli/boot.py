@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         contract=contract,
         login=login(arguments),
     ) as lab:
-        image = lab.image(arguments.image, arguments.module)
+        image = lab.image(arguments.image, arguments.module, direct=machine.kernel is not None)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))

@@ -18,8 +18,8 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk
-from vmtests.machine.argv import DiskFaults, Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.hardware import DiskFaults, Hardware
 
 SECTOR = 512
 """Bytes of a sector of the machine's disk."""

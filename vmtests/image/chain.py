@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 from vmtests.causes import Cause
 from vmtests.host.tools import Toolbox
-from vmtests.image import fat, gpt, grub, initramfs, layout, loader, pe
+from vmtests.image import eltorito, fat, gpt, grub, initramfs, layout, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.files import Files, FilesError
@@ -36,6 +36,7 @@ class Chain:
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self.bios_only = False
 
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
@@ -49,6 +50,7 @@ class Chain:
             )
             if bios:
                 yield note(_SUBJECT, "protective MBR", "ignored", f"{text}; it boots with BIOS only")
+                yield from self._by_bios(bios)
             else:
                 hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
@@ -57,6 +59,8 @@ class Chain:
         starting.sort(key=lambda volume: volume.type != layout.ESP)
         if not starting:
             yield self._nothing(bios)
+            if bios:
+                yield from self._by_bios(bios)
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
@@ -64,7 +68,16 @@ class Chain:
             yield note(_SUBJECT, "ESP", esp.type, text)
         yield from self._program(esp, FALLBACK)
 
+    def _by_bios(self, name: str) -> Iterator[Check]:
+        """Follow what a BIOS starts, as far as that is read here."""
+        self.bios_only = True
+        self.steps.append(f"BIOS: {name}")
+        if name == "GRUB":
+            yield from self._grub(None)
+
     def _bios(self) -> str:
+        if any(image.platform == eltorito.BIOS for image in eltorito.boot_images(self._disk)):
+            return "El Torito"
         code = self._disk.read(0, 440)
         if not code.strip(b"\0"):
             return ""
@@ -75,8 +88,7 @@ class Chain:
 
     def _nothing(self, bios: str) -> Check:
         if bios:
-            text = f"it is for BIOS only: {bios} is in its first sector, and nothing that UEFI firmware starts"
-            self.steps.append(f"BIOS: {bios}")
+            text = f"it is for BIOS only: {bios} is what that starts, and there is nothing that UEFI firmware starts"
             return note(_SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
         if not esps:
@@ -301,9 +313,13 @@ class Chain:
         yield passed(_SUBJECT, "initrd", shown)
         yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, self._toolbox)
 
-    def _grub(self, esp: Volume) -> Iterator[Check]:
-        order = [*(volume for volume in self._volumes if volume is not esp), esp]
-        small = _text(self._files(esp), next((p for p in _names(self._files(esp)) if p.endswith("/grub.cfg")), ""))
+    def _grub(self, esp: Volume | None) -> Iterator[Check]:
+        order = [volume for volume in self._volumes if volume is not esp]
+        small = ""
+        if esp is not None:
+            order.append(esp)
+            names = (path for path in _names(self._files(esp)) if path.endswith("/grub.cfg"))
+            small = _text(self._files(esp), next(names, ""))
         wanted = grub.device(small)
         for volume in order:
             if (files := self._files(volume)) is None:

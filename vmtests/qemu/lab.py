@@ -24,6 +24,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
+from vmtests.errors import InputError
 from vmtests.guest import credentials
 from vmtests.guest.login import Login
 from vmtests.guest.ssh import Key
@@ -33,8 +34,8 @@ from vmtests.host.scratch import remove
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.reference import recipe
-from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
 from vmtests.machine.life import ResumeError
 from vmtests.qemu import snapshots
 from vmtests.qemu.pool import Pool
@@ -120,9 +121,9 @@ class Lab:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
-    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+    def image(self, name: str = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
         """Return an image by its name; see `Images.find`."""
-        return self.images.find(name, modules)
+        return self.images.find(name, modules, direct=direct)
 
     @contextlib.contextmanager
     def start(
@@ -305,6 +306,23 @@ class Lab:
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
             handed = {**credentials.debug_shell(), **hardware.credentials}
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
-        if hardware.disk_size is None:
+        hardware = _fitting(hardware, image)
+        if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return hardware
+
+
+def _fitting(hardware: Hardware, image: Image) -> Hardware:
+    """Return hardware with the firmware and the bus that the image is made for, where none is named.
+
+    Raises InputError for a file that is not there.
+    """
+    for path in hardware.files:
+        if not path.is_file():
+            raise InputError(f"{path} is not there, or no file", hint="the machine is to be given it")
+    if hardware.firmware is None:
+        bios = image.inspection.bios_only and hardware.kernel is None and not hardware.secure_boot
+        hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)
+    if hardware.disk_bus is None:
+        hardware = replace(hardware, disk_bus=DiskBus.CDROM if image.inspection.disc else DiskBus.VIRTIO_SCSI)
+    return hardware
