@@ -35,8 +35,12 @@ if TYPE_CHECKING:
     from vmtests.guest.facts import Facts as Facts
     from vmtests.guest.result import GuestTimeout as GuestTimeout
     from vmtests.guest.result import Result as Result
+    from vmtests.guest.seed import Seed as Seed
     from vmtests.image.image import Image as Image
     from vmtests.image.inspect import Inspection as Inspection
+    from vmtests.machine.hardware import Disk as Disk
+    from vmtests.machine.hardware import DiskBus as DiskBus
+    from vmtests.machine.hardware import FirmwareKind as FirmwareKind
     from vmtests.machine.hardware import Hardware as Hardware
     from vmtests.machine.hardware import Net as Net
     from vmtests.qemu.lab import Lab as Lab
@@ -50,8 +54,11 @@ _PUBLIC = {
     "Cause": "vmtests.boot.verdict",
     "ColdVm": "vmtests.vm.factories",
     "Contract": "vmtests.contract",
+    "Disk": "vmtests.machine.hardware",
+    "DiskBus": "vmtests.machine.hardware",
     "Evidence": "vmtests.boot.verdict",
     "Facts": "vmtests.guest.facts",
+    "FirmwareKind": "vmtests.machine.hardware",
     "FreshVms": "vmtests.vm.factories",
     "GceLab": "vmtests.gce.lab",
     "GceSettings": "vmtests.gce.settings:Settings",
@@ -68,6 +75,7 @@ _PUBLIC = {
     "Net": "vmtests.machine.hardware",
     "Owner": "vmtests.errors",
     "Result": "vmtests.guest.result",
+    "Seed": "vmtests.guest.seed",
     "Stage": "vmtests.boot.stages",
     "Timeline": "vmtests.boot.timeline",
     "Verdict": "vmtests.boot.verdict",

@@ -8,6 +8,7 @@ from typing import Any
 
 from vmtests.cli.words import of_the_command
 from vmtests.guest.login import Login
+from vmtests.guest.seed import Seed
 from vmtests.machine.hardware import Disk, DiskBus, FirmwareKind, Hardware, Net
 from vmtests.sizes import parse_size
 
@@ -54,6 +55,16 @@ def add_login(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default=None if not key else Path(key),
         help="a private key that lets that user in over ssh; also VMTESTS_LOGIN_KEY",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`."""
+    parser.add_argument(
+        "--seed",
+        choices=[str(seed) for seed in Seed],
+        default=str(Seed.AUTO),
+        help="how a cloud lets its guests in: cloud-init's NoCloud, Ignition (default: by what the image listens to)",
     )
 
 
@@ -107,8 +118,8 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
 
 
 def hardware(arguments: argparse.Namespace) -> Hardware:
-    """Return what `add_hardware` has read; raises InputError."""
-    return Hardware(
+    """Return what `add_hardware` has read; raises InputError, also for a file that is not there."""
+    ordered = Hardware(
         memory_mib=parse_size(arguments.memory) >> 20,
         cpus=arguments.cpus,
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
@@ -125,6 +136,8 @@ def hardware(arguments: argparse.Namespace) -> Hardware:
         cmdline_extra=arguments.cmdline_extra,
         qemu_args=tuple(arguments.qemu_args),
     )
+    ordered.need_files()
+    return ordered
 
 
 def _disk(text: str) -> Disk:

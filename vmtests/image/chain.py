@@ -4,6 +4,7 @@ A breach is what would not boot; whatever is not understood, or only unusual, is
 UefiBootManagerLib and PartitionDxe, which start `\\EFI\\BOOT\\BOOTX64.EFI` of any FAT file system on the disk.
 """
 
+import contextlib
 from collections.abc import Generator, Iterator
 
 from vmtests.causes import Cause
@@ -20,6 +21,8 @@ FALLBACK = "/EFI/BOOT/BOOTX64.EFI"
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
+_EL_TORITO = "a boot image"
+_CLOUD_INIT = ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg")
 
 
 class Chain:
@@ -68,6 +71,19 @@ class Chain:
             yield note(_SUBJECT, "ESP", esp.type, text)
         yield from self._program(esp, FALLBACK)
 
+    def listens(self) -> frozenset[str]:
+        """Return who on the disk listens to what a cloud hands to a guest, where that can be read."""
+        found = set()
+        if any(word.startswith(("ignition.", "flatcar.first_boot", "flatcar.oem")) for word in self.options.split()):
+            found.add("ignition")
+        for volume in self._volumes:
+            if volume.system is not None and volume.system.type.startswith("ext"):
+                with contextlib.suppress(FilesError):
+                    files = self._files(volume)
+                    if files is not None and any(files.find(path) is not None for path in _CLOUD_INIT):
+                        found.add("cloud-init")
+        return frozenset(found)
+
     def _by_bios(self, name: str) -> Iterator[Check]:
         """Follow what a BIOS starts, as far as that is read here."""
         self.bios_only = True
@@ -77,7 +93,7 @@ class Chain:
 
     def _bios(self) -> str:
         if any(image.platform == eltorito.BIOS for image in eltorito.boot_images(self._disk)):
-            return "El Torito"
+            return _EL_TORITO
         code = self._disk.read(0, 440)
         if not code.strip(b"\0"):
             return ""
@@ -88,9 +104,14 @@ class Chain:
 
     def _nothing(self, bios: str) -> Check:
         if bios:
-            text = f"it is for BIOS only: {bios} is what that starts, and there is nothing that UEFI firmware starts"
+            place = "boot catalog" if bios == _EL_TORITO else "first sector"
+            text = f"it is for BIOS only: {bios} is in its {place}, and nothing that UEFI firmware starts"
             return note(_SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
+        if self._volumes and self._volumes[0].system is not None and self._volumes[0].system.type == "iso9660":
+            text = "it is a CD-ROM image from which nothing boots: its boot catalog (El Torito) is empty, or not there"
+            hint = "xorriso's -b and -e, or grub-mkrescue, make one"
+            return breach(_SUBJECT, "boot catalog", "empty", text, hint, cause=Cause.BOOTLOADER_MISSING)
         if not esps:
             text = "there is no ESP and no boot loader for BIOS: nothing on the disk is started"
             return breach(

@@ -43,6 +43,8 @@ class Inspection:
     """What the image was held to."""
     bios_only: bool = False
     """Whether only a BIOS starts it."""
+    listens: frozenset[str] = frozenset()
+    """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
 
     @property
     def disc(self) -> bool:
@@ -162,6 +164,7 @@ def inspect(
             files=tuple(chain.files),
             contract=held,
             bios_only=chain.bios_only,
+            listens=chain.listens(),
         )
 
 

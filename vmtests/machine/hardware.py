@@ -154,6 +154,12 @@ class Hardware:
         """The host's files that the machine reads, besides its image."""
         yield from filter(None, (self.kernel, self.initrd, self.cdrom, *(disk.image for disk in self.disks)))
 
+    def need_files(self) -> None:
+        """Raise InputError for a file that is not there."""
+        for path in self.files:
+            if not path.is_file() and not path.is_block_device():
+                raise InputError(f"{path} is not there, or no file", hint="the machine is to be given it")
+
 
 def oem_strings(hardware: Hardware) -> list[bytes]:
     """Return the SMBIOS type 11 strings that carry credentials, in base64, which any value survives."""

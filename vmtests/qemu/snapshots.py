@@ -182,10 +182,12 @@ def directory(
     toolbox: Toolbox,
     accelerator: Accelerator,
     stage: Stage = Stage.READY,
+    *,
+    handed: str = "",
 ) -> Path:
     """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU.
 
-    It is kept where `stage` began.
+    It is kept where `stage` began. `handed` names what else its guest was given.
     """
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
     # same time of modification, and `cp -a` writes the next over the last.
@@ -199,6 +201,7 @@ def directory(
         hardware,
         repr(contract),
         str(stage),
+        handed,
         _code(),
     )
     digest = hashlib.sha256(msgspec.json.encode(known, enc_hook=str)).hexdigest()[:20]
