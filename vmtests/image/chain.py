@@ -385,6 +385,8 @@ class Chain:
         if not any(console.startswith("ttyS") for console in consoles):
             text = f"the command line of {origin} has no console=ttyS0: the boot cannot be followed on the serial line"
             yield note(_SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+        else:
+            yield passed(_SUBJECT, "console", " ".join(consoles))
         roots = values(options, "root")
         if not roots:
             return

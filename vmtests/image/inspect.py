@@ -46,6 +46,11 @@ class Inspection:
     listens: frozenset[str] = frozenset()
     """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
 
+    def talks_on(self, console: str) -> bool:
+        """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
+        told = (check.value.split() for check in self.checks if check.what == "console" and check.ok)
+        return any(word.startswith(console) for words in told for word in words)
+
     @property
     def disc(self) -> bool:
         """Whether it is a CD-ROM image, and no disk."""

@@ -118,6 +118,7 @@ class QemuVm(Vm):
             self.results / "diagnosis",
             scale=self.scale,
             symbols=lambda: symbols.find(self.image.path, self._pool.host.toolbox),
+            serial=self.image.inspection.talks_on("ttyS"),
         )
         self.follower = self._stack.enter_context(
             Follower(
