@@ -16,8 +16,8 @@ from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.host import Host
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
 from vmtests.machine.events import RESET, MachineEvent
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
