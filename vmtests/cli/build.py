@@ -126,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
         try:
             subprocess.run(
                 ["cp", "--sparse=always", "--reflink=auto", "--", source, partial],
-                check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
             )  # fmt: skip
             publish(partial, target)
         except subprocess.CalledProcessError as error:
