@@ -136,4 +136,4 @@ def _ext4_room(size: int) -> tuple[int, int]:
     inodes = size // (16 * KIB)
     steps = ((128 * MIB, 4), (GIB, 16), (2 * GIB, 32), (16 * GIB, 64), (32 * GIB, 128), (64 * GIB, 256))
     journal = next((mebibytes for below, mebibytes in steps if size < below), 1024) * MIB
-    return size - inodes * 256 - journal - MIB // 2 - size // 300, inodes - _OWN_INODES
+    return size - inodes * 256 - journal - MIB // 2 - size // 200, inodes - _OWN_INODES
