@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
+from vmtests.host.architecture import GUEST
 from vmtests.host.sandbox import View, run_in, sandbox, tool_env
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
@@ -33,7 +34,7 @@ class Requirement:
 _CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
-    Requirement(name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
+    Requirement(name=GUEST.qemu, package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(name="qemu-img", package="qemu-utils", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(
         name="systemd-repart",
@@ -194,17 +195,17 @@ def _host_refusal(requirement: Requirement) -> str:
 
 
 def check_architecture() -> None:
-    """Raise HostError on a host that is no x86-64."""
-    if (machine := platform.machine()) not in {"x86_64", "AMD64"}:
+    """Raise HostError on a host of another architecture than machines have."""
+    if (machine := platform.machine()) not in GUEST.uname:
         raise HostError(
-            f"this host is {machine}: vmtests boots x86-64 images, on x86-64 Linux only",
-            hint="use an x86-64 machine, or --vm-target=gce",
+            f"this host is {machine}: vmtests boots {GUEST.shown} images, on {GUEST.shown} Linux only",
+            hint=f"use a machine that is {GUEST.shown}, or --vm-target=gce",
         )
 
 
 def host_firmware() -> tuple[Path, ...]:
     """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
-    program = shutil.which("qemu-system-x86_64", path=tool_env()["PATH"])
+    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
     beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
     return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
 

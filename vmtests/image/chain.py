@@ -1,12 +1,15 @@
 """Any image's way to boot, followed as firmware and boot loader would: what is there, and what would stop it.
 
 A breach is what would not boot; whatever is not understood, or only unusual, is a note. Firmware: EDK2's
-UefiBootManagerLib and PartitionDxe, which start `\\EFI\\BOOT\\BOOTX64.EFI` of any FAT file system on the disk.
+UefiBootManagerLib and PartitionDxe, which start the fallback program of any FAT file system on the disk.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from vmtests.causes import Cause
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat, gpt, grub, initramfs, layout, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
@@ -16,10 +19,23 @@ from vmtests.image.filesystem import CONTAINERS
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source
 
-FALLBACK = "/EFI/BOOT/BOOTX64.EFI"
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
+_GRUB = f"grub{GUEST.efi}.efi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loader:
+    """How a boot loader is told from others, and the method that goes on from it, by its ESP and its path there."""
+
+    follow: Callable[["Chain", Volume, str], Iterator[Check]]
+    section: str = ""
+    """Of its program; no other program has it."""
+    component: bytes = b""
+    """What begins its line in the section .sbat."""
+    says: bytes = b""
+    """Words somewhere in its program, where nothing else tells it."""
 
 
 class Chain:
@@ -36,6 +52,7 @@ class Chain:
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self._gone_through: list[str] = []
 
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
@@ -53,16 +70,17 @@ class Chain:
                 hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
             return
-        starting = [volume for volume in self._volumes if self._has(volume, FALLBACK)]
+        fallback = GUEST.fallback
+        starting = [volume for volume in self._volumes if self._has(volume, fallback)]
         starting.sort(key=lambda volume: volume.type != layout.ESP)
         if not starting:
             yield self._nothing(bios)
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
-            text = f"{FALLBACK} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
+            text = f"{fallback} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
             yield note(_SUBJECT, "ESP", esp.type, text)
-        yield from self._program(esp, FALLBACK)
+        yield from self._program(esp, fallback)
 
     def _bios(self) -> str:
         code = self._disk.read(0, 440)
@@ -88,7 +106,8 @@ class Chain:
             what = "nothing that is known" if esps[0].system is None else esps[0].system.type
             text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
             return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
-        text = f"{FALLBACK} is not on the ESP ({esps[0].where}), and firmware without variables starts nothing else"
+        where = f"the ESP ({esps[0].where})"
+        text = f"{GUEST.fallback} is not on {where}, and firmware without variables starts nothing else"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
 
@@ -113,7 +132,7 @@ class Chain:
         except FilesError:
             return False
 
-    def _program(self, esp: Volume, path: str, depth: int = 0) -> Iterator[Check]:
+    def _program(self, esp: Volume, path: str) -> Iterator[Check]:
         files = self._files(esp)
         assert files is not None
         real = files.find(path)
@@ -124,7 +143,7 @@ class Chain:
         head = files.read(real, pe.HEAD)
         program = pe.parse(head)
         if (reason := pe.fault(program)) is not None or isinstance(program, str):
-            text = f"boot loader {real} is no EFI program for x86-64: {reason}"
+            text = f"boot loader {real} is no EFI program for {GUEST.shown}: {reason}"
             yield breach(_SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return
         self.files.append(real)
@@ -134,50 +153,47 @@ class Chain:
         kind = self._kind(files, real, program, head)
         self.steps.append(f"{real} ({kind})")
         yield passed(_SUBJECT, "boot loader", f"{real} ({kind})")
-        if kind == "systemd-boot":
-            yield from self._systemd_boot(esp)
-        elif kind == "GRUB":
-            yield from self._grub(esp)
-        elif kind == "shim" and depth == 0:
-            directory = real.rpartition("/")[0]
-            yield from self._shim(esp, directory)
-        elif kind == "Linux":
+        if kind == "Linux":
             yield from self._release(pe.parse_kernel(head), real)
+        elif kind in self._LOADERS and kind not in self._gone_through:
+            self._gone_through.append(kind)
+            yield from self._LOADERS[kind].follow(self, esp, real)
         else:
             yield note(_SUBJECT, "boot loader", real, f"what {real} starts is not known here")
 
     def _kind(self, files: Files, path: str, program: pe.Program, head: bytes) -> str:
-        if ".sdmagic" in program.sections or b"systemd-boot" in head:
-            return "systemd-boot"
+        component = b""
         if (sbat := program.sections.get(".sbat")) is not None:
             # Its second line names the component (SBAT.md of shim).
-            text = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
-            if b"\nshim," in text:
-                return "shim"
-        if "mods" in program.sections:
-            return "GRUB"
+            component = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
+        for name, known in self._LOADERS.items():
+            if known.section and known.section in program.sections:
+                return name
+            if known.component and known.component in component:
+                return name
         if pe.parse_kernel(head) is not None:
             return "Linux"
         whole = files.read(path, 8 << 20)
-        return "systemd-boot" if b"LoaderInfo: systemd-boot" in whole else "GRUB" if b"GRUB" in whole else "unknown"
+        return next((name for name, known in self._LOADERS.items() if known.says and known.says in whole), "unknown")
 
-    def _shim(self, esp: Volume, directory: str) -> Iterator[Check]:
-        if self._has(esp, f"{directory}/grubx64.efi"):
-            yield from self._program(esp, f"{directory}/grubx64.efi", 1)
+    def _shim(self, esp: Volume, path: str) -> Iterator[Check]:
+        directory = path.rpartition("/")[0]
+        if self._has(esp, f"{directory}/{_GRUB}"):
+            yield from self._program(esp, f"{directory}/{_GRUB}")
             return
         files = self._files(esp)
         assert files is not None
-        if self._has(esp, f"{directory}/fbx64.efi"):
-            # shim's fallback makes an entry of every \EFI\*\BOOTX64.CSV and starts the first.
-            for name in sorted(path for path in _names(files) if path.lower().endswith("/bootx64.csv")):
+        if self._has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+            # shim's fallback makes an entry of every \EFI\*\BOOT{architecture}.CSV and starts the first.
+            for name in sorted(path for path in _names(files) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
                 place = name.rpartition("/")[0]
-                if self._has(esp, f"{place}/grubx64.efi"):
-                    yield from self._program(esp, f"{place}/grubx64.efi", 1)
+                if self._has(esp, f"{place}/{_GRUB}"):
+                    yield from self._program(esp, f"{place}/{_GRUB}")
                     return
-        text = f"shim finds no {directory}/grubx64.efi to start"
+        text = f"shim finds no {directory}/{_GRUB} to start"
         yield breach(_SUBJECT, "boot loader", "missing", text, cause=Cause.BOOTLOADER_MISSING)
 
-    def _systemd_boot(self, esp: Volume) -> Iterator[Check]:
+    def _systemd_boot(self, esp: Volume, _: str) -> Iterator[Check]:
         sources = [esp, *(volume for volume in self._volumes if volume.type == layout.XBOOTLDR)]
         found: list[tuple[loader.Entry, Volume, Files]] = []
         lost: list[str] = []
@@ -205,7 +221,7 @@ class Chain:
             program = pe.parse(files.read(files.find(entry.unified) or "", pe.HEAD))
             if isinstance(program, str) or (reason := pe.fault(program)) is not None:
                 reason = program if isinstance(program, str) else reason
-                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for x86-64: {reason}"
+                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for {GUEST.shown}: {reason}"
                 yield breach(_SUBJECT, "kernel", entry.unified, text, cause=Cause.KERNEL_INVALID)
             elif program.is_uki:
                 yield from self._unified(volume, entry.unified, program, entry.options)
@@ -219,7 +235,7 @@ class Chain:
                 name = path.rpartition("/")[2].lower()
                 entry = loader.parse(_text(files, path), path)
                 program = entry.kernel or entry.unified
-                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", "x64"):
+                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", GUEST.efi):
                     continue
                 if program is None:
                     lost.append(f"{path} names no kernel")
@@ -301,7 +317,7 @@ class Chain:
         yield passed(_SUBJECT, "initrd", shown)
         yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, self._toolbox)
 
-    def _grub(self, esp: Volume) -> Iterator[Check]:
+    def _grub(self, esp: Volume, _: str) -> Iterator[Check]:
         order = [*(volume for volume in self._volumes if volume is not esp), esp]
         small = _text(self._files(esp), next((p for p in _names(self._files(esp)) if p.endswith("/grub.cfg")), ""))
         wanted = grub.device(small)
@@ -345,8 +361,9 @@ class Chain:
     def _options(self, options: str, origin: str, *, has_initrd: bool) -> Iterator[Check]:
         self.options = options
         consoles = [value.split(",")[0] for value in values(options, "console")]
-        if not any(console.startswith("ttyS") for console in consoles):
-            text = f"the command line of {origin} has no console=ttyS0: the boot cannot be followed on the serial line"
+        if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
+            missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
+            text = f"the command line of {origin} {missing}"
             yield note(_SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
         roots = values(options, "root")
         if not roots:
@@ -380,6 +397,13 @@ class Chain:
         if have is None or "\\x" in value or "/" in value:
             return ""
         return "" if value.strip('"').lower() in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+
+    _LOADERS: ClassVar[dict[str, _Loader]] = {
+        "systemd-boot": _Loader(section=".sdmagic", says=b"LoaderInfo: systemd-boot", follow=_systemd_boot),
+        "shim": _Loader(component=b"\nshim,", follow=_shim),
+        "GRUB": _Loader(section="mods", says=b"GRUB", follow=_grub),
+    }
+    """The boot loaders that are followed; another is another row, and a method that finds its kernel."""
 
 
 def _text(files: Files | None, path: str) -> str:

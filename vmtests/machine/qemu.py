@@ -16,6 +16,7 @@ from typing import Self
 
 from vmtests.errors import GuestError, HostError
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
@@ -444,7 +445,7 @@ class QemuMachine:
             )
             own = (self._private, parts.disk, *parts.serial_logs)
             view = machine_view(self._firmware, self._image.path, self._template, own)
-            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts), view=view)
+            command = self._toolbox.argv(GUEST.qemu, *argv.qemu_args(self._hardware, parts), view=view)
             inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]
