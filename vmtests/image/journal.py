@@ -65,7 +65,7 @@ def _ext4_partitions(source: Source) -> list[tuple[int, int]]:
 def _export(directory: Path, target: Path, toolbox: Toolbox, since: float) -> int:
     # Files of one machine are in a directory of its machine id; of others there are none on a disk of one system.
     holders = sorted({path.parent for path in directory.rglob("*.journal")})
-    options = (f"--directory={holders[0]}", f"--since=@{since:.0f}", "--output=export", "--no-pager", "--quiet")
+    options = (f"--directory={holders[0]}", f"--since=@{since:.6f}", "--output=export", "--no-pager", "--quiet")
     with target.open("wb") as file:
         _run(toolbox, "journalctl", *options, output=file.fileno())
     return target.stat().st_size

@@ -132,9 +132,7 @@ class QemuVm(Vm):
                 watch=self._watch,
             )
         )
-        # A guest that was kept in the middle of its boot has the time of then.
-        kept = past.started if past is not None and past.verdict is None else None
-        self._started = time.time() if kept is None else kept.timestamp()
+        self._started = time.time() if past is None else past.power_on(time.time())
         self.qemu.move(self.results, self.follower)
         self._stack.enter_context(self.qemu)
         reach = QemuReach(self.qemu, scale=self.scale)
