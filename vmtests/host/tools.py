@@ -6,12 +6,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
-from vmtests.host.sandbox import View, run_in, sandbox, tool_env
+from vmtests.host.sandbox import View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -32,6 +33,9 @@ class Requirement:
 
 
 _CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
+READ_SECONDS = 60.0
+"""Seconds that `Toolbox.read` gives a tool where nothing else is said."""
+
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
     Requirement(name=GUEST.qemu, package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
@@ -131,6 +135,39 @@ class Toolbox:
         Raises ToolError with the last line that the tool wrote on standard error.
         """
         return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env)
+
+    def read(
+        self,
+        name: str,
+        *args: str | os.PathLike[str],
+        stdin: bytes | None = None,
+        descriptors: Collection[int] = (),
+        output: int | None = None,
+        seconds: float = READ_SECONDS,
+        well: Collection[int] = (0,),
+    ) -> bytes:
+        """Run a tool on what somebody else has made, for `seconds` at most, and return its standard output.
+
+        It inherits `descriptors`; with `output`, a descriptor, what it writes goes there. `well` are the exit statuses
+        that are no failure. Raises ToolError as `run` does, HostError when it takes longer.
+        """
+        try:
+            result = subprocess.run(
+                self.argv(name, *args),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=subprocess.PIPE,
+                env=tool_env({"TZ": "UTC"}),
+                pass_fds=tuple(descriptors),
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"{name} did not end within {seconds:g} s") from error
+        if result.returncode not in well:
+            raise tool_error(name, result.returncode, result.stderr.decode("utf-8", "replace"))
+        return result.stdout or b""
 
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
