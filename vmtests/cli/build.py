@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vmtests import contract as contracts
 from vmtests.cli.common import add_modules
-from vmtests.errors import HostError, InputError
+from vmtests.errors import InputError, at_named
 from vmtests.host import tools
 from vmtests.host.copies import copy_disk
 from vmtests.image import archive, build, cache, spec
@@ -55,6 +55,6 @@ def _copy(source: Path, target: Path) -> None:
         copy_disk(source, partial)
         partial.replace(target)
     except OSError as error:
-        raise HostError(f"{target} cannot be written: {error.strerror}") from error
+        raise at_named(f"{target} cannot be written", error, "name another place") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
+from vmtests.host.results import held
 from vmtests.image import archive
 from vmtests.image.image import Image
 from vmtests.image.images import Images
@@ -178,7 +179,8 @@ class GceLab:
         hardware = self._checked(hardware or Hardware())
         results = self.results / name if name else self.results
         results.mkdir(parents=True, exist_ok=True)
-        key = Key.generate(results)
+        with held(results):
+            key = Key.generate(results, replace=True)
         token = f"vmtests-ready-{secrets.token_hex(8)}"
         order = Order(
             image=self._cloud_image(image),

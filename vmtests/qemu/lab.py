@@ -30,6 +30,7 @@ from vmtests.guest.seed import Seed, seeded
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
+from vmtests.host.results import held
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image
 from vmtests.image.images import Images
@@ -227,7 +228,7 @@ class Lab:
             vm = None
             if kept is not None:
                 try:
-                    given = kept.give_logs(self.results / name)
+                    given = kept.give_logs(self._results_of(name))
                     vm = stack.enter_context(self._forked(image, given, name, watch, by_serial=False))
                 except ResumeError as error:
                     told = f"a kept machine does not go on and is booted again: {error.message}"
@@ -251,7 +252,7 @@ class Lab:
     def _cold(self, image: Image, hardware: Hardware, name: str, watch: Watch | None) -> QemuVm:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
-        key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
+        key, token = Key.generate(results, replace=True), f"vmtests-ready-{secrets.token_hex(8)}"
         handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
         given = seeded(self._seed, image.inspection.listens, key.public, self._login, hardware.hostname)
         return QemuVm(
@@ -295,7 +296,8 @@ class Lab:
     def _results_of(self, name: str) -> Path:
         results = self.results / name if name else self.results
         results.mkdir(parents=True, exist_ok=True)
-        return results
+        with held(results):
+            return results
 
     def machine(
         self,

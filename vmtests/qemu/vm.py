@@ -20,6 +20,7 @@ from vmtests.guest.guest import Guest
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
 from vmtests.image.image import Image
@@ -101,6 +102,7 @@ class QemuVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
         if snapshot is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vmtests.boot.console import Line
 from vmtests.boot.units import Unit
-from vmtests.errors import HostError
+from vmtests.errors import at_named, from_os
 from vmtests.report.against import Comparison, compare
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import Boot, Run, read
@@ -129,13 +129,20 @@ def render(run: Run, against: Run | None = None) -> str:
 def write(directory: Path, out: Path | None = None, against: Path | None = None) -> Path:
     """Write the page of a directory of results, and `trace.json` of each boot's first; return where the page is.
 
-    Raises InputError where a directory has no boot, HostError where the page cannot be written.
+    Raises InputError where a directory has no boot, HostError where the page cannot be written, or
+    InputError where that is due to `out`.
     """
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    _put(path, page)
-    _put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    try:
+        _put(path, page)
+        _put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    except OSError as error:
+        what = f"{path} cannot be written"
+        raise (
+            from_os(what, error) if out is None else at_named(what, error, "name another place with --out")
+        ) from error
     return path
 
 
@@ -144,10 +151,10 @@ def _put(path: Path, text: str) -> None:
     try:
         beside.write_text(text, encoding="utf-8", errors="replace")
         beside.replace(path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise HostError(f"{path} cannot be written: {error.strerror}", hint="name another place with --out") from error
+        raise
 
 
 def _text(name: str) -> str:
