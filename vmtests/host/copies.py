@@ -13,7 +13,9 @@ def copy_disk(source: Path, target: Path) -> None:
     """
     command = ("cp", "--sparse=always", "--reflink=auto", "--", source, target)
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
+        )
     except subprocess.CalledProcessError as error:
         lines = error.stderr.splitlines() or ["no message"]
         raise HostError(f"{target} cannot be written: {lines[-1]}") from error
