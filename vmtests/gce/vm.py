@@ -95,6 +95,7 @@ class GceVm(Vm):
 
     def _put_together(self) -> None:
         self._stack.enter_context(held(self.results))
+        self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(
