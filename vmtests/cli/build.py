@@ -3,14 +3,14 @@
 import argparse
 import contextlib
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
 from vmtests import contract as contracts
 from vmtests.cli.common import add_json, add_modules, print_json
-from vmtests.errors import HostError, InputError, from_os
+from vmtests.errors import InputError, at_named
 from vmtests.host import tools
+from vmtests.host.copies import copy_disk
 from vmtests.host.meter import Meter
 from vmtests.host.process import give_way
 from vmtests.host.scratch import owned
@@ -122,15 +122,8 @@ def _compressed(described: ImageSpec, how: str | None) -> ImageSpec:
 def _copy(source: Path, target: Path) -> None:
     """Copy a disk, sparse, or sharing blocks where the file system can; `target` appears whole or not at all."""
     with beside(target) as work:
-        partial = work / target.name
+        copy_disk(source, work / target.name)
         try:
-            subprocess.run(
-                ["cp", "--sparse=always", "--reflink=auto", "--", source, partial],
-                check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-            publish(partial, target)
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.splitlines() or ["no message"]
-            raise HostError(f"{target} cannot be written: {lines[-1]}") from error
+            publish(work / target.name, target)
         except OSError as error:
-            raise from_os(f"{target} cannot be written", error) from error
+            raise at_named(f"{target} cannot be written", error, "name another place") from error

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import at_named
 from vmtests.host.scratch import owned, remove, remove_unowned
 
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; sync_file_range(2)
@@ -29,7 +29,7 @@ def beside(target: Path) -> Iterator[Path]:
     try:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
-        raise HostError(f"{parent} is not writable: {error.strerror}") from error
+        raise at_named(f"{parent} is not writable", error, "name another place") from error
     with owned(path):
         try:
             yield path
