@@ -30,6 +30,7 @@ from vmtests.cli.common import (
 )
 from vmtests.cli.screen import Lines, show
 from vmtests.cockpit.run import has_terminal
+from vmtests.cockpit.session import POINTS
 from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest import held
@@ -58,6 +59,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="begin where this stage begins, which the first such call keeps: %(choices)s",
     )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep the machine where each stage begins: --rewind goes back there, before whatever went wrong",
+    )
     add_accel(parser)
     parser.add_argument("--anew", action="store_true", help="with --rewind: boot again, whatever was kept")
     parser.add_argument(
@@ -84,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = progress.stderr()
     if arguments.anew and arguments.rewind is None:
         raise InputError("--anew is for --rewind: without it every boot is a new one")
+    if arguments.record and arguments.rewind is not None:
+        raise InputError("--record is of a whole boot, and --rewind goes back into one", hint="one after the other")
     cockpit = not (arguments.plain or arguments.quiet or arguments.json) and has_terminal()
     if arguments.ssh and not cockpit:
         raise InputError("--ssh needs a terminal, for a person", hint="without --plain, --quiet and --json")
@@ -142,6 +150,8 @@ def _in_lines(
             image, Stage(arguments.rewind), machine, watch=watch, debug=arguments.debug, anew=arguments.anew
         )
     with booting as vm:
+        for stage in POINTS if arguments.record else ():
+            lab.keep(vm, stage, machine, debug=arguments.debug)
         verdict = vm.wait_verdict()
         watch(vm.follower)
         yield vm, verdict
@@ -161,8 +171,9 @@ def _in_cockpit(
     with runtime.directory() as directory:
         hands = QemuHands(lab, image, machine, directory, debug=arguments.debug)
         usually = usual(lab.results, image.inspection.path)
-        rewind = arguments.rewind
-        with Session(hands, lab.results, usual=usually, point=rewind, anew=arguments.anew) as session:
+        with Session(
+            hands, lab.results, usual=usually, point=arguments.rewind, anew=arguments.anew, record=arguments.record
+        ) as session:
             with attach.Server(session, directory):
                 fly(session, ssh=arguments.ssh)
             session.stop()

@@ -295,8 +295,9 @@ class CockpitApp(App[None], inherit_bindings=False):
 
 
 def _stages(state: State) -> Text:
-    lines = [_stage(row, state) for row in state.rows]
-    return Text("\n").join(lines)
+    text = Text("\n").join([_stage(row, state) for row in state.rows])
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _stage(row: Row, state: State) -> Text:
@@ -319,7 +320,6 @@ def _stage(row: Row, state: State) -> Text:
         text.append(f"  usual {row.usual:.1f} s", "yellow" if slow else "dim")
     if now and state.waits_for:
         text.append(f"  {state.waits_for}", "yellow")
-    text.no_wrap, text.overflow = True, "ellipsis"
     return text
 
 

@@ -37,7 +37,7 @@ class QemuHands:
         self._numbers = itertools.count(1)
         self._kept: dict[str, Snapshot] = {}
         self._places: dict[tuple[Stage, bool], Path] = {}
-        self.title = f"{image.name} · {lab.host.accelerator.name} ({lab.host.accelerator.reason})"
+        self.title = f"{image.name} · {lab.host.accelerator.name}"
 
     @contextlib.contextmanager
     def boot(self, watch: Watch, /, *, debug: bool = False) -> Iterator[Vm]:
