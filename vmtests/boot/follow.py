@@ -25,6 +25,7 @@ from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict, keep
+from vmtests.boot.waiter import Waiter
 from vmtests.errors import GuestError, HostError
 from vmtests.machine.events import HELD, RESET, SHUTDOWN, STOP, MachineEvent
 
@@ -50,18 +51,6 @@ _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
 Found = TypeVar("Found")
 
 
-class _Waiter:
-    """Somebody who waits for a line."""
-
-    def __init__(self, pattern: re.Pattern[str]) -> None:
-        self.pattern = pattern
-        self.found: Line | None = None
-
-    def look(self, line: Line) -> None:
-        if self.found is None and self.pattern.search(line.text):
-            self.found = line
-
-
 class Follower:
     """Follows one machine, boot after boot.
 
@@ -71,7 +60,8 @@ class Follower:
     `ready_token` comes from a guest that has no job left.
     `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
     budget, before that is a verdict. `late` tells for how many seconds in all the machine could have run and got no
-    processor of the host. With `past` the machine goes on from where another was kept,
+    processor of the host. `on_failure` is told at once when a guest fails that had been ready; it must not wait.
+    With `past` the machine goes on from where another was kept,
     and so do its seconds.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
@@ -94,10 +84,13 @@ class Follower:
         past: Past | None = None,
         doctor: Doctor | None = None,
         late: Callable[[], float] = float,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._watch = watch
         self._doctor = doctor
         self._late = late
+        self._on_failure = on_failure
+        self._alarm = threading.Timer(0.0, tuple)  # never started
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -109,7 +102,7 @@ class Follower:
         self._prefix = f"{name}." if name else ""
         self._log = ConsoleLog(results, name)
         self._changed = threading.Condition()
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
         self._scanner = Scanner()
         self._restarts = 0
@@ -132,6 +125,7 @@ class Follower:
 
     def close(self) -> None:
         """Take what is left of the last line, write the timeline and close the logs."""
+        self._alarm.cancel()
         with self._changed:
             self._tick()
             self._finish_lines()
@@ -227,10 +221,8 @@ class Follower:
         """Where the boot is just now; as text it is one line."""
         with self._changed:
             attempt, now = self._attempt, self._now()
-            left = None if attempt.verdict is not None else attempt.left(now)
-            return Pulse(
-                stage=attempt.stage, t=now, last=attempt.last_line, waits_for=attempt.waits_for[:120], left=left
-            )
+            left, waits = None if attempt.verdict is not None else attempt.left(now), attempt.waits_for[:120]
+            return Pulse(stage=attempt.stage, t=now, last=attempt.last_line, waits_for=waits, left=left)
 
     @property
     def budgets(self) -> Budgets:
@@ -280,7 +272,7 @@ class Follower:
         Raises GuestError when the boot fails, or the guest fails after it was ready, or `timeout` seconds
         passed.
         """
-        waiter = _Waiter(re.compile(regex))
+        waiter = Waiter(re.compile(regex))
         with self._changed:
             end = self._now() + timeout
             boot = self._boot
@@ -474,6 +466,18 @@ class Follower:
         if before != (self._attempt.verdict, self._attempt.failure_after_ready):
             self._write_timeline()
             self._changed.notify_all()
+        if self._on_failure is not None and self._attempt.verdict is not None:
+            self._watch_for_failure(self._on_failure, known=before[1] is not None)
+
+    def _watch_for_failure(self, tell: Callable[[], None], *, known: bool) -> None:
+        """Tell of a guest's failure after it was ready, also where nothing more is heard of it."""
+        if self._attempt.failure_after_ready is not None:
+            if not known:
+                tell()
+        elif (deadline := self._attempt.deadline()) is not None and not self._alarm.is_alive():
+            self._alarm = threading.Timer(max(deadline - self._now(), 0.0), lambda: self.failure_after_ready)
+            self._alarm.daemon = True
+            self._alarm.start()
 
     def _write_timeline(self) -> None:
         name = "timeline.json" if self._boot == 1 else f"timeline-{self._boot}.json"

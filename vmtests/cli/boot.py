@@ -24,6 +24,7 @@ from vmtests.cli.common import (
     add_login,
     add_modules,
     add_results,
+    add_seed,
     hardware,
     login,
     print_json,
@@ -31,12 +32,13 @@ from vmtests.cli.common import (
 from vmtests.cli.screen import Lines, show
 from vmtests.cockpit.run import has_terminal
 from vmtests.cockpit.session import POINTS
-from vmtests.contract import Contract
+from vmtests.contract import Contract, Promise
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest import held
+from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.sizes import parse_seconds
@@ -73,6 +75,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_hardware(parser)
     add_login(parser)
+    add_seed(parser)
     parser.add_argument("--strict", action="store_true", help="a system with failed units is not ready: exit status 1")
     add_contract(parser)
     add_results(parser)
@@ -103,8 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
         contract=contract,
         login=login(arguments),
+        seed=Seed(arguments.seed),
     ) as lab:
-        image = lab.image(arguments.image, arguments.module)
+        image = lab.image(arguments.image, arguments.module, direct=machine.kernel is not None)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))
@@ -113,10 +117,14 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             flying = _in_lines(arguments, lab, image, machine, out)
         with flying as (vm, verdict):
+            answers = verdict.ready and vm.qemu.alive  # a person may have cut its power
             if not verdict.ready:
                 vm.diagnose(verdict)
             units = vm.timeline.units
-            broken = _broken(vm, image.contract) if verdict.ready else ()
+            broken = _broken(vm, image.contract) if answers else ()
+            if answers and Promise.STORE in image.contract.promises:  # others may not let us in
+                with progress.step("the guest's journal and mounts, for the report"):
+                    vm.keep()
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
         from vmtests.report import page

@@ -11,7 +11,7 @@ from vmtests.boot.stages import Stage
 from vmtests.cockpit.port import Way, Wire
 from vmtests.errors import GuestError, HostError
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT
 from vmtests.qemu import gdb
 from vmtests.qemu.lab import REWINDS, Lab

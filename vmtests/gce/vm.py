@@ -93,6 +93,7 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(
@@ -103,6 +104,7 @@ class GceVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
         keys = HostKeys(self._token)
