@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paramiko.pkey import UnknownKeyType
 
-from vmtests.errors import GuestError, HostError, InputError
+from vmtests.errors import GuestError, HostError, at_named
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
@@ -48,19 +48,26 @@ class Key:
     public: str
 
     @classmethod
-    def generate(cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests") -> Self:
-        """Make an ed25519 pair in `directory`; raises InputError when that cannot be, or is done already."""
+    def generate(
+        cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests", replace: bool = False
+    ) -> Self:
+        """Make an ed25519 pair in `directory`; raises InputError when that cannot be.
+
+        A pair that is there is an error unless it is to be replaced.
+        """
         private = Ed25519PrivateKey.generate()
         path = directory / name
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         public = f"{line} {comment}"
         try:
+            if replace:
+                path.unlink(missing_ok=True)
             path.touch(0o600, exist_ok=False)
             path.write_bytes(pem)
             path.with_name(f"{name}.pub").write_text(f"{public}\n")
         except OSError as error:
-            raise InputError(f"the ssh key {path} cannot be written: {error.strerror}") from error
+            raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return cls(path=path, public=public)
 
     def copy(self, directory: Path) -> "Key":
