@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
