@@ -59,7 +59,7 @@ def test_stages_move_and_the_verdict_appears(session: Session, hands: TypedHands
                 await _until(pilot, lambda stage=stage: f"▶ {stage}" in _shown(app, "#stages"))  # type: ignore[misc]
         await _until(pilot, lambda: "ready: multi-user.target was reached" in _shown(app, "#told"))
         assert "usual 3.2 s" in _shown(app, "#stages")
-        assert "Welcome to" in _console(app)
+        await _until(pilot, lambda: "Welcome to" in _console(app))
 
     _fly(session, person)
 
@@ -105,7 +105,7 @@ def test_end_of_the_guest_gives_the_line_back(session: Session, hands: TypedHand
         await _until(pilot, lambda: bool(app.screen_stack[0].query(Line)))
         hands.vms[0].guest_end.close()
         await _until(pilot, lambda: "closed" in _shown(app, "#says"))
-        assert not app.screen_stack[0].query(Line)
+        await _until(pilot, lambda: not app.screen_stack[0].query(Line))
         assert app.screen_stack[0].query_one("#console").display
 
     _fly(session, person)
