@@ -21,6 +21,8 @@ from vmtests.errors import VmtestsError
 from .cases import BREACH, NOTE, OK, REFUSED, Case, Cases
 from .disks import Kitchen
 from .formats import Formats
+from .odd import Odd
+from .odd_files import OddFiles
 
 SECONDS, MEGABYTES = 2.0, 200
 _UNPACKING = 6.0  # seconds of its processor time for a GiB that has to be unpacked (liblzma: 360 MB/s)
@@ -111,7 +113,7 @@ def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
     header = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     print(header, flush=True)
     rows, wrong, begun = [header], 0, time.monotonic()
-    for case in (*cases.all(), *Formats(cases).all()):
+    for case in (*cases.all(), *Odd(cases).all(), *OddFiles(cases).all(), *Formats(cases).all()):
         if names and case.name not in names:
             continue
         path = case.make()

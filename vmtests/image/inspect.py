@@ -41,6 +41,8 @@ class Inspection:
     files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
+    sector_size: int = 512
+    """Bytes in a sector, by its GPT."""
     bios_only: bool = False
     """Whether only a BIOS starts it."""
     listens: frozenset[str] = frozenset()
@@ -168,6 +170,7 @@ def inspect(
             steps=tuple(clean(step) for step in chain.steps),
             files=tuple(chain.files),
             contract=held,
+            sector_size=gpt.sector_size(disk) or 512,
             bios_only=chain.bios_only,
             listens=chain.listens(),
         )
