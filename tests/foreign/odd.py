@@ -250,7 +250,7 @@ class Odd:
         case, esp = self._case, self.c.on_esp
         line = {CONF: self.c.entry("root=/dev/sda2 console=ttyS0")}
         magics = {
-            "bcachefs": (4096 + 24, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
+            "bcachefs": (4096 + 24, bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")),
             "ntfs": (3, b"NTFS    "),
             "exfat": (3, b"EXFAT   "),
             "linux_raid_member": (4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"),
