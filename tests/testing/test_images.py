@@ -18,4 +18,4 @@ def test_small_image_obeys_the_contract_that_is_given(tmp_path: Path) -> None:
     contract = dataclasses.replace(default, partition=(*default.partition[:2], data, *default.partition[2:]))
     image = small_image(tmp_path, contract)
     assert inspect(image.path, contract, image.toolbox).breaches == ()
-    assert [check.what for check in inspect(image.path, default, image.toolbox).breaches] != []
+    assert image.start(3) < image.start(4)
