@@ -100,7 +100,7 @@ class Course:
             return Step(stage=Stage.KERNEL)
         return _NOTHING
 
-    def shell(self, current: Stage, text: str, *, failing: bool) -> bool:
+    def shell(self, current: Stage, text: str, failing: bool) -> bool:
         """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
         alone = current in {Stage.KERNEL, Stage.INITRD} and not self.scripted and not failing
         return (alone or current is Stage.USERSPACE) and bool(SHELL_PROMPT.match(text))

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vmtests.boot.attempt import ANY_RUN, Attempt
+from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.readiness import ANY_RUN
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
 from vmtests.boot.skim import BOOTS, skim
