@@ -236,6 +236,9 @@ class Attempt:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
             return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
+        told = f"nothing failed as far as it is shown, and {said}"
+        if other := self._course.foreign:
+            told = f'another system than Linux speaks ("{other[:_QUOTED]}"), and {said}'
         evidence = [Evidence(t=last.t, source=last.source, text=last.text[:TEXT_LIMIT])] if last else []
         running = [*self._jobs.running][-JOBS_NAMED:]
         if running:
@@ -244,9 +247,9 @@ class Attempt:
             ready=False,
             stage=stage,
             cause=None,
-            sentence=f"cannot tell how this boot went on: nothing failed as far as it is shown, and {said}",
+            sentence=f"cannot tell how this boot went on: {told}",
             evidence=tuple(evidence),
-            hint=SILENCES[stage].hint,
+            hint="only boots of Linux are known" if other else SILENCES[stage].hint,
             owner=None,
             evidence_to_verdict_s=0.0,
             seconds=self.timeline.seconds,

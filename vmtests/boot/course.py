@@ -44,6 +44,7 @@ _SCRIPTS = frozenset(
     if speaker.stage is Stage.INITRD and speaker.name not in {"dracut", "Ignition"}
     for sign in speaker.signs
 )
+_FOREIGN = frozenset(sign for speaker in SPEAKERS if speaker.foreign for sign in speaker.signs)
 _EARLY = frozenset(sign for speaker in SPEAKERS if speaker.stage.before(Stage.KERNEL) for sign in speaker.signs)
 
 
@@ -78,6 +79,8 @@ class Course:
         self._managed = False  # the initrd's manager spoke, and its greeting is still to come
         self.scripted = False
         """Whether an initrd's script was heard, whose shell is there to rescue."""
+        self.foreign = ""
+        """The line by which another system than Linux is known."""
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
 
@@ -108,6 +111,8 @@ class Course:
     def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
         if sign in _EARLY:
             self.headless = False
+        if sign in _FOREIGN and current.before(Stage.KERNEL):
+            self.foreign = text
         self.scripted |= sign in _SCRIPTS
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True

@@ -18,6 +18,9 @@ _UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|devi
 # The states of systemctl(1), `is-system-running`.
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
+_OF_SYSTEMD = re.compile(r"Reached target|Startup finished in")
+_QUOTED = 120  # characters of a line in a sentence
+
 
 class Readiness:
     """What speaks for a boot that is ready.
@@ -106,9 +109,11 @@ class Readiness:
                 else "the guest is up: it asks for a login, or has a shell"
             )
             return f"{said}, and has nothing more to say", end
+        said = self.target.text.strip()[:_QUOTED]
+        said = "multi-user.target was reached" if _OF_SYSTEMD.search(said) else f'the system said "{said}"'
         if running:
-            return f"multi-user.target was reached; the end of {len(running)} start jobs was not seen", end
-        return "multi-user.target was reached and no start job is left", last_output
+            return f"{said}; the end of {len(running)} start jobs was not seen", end
+        return f"{said} and no start job is left", last_output
 
     def silence(self) -> float:
         """Return for how many seconds a recording that ends is taken to stay quiet."""
