@@ -97,7 +97,7 @@ class Course:
                 ready=any(step.ready for step in steps),
                 forgives=frozenset().union(*(step.forgives for step in steps)),
             )
-        if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith("dracut")):
+        if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith(("dracut", "ignition"))):
             return Step(stage=Stage.INITRD)
         if line.stamp is not None and current.before(Stage.KERNEL):
             return Step(stage=Stage.KERNEL)

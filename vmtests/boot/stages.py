@@ -78,11 +78,11 @@ _SAID = re.compile(
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
 _STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
-_INDENT = re.compile(r" {7,9}(?=[A-Z][a-z]{2,}ing )")
+_INDENT = re.compile(r" {7,12}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
 # What is left of a colour when a collector took the escape character away, or put another in its place.
-_COLOUR = re.compile("[\ufffd.?␛]?\\[[0-9]{1,3}(?:;[0-9]{1,3}){0,6}m|[\ufffd␛]\\[[0-9;?]{0,20}[A-Za-z]|\\[0?K$")
+_COLOUR = re.compile("[\ufffd.?␛]?\\[[0-9]{1,3}(?:; ?[0-9]{1,3}){0,6}m|[\ufffd␛]\\[[0-9;?]{0,20}[A-Za-z]|\\[0?K$")
 _RESULTS = (
     (
         re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"),

@@ -23,7 +23,7 @@ SPEAKER = Speaker(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
             r"(?P<what>E\d{4}: .{0,60}(?:boot|load).{0,80}|! No (?:EXEC entry|virtio device found|IPL device).{0,40}"
             r"|No (?:NVRAM|boot) .{0,20}(?:device|command).{0,60}|ERROR: +(?:BL\d|Failed to load).{0,120}"
-            r"|Failed to boot .{0,80}|Unable to load payload.{0,40})",
+            r"|Unable to load payload.{0,40})",
             "the firmware found nothing to boot: {what}",
             "the disk must be attached and have a boot loader for this machine's architecture and firmware",
             "! No EXEC entry !",

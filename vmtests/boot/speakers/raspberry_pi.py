@@ -20,16 +20,15 @@ SPEAKER = Speaker(
         sign(
             Stage.BOOTLOADER,
             _AT + r"(?:Starting start\w{0,4}\.elf @|Read (?:start\w{0,4}\.elf|config\.txt) +bytes|arasan: "
-            r"|(?:Read|Loading) '?/?(?:kernel|Image|vmlinuz)\w*|Starting OS)",
+            r"|(?:Read|Loading) '?/?(?:kernel(?! image)|Image|vmlinuz)\w*|Starting OS)",
             "  4.66 Starting start4.elf @ 0xfec00200 partition 1",
         ),
     ),
     failures=(
         rule(
             Cause.KERNEL_MISSING,
-            _AT
-            + r"(?P<what>(?:Could not find|Failed to (?:open|load|read)) (?:kernel|'?\S{0,40}(?:kernel|vmlinuz|Image)"
-            r")\S{0,60}.{0,80})$",
+            _AT + r"(?P<what>(?:Could not find kernel(?! image)|Failed to (?:open|load|read) '?\S{0,40}(?:kernel"
+            r"|vmlinuz|Image)\S{0,60}).{0,80})$",
             "the Raspberry Pi's firmware does not find the kernel: {what}",
             "config.txt and the kernel that it names must be on the first FAT partition",
             "MESS:00:00:04.700000:0: Could not find kernel",
@@ -38,7 +37,7 @@ SPEAKER = Speaker(
         rule(
             Cause.BOOTLOADER_MISSING,
             _AT + r"(?P<what>(?:Firmware not found|Failed to (?:open|read) start\w{0,4}\.elf|start\w{0,4}\.elf(?: is)?"
-            r" (?:not found|not compatible)|Unable to (?:boot|read boot)|This board requires newer software"
+            r" (?:not found|not compatible)|This board requires newer software"
             r"|ERROR: .{0,60}(?:firmware|not compatible)).{0,120})$",
             "the Raspberry Pi's boot loader finds no firmware for this board: {what}",
             "the first FAT partition needs start.elf, fixup.dat and a device tree as new as the board",
