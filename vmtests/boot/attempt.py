@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import FRAME, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import JOBS_NAMED, Jobs
@@ -66,6 +66,8 @@ class Attempt:
         self._stuck_at = 0.0
         self.stuck: Stage | None = None
         self.provoked = False
+        self.quoting = False
+        """Whether a shell shows a log: what is printed is not this boot's."""
         self.timeline = timeline
         self.verdict: Verdict | None = None
         self.failure_after_ready: Verdict | None = None
@@ -110,9 +112,10 @@ class Attempt:
         self._last_output = t
         if normal.spinner:
             return self._spinner(normal, text, t)
-        if self.verdict is None:
+        self._quotes(text)
+        if self.verdict is None and not self.quoting:
             self._advance(normal, t)
-        if self.failure is None and not self.provoked:
+        if self.failure is None and not self.provoked and not self.quoting:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
@@ -130,28 +133,36 @@ class Attempt:
             self._look_for_target(normal, line)
         return line
 
+    def _quotes(self, text: str) -> None:
+        if self.stage.before(Stage.USERSPACE):
+            return
+        if SHOWS.match(text):
+            self.quoting = True
+        elif self.quoting and (SHELL_PROMPT.match(text) or LOGIN_PROMPT.match(text)):
+            self.quoting = False
+
     def _judged(self, normal: NormalLine, text: str, t: float) -> None:
-        late = self.stage is Stage.KERNEL or self._course.headless
-        known = self.verdict is not None
-        stage = self._judge.line(normal, text, t, self.stage, late=late and not known)
+        current = self.stage
+        late = (current is Stage.KERNEL or self._course.headless) and self.verdict is None
+        stage = self._judge.line(normal, text, t, current, late=late)
         if normal.stamp is None and self._open:
             # What one writer began and another tore, or a loader wrapped at the end of its screen.
             whole = self._open + ("" if "`" in self._open or self._open.endswith(": ") else " ") + normal.text
             self._open = ""
-            self._judge.line(normalise(whole), whole, t, self.stage, late=late and not known)
+            self._judge.line(normalise(whole), whole, t, current, late=late)
             if stage.before(Stage.KERNEL) and "error: " in whole and whole[-1] not in ".!" and len(whole) < _WRAPPED:
                 self._open = whole
         elif normal.stamp is None and (text.endswith(": ") or _WRAPS.match(normal.text)):
             self._open = text if text.endswith(": ") else normal.text
-        if self.verdict is None and self.stage.before(stage):
+        if self.verdict is None and current.before(stage):
             self.timeline.enter(stage, t)
 
     def _look_for_target(self, normal: NormalLine, line: Line) -> None:
-        heard = self._readiness.hear(line)
-        if heard == "hello" and self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+        heard, stage = self._readiness.hear(line), line.stage
+        if heard == "hello" and stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
             self._enter(Stage.INITRD, line.t)
         failing = self.suspicious or self._judge.failing
-        if not heard and self._readiness.asks(normal, shell=self._course.shell(self.stage, normal.text, failing)):
+        if not heard and self._readiness.asks(normal, shell=self._course.shell(stage, normal.text, failing)):
             self._up(line, getty=True)
 
     def _up(self, line: Line, *, getty: bool) -> None:

@@ -1,5 +1,6 @@
 """Where a boot is, by who speaks and what came before; firmware, loader and initrd may be missing."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -18,6 +19,12 @@ SHELL_PROMPT = re.compile(
     r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] ?$"
 )
 """The prompt of a shell of the running system."""
+
+SHOWS = re.compile(
+    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] "
+    r"(?:sudo )?(?:cat|zcat|xzcat|zstdcat|dmesg|journalctl|less|more|tail|head|grep)\b"
+)
+"""Somebody has a log shown in a shell: what follows may be the console of another machine."""
 
 # systemd src/core/main.c, status_welcome(); an initrd says so in its os-release (initrd-release(5)), or did before.
 _WELCOME = re.compile(r"Welcome to (?!GRUB!|u-root!)(?P<os>.{1,200})!$")
@@ -57,6 +64,12 @@ def anonymous(pattern: re.Pattern[str]) -> str:
 _ANY = re.compile("|".join(anonymous(sign.pattern) for sign in SIGNS))
 
 
+@functools.lru_cache(maxsize=1024)
+def _signs(text: str) -> tuple[Sign, ...]:
+    """Return the signs that a line is; the same lines come again and again."""
+    return tuple(sign for sign in SIGNS if sign.pattern.match(text))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What a line says of the way: the stage that it begins, if any, that a restart is planned, that all is up, and
@@ -90,7 +103,7 @@ class Course:
         if match := _WELCOME.match(text):
             return Step(stage=self._welcome(current, match["os"]))
         if _ANY.match(text):
-            steps = [self._sign(current, sign, text) for sign in SIGNS if sign.pattern.match(text)]
+            steps = [self._sign(current, sign, text) for sign in _signs(text)]
             return Step(
                 stage=next((step.stage for step in steps if step.stage is not None), None),
                 restart=any(step.restart for step in steps),

@@ -14,7 +14,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.readiness import ANY_RUN
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
-from vmtests.boot.skim import BOOTS, skim
+from vmtests.boot.skim import BOOTS, Skim
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
@@ -126,7 +126,7 @@ class Replay:
     def _line(self, text: str, clock: datetime | None) -> None:
         normal = normalise(text)
         attempt = self._attempt
-        if restarted(attempt.stage, normal, ended=attempt.suspicious):
+        if not attempt.quoting and restarted(attempt.stage, normal, ended=attempt.suspicious):
             ended = attempt.finish(self._t)
             if self._boots < BOOTS or not ended.unknown:  # of many, not all were looked at
                 self._earlier.append(ended)
@@ -147,9 +147,11 @@ def explain(
 ) -> Explanation:
     """Judge a recording; what is neither near its ends nor a line that anybody knows is passed over."""
     replay = Replay(knowledge=knowledge, ready=ready)
-    for chunk in _text(skim(chunks, ready)):
+    seen = Skim(chunks, ready)
+    for chunk in _text(seen):
         replay.feed(chunk)
-    return replay.finish()
+    told = replay.finish()
+    return replace(told, boots=told.boots + seen.boots)
 
 
 def _text(chunks: Iterable[bytes]) -> Iterator[bytes]:
