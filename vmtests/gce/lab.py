@@ -9,15 +9,12 @@ with GceLab(results, Settings.find()) as lab:
 import contextlib
 import functools
 import hashlib
-import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
@@ -36,12 +33,16 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
-from vmtests.image import archive
 from vmtests.image.image import Image
-from vmtests.image.images import Images
 from vmtests.image.source import Format
-from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.sizes import GIB
+from vmtests.vm.laboratory import Base
+
+_TAKEN = frozenset(
+    {"memory_mib", "cpus", "disk_size", "secure_boot", "tpm", "net", "hostname", "domain", "address", "identity"}
+)
+"""What hardware may say of an instance; that it takes some of it by itself is no harm."""
 
 DEFAULT_MACHINE = "e2-small"
 DISK_SIZE = 10 * GIB
@@ -64,7 +65,7 @@ class GceStart:
         self.vm.wait_ready()
 
 
-class GceLab:
+class GceLab(Base):
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
@@ -86,7 +87,7 @@ class GceLab:
         run: str = "",
         timeout: float | None = None,
     ) -> None:
-        self._timeout = timeout
+        super().__init__(results, Host(run=run), contract, timeout)
         emulated = settings.emulated
         self.settings = settings
         self.machine_type = machine
@@ -94,29 +95,10 @@ class GceLab:
         self.poll_pace = poll_pace or (PollPace(busy=0.2, quiet=0.5) if emulated else PollPace())
         self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
         self._lifetime = lifetime
-        self._stack = contextlib.ExitStack()
-        self._results = results
-        self.contract = contract or contracts.default()
-        self.host = self._stack.enter_context(Host(run=run))
-        self.images = Images(contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
-        self._numbers = itertools.count(1)
         self._told = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @lazy
-    def results(self) -> Path:
-        """The directory for results."""
-        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
     @lazy
     def session(self) -> Session:
@@ -170,9 +152,8 @@ class GceLab:
     ) -> GceVm:
         """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
         hardware = self._checked(hardware or Hardware())
-        results = self.results / name if name else self.results
-        results.mkdir(parents=True, exist_ok=True)
-        key = Key.generate(results)
+        results = self._results_of(name)
+        key = Key.generate(results, replace=True)
         token = f"vmtests-ready-{secrets.token_hex(8)}"
         order = Order(
             image=self._cloud_image(image),
@@ -208,9 +189,14 @@ class GceLab:
         return made
 
     def _checked(self, hardware: Hardware) -> Hardware:
-        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
+        usual = Hardware()
+        if any(
+            getattr(hardware, item.name) != getattr(usual, item.name)
+            for item in fields(usual)
+            if item.name not in _TAKEN
+        ):
             raise InputError(
-                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
+                "Compute Engine takes no kernel, no credentials, no faults, and no kind of disk, firmware or bus",
                 hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
             )
         return hardware
@@ -234,18 +220,20 @@ class GceLab:
             return link
 
     def _make_image(self, image: Image) -> Thing:
-        stored = upload(self.session, image.archive or self._pack(image), image.name)
+        if image.archive is not None:
+            stored = upload(self.session, image.archive, image.name)
+        else:
+            stored = upload(self.session, self._raw(image), image.name, disk=True)
         made = make_image(self.session, stored, image.name)
         # It has been read.
         self.session.remove(stored)
         return made
 
-    def _pack(self, image: Image) -> Path:
-        raw, scratch, toolbox = image.path, self.host.scratch, self.host.toolbox
-        if image.inspection.format is Format.QCOW2:
-            raw = scratch / f"{secrets.token_hex(4)}.raw"
-            with progress.step(f"converting {image.path.name}"):
-                toolbox.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
-        packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
-        archive.pack(raw, packed)
-        return packed
+    def _raw(self, image: Image) -> Path:
+        if image.inspection.format is not Format.QCOW2:
+            return image.path
+        raw = self.host.scratch / f"{secrets.token_hex(4)}.raw"
+        with progress.step(f"converting {image.path.name}"):
+            argv = ("convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
+            self.host.toolbox.run("qemu-img", *argv)
+        return raw

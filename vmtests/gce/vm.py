@@ -22,6 +22,7 @@ from vmtests.gce.serialport import PollPace, SerialFollower, SerialReader
 from vmtests.gce.session import Session
 from vmtests.guest.guest import Guest
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.image.image import Image
 from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm.vm import Vm
@@ -93,6 +94,8 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
+        self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(
@@ -103,6 +106,7 @@ class GceVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
         keys = HostKeys(self._token)
