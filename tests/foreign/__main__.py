@@ -109,7 +109,12 @@ def row(outcome: Outcome) -> str:
 def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
     """Try all, or those that are named, or of a group that is; print a table and return 1 where something is wrong."""
     cases = Cases(Kitchen(directory.absolute()))
-    groups = {"disks": cases, "odd": Odd(cases), "odd-files": OddFiles(cases), "formats": Formats(cases)}
+    groups: dict[str, Cases | Odd | OddFiles | Formats] = {
+        "disks": cases,
+        "odd": Odd(cases),
+        "odd-files": OddFiles(cases),
+        "formats": Formats(cases),
+    }
     columns = ("image", "what is there", "what inspection says", "what booting says", "cost", "")
     header = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     print(header, flush=True)
