@@ -7,8 +7,8 @@ from vmtests.causes import Cause
 SPEAKER = Speaker(
     name="dialog",
     stage=Stage.USERSPACE,
-    source="dialog buttons.c, newt button.c; OSInside/kiwi dracut modules, jeos-firstboot, debian-installer; subiquity "
-    "subiquitycore/ui/buttons.py",
+    source="dialog buttons.c, newt button.c; OSInside/kiwi dracut modules, jeos-firstboot, debian-installer; "
+    "subiquity subiquitycore/ui/buttons.py",
     general=True,
     failures=(
         rule(
