@@ -73,6 +73,8 @@ def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> 
     words = vm.hardware.cmdline_extra.split()
     assert {"rd.systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
     assert "quiet" == words[-1]
+    # No key is left where results are uploaded from: it is gone with the laboratory.
+    assert [] == [path.name for path in tmp_path.iterdir() if path.name != "disk.raw"]
     assert b"ttyS1" in vm.hardware.credentials["systemd.unit-dropin.debug-shell.service~vmtests"]
 
 

@@ -172,7 +172,7 @@ class GceLab:
         hardware = self._checked(hardware or Hardware())
         results = self.results / name if name else self.results
         results.mkdir(parents=True, exist_ok=True)
-        key = Key.generate(results)
+        key = Key.generate(self.host.private())
         token = f"vmtests-ready-{secrets.token_hex(8)}"
         order = Order(
             image=self._cloud_image(image),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vmtests.errors import HostError
 
+_MODE = 0o700  # what a guest says, and its disk, are nobody else's business
+
 
 def new_directory(wanted: Path | None = None) -> Path:
     """Make and return the directory of a run: `wanted`, or `results/<time>` with `results/latest` pointing at it.
@@ -15,7 +17,8 @@ def new_directory(wanted: Path | None = None) -> Path:
     """
     try:
         if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            wanted.mkdir(mode=_MODE, exist_ok=True)
             return wanted.absolute()
         base = Path("results").absolute()
         base.mkdir(exist_ok=True)
@@ -29,7 +32,7 @@ def _next(base: Path) -> Path:
     for number in range(1000):
         directory = base / (stamp if number == 0 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):
-            directory.mkdir()
+            directory.mkdir(mode=_MODE)
             _link(directory)
             return directory
     raise FileExistsError(f"{base}/{stamp}")
@@ -46,7 +49,9 @@ def part(directory: Path, name: str, *, wanted: bool) -> Path:
     With `wanted` the run's directory was asked for, and there is no such link. Raises HostError.
     """
     try:
-        (directory / name).mkdir(parents=True, exist_ok=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=_MODE, exist_ok=True)
+        (directory / name).mkdir(exist_ok=True)
         if not wanted:
             _link(directory)
     except OSError as error:

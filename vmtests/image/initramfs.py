@@ -29,6 +29,9 @@ _NAME_LIMIT = 4096
 _BUILTIN_LIMIT = 1 << 20
 _TRAILER = b"TRAILER!!!"
 _PIECE = 1 << 20
+_NOTHING = bytes(_PIECE)
+_MEMBERS = 300_000  # of an initrd; whole systems in one have less
+_ARCHIVES = 200  # of an initrd; most have two
 # NixOS has them in a store path of their own.
 _WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
 _MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
@@ -54,6 +57,8 @@ class Modules:
     builtin: dict[str, set[str]] = field(default_factory=dict)
     archives: int = 0
     """Archives that were read to their ends."""
+    begun: int = 0
+    members: int = 0
 
 
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
@@ -105,11 +110,12 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
     with tempfile.TemporaryFile(buffering=0) as file:
         size = 0
         for chunk in chunks:
-            file.write(chunk[: LIMIT - size])
-            size += len(chunk)
-            if size >= LIMIT:
+            if len(chunk) > _PIECE or chunk != _NOTHING[: len(chunk)]:
+                os.pwrite(file.fileno(), chunk[: LIMIT - size], size)
+            size = min(size + len(chunk), LIMIT)
+            os.ftruncate(file.fileno(), size)  # what is nothing but zeros costs nothing
+            if size == LIMIT:
                 break
-        size = min(size, LIMIT)
         place = 0
         while place < size:
             head = os.pread(file.fileno(), 6, place)
@@ -142,7 +148,8 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
 
 
 def _zeros(data: bytes) -> int:
-    return len(data) - len(data.lstrip(b"\0"))
+    """Return how many zeros `data` begins with; most data is nothing else, which is seen at once."""
+    return len(data) if data == _NOTHING[: len(data)] else len(data) - len(data.lstrip(b"\0"))
 
 
 class _Reader:
@@ -150,16 +157,18 @@ class _Reader:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._ahead = b""  # what was read, from `_at` on: members are small, and a read costs more than a slice
+        self._at = 0
         self.place = 0
 
     def take(self, size: int) -> bytes:
-        data = bytearray(self._ahead[:size])
-        self._ahead = self._ahead[size:]
-        while len(data) < size and (more := self._stream.read(size - len(data))):
-            data += more
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size and (more := self._stream.read(_PIECE)):
+            self._ahead, self._at = more, size - len(data)
+            data += more[: self._at]
         self.place += len(data)
-        return bytes(data)
+        return data
 
     def skip(self, size: int) -> None:
         while size > 0 and self.place < LIMIT and (data := self.take(min(_PIECE, size))):
@@ -167,18 +176,24 @@ class _Reader:
 
     def skip_zeros(self) -> None:
         while self.place < LIMIT and (data := self.take(_PIECE)):
-            if rest := data.lstrip(b"\0"):
-                self._ahead = rest + self._ahead
-                self.place -= len(rest)
+            if (zeros := _zeros(data)) < len(data):
+                self._ahead, self._at = data + self._ahead[self._at :], zeros
+                self.place -= len(data) - zeros
                 return
 
 
 def _archive(reader: _Reader, found: Modules) -> bool:
     """Note the modules of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+    found.begun += 1
+    if found.begun > _ARCHIVES:
+        raise InitramfsError(f"it has more than {_ARCHIVES} archives")
     while reader.place < LIMIT:
         header = reader.take(_HEADER)
         if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
             return False
+        found.members += 1
+        if found.members > _MEMBERS:
+            raise InitramfsError(f"it has more than {_MEMBERS} members")
         size, name_size = int(header[54:62], 16), int(header[94:102], 16)
         if not 0 < name_size <= _NAME_LIMIT:
             return False

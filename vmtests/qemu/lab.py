@@ -241,7 +241,7 @@ class Lab:
     def _cold(self, image: Image, hardware: Hardware, name: str, watch: Watch | None) -> QemuVm:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
-        key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
+        key, token = Key.generate(self.host.private()), f"vmtests-ready-{secrets.token_hex(8)}"
         handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
         return QemuVm(
             image,
@@ -264,7 +264,7 @@ class Lab:
             image,
             results,
             kept.record.hardware,
-            key=kept.key.copy(results),
+            key=kept.key.copy(self.host.private()),
             token=kept.record.token,
             knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
