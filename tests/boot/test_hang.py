@@ -107,6 +107,8 @@ class TestLooks:
         assert (Cause.SCREEN_ONLY, Owner.IMAGE) == (found.cause, found.owner)
         assert None is opinion(Stage.USERSPACE, _looks([ASLEEP], [ASLEEP], screen="b")).cause
         assert None is opinion(stage, _looks([ASLEEP], [ASLEEP])).cause
+        silent = opinion(stage, _looks([ASLEEP], [ASLEEP], screen="b"), serial=True)
+        assert (None, True) == (silent.cause, silent.moving)
 
 
 class TestKernelWords:

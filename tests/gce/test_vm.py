@@ -23,7 +23,7 @@ from vmtests.gce.settings import Settings
 from vmtests.gce.vm import GceVm
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.resources import fixture
 from vmtests.sizes import GIB
 from vmtests.vm import BootError, Image

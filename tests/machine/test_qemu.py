@@ -11,7 +11,7 @@ from tests.machine.conftest import FakeToolbox, Recorder
 from vmtests.errors import GuestError, HostError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
-from vmtests.machine.argv import Hardware, Net
+from vmtests.machine.hardware import Hardware, Net
 from vmtests.machine.life import Exit, MachineExitError
 from vmtests.machine.qemu import QemuMachine
 

@@ -12,7 +12,7 @@ from tests.machine.conftest import FakeToolbox, Recorder
 from vmtests.errors import HostError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Standby
 

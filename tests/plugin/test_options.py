@@ -85,7 +85,7 @@ def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
 
 _NEEDY = """
 import pytest
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 
 BIG = Hardware(memory_mib=2048)
 

@@ -10,7 +10,7 @@ from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.vm import BootError, Image
 

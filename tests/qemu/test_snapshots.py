@@ -15,7 +15,7 @@ from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.tools import Tool, Toolbox
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.qemu import snapshots
 from vmtests.qemu.snapshots import LOGS, Lock, Record, Snapshot

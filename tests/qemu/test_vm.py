@@ -12,7 +12,7 @@ from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.host import Host
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture

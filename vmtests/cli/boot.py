@@ -21,6 +21,7 @@ from vmtests.cli.common import (
     add_login,
     add_modules,
     add_results,
+    add_seed,
     hardware,
     login,
     print_json,
@@ -29,6 +30,7 @@ from vmtests.cli.screen import Cockpit, show
 from vmtests.contract import Contract
 from vmtests.errors import InputError, VmtestsError
 from vmtests.guest import held
+from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
@@ -61,6 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_hardware(parser)
     add_login(parser)
+    add_seed(parser)
     parser.add_argument("--strict", action="store_true", help="a system with failed units is not ready: exit status 1")
     add_contract(parser)
     add_results(parser)
@@ -82,8 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
         contract=contract,
         login=login(arguments),
+        seed=Seed(arguments.seed),
     ) as lab:
-        image = lab.image(arguments.image, arguments.module)
+        image = lab.image(arguments.image, arguments.module, direct=machine.kernel is not None)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))

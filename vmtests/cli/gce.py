@@ -14,7 +14,7 @@ from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.host.results import new_directory
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.vm import Heartbeat
 
 

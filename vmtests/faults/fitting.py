@@ -57,6 +57,8 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
                 missing = "a stage 1 that is seen on the console for certain"
             case Machine() if step.read_error or step.disk_full:
                 missing = "a store, or a first write in stage 1"
+            case Machine() if step.disk_bus is not None or step.agents:
+                missing = "an initrd and agents of which it is known what they wait for"
             case Machine() if step.memory_mib < Machine().memory_mib or step.cmdline:
                 missing = "" if systemd_boot else "systemd-boot"
             case Overwrite() | Table() if step.partition is not None and step.partition not in names:
@@ -74,12 +76,12 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
 
 
 def _missing_file(step: Esp, boot: Boot, *, systemd_boot: bool) -> str:
-    texts = [*step.remove, *step.write, *step.write.values(), *step.truncate]
+    texts = [*step.remove, *step.write, *step.write.values(), *step.truncate, *step.exhaust]
     for name in ("loader", "entry", "kernel", "initrd"):
         if any(f"{{{name}}}" in text for text in texts) and not getattr(boot, name):
             return f"a file on its ESP that is its {name}"
     if any(f"{{{name}}}" in text for text in texts for name in ("entry",) if text in step.write):
         return "" if boot.entry.endswith(".conf") else "a boot entry that is text"
-    if any(path.startswith("/loader/") for path in step.write) and not systemd_boot:
+    if (step.exhaust or any(path.startswith("/loader/") for path in step.write)) and not systemd_boot:
         return "systemd-boot"
     return ""

@@ -13,6 +13,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,8 +41,13 @@ from vmtests.image import archive
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.source import Format
-from vmtests.machine.argv import DiskFaults, Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.sizes import GIB
+
+_TAKEN = frozenset(
+    {"memory_mib", "cpus", "disk_size", "secure_boot", "tpm", "net", "hostname", "domain", "address", "identity"}
+)
+"""What hardware may say of an instance; that it takes some of it by itself is no harm."""
 
 DEFAULT_MACHINE = "e2-small"
 DISK_SIZE = 10 * GIB
@@ -208,9 +214,14 @@ class GceLab:
         return made
 
     def _checked(self, hardware: Hardware) -> Hardware:
-        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
+        usual = Hardware()
+        if any(
+            getattr(hardware, item.name) != getattr(usual, item.name)
+            for item in fields(usual)
+            if item.name not in _TAKEN
+        ):
             raise InputError(
-                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
+                "Compute Engine takes no kernel, no credentials, no faults, and no kind of disk, firmware or bus",
                 hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
             )
         return hardware

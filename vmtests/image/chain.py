@@ -4,11 +4,12 @@ A breach is what would not boot; whatever is not understood, or only unusual, is
 UefiBootManagerLib and PartitionDxe, which start `\\EFI\\BOOT\\BOOTX64.EFI` of any FAT file system on the disk.
 """
 
+import contextlib
 from collections.abc import Generator, Iterator
 
 from vmtests.causes import Cause
 from vmtests.host.tools import Toolbox
-from vmtests.image import fat, gpt, grub, initramfs, layout, loader, pe
+from vmtests.image import eltorito, fat, gpt, grub, initramfs, layout, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.files import Files, FilesError
@@ -20,6 +21,8 @@ FALLBACK = "/EFI/BOOT/BOOTX64.EFI"
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
+_EL_TORITO = "a boot image"
+_CLOUD_INIT = ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg")
 
 
 class Chain:
@@ -36,6 +39,7 @@ class Chain:
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self.bios_only = False
 
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
@@ -49,6 +53,7 @@ class Chain:
             )
             if bios:
                 yield note(_SUBJECT, "protective MBR", "ignored", f"{text}; it boots with BIOS only")
+                yield from self._by_bios(bios)
             else:
                 hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
@@ -57,6 +62,8 @@ class Chain:
         starting.sort(key=lambda volume: volume.type != layout.ESP)
         if not starting:
             yield self._nothing(bios)
+            if bios:
+                yield from self._by_bios(bios)
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
@@ -64,7 +71,29 @@ class Chain:
             yield note(_SUBJECT, "ESP", esp.type, text)
         yield from self._program(esp, FALLBACK)
 
+    def listens(self) -> frozenset[str]:
+        """Return who on the disk listens to what a cloud hands to a guest, where that can be read."""
+        found = set()
+        if any(word.startswith(("ignition.", "flatcar.first_boot", "flatcar.oem")) for word in self.options.split()):
+            found.add("ignition")
+        for volume in self._volumes:
+            if volume.system is not None and volume.system.type.startswith("ext"):
+                with contextlib.suppress(FilesError):
+                    files = self._files(volume)
+                    if files is not None and any(files.find(path) is not None for path in _CLOUD_INIT):
+                        found.add("cloud-init")
+        return frozenset(found)
+
+    def _by_bios(self, name: str) -> Iterator[Check]:
+        """Follow what a BIOS starts, as far as that is read here."""
+        self.bios_only = True
+        self.steps.append(f"BIOS: {name}")
+        if name == "GRUB":
+            yield from self._grub(None)
+
     def _bios(self) -> str:
+        if any(image.platform == eltorito.BIOS for image in eltorito.boot_images(self._disk)):
+            return _EL_TORITO
         code = self._disk.read(0, 440)
         if not code.strip(b"\0"):
             return ""
@@ -75,10 +104,14 @@ class Chain:
 
     def _nothing(self, bios: str) -> Check:
         if bios:
-            text = f"it is for BIOS only: {bios} is in its first sector, and nothing that UEFI firmware starts"
-            self.steps.append(f"BIOS: {bios}")
+            place = "boot catalog" if bios == _EL_TORITO else "first sector"
+            text = f"it is for BIOS only: {bios} is in its {place}, and nothing that UEFI firmware starts"
             return note(_SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
+        if self._volumes and self._volumes[0].system is not None and self._volumes[0].system.type == "iso9660":
+            text = "it is a CD-ROM image from which nothing boots: its boot catalog (El Torito) is empty, or not there"
+            hint = "xorriso's -b and -e, or grub-mkrescue, make one"
+            return breach(_SUBJECT, "boot catalog", "empty", text, hint, cause=Cause.BOOTLOADER_MISSING)
         if not esps:
             text = "there is no ESP and no boot loader for BIOS: nothing on the disk is started"
             return breach(
@@ -301,9 +334,13 @@ class Chain:
         yield passed(_SUBJECT, "initrd", shown)
         yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, self._toolbox)
 
-    def _grub(self, esp: Volume) -> Iterator[Check]:
-        order = [*(volume for volume in self._volumes if volume is not esp), esp]
-        small = _text(self._files(esp), next((p for p in _names(self._files(esp)) if p.endswith("/grub.cfg")), ""))
+    def _grub(self, esp: Volume | None) -> Iterator[Check]:
+        order = [volume for volume in self._volumes if volume is not esp]
+        small = ""
+        if esp is not None:
+            order.append(esp)
+            names = (path for path in _names(self._files(esp)) if path.endswith("/grub.cfg"))
+            small = _text(self._files(esp), next(names, ""))
         wanted = grub.device(small)
         for volume in order:
             if (files := self._files(volume)) is None:
@@ -348,6 +385,8 @@ class Chain:
         if not any(console.startswith("ttyS") for console in consoles):
             text = f"the command line of {origin} has no console=ttyS0: the boot cannot be followed on the serial line"
             yield note(_SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+        else:
+            yield passed(_SUBJECT, "console", " ".join(consoles))
         roots = values(options, "root")
         if not roots:
             return

@@ -41,6 +41,22 @@ class Inspection:
     files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
+    bios_only: bool = False
+    """Whether only a BIOS starts it."""
+    listens: frozenset[str] = frozenset()
+    """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
+
+    def talks_on(self, console: str) -> bool:
+        """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
+        told = (check.value.split() for check in self.checks if check.what == "console" and check.ok)
+        return any(word.startswith(console) for words in told for word in words)
+
+    @property
+    def disc(self) -> bool:
+        """Whether it is a CD-ROM image, and no disk."""
+        return any(
+            not item.number and item.system is not None and item.system.type == "iso9660" for item in self.volumes
+        )
 
     @property
     def root(self) -> str:
@@ -110,17 +126,20 @@ class Inspection:
         console.print(Text.assemble(name, (verdict, "green" if self.ok else "red")), soft_wrap=True)
 
 
-def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Format | None = None) -> Inspection:
+def inspect(
+    path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Format | None = None, direct: bool = False
+) -> Inspection:
     """Check the image `path`, without booting or changing it.
 
     It is held against `contract`; without one, an image of the project's own layout against the project's, and any
     other only against what any image promises: that firmware, loader and kernel find what they look for. With `form`
-    it is a disk of that format, whatever it looks like.
+    it is a disk of that format, whatever it looks like. With `direct` somebody starts a kernel without its boot
+    loader, and nothing is said of that.
 
     Faults of the image are breaches of the result. Raises InputError when the path is no disk image that can be read
     whole, HostError when the host cannot read it.
     """
-    with open_disk(path, toolbox, form=form) as disk:
+    with open_disk(path, toolbox, form=form, direct=direct) as disk:
         default = contracts.default()
         size = gpt.sector_size(disk) or (contract or default).disk.sector_size or default.disk.sector_size
         if gpt.sector_size(disk) is None and not gpt.is_protective(disk):
@@ -133,7 +152,7 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
         if Promise.STORE in held.promises:
             checks = tuple(_checks(disk, table, held, toolbox))
         else:
-            checks = tuple(_any(disk, table, found, chain))
+            checks = tuple(_any(disk, table, found, None if direct else chain))
             if held.origin:
                 known = gpt.sector_size(disk)
                 # What the contract says of it comes first: it is what somebody wants to know.
@@ -149,6 +168,8 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             steps=tuple(clean(step) for step in chain.steps),
             files=tuple(chain.files),
             contract=held,
+            bios_only=chain.bios_only,
+            listens=chain.listens(),
         )
 
 
@@ -169,7 +190,7 @@ def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
     return store.label in labels or (others <= labels and alike)
 
 
-def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
+def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | None) -> Iterator[Check]:
     """Check a disk that somebody else has laid out."""
     yield from disk.checks
     for check in table.checks:
@@ -183,7 +204,7 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) ->
         yield from layout.check(volume)
         yield from _superblock(volume)
     try:
-        yield from chain.check()
+        yield from () if chain is None else chain.check()
     except FilesError as error:
         text = f"the files that the boot needs cannot be read: {error}"
         yield breach("boot", "files", "unreadable", text, cause=Cause.ESP_UNREADABLE)

@@ -19,9 +19,9 @@ from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
-from vmtests.machine import argv, disk, hpet
-from vmtests.machine.argv import Hardware, Net
+from vmtests.machine import argv, disk, drives, hpet
 from vmtests.machine.confine import machine_view
+from vmtests.machine.hardware import Hardware, Net, oem_strings
 from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
@@ -57,7 +57,7 @@ class QemuMachine:
         *,
         toolbox: Toolbox,
         accelerator: Accelerator,
-        firmware: Firmware,
+        firmware: Firmware | None,
         hardware: Hardware,
         image: Path,
         results: Path,
@@ -74,6 +74,7 @@ class QemuMachine:
         self._hardware = hardware
         self._template = template
         self._image = disk.backing(image if template is None else template.disk)
+        self._others = tuple(drives.readable(hardware, template))
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
@@ -107,11 +108,10 @@ class QemuMachine:
             if (template := self._template) is None:
                 self.renew()
             else:
-                shutil.copyfile(template.overlay, mine.disk)
-                shutil.copyfile(template.variables, mine.variables)
-                shutil.copytree(template.tpm, mine.tpm)
-            for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
-                path.write_bytes(text)
+                drives.take(self._hardware, template, mine)
+            handed = (*oem_strings(self._hardware), *self._hardware.fw_cfg.values())
+            for path, data in zip((*self._credential_files(), *self._fw_cfg_files()), handed, strict=True):
+                path.write_bytes(data)
             self._spawn()
         except OSError as error:
             self.close()
@@ -203,9 +203,7 @@ class QemuMachine:
         mine = Template(self._files)
         if not self._own:
             disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
-        shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
-        shutil.rmtree(mine.tpm, ignore_errors=True)
-        mine.tpm.mkdir()
+        drives.make(self._hardware, mine, self._firmware, self._toolbox)
 
     @contextlib.contextmanager
     def snapshot(self, directory: Path) -> Iterator[Template]:
@@ -231,10 +229,7 @@ class QemuMachine:
                 copy_sparse(life.ram, template.ram)
                 # Of a fork the memory is in the stream, and this file has to be as long as others expect.
                 os.truncate(template.ram, self._hardware.memory_mib * MIB)
-                shutil.copyfile(mine.disk, template.disk)
-                shutil.copyfile(mine.variables, template.variables)
-                shutil.copytree(mine.tpm, template.tpm)
-                disk.make_overlay(self._toolbox, disk.backing(template.disk), template.overlay, None)
+                drives.keep(self._hardware, mine, template, self._toolbox)
                 yield template
             finally:
                 self.execute("cont")
@@ -398,6 +393,9 @@ class QemuMachine:
         assert self._private is not None
         return tuple(self._private / f"oem-{number}" for number in range(len(self._hardware.credentials)))
 
+    def _fw_cfg_files(self) -> tuple[Path, ...]:
+        return tuple(self._files / f"fw-{number}" for number in range(len(self._hardware.fw_cfg)))
+
     def _spawn(self) -> None:
         """Start QEMU with all its wires attached, its monitor not connected yet."""
         assert self._private is not None
@@ -433,7 +431,9 @@ class QemuMachine:
                 firmware=self._firmware,
                 variables=self._private / "variables",
                 disk=self.disk,
+                further=drives.paths(self._hardware, Template(self._private)),
                 credential_files=self._credential_files(),
+                fw_cfg_files=self._fw_cfg_files(),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
                 serial_logs=(self._result("ttyS0.log"), self._result("ttyS1.log")),
@@ -443,7 +443,7 @@ class QemuMachine:
                 tpm_fd=tpm_fd,
             )
             own = (self._private, parts.disk, *parts.serial_logs)
-            view = machine_view(self._firmware, self._image.path, self._template, own)
+            view = machine_view(self._firmware, self._image.path, self._template, own, self._others)
             command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts), view=view)
             inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             if self._namespace is not None:

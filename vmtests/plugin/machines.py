@@ -16,7 +16,8 @@ from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.guest.login import Login
-from vmtests.machine.argv import Hardware
+from vmtests.guest.seed import Seed
+from vmtests.machine.hardware import Hardware
 from vmtests.plugin.options import machine_types
 from vmtests.plugin.run import Run
 from vmtests.qemu.lab import Lab
@@ -64,6 +65,7 @@ class Machines:
                 timeout=timeout,
                 contract=contract,
                 login=login,
+                seed=Seed(option("vm_seed")),
             ) as lab:
                 yield cls(config, run, lab)
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # it takes longer to import than pytest
-    from vmtests.machine.argv import Hardware
+    from vmtests.machine.hardware import Hardware
 
 MARKER = "vm"
 _PROMISES = ("store", "entry", "root", "grow", "partitions", "mounts", "units")

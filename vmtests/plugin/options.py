@@ -109,6 +109,10 @@ OPTIONS = (
     ),
     Option(name="vm-login-key", metavar="FILE", help="a private key that lets that user in over ssh"),
     Option(
+        name="vm-seed", choices=("auto", "nocloud", "ignition", "none"), default=lambda: "auto", shown="auto",
+        help="what a cloud would hand to the guest to let us in; auto is what the image listens to",
+    ),
+    Option(
         name="vm-module", metavar="debug|bloat[:SIZE]", kind=Kind.WORDS, default=list,
         help="a module built into the reference image; may be given several times",
     ),

@@ -59,7 +59,8 @@ class QemuDoctor:
     """Examines a machine under QEMU; what it finds is written to `directory`, which is made when it is needed.
 
     `scale` stretches what the guest gets to answer (1 for KVM). `symbols` returns names for the addresses of the
-    guest's kernel; it is called when they are needed, and raises ImageError where there are none.
+    guest's kernel; it is called when they are needed, and raises ImageError where there are none. `serial` says that
+    the kernel is known to talk on the serial line.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class QemuDoctor:
         *,
         scale: float = 1.0,
         symbols: Callable[[], Symbols] | None = None,
+        serial: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._machine = machine
         self._directory = directory
         self._scale = scale
         self._symbols = symbols
+        self._serial = serial
         self._sleep = sleep
 
     def look(self, stage: Stage, /) -> Opinion:
@@ -96,9 +99,10 @@ class QemuDoctor:
             looks.append(self._look())
         self.keep()
         if stage.before(Stage.KERNEL) or all(cpu.halted for look in looks for cpu in look.cpus):
-            return hang.opinion(stage, looks)  # and no address is named
+            return hang.opinion(stage, looks, serial=self._serial)  # and no address is named
         name, note = self._names()
-        return hang.opinion(stage, looks, name).followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
+        found = hang.opinion(stage, looks, name, serial=self._serial)
+        return found.followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
 
     def _names(self) -> tuple[Callable[[int], str], str]:
         """Return what names an address of the kernel, and where nothing does, why."""

@@ -26,6 +26,7 @@ from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest import credentials
 from vmtests.guest.login import Login
+from vmtests.guest.seed import Seed, seeded
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
@@ -33,8 +34,8 @@ from vmtests.host.scratch import remove
 from vmtests.image.image import Image
 from vmtests.image.images import Images
 from vmtests.image.reference import recipe
-from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
 from vmtests.machine.life import ResumeError
 from vmtests.qemu import snapshots
 from vmtests.qemu.pool import Pool
@@ -79,8 +80,8 @@ class Lab:
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
     that name the same `run` share what they make for it: images that are unpacked, and booted machines. With `host`
     all three are that one's. `timeout` limits each boot as a whole, in seconds. `login` is who logs in where our
-    credentials give no way in. Raises HostError when the host cannot
-    run a machine.
+    credentials give no way in; `seed` is what a cloud would hand to the guest, to the same end. Raises HostError when
+    the host cannot run a machine.
     """
 
     forks = True
@@ -96,8 +97,10 @@ class Lab:
         cpus: int = 2,
         timeout: float | None = None,
         login: Login | None = None,
+        seed: Seed = Seed.AUTO,
     ) -> None:
         self._results = results
+        self._seed = seed
         self._login = login
         self._timeout = timeout
         self.contract = contract or contracts.default()
@@ -120,9 +123,9 @@ class Lab:
         """The directory for results."""
         return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
-    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+    def image(self, name: str = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
         """Return an image by its name; see `Images.find`."""
-        return self.images.find(name, modules)
+        return self.images.find(name, modules, direct=direct)
 
     @contextlib.contextmanager
     def start(
@@ -186,7 +189,14 @@ class Lab:
         lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
         base = cache_dir() if cache and lasts else self.host.scratch
         place = snapshots.directory(
-            base, image.path, image.contract, hardware, self.host.toolbox, self.host.accelerator, stage
+            base,
+            image.path,
+            image.contract,
+            hardware,
+            self.host.toolbox,
+            self.host.accelerator,
+            stage,
+            handed=f"{self._seed} {'' if self._login is None else self._login.user}",
         )
         with snapshots.Lock(place) as lock:
             if anew:
@@ -243,10 +253,16 @@ class Lab:
         results = self._results_of(name)
         key, token = Key.generate(self.host.private()), f"vmtests-ready-{secrets.token_hex(8)}"
         handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
+        given = seeded(self._seed, image.inspection.listens, key.public, self._login, hardware.hostname)
         return QemuVm(
             image,
             results,
-            replace(hardware, credentials=handed),
+            replace(
+                hardware,
+                credentials=handed,
+                seed=hardware.seed or given.disk,
+                fw_cfg={**given.fw_cfg, **hardware.fw_cfg},
+            ),
             key=key,
             token=token,
             knowledge=Knowledge(image.contract, image.inspection),
@@ -305,6 +321,21 @@ class Lab:
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
             handed = {**credentials.debug_shell(), **hardware.credentials}
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
-        if hardware.disk_size is None:
+        hardware = _fitting(hardware, image)
+        if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return hardware
+
+
+def _fitting(hardware: Hardware, image: Image) -> Hardware:
+    """Return hardware with the firmware and the bus that the image is made for, where none is named.
+
+    Raises InputError for a file that is not there.
+    """
+    hardware.need_files()
+    if hardware.firmware is None:
+        bios = image.inspection.bios_only and hardware.kernel is None and not hardware.secure_boot
+        hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)
+    if hardware.disk_bus is None:
+        hardware = replace(hardware, disk_bus=DiskBus.CDROM if image.inspection.disc else DiskBus.VIRTIO_SCSI)
+    return hardware

@@ -27,7 +27,7 @@ from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
@@ -123,7 +123,7 @@ def save(snapshot: Snapshot) -> None:
     path = snapshot.template.directory / _RECORD
     partial = path.with_name(f"{_RECORD}.partial")
     try:
-        partial.write_bytes(msgspec.json.encode(snapshot.record))
+        partial.write_bytes(msgspec.json.encode(snapshot.record, enc_hook=str))
         partial.replace(path)
     except OSError as error:
         raise HostError(f"{path} cannot be written: {error.strerror}") from error
@@ -136,7 +136,8 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
     """
     try:
         data = (directory / _RECORD).read_bytes()
-        snapshot = Snapshot(template=Template(directory), record=msgspec.json.decode(data, type=Record, strict=False))
+        record = msgspec.json.decode(data, type=Record, strict=False, dec_hook=lambda kind, value: kind(value))
+        snapshot = Snapshot(template=Template(directory), record=record)
         if (wrong := _wrong(snapshot)) is None:
             os.utime(directory / _RECORD)
             return snapshot
@@ -182,28 +183,36 @@ def directory(
     toolbox: Toolbox,
     accelerator: Accelerator,
     stage: Stage = Stage.READY,
+    *,
+    handed: str = "",
 ) -> Path:
     """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU.
 
-    It is kept where `stage` began.
+    It is kept where `stage` began. `handed` names what else its guest was given.
     """
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
     # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
     # one time for all files: what is in the image counts, too.
-    stat = image.stat()
+    stats = [(str(path), *_identity(path)) for path in (image, *hardware.files) if path.exists()]
     qemu = toolbox.tools["qemu-system-x86_64"]
     known = (
         VERSION,
-        (str(image), stat.st_size, stat.st_ctime_ns, stat.st_ino, _sample(image, stat.st_size)),
+        stats,
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, state_of_host() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
         repr(contract),
         str(stage),
+        handed,
         _code(),
     )
-    digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
+    digest = hashlib.sha256(msgspec.json.encode(known, enc_hook=str)).hexdigest()[:20]
     return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
+
+
+def _identity(path: Path) -> tuple[int, int, int, str]:
+    stat = path.stat()
+    return stat.st_size, stat.st_ctime_ns, stat.st_ino, _sample(path, stat.st_size)
 
 
 def _sample(image: Path, size: int) -> str:

@@ -23,7 +23,7 @@ from vmtests.guest.ssh import Key
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu import diagnosis, snapshots
 from vmtests.qemu.diagnosis import Diagnosis
 from vmtests.qemu.examine import QemuDoctor
@@ -118,6 +118,7 @@ class QemuVm(Vm):
             self.results / "diagnosis",
             scale=self.scale,
             symbols=lambda: symbols.find(self.image.path, self._pool.host.toolbox),
+            serial=self.image.inspection.talks_on("ttyS"),
         )
         self.follower = self._stack.enter_context(
             Follower(

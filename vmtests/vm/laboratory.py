@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.vm.vm import Vm
 
 Kept = Any
