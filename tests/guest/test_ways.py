@@ -48,6 +48,9 @@ class _Reach:
         self.asked.append("ssh")
         raise GuestError("the guest has no network, by which ssh could reach it")
 
+    def interrupt(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

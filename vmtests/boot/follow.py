@@ -70,7 +70,8 @@ class Follower:
     `ready_token` comes from a guest that has no job left.
     `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
     budget, before that is a verdict. `late` tells for how many seconds in all the machine could have run and got no
-    processor of the host. With `past` the machine goes on from where another was kept,
+    processor of the host. `on_failure` is told at once when a guest fails that had been ready; it must not wait.
+    With `past` the machine goes on from where another was kept,
     and so do its seconds.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
@@ -93,10 +94,13 @@ class Follower:
         past: Past | None = None,
         doctor: Doctor | None = None,
         late: Callable[[], float] = float,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._watch = watch
         self._doctor = doctor
         self._late = late
+        self._on_failure = on_failure
+        self._alarm = threading.Timer(0.0, tuple)  # never started
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -130,6 +134,7 @@ class Follower:
 
     def close(self) -> None:
         """Take what is left of the last line, write the timeline and close the logs."""
+        self._alarm.cancel()
         with self._changed:
             self._tick()
             self._finish_lines()
@@ -454,6 +459,18 @@ class Follower:
         if before != (self._attempt.verdict, self._attempt.failure_after_ready):
             self._write_timeline()
             self._changed.notify_all()
+        if self._on_failure is not None and self._attempt.verdict is not None:
+            self._watch_for_failure(self._on_failure, known=before[1] is not None)
+
+    def _watch_for_failure(self, tell: Callable[[], None], *, known: bool) -> None:
+        """Tell of a guest's failure after it was ready, also where nothing more is heard of it."""
+        if self._attempt.failure_after_ready is not None:
+            if not known:
+                tell()
+        elif (deadline := self._attempt.deadline()) is not None and not self._alarm.is_alive():
+            self._alarm = threading.Timer(max(deadline - self._now(), 0.0), lambda: self.failure_after_ready)
+            self._alarm.daemon = True
+            self._alarm.start()
 
     def _write_timeline(self) -> None:
         name = "timeline.json" if self._boot == 1 else f"timeline-{self._boot}.json"

@@ -54,7 +54,7 @@ def _copy(source: Path, target: Path) -> None:
     try:
         subprocess.run(
             ["cp", "--sparse=always", "--reflink=auto", "--", source, partial],
-            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
         )  # fmt: skip
         partial.replace(target)
     except subprocess.CalledProcessError as error:

@@ -68,7 +68,7 @@ def copy(image: Path, disk: Path, toolbox: Toolbox) -> None:
     try:
         subprocess.run(
             ["cp", "--sparse=always", "--reflink=auto", "--", image, disk],
-            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
         )  # fmt: skip
         disk.chmod(0o600)
     except subprocess.CalledProcessError as error:

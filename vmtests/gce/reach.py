@@ -104,6 +104,12 @@ class GceReach:
                 )
             time.sleep(pause)
 
+    def interrupt(self) -> None:
+        """End what waits on the second serial port."""
+        if (line := self._line) is not None:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the lines."""
         self._lines.close()

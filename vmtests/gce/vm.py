@@ -103,6 +103,7 @@ class GceVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
         keys = HostKeys(self._token)

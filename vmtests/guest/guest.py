@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -41,6 +42,9 @@ class Reach(Protocol):
     def find_host_keys(self, guest: "Guest", /) -> tuple[str, ...]:
         """Return the public host keys of the guest's sshd, by a way that no other guest can use."""
 
+    def interrupt(self) -> None:
+        """End what waits on a line that was opened; may be called from another thread."""
+
     def close(self) -> None:
         """Close what was opened; it may be opened again."""
 
@@ -63,6 +67,8 @@ class Guest:
         self._scale = scale
         self._by_serial = by_serial
         self._ssh: Ssh | None = None
+        self._connecting: Ssh | None = None
+        self._interruption: threading.Thread | None = None
         self._shell: SerialShell | None = None
         self._host_keys: tuple[str, ...] = ()
 
@@ -74,6 +80,11 @@ class Guest:
     def by_serial(self) -> bool:
         """Whether the next command is run on the serial line."""
         return self._by_serial and self._ssh is None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no answer is to be waited for in this boot."""
+        return self._interruption is not None
 
     @property
     def has_shell(self) -> bool:
@@ -109,14 +120,16 @@ class Guest:
         if self._ssh is None:
             with self._once(_SSH):
                 self._reach.wait_sshd()
-                ssh = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
-                ssh.connect(_CONNECT_SECONDS * self._scale)
-                self._ssh = ssh
+                self._connecting = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
+                self._connecting.connect(_CONNECT_SECONDS * self._scale)
+                self._ssh = self._connecting
         return self._ssh
 
     @contextlib.contextmanager
     def _once(self, way: str) -> Iterator[None]:
         """Open a way, unless that has failed in this boot: it would fail again, and take its time."""
+        if self.lost:
+            raise GuestError("the guest is gone")
         if (failed := self._failed.get(way)) is not None:
             raise failed
         try:
@@ -165,11 +178,28 @@ class Guest:
         """
         return self._way.run(command, timeout, stdin=stdin, limit=limit)
 
+    def interrupt(self) -> None:
+        """End what waits for the guest's answer, in whichever thread, with a GuestError: none will come.
+
+        Returns at once; the guest is to be left by `hang_up` afterwards.
+        """
+        if self._interruption is None:
+            self._interruption = threading.Thread(target=self._interrupt, name="interruption", daemon=True)
+            self._interruption.start()
+
+    def _interrupt(self) -> None:
+        if self._connecting is not None:
+            self._connecting.close()
+        self._reach.interrupt()
+
     def hang_up(self) -> None:
         """Close every way into the guest, which restarts or is left."""
-        if self._ssh is not None:
-            self._ssh.close()
-        self._ssh = self._shell = None
+        if self._interruption is not None:
+            self._interruption.join()
+            self._interruption = None
+        if self._connecting is not None:
+            self._connecting.close()
+        self._ssh = self._connecting = self._shell = None
         self._by_serial = False
         self._host_keys = ()
         self._failed.clear()

@@ -319,13 +319,15 @@ class Ssh:
         return GuestError(f"the ssh connection to {self._name} was lost while {printable(command)!r} ran")
 
 
-def scan_host_key(host: str, port: int, seconds: float) -> tuple[str, ...]:
+def scan_host_key(
+    host: str, port: int, seconds: float, *, lost: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
     """Return the public key that sshd at an address has, as a line; for addresses that lead to one guest alone.
 
-    Raises GuestError when nobody answers within `seconds`.
+    Raises GuestError when nobody answers within `seconds`, or nobody will any more: `lost` says so.
     """
     deadline, reason = time.monotonic() + seconds, "nobody answers"
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - time.monotonic()) > 0 and not lost():
         try:
             with socket.create_connection((host, port), timeout=left) as connection:
                 transport = paramiko.Transport(connection)

@@ -27,6 +27,7 @@ class QemuReach:
         self._machine = machine
         self._scale = scale
         self._lines = contextlib.ExitStack()
+        self._serial: socket.socket | None = None
 
     @property
     def ssh_address(self) -> tuple[str, int]:
@@ -54,8 +55,8 @@ class QemuReach:
         return shell
 
     def _shell(self) -> SerialShell:
-        serial = self._lines.enter_context(contextlib.closing(self._machine.serial()))
-        return SerialShell(serial, answer_timeout=30.0 * self._scale)
+        self._serial = self._lines.enter_context(contextlib.closing(self._machine.serial()))
+        return SerialShell(self._serial, answer_timeout=30.0 * self._scale)
 
     @contextlib.contextmanager
     def line(self, guest: Guest, /) -> Iterator[socket.socket]:
@@ -74,12 +75,19 @@ class QemuReach:
         try:
             shell = guest.shell
         except GuestError:
-            return scan_host_key(*self.ssh_address, _SCAN * self._scale)
+            return scan_host_key(*self.ssh_address, _SCAN * self._scale, lost=lambda: guest.lost)
         keys = tuple(shell.run(HOST_KEYS_COMMAND).check().lines)
         if not shell.run(_NETWORK.format(seconds=round(_GRACE * self._scale)), 4 * _GRACE * self._scale).ok:
             raise GuestError("the guest has no network, by which ssh could reach it")
         return keys
 
+    def interrupt(self) -> None:
+        """End what waits on the serial console."""
+        if (serial := self._serial) is not None:
+            with contextlib.suppress(OSError):
+                serial.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the lines."""
+        self._serial = None
         self._lines.close()

@@ -30,7 +30,7 @@ from vmtests.qemu.examine import QemuDoctor
 from vmtests.qemu.pool import Pool
 from vmtests.qemu.reach import QemuReach
 from vmtests.qemu.snapshots import Snapshot
-from vmtests.vm.vm import Vm
+from vmtests.vm.vm import BootError, Vm
 
 _POWEROFF_SECONDS = 120.0
 # The cursor on a screen that nobody looks at blinks five times a second (Linux, drivers/video/fbdev/core/fbcon.c): of
@@ -131,18 +131,19 @@ class QemuVm(Vm):
                 doctor=doctor,
                 late=lambda: self.qemu.late,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
         # A guest that was kept in the middle of its boot has the time of then.
         kept = past.started if past is not None and past.verdict is None else None
         self._started = time.time() if kept is None else kept.timestamp()
-        self.qemu.move(self.results, self.follower)
-        self._stack.enter_context(self.qemu)
         reach = QemuReach(self.qemu, scale=self.scale)
         entered = snapshot is None or snapshot.record.prepared is not None
         self.guest = Guest(
             reach, self._own_key, scale=self.scale, by_serial=self._by_serial and entered, login=self._login
         )
+        self.qemu.move(self.results, self.follower)
+        self._stack.enter_context(self.qemu)
         self._stack.callback(self.guest.hang_up)
         if snapshot is not None and snapshot.record.past.verdict is not None:
             prepared = snapshot.record.prepared
@@ -171,6 +172,8 @@ class QemuVm(Vm):
         with contextlib.suppress(GuestError):
             self.shell.run(_STILL_CURSOR)
             prepared = self.shell.prepare()
+        if (failure := self.follower.failure_after_ready) is not None:
+            raise BootError(failure, self.results, self.image.inspection, self.console)
         return self._keep(directory, verdict, host_keys, prepared)
 
     def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:

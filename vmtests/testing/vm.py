@@ -160,6 +160,9 @@ class _NoWay:
         del guest
         raise _has_none("host key")
 
+    def interrupt(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         pass
 

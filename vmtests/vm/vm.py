@@ -6,7 +6,7 @@
 import abc
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -152,7 +152,8 @@ class Vm(abc.ABC):
     @property
     def shell(self) -> SerialShell:
         """A root shell on a serial line, found at the first use of each boot; raises GuestError."""
-        return self.guest.shell
+        with self._in_guest():
+            return self.guest.shell
 
     def line(self) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
@@ -164,7 +165,8 @@ class Vm(abc.ABC):
     @property
     def host_keys(self) -> tuple[str, ...]:
         """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
-        return self.guest.host_keys
+        with self._in_guest():
+            return self.guest.host_keys
 
     @property
     def ssh(self) -> Ssh:
@@ -172,7 +174,8 @@ class Vm(abc.ABC):
 
         The host's key is known before, so that no other guest can answer.
         """
-        return self.guest.ssh
+        with self._in_guest():
+            return self.guest.ssh
 
     def run(
         self,
@@ -189,9 +192,22 @@ class Vm(abc.ABC):
 
         A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
         """
+        with self._in_guest():
+            return self.guest.run(command, timeout, stdin=stdin, limit=limit)
+
+    @contextlib.contextmanager
+    def _in_guest(self) -> Iterator[None]:
+        """Do something in the guest; raises what became of it, where it fails meanwhile or has failed before."""
+        self._check_alive()
+        try:
+            yield
+        except GuestError:
+            self._check_alive()
+            raise
+
+    def _check_alive(self) -> None:
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
-        return self.guest.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
     def facts(self) -> Facts:
