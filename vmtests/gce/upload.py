@@ -10,7 +10,7 @@ from vmtests.gce.cloud import LONGEST_PAUSE, Pace
 from vmtests.gce.errors import NotFoundError, UnavailableError
 from vmtests.gce.session import Session
 from vmtests.gce.things import Kind, Thing
-from vmtests.sizes import MIB, format_size
+from vmtests.sizes import GIB, MIB, format_size
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
@@ -21,6 +21,7 @@ FEATURES = ("UEFI_COMPATIBLE", "GVNIC", "VIRTIO_SCSI_MULTIQUEUE")
 _CHUNK = 16 * MIB  # of a resumable upload, kept in memory
 _CHUNK_SECONDS = 120.0
 _LIFECYCLE_DAYS = 1
+_IMPORT_SECONDS = 120.0  # for each GiB of a disk, beyond what any operation may take
 
 
 def upload(session: Session, archive: Path, purpose: str) -> Thing:
@@ -41,8 +42,11 @@ def upload(session: Session, archive: Path, purpose: str) -> Thing:
             with archive.open("rb") as file, progress.step(what) as running:
                 size = os.fstat(file.fileno()).st_size
                 watched = _Watched(file, size, running)
-                # One attempt that failed is begun anew: chunks are tried again by the library itself.
-                session.cloud.ask(what, lambda: _send(blob, watched, size, session.cloud.pace))
+                # Each part is tried again by the library itself; an attempt that failed for good is begun anew, for
+                # as long as one gets further than those before it.
+                session.cloud.ask(
+                    what, lambda: _send(blob, watched, size, session.cloud.pace), gone=lambda: watched.furthest
+                )
         except OSError as error:
             raise from_os(f"{archive} cannot be uploaded", error) from error
 
@@ -71,11 +75,13 @@ class _Watched:
         self._file = file
         self._size = size
         self._running = running
+        self.furthest = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Read, and say how far."""
         data = self._file.read(size)
         place = self._file.tell()
+        self.furthest = max(self.furthest, place)
         self._running.note(f"{place * 100 // max(self._size, 1)} % of {format_size(self._size)}")
         return data
 
@@ -114,8 +120,11 @@ def lifecycle_advice(bucket: str) -> str:
     return f"echo '{rule}' > rule.json && gcloud storage buckets update gs://{bucket} --lifecycle-file=rule.json"
 
 
-def make_image(session: Session, source: Thing, purpose: str) -> Thing:
-    """Have Compute Engine make an image of an uploaded archive, and return the image; raises CloudError."""
+def make_image(session: Session, source: Thing, purpose: str, size: int = 0) -> Thing:
+    """Have Compute Engine make an image of an uploaded archive, and return the image; raises CloudError.
+
+    A disk of `size` bytes may take its time.
+    """
     from google.cloud import compute_v1
 
     cloud, project = session.cloud, session.settings.project
@@ -131,7 +140,8 @@ def make_image(session: Session, source: Thing, purpose: str) -> Thing:
     )
 
     def insert() -> None:
-        cloud.change(f"making the {thing}", cloud.images.insert_unary, {"image_resource": body})
+        seconds = cloud.pace.operation + size / GIB * _IMPORT_SECONDS
+        cloud.change(f"making the {thing}", cloud.images.insert_unary, {"image_resource": body}, seconds=seconds)
 
     with progress.step(f"making the {thing}"):
         session.make(thing, insert)

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,7 @@ class GceVm(Vm):
         knowledge: Knowledge,
         session: Session,
         insert: Callable[[Order], Instance],
+        seat: Callable[[], AbstractContextManager[None]],
         scale: float,
         poll_pace: PollPace,
         watch: Watch | None = None,
@@ -74,6 +76,7 @@ class GceVm(Vm):
         self._knowledge = knowledge
         self._session = session
         self._insert = insert
+        self._seat = seat
         self._scale = scale
         self._poll_pace = poll_pace
         self._watch = watch
@@ -93,6 +96,7 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(self._seat())
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(

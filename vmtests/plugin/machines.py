@@ -11,10 +11,11 @@ from typing import Self
 import pytest
 
 from vmtests import contract as contracts
+from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
-from vmtests.gce.settings import Settings
+from vmtests.gce.settings import Settings, count
 from vmtests.guest.login import Login
 from vmtests.guest.seed import Seed
 from vmtests.machine.hardware import Hardware
@@ -77,6 +78,13 @@ class Machines:
                 zones=option("gce_zone"),
                 bucket=option("gce_bucket"),
                 endpoint=option("gce_endpoint"),
+                network=option("gce_network"),
+                subnetwork=option("gce_subnetwork"),
+                internal=option("gce_internal"),
+                spot=option("gce_spot"),
+                disk_type=option("gce_disk_type"),
+                os_login=option("gce_os_login"),
+                limit=count(option("gce_instances")),
             )
         directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
         machine = machine_type or DEFAULT_MACHINE
@@ -112,6 +120,7 @@ class Machines:
                     place = self.lab.host.scratch / f"from-{stage}-{name}"
                     ready = Ready(vm=vm, snapshot=vm.snapshot(place), hardware=hardware)
                 else:
+                    self._tell_cost(image, hardware)
                     reuse = self._option("vm_reuse")
                     started = self.lab.start(image, hardware, name=name, watch=Heartbeat(), cache=reuse)
                     start = stack.enter_context(started)
@@ -120,6 +129,14 @@ class Machines:
             yield ready
 
     _first = True
+    _cost_told = False
+
+    def _tell_cost(self, image: Image, hardware: Hardware | None) -> None:
+        """Say once what the run costs at most, where it costs anything."""
+        if isinstance(self.lab, GceLab) and not self._cost_told:
+            self._cost_told = True
+            said = self.lab.cost(image, hardware, machines=self.lab.settings.limit)
+            progress.stderr().print(f"this run: {said}")
 
     def check(self, vm: Vm) -> None:
         """Fail when an earlier test has brought a machine down."""
