@@ -27,7 +27,7 @@ from vmtests.cli.common import (
     print_json,
 )
 from vmtests.cli.screen import Cockpit, show
-from vmtests.contract import Contract
+from vmtests.contract import Contract, Promise
 from vmtests.errors import InputError, VmtestsError
 from vmtests.guest import held
 from vmtests.guest.seed import Seed
@@ -105,6 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
                 vm.diagnose(verdict)
             units = vm.timeline.units
             broken = _broken(vm, image.contract) if verdict.ready else ()
+            if verdict.ready and Promise.STORE in image.contract.promises:  # others may not let us in
+                with progress.step("the guest's journal and mounts, for the report"):
+                    vm.keep()
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
         from vmtests.report import page

@@ -126,6 +126,7 @@ class Machines:
                     start = stack.enter_context(started)
                     stack.enter_context(self.run.at_hand(start.vm))
                     ready = Ready(vm=start.vm, snapshot=start.wait(), hardware=hardware)
+                    ready.vm.keep()
             yield ready
 
     _first = True

@@ -19,6 +19,7 @@ from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
@@ -103,6 +104,8 @@ class QemuVm(Vm):
     def _put_together(self) -> None:
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
+        accelerator = self._pool.host.accelerator.name
+        self.say_what_is_booted(f"{accelerator}, {self.hardware.cpus} CPUs, {self.hardware.memory_mib} MiB")
         if snapshot is None:
             with contextlib.suppress(OSError):
                 self.results.mkdir(parents=True, exist_ok=True)
@@ -273,6 +276,9 @@ class QemuVm(Vm):
         return True
 
     # In the guest.
+
+    def _nearest(self) -> SerialShell:
+        return self.shell
 
     def run(
         self,
