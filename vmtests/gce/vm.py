@@ -96,11 +96,8 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
-<<<<<<< HEAD
         self._stack.enter_context(self._seat())
-=======
         self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
->>>>>>> main
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(
