@@ -24,7 +24,7 @@ from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict, keep
-from vmtests.errors import GuestError, HostError
+from vmtests.errors import GuestError, HostError, VmtestsError
 from vmtests.machine.events import RESET, SHUTDOWN, MachineEvent
 
 SLICE = 65536
@@ -331,7 +331,7 @@ class Follower:
                 attempt.provoked, since = True, self._now()
             told = doctor.provoke(lambda: [normalise(line.text).text for line in self.lines if line.t > since])
             opinion = opinion.followed_by(told)
-        except HostError as error:
+        except VmtestsError as error:
             opinion = opinion.followed_by(Opinion(evidence=(("doctor", error.message),)))
         finally:
             with self._changed:

@@ -13,6 +13,7 @@ from typing import Protocol
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
+from vmtests.host.architecture import GUEST
 from vmtests.text import TEXT_LIMIT, clean
 
 PATIENCE = 3
@@ -146,7 +147,7 @@ def opinion(stage: Stage, looks: Sequence[Look], name: Callable[[int], str] = he
             says="the screen changes while the serial console is silent: this guest talks to the screen only",
             evidence=tuple(evidence),
             cause=Cause.SCREEN_ONLY,
-            hint="the kernel's command line needs console=ttyS0,115200; diagnosis/ has the screen",
+            hint=f"the kernel's command line needs console={GUEST.console},115200; diagnosis/ has the screen",
             owner=Owner.IMAGE,
         )
     idle = len(looks) > 1 and not done and not last.in_flight and all(_asleep(look) for look in looks)

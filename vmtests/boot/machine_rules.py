@@ -7,6 +7,7 @@ from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, SYSTEMD, EventRule, Line
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
+from vmtests.host.architecture import GUEST
 
 _KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
 _ACCEL_HINT = "run with --vm-accel=tcg, or on a host whose KVM works; vmtests doctor tells"
@@ -145,7 +146,9 @@ SILENCES = {
         hint="the boot loader waits, or the kernel that it started talks to another console: its timeout must not be "
         "endless, and the kernel's command line needs the serial console"
     ),
-    Stage.KERNEL: Silence(hint="the kernel may print to another console: the command line needs console=ttyS0"),
+    Stage.KERNEL: Silence(
+        hint=f"the kernel may print to another console: the command line needs console={GUEST.console}"
+    ),
     Stage.INITRD: Silence(
         hint="rd.systemd.log_level=debug systemd.log_target=console, rd.debug or debug on the kernel's command "
         "line show "

@@ -1,13 +1,13 @@
 """`vmtests build`."""
 
 import argparse
-import subprocess
 from pathlib import Path
 
 from vmtests import contract as contracts
 from vmtests.cli.common import add_modules
-from vmtests.errors import HostError, InputError
+from vmtests.errors import InputError, at_named
 from vmtests.host import tools
+from vmtests.host.copies import copy_disk
 from vmtests.image import archive, build, cache, spec
 from vmtests.image.reference import Modules
 
@@ -52,15 +52,9 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a disk, sparse, or sharing blocks where the file system can; `target` appears whole or not at all."""
     partial = target.with_name(f".{target.name}.partial")
     try:
-        subprocess.run(
-            ["cp", "--sparse=always", "--reflink=auto", "--", source, partial],
-            check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        copy_disk(source, partial)
         partial.replace(target)
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.splitlines() or ["no message"]
-        raise HostError(f"{target} cannot be written: {lines[-1]}") from error
     except OSError as error:
-        raise HostError(f"{target} cannot be written: {error.strerror}") from error
+        raise at_named(f"{target} cannot be written", error, "name another place") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
 from vmtests.guest.credentials import no_metadata
+from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
@@ -65,15 +65,8 @@ def copy(image: Path, disk: Path, toolbox: Toolbox) -> None:
         toolbox.run("qemu-img", "convert", "-f", form, "-O", "raw", image, disk)
         disk.chmod(0o600)
         return
-    try:
-        subprocess.run(
-            ["cp", "--sparse=always", "--reflink=auto", "--", image, disk],
-            check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        disk.chmod(0o600)
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.splitlines() or ["no message"]
-        raise HostError(f"{disk} cannot be written: {lines[-1]}") from error
+    copy_disk(image, disk)
+    disk.chmod(0o600)
 
 
 class _Work:

@@ -3,8 +3,8 @@
 from vmtests.causes import Cause
 from vmtests.contract import Boot, Contract, Partition, Promise
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.host.architecture import GUEST
 from vmtests.image import layout
-from vmtests.image.chain import FALLBACK
 from vmtests.image.inspect import Inspection
 
 _OURS = frozenset({"stage1", "stage2"})
@@ -17,7 +17,7 @@ def seen(inspection: Inspection) -> Contract:
         return inspection.contract
     volumes = {
         "esp": next((item for item in inspection.volumes if item.type == layout.ESP), None),
-        "root": next((item for item in inspection.volumes if item.type == "root-x86-64"), None),
+        "root": next((item for item in inspection.volumes if item.type == f"root-{GUEST.shown}"), None),
     }
     found = tuple(
         Partition(name=name, label=volume.label, type=volume.type)
@@ -29,7 +29,7 @@ def seen(inspection: Inspection) -> Contract:
 
 def _boot(inspection: Inspection) -> Boot:
     loader, *rest = inspection.files or ("",)
-    if loader.lower() != FALLBACK.lower():
+    if loader.lower() != GUEST.fallback.lower():
         return Boot()
     entry, *parts = rest or ("",)
     if not entry.startswith("/loader/entries/"):

@@ -9,16 +9,12 @@ with GceLab(results, Settings.find()) as lab:
 import contextlib
 import functools
 import hashlib
-import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
@@ -41,10 +37,10 @@ from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
 from vmtests.image import archive
 from vmtests.image.image import Image
-from vmtests.image.images import Images
 from vmtests.image.source import Format
 from vmtests.machine.hardware import Hardware
 from vmtests.sizes import GIB, format_size
+from vmtests.vm.laboratory import Base
 
 _TAKEN = frozenset(
     {"memory_mib", "cpus", "disk_size", "secure_boot", "tpm", "net", "hostname", "domain", "address", "identity"}
@@ -72,7 +68,7 @@ class GceStart:
         self.vm.wait_ready()
 
 
-class GceLab:
+class GceLab(Base):
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
@@ -94,7 +90,7 @@ class GceLab:
         run: str = "",
         timeout: float | None = None,
     ) -> None:
-        self._timeout = timeout
+        super().__init__(results, Host(run=run), contract, timeout)
         emulated = settings.emulated
         self.settings = settings
         self.machine_type = machine
@@ -102,29 +98,10 @@ class GceLab:
         self.poll_pace = poll_pace or (PollPace(busy=0.2, quiet=0.5) if emulated else PollPace())
         self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
         self._lifetime = lifetime
-        self._stack = contextlib.ExitStack()
-        self._results = results
-        self.contract = contract or contracts.default()
-        self.host = self._stack.enter_context(Host(run=run))
-        self.images = Images(contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
-        self._numbers = itertools.count(1)
         self._told = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @lazy
-    def results(self) -> Path:
-        """The directory for results."""
-        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
     @lazy
     def session(self) -> Session:
@@ -183,8 +160,7 @@ class GceLab:
     ) -> GceVm:
         """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
         hardware = self._checked(hardware or Hardware())
-        results = self.results / name if name else self.results
-        results.mkdir(parents=True, exist_ok=True)
+        results = self._results_of(name)
         settings, found = self.settings, self._preflight
         key = Key.generate(self.host.private())
         token = f"vmtests-ready-{secrets.token_hex(8)}"

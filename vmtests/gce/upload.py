@@ -10,6 +10,7 @@ from vmtests.gce.cloud import LONGEST_PAUSE, Pace
 from vmtests.gce.errors import NotFoundError, UnavailableError
 from vmtests.gce.session import Session
 from vmtests.gce.things import Kind, Thing
+from vmtests.host.architecture import GUEST
 from vmtests.sizes import GIB, MIB, format_size
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def make_image(session: Session, source: Thing, purpose: str, size: int = 0) -> 
     thing = Thing(kind=Kind.IMAGE, name=session.brand.name(purpose), project=project)
     body = compute_v1.Image(
         name=thing.name,
-        architecture="X86_64",
+        architecture=GUEST.compute_engine,
         guest_os_features=[compute_v1.GuestOsFeature(type_=feature) for feature in FEATURES],
         labels=session.brand.labels,
         raw_disk=compute_v1.RawDisk(

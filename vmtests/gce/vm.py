@@ -23,6 +23,7 @@ from vmtests.gce.serialport import PollPace, SerialFollower, SerialReader
 from vmtests.gce.session import Session
 from vmtests.guest.guest import Guest
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.image.image import Image
 from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm.vm import Vm
@@ -96,6 +97,7 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
         self._stack.enter_context(self._seat())
         self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paramiko.pkey import UnknownKeyType
 
-from vmtests.errors import GuestError, HostError, InputError
+from vmtests.errors import GuestError, HostError, at_named
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
@@ -60,7 +60,7 @@ class Key:
             path.write_bytes(pem)
             path.with_name(f"{name}.pub").write_text(f"{public}\n")
         except OSError as error:
-            raise InputError(f"the ssh key {path} cannot be written: {error.strerror}") from error
+            raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return cls(path=path, public=public)
 
     def copy(self, directory: Path) -> "Key":

@@ -9,6 +9,7 @@ from typing import Self
 from vmtests.host import accel, firmware, tools
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.lazy import lazy
 from vmtests.host.scratch import scratch
@@ -70,4 +71,4 @@ class Host:
 
     def firmware(self, *, secure_boot: bool = False) -> Firmware:
         """Return the firmware that goes with QEMU."""
-        return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
+        return firmware.find(self.toolbox.root(GUEST.qemu), secure_boot=secure_boot)

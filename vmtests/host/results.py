@@ -1,11 +1,13 @@
 """Directories for the results of runs."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import InputError, VmtestsError, at_named
 
 _MODE = 0o700  # what a guest says, and its disk, are nobody else's business
 
@@ -13,7 +15,7 @@ _MODE = 0o700  # what a guest says, and its disk, are nobody else's business
 def new_directory(wanted: Path | None = None) -> Path:
     """Make and return the directory of a run: `wanted`, or `results/<time>` with `results/latest` pointing at it.
 
-    Raises HostError when it cannot be made.
+    Raises InputError when it cannot be made, HostError on a full disk.
     """
     try:
         if wanted is not None:
@@ -46,7 +48,7 @@ def planned(wanted: Path | None, run: str) -> Path:
 def part(directory: Path, name: str, *, wanted: bool) -> Path:
     """Make and return the directory of one process below that of its run; `latest` points at the run's.
 
-    With `wanted` the run's directory was asked for, and there is no such link. Raises HostError.
+    With `wanted` the run's directory was asked for, and there is no such link. Raises as `new_directory`.
     """
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -71,5 +73,32 @@ def _stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def _no_directory(error: OSError) -> HostError:
-    return HostError(f"no directory for results can be made: {error}", hint="name a writable one with --vm-results")
+def _no_directory(error: OSError) -> VmtestsError:
+    what = f"no directory for results can be made at {error.filename}"
+    return at_named(what, error, "name a writable one with --vm-results")
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory for the results of one machine, so that no two write into the same logs.
+
+    The hold ends with its holder, also after kill -9 (flock(2)). Raises InputError when another machine, of this
+    process or of another one, has it.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _no_directory(error) from error
+    try:
+        # A file system that locks no directories holds none.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{directory} has the results of a machine that runs",
+                    hint="give this one a name of its own, or the run another directory (--vm-results)",
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)

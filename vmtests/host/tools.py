@@ -6,11 +6,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.sandbox import View, run_in, sandbox, tool_env
+from vmtests.host.architecture import GUEST
+from vmtests.host.sandbox import View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -31,9 +33,12 @@ class Requirement:
 
 
 _CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
+READ_SECONDS = 60.0
+"""Seconds that `Toolbox.read` gives a tool where nothing else is said."""
+
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
-    Requirement(name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
+    Requirement(name=GUEST.qemu, package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(name="qemu-img", package="qemu-utils", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(
         name="systemd-repart",
@@ -131,6 +136,39 @@ class Toolbox:
         """
         return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env)
 
+    def read(
+        self,
+        name: str,
+        *args: str | os.PathLike[str],
+        stdin: bytes | None = None,
+        descriptors: Collection[int] = (),
+        output: int | None = None,
+        seconds: float = READ_SECONDS,
+        well: Collection[int] = (0,),
+    ) -> bytes:
+        """Run a tool on what somebody else has made, for `seconds` at most, and return its standard output.
+
+        It inherits `descriptors`; with `output`, a descriptor, what it writes goes there. `well` are the exit statuses
+        that are no failure. Raises ToolError as `run` does, HostError when it takes longer.
+        """
+        try:
+            result = subprocess.run(
+                self.argv(name, *args),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=subprocess.PIPE,
+                env=tool_env({"TZ": "UTC"}),
+                pass_fds=tuple(descriptors),
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"{name} did not end within {seconds:g} s") from error
+        if result.returncode not in well:
+            raise tool_error(name, result.returncode, result.stderr.decode("utf-8", "replace"))
+        return result.stdout or b""
+
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
     match = re.search(r"(?:^|[^\w.])v?(\d+(?:\.\d+)+)", text) or re.search(r"(?:^|\s)(\d+)(?:\s|$)", text)
@@ -194,17 +232,17 @@ def _host_refusal(requirement: Requirement) -> str:
 
 
 def check_architecture() -> None:
-    """Raise HostError on a host that is no x86-64."""
-    if (machine := platform.machine()) not in {"x86_64", "AMD64"}:
+    """Raise HostError on a host of another architecture than machines have."""
+    if (machine := platform.machine()) not in GUEST.uname:
         raise HostError(
-            f"this host is {machine}: vmtests boots x86-64 images, on x86-64 Linux only",
-            hint="use an x86-64 machine, or --vm-target=gce",
+            f"this host is {machine}: vmtests boots {GUEST.shown} images, on {GUEST.shown} Linux only",
+            hint=f"use a machine that is {GUEST.shown}, or --vm-target=gce",
         )
 
 
 def host_firmware() -> tuple[Path, ...]:
     """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
-    program = shutil.which("qemu-system-x86_64", path=tool_env()["PATH"])
+    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
     beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
     return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 
 from vmtests import progress
 from vmtests.contract import Contract
-from vmtests.errors import HostError, from_os
+from vmtests.errors import HostError, at_named, from_os
 from vmtests.host.sandbox import ToolError, is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, gpt, mkerofs, repart, unprivileged
@@ -64,7 +64,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
         try:
             disk.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HostError(f"{disk.parent} is not writable: {error.strerror}") from error
+            raise at_named(f"{disk.parent} is not writable", error, "name another place") from error
         with beside(disk) as directory:
             work = _Work(directory=directory, disk=directory / "disk.raw")
             try:

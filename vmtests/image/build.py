@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import at_named
 from vmtests.host.tools import Toolbox
 from vmtests.image import archive
 from vmtests.image.assemble import assemble
@@ -23,7 +23,7 @@ def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed
             try:
                 scratch = tempfile.TemporaryDirectory(prefix=f".{packed.name}.", dir=packed.absolute().parent)
             except OSError as error:
-                raise HostError(f"{packed.absolute().parent} is not writable: {error.strerror}") from error
+                raise at_named(f"{packed.absolute().parent} is not writable", error, "name another place") from error
             disk = Path(stack.enter_context(scratch)) / archive.MEMBER
         # Nix takes no relative name for its state.
         assemble(spec, disk.absolute(), toolbox)

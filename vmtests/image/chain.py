@@ -1,13 +1,16 @@
 """Any image's way to boot, followed as firmware and boot loader would: what is there, and what would stop it.
 
 A breach is what would not boot; whatever is not understood, or only unusual, is a note. Firmware: EDK2's
-UefiBootManagerLib and PartitionDxe, which start `\\EFI\\BOOT\\BOOTX64.EFI` of any FAT file system on the disk.
+UefiBootManagerLib and PartitionDxe, which start the fallback program of any FAT file system on the disk.
 """
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from vmtests.causes import Cause
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 from vmtests.image import eltorito, fat, gpt, grub, initramfs, layout, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
@@ -17,12 +20,25 @@ from vmtests.image.filesystem import CONTAINERS
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source
 
-FALLBACK = "/EFI/BOOT/BOOTX64.EFI"
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
 _EL_TORITO = "a boot image"
 _CLOUD_INIT = ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg")
+_GRUB = f"grub{GUEST.efi}.efi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loader:
+    """How a boot loader is told from others, and the method that goes on from it, by its ESP and its path there."""
+
+    follow: Callable[["Chain", Volume, str], Iterator[Check]]
+    section: str = ""
+    """Of its program; no other program has it."""
+    component: bytes = b""
+    """What begins its line in the section .sbat."""
+    says: bytes = b""
+    """Words somewhere in its program, where nothing else tells it."""
 
 
 class Chain:
@@ -39,6 +55,7 @@ class Chain:
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self._gone_through: list[str] = []
         self.bios_only = False
 
     def check(self) -> Iterator[Check]:
@@ -58,7 +75,8 @@ class Chain:
                 hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
             return
-        starting = [volume for volume in self._volumes if self._has(volume, FALLBACK)]
+        fallback = GUEST.fallback
+        starting = [volume for volume in self._volumes if self._has(volume, fallback)]
         starting.sort(key=lambda volume: volume.type != layout.ESP)
         if not starting:
             yield self._nothing(bios)
@@ -67,9 +85,9 @@ class Chain:
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
-            text = f"{FALLBACK} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
+            text = f"{fallback} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
             yield note(_SUBJECT, "ESP", esp.type, text)
-        yield from self._program(esp, FALLBACK)
+        yield from self._program(esp, fallback)
 
     def listens(self) -> frozenset[str]:
         """Return who on the disk listens to what a cloud hands to a guest, where that can be read."""
@@ -89,7 +107,7 @@ class Chain:
         self.bios_only = True
         self.steps.append(f"BIOS: {name}")
         if name == "GRUB":
-            yield from self._grub(None)
+            yield from self._grub(None, "")
 
     def _bios(self) -> str:
         if any(image.platform == eltorito.BIOS for image in eltorito.boot_images(self._disk)):
@@ -121,7 +139,8 @@ class Chain:
             what = "nothing that is known" if esps[0].system is None else esps[0].system.type
             text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
             return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
-        text = f"{FALLBACK} is not on the ESP ({esps[0].where}), and firmware without variables starts nothing else"
+        where = f"the ESP ({esps[0].where})"
+        text = f"{GUEST.fallback} is not on {where}, and firmware without variables starts nothing else"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
 
@@ -146,7 +165,7 @@ class Chain:
         except FilesError:
             return False
 
-    def _program(self, esp: Volume, path: str, depth: int = 0) -> Iterator[Check]:
+    def _program(self, esp: Volume, path: str) -> Iterator[Check]:
         files = self._files(esp)
         assert files is not None
         real = files.find(path)
@@ -157,7 +176,7 @@ class Chain:
         head = files.read(real, pe.HEAD)
         program = pe.parse(head)
         if (reason := pe.fault(program)) is not None or isinstance(program, str):
-            text = f"boot loader {real} is no EFI program for x86-64: {reason}"
+            text = f"boot loader {real} is no EFI program for {GUEST.shown}: {reason}"
             yield breach(_SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return
         self.files.append(real)
@@ -167,50 +186,47 @@ class Chain:
         kind = self._kind(files, real, program, head)
         self.steps.append(f"{real} ({kind})")
         yield passed(_SUBJECT, "boot loader", f"{real} ({kind})")
-        if kind == "systemd-boot":
-            yield from self._systemd_boot(esp)
-        elif kind == "GRUB":
-            yield from self._grub(esp)
-        elif kind == "shim" and depth == 0:
-            directory = real.rpartition("/")[0]
-            yield from self._shim(esp, directory)
-        elif kind == "Linux":
+        if kind == "Linux":
             yield from self._release(pe.parse_kernel(head), real)
+        elif kind in self._LOADERS and kind not in self._gone_through:
+            self._gone_through.append(kind)
+            yield from self._LOADERS[kind].follow(self, esp, real)
         else:
             yield note(_SUBJECT, "boot loader", real, f"what {real} starts is not known here")
 
     def _kind(self, files: Files, path: str, program: pe.Program, head: bytes) -> str:
-        if ".sdmagic" in program.sections or b"systemd-boot" in head:
-            return "systemd-boot"
+        component = b""
         if (sbat := program.sections.get(".sbat")) is not None:
             # Its second line names the component (SBAT.md of shim).
-            text = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
-            if b"\nshim," in text:
-                return "shim"
-        if "mods" in program.sections:
-            return "GRUB"
+            component = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
+        for name, known in self._LOADERS.items():
+            if known.section and known.section in program.sections:
+                return name
+            if known.component and known.component in component:
+                return name
         if pe.parse_kernel(head) is not None:
             return "Linux"
         whole = files.read(path, 8 << 20)
-        return "systemd-boot" if b"LoaderInfo: systemd-boot" in whole else "GRUB" if b"GRUB" in whole else "unknown"
+        return next((name for name, known in self._LOADERS.items() if known.says and known.says in whole), "unknown")
 
-    def _shim(self, esp: Volume, directory: str) -> Iterator[Check]:
-        if self._has(esp, f"{directory}/grubx64.efi"):
-            yield from self._program(esp, f"{directory}/grubx64.efi", 1)
+    def _shim(self, esp: Volume, path: str) -> Iterator[Check]:
+        directory = path.rpartition("/")[0]
+        if self._has(esp, f"{directory}/{_GRUB}"):
+            yield from self._program(esp, f"{directory}/{_GRUB}")
             return
         files = self._files(esp)
         assert files is not None
-        if self._has(esp, f"{directory}/fbx64.efi"):
-            # shim's fallback makes an entry of every \EFI\*\BOOTX64.CSV and starts the first.
-            for name in sorted(path for path in _names(files) if path.lower().endswith("/bootx64.csv")):
+        if self._has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+            # shim's fallback makes an entry of every \EFI\*\BOOT{architecture}.CSV and starts the first.
+            for name in sorted(path for path in _names(files) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
                 place = name.rpartition("/")[0]
-                if self._has(esp, f"{place}/grubx64.efi"):
-                    yield from self._program(esp, f"{place}/grubx64.efi", 1)
+                if self._has(esp, f"{place}/{_GRUB}"):
+                    yield from self._program(esp, f"{place}/{_GRUB}")
                     return
-        text = f"shim finds no {directory}/grubx64.efi to start"
+        text = f"shim finds no {directory}/{_GRUB} to start"
         yield breach(_SUBJECT, "boot loader", "missing", text, cause=Cause.BOOTLOADER_MISSING)
 
-    def _systemd_boot(self, esp: Volume) -> Iterator[Check]:
+    def _systemd_boot(self, esp: Volume, _: str) -> Iterator[Check]:
         sources = [esp, *(volume for volume in self._volumes if volume.type == layout.XBOOTLDR)]
         found: list[tuple[loader.Entry, Volume, Files]] = []
         lost: list[str] = []
@@ -238,7 +254,7 @@ class Chain:
             program = pe.parse(files.read(files.find(entry.unified) or "", pe.HEAD))
             if isinstance(program, str) or (reason := pe.fault(program)) is not None:
                 reason = program if isinstance(program, str) else reason
-                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for x86-64: {reason}"
+                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for {GUEST.shown}: {reason}"
                 yield breach(_SUBJECT, "kernel", entry.unified, text, cause=Cause.KERNEL_INVALID)
             elif program.is_uki:
                 yield from self._unified(volume, entry.unified, program, entry.options)
@@ -252,7 +268,7 @@ class Chain:
                 name = path.rpartition("/")[2].lower()
                 entry = loader.parse(_text(files, path), path)
                 program = entry.kernel or entry.unified
-                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", "x64"):
+                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", GUEST.efi):
                     continue
                 if program is None:
                     lost.append(f"{path} names no kernel")
@@ -334,7 +350,7 @@ class Chain:
         yield passed(_SUBJECT, "initrd", shown)
         yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, self._toolbox)
 
-    def _grub(self, esp: Volume | None) -> Iterator[Check]:
+    def _grub(self, esp: Volume | None, _: str) -> Iterator[Check]:
         order = [volume for volume in self._volumes if volume is not esp]
         small = ""
         if esp is not None:
@@ -382,8 +398,9 @@ class Chain:
     def _options(self, options: str, origin: str, *, has_initrd: bool) -> Iterator[Check]:
         self.options = options
         consoles = [value.split(",")[0] for value in values(options, "console")]
-        if not any(console.startswith("ttyS") for console in consoles):
-            text = f"the command line of {origin} has no console=ttyS0: the boot cannot be followed on the serial line"
+        if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
+            missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
+            text = f"the command line of {origin} {missing}"
             yield note(_SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
         else:
             yield passed(_SUBJECT, "console", " ".join(consoles))
@@ -419,6 +436,13 @@ class Chain:
         if have is None or "\\x" in value or "/" in value:
             return ""
         return "" if value.strip('"').lower() in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+
+    _LOADERS: ClassVar[dict[str, _Loader]] = {
+        "systemd-boot": _Loader(section=".sdmagic", says=b"LoaderInfo: systemd-boot", follow=_systemd_boot),
+        "shim": _Loader(component=b"\nshim,", follow=_shim),
+        "GRUB": _Loader(section="mods", says=b"GRUB", follow=_grub),
+    }
+    """The boot loaders that are followed; another is another row, and a method that finds its kernel."""
 
 
 def _text(files: Files | None, path: str) -> str:

@@ -1,12 +1,10 @@
 """Names for the addresses of an image's kernel: its System.map where there is one, else what the kernel carries."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from vmtests.errors import ImageError
-from vmtests.host.sandbox import tool_env
+from vmtests.errors import HostError, ImageError
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, fat, gpt, kallsyms
 from vmtests.image.check import Slice
@@ -80,17 +78,8 @@ def _filter(
     toolbox: Toolbox, name: str, *args: str, stdin: bytes | None = None, descriptor: int | None = None
 ) -> bytes:
     """Return what a tool writes for `stdin`; nothing where it fails or takes too long."""
+    given = () if descriptor is None else (descriptor,)
     try:
-        result = subprocess.run(
-            toolbox.argv(name, *args),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=tool_env(),
-            pass_fds=() if descriptor is None else (descriptor,),
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        return toolbox.read(name, *args, stdin=stdin, descriptors=given, seconds=_SECONDS)[:_OUTPUT_LIMIT]
+    except HostError:
         return b""
-    return result.stdout[:_OUTPUT_LIMIT] if result.returncode == 0 else b""

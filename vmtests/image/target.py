@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import at_named
 from vmtests.host.scratch import remove, remove_unowned
 
 
@@ -26,7 +26,7 @@ def beside(target: Path) -> Iterator[Path]:
     try:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
-        raise HostError(f"{parent} is not writable: {error.strerror}") from error
+        raise at_named(f"{parent} is not writable", error, "name another place") from error
     held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_SH)

@@ -3,7 +3,7 @@
 The machine is as near to a Compute Engine instance as QEMU comes (Compute Engine's "Requirements for
 building custom images", and what its instances show of themselves): a virtio-scsi disk "Google
 PersistentDisk" with 4 KiB physical sectors, virtio-net in 10.128.0.0/20, two 16550A serial ports, an entropy
-device, Google's SMBIOS strings. The board is q35, because OVMF offers secure boot on no other.
+device, Google's SMBIOS strings.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.machine.hardware import DiskBus, DiskFaults, Hardware, Net
 
@@ -79,7 +80,7 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
     # holds its TSC against its own late ticks (kernel/time/clocksource.c), calls the TSC unstable, and was seen to
     # forget the timers of a processor when it changes clocks.
     hpet = "off" if parts.accelerator.name is AcceleratorName.KVM else "on"
-    machine = f"q35,hpet={hpet},x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
+    machine = f"{GUEST.board},hpet={hpet},x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
     # What a fork writes stays its own: the template's file is mapped privately (QEMU ≥ 8.2 for `rom=off`).
     sharing = "share=off,readonly=on,rom=off" if parts.template else "share=on"
     if parts.firmware is None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vmtests.errors import GuestError, HostError
+from vmtests.errors import GuestError, HostError, InputError, at_named
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
@@ -115,10 +116,8 @@ class QemuMachine:
             self._spawn()
         except OSError as error:
             self.close()
-            raise HostError(
-                f"{error.filename or self._results} cannot be written: {error.strerror}",
-                hint="free some space, or name another directory with --vm-results",
-            ) from error
+            what = f"{error.filename or self._results} cannot be written"
+            raise at_named(what, error, "name another directory with --vm-results") from error
         except BaseException:
             self.close()
             raise
@@ -178,7 +177,7 @@ class QemuMachine:
     def ssh_port(self) -> int:
         """The port on 127.0.0.1 that leads to the guest's port 22; another one after each power-on."""
         if self._ssh_port is None:
-            raise HostError("the machine has no network card", hint="give it Hardware(net=Net.ISOLATED)")
+            raise InputError("the machine has no network card", hint="give it Hardware(net=Net.ISOLATED)")
         return self._ssh_port
 
     def start(self) -> None:
@@ -187,7 +186,7 @@ class QemuMachine:
         Raises MachineExitError when QEMU refuses its command line.
         """
         if self.alive:
-            raise HostError("the machine is powered on already")
+            raise InputError("the machine is powered on already")
         self._end()
         self._spawn()
         self.load()
@@ -199,7 +198,7 @@ class QemuMachine:
         The image of one with `own` stays as it is. Raises HostError, OSError.
         """
         if self.alive:
-            raise HostError("the machine is powered on")
+            raise InputError("the machine is powered on")
         mine = Template(self._files)
         if not self._own:
             disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
@@ -345,7 +344,7 @@ class QemuMachine:
         """Wait until QEMU ends, at most `timeout` seconds; raises GuestError when it does not."""
         life = self._life
         if life is None:
-            raise HostError("the machine was never powered on")
+            raise InputError("the machine was never powered on")
         if not life.exited.wait(timeout) or life.exit is None:
             raise GuestError(f"the machine is still on after {timeout:g} s", hint="power_cut() ends it at once")
         return life.exit
@@ -360,7 +359,7 @@ class QemuMachine:
     def _running(self) -> Life:
         life = self._life
         if life is None:
-            raise HostError("the machine is not powered on")
+            raise InputError("the machine is not powered on")
         if life.exit is not None:
             raise MachineExitError(life.exit, self._command)
         return life
@@ -379,7 +378,7 @@ class QemuMachine:
     def _files(self) -> Path:
         """The directory of the machine's own files."""
         if self._private is None:
-            raise HostError("the machine is not powered on")
+            raise InputError("the machine is not powered on")
         return self._private
 
     @property
@@ -444,7 +443,7 @@ class QemuMachine:
             )
             own = (self._private, parts.disk, *parts.serial_logs)
             view = machine_view(self._firmware, self._image.path, self._template, own, self._others)
-            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts), view=view)
+            command = self._toolbox.argv(GUEST.qemu, *argv.qemu_args(self._hardware, parts), view=view)
             inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]

@@ -8,17 +8,13 @@ with Lab(results) as lab:
 """
 
 import contextlib
-import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.text import Text
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
@@ -29,10 +25,8 @@ from vmtests.guest.login import Login
 from vmtests.guest.seed import Seed, seeded
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
-from vmtests.host.lazy import lazy
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image
-from vmtests.image.images import Images
 from vmtests.image.reference import recipe
 from vmtests.machine.disk import backing
 from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
@@ -43,6 +37,7 @@ from vmtests.qemu.snapshots import Snapshot
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
+from vmtests.vm.laboratory import Base
 
 REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
 """The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
@@ -73,7 +68,7 @@ class QemuStart:
         return self._kept
 
 
-class Lab:
+class Lab(Base):
     """Images and machines on this host, and a directory for their results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
@@ -99,29 +94,10 @@ class Lab:
         login: Login | None = None,
         seed: Seed = Seed.AUTO,
     ) -> None:
-        self._results = results
+        super().__init__(results, host or Host(accelerator=accelerator, run=run, cpus=cpus), contract, timeout)
         self._seed = seed
         self._login = login
-        self._timeout = timeout
-        self.contract = contract or contracts.default()
-        self._stack = contextlib.ExitStack()
-        self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run, cpus=cpus))
-        self.images = Images(contract, self.host)
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
-        self._numbers = itertools.count(1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @lazy
-    def results(self) -> Path:
-        """The directory for results."""
-        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
 
     def image(self, name: str = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
         """Return an image by its name; see `Images.find`."""
@@ -227,7 +203,7 @@ class Lab:
             vm = None
             if kept is not None:
                 try:
-                    given = kept.give_logs(self.results / name)
+                    given = kept.give_logs(self._results_of(name))
                     vm = stack.enter_context(self._forked(image, given, name, watch, by_serial=False))
                 except ResumeError as error:
                     told = f"a kept machine does not go on and is booted again: {error.message}"
@@ -291,11 +267,6 @@ class Lab:
             snapshot=kept,
             by_serial=by_serial,
         )
-
-    def _results_of(self, name: str) -> Path:
-        results = self.results / name if name else self.results
-        results.mkdir(parents=True, exist_ok=True)
-        return results
 
     def machine(
         self,

@@ -25,6 +25,7 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
+from vmtests.host.architecture import GUEST
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.machine.hardware import Hardware
@@ -194,7 +195,7 @@ def directory(
     # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
     # one time for all files: what is in the image counts, too.
     stats = [(str(path), *_identity(path)) for path in (image, *hardware.files) if path.exists()]
-    qemu = toolbox.tools["qemu-system-x86_64"]
+    qemu = toolbox.tools[GUEST.qemu]
     known = (
         VERSION,
         stats,

@@ -21,6 +21,7 @@ from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
 from vmtests.image.image import Image
@@ -102,6 +103,7 @@ class QemuVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
         accelerator = self._pool.host.accelerator.name
@@ -137,9 +139,7 @@ class QemuVm(Vm):
                 on_failure=lambda: self.guest.interrupt(),
             )
         )
-        # A guest that was kept in the middle of its boot has the time of then.
-        kept = past.started if past is not None and past.verdict is None else None
-        self._started = time.time() if kept is None else kept.timestamp()
+        self._started = time.time() if past is None else past.power_on(time.time())
         reach = QemuReach(self.qemu, scale=self.scale)
         entered = snapshot is None or snapshot.record.prepared is not None
         self.guest = Guest(

@@ -11,6 +11,7 @@ from pathlib import Path
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.host import tools
+from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt
@@ -108,21 +109,6 @@ def table(entries: Sequence[bytes], *, sectors: int = 4096, size: int = 512) -> 
     return disk
 
 
-def sparse_copy(source: Path, target: Path) -> None:
-    """Copy a file without its holes."""
-    with source.open("rb") as old, target.open("wb") as new:
-        size = os.fstat(old.fileno()).st_size
-        new.truncate(size)
-        place = 0
-        while place < size:
-            try:
-                start = os.lseek(old.fileno(), place, os.SEEK_DATA)
-            except OSError:  # ENXIO: a hole up to the end
-                break
-            place = os.lseek(old.fileno(), start, os.SEEK_HOLE)
-            os.pwrite(new.fileno(), os.pread(old.fileno(), place - start, start), start)
-
-
 class SmallImage:
     """A small raw disk that can be broken, and inspected in a tenth of a second.
 
@@ -136,7 +122,7 @@ class SmallImage:
 
     def copy(self, target: Path) -> "SmallImage":
         """Copy it to a file, without its holes, and return the copy."""
-        sparse_copy(self.path, target)
+        copy_disk(self.path, target)
         return SmallImage(target, self.contract, self.toolbox)
 
     @property
