@@ -20,6 +20,7 @@ COMMANDS = {
     "build": "build an image: the reference image, or what an image.json describes",
     "inspect": "check an image without booting it",
     "boot": "boot an image and say whether it got ready, or why not",
+    "attach": "have a boot that runs in another terminal in this one",
     "contract": "write a first contract: what an image has, and what its boot came to",
     "explain": "say what became of a boot by the log of its console, whatever was booted",
     "report": "write a run, or one boot, as one HTML page that needs no network",

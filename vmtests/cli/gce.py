@@ -9,7 +9,7 @@ from rich.text import Text
 
 from vmtests import progress
 from vmtests.cli.common import add_image, add_json, add_modules, add_results, print_json
-from vmtests.cli.screen import Cockpit, show
+from vmtests.cli.screen import Lines, show
 from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"this run: {lab.cost(image)}"))
-        watch = Heartbeat() if arguments.quiet else Cockpit(out)
+        watch = Heartbeat() if arguments.quiet else Lines(out)
         with lab.machine(image, Hardware(secure_boot=arguments.secure_boot, tpm=arguments.tpm), watch=watch) as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)

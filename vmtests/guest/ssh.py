@@ -224,6 +224,17 @@ class Ssh:
             raise self._lost(command)
         raise GuestError(f"the shell of {printable(command)!r} was killed in the guest")
 
+    @contextmanager
+    def shell(self, columns: int, lines: int, *, timeout: float = 60.0) -> Iterator[paramiko.Channel]:
+        """Give a login shell on a terminal of that size, for a person; raises GuestError."""
+        with self._channel(timeout) as channel:
+            try:
+                channel.get_pty(term="linux", width=columns, height=lines)
+                channel.invoke_shell()
+            except (*HUNG_UP, paramiko.SSHException) as error:
+                raise self._lost("a login shell") from error
+            yield channel
+
     def _as_root(self, script: str) -> str:
         """Return a script as whoever logs in runs it: root's, where the user may become root without being asked."""
         if self._user == "root":

@@ -12,7 +12,7 @@ from vmtests.host.admission import Admission
 from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.lazy import lazy
-from vmtests.host.scratch import scratch
+from vmtests.host.scratch import owned, scratch
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 
@@ -68,6 +68,10 @@ class Host:
     def private(self) -> Path:
         """Return a new directory below `scratch` for secrets, which nobody else may enter."""
         return Path(tempfile.mkdtemp(prefix="private-", dir=self.scratch))
+
+    def keep(self, directory: Path) -> None:
+        """Have nobody remove a directory of the cache as long as this lives."""
+        self._stack.enter_context(owned(directory))
 
     def firmware(self, *, secure_boot: bool = False) -> Firmware:
         """Return the firmware that goes with QEMU."""

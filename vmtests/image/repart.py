@@ -24,7 +24,8 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
     if blocks is not None:
         lines.append(f"CopyBlocks={blocks}")
     elif partition.name != "store":
-        lines.append(f"Format={partition.filesystem}")
+        if partition.filesystem:
+            lines.append(f"Format={partition.filesystem}")
         lines += [f"CopyFiles={_escape(source)}:{_escape(target)}" for target, source in content.items()]
     if partition.size_bytes is None:
         # It has the size of its content; what the disk has besides is root's.

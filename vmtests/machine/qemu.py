@@ -239,11 +239,10 @@ class QemuMachine:
             ) from error
 
     def _stop_unused_timers(self) -> None:
-        life = self._running()
-        if self._accelerator.name is not AcceleratorName.KVM and life.qmp is not None:
+        if self._accelerator.name is not AcceleratorName.KVM:
             # A QEMU that does not let it has forks that cost more, and no other harm.
             with contextlib.suppress(HostError):
-                hpet.stop_unused_timers(self.execute, life.qmp.give)
+                hpet.stop_unused_timers(self.execute, self.give)
 
     def _resume(self, template: Template) -> None:
         with resuming():
@@ -277,6 +276,13 @@ class QemuMachine:
         assert life.qmp is not None
         with self._waiting(life):
             return life.qmp.execute(command, arguments, timeout=timeout)
+
+    def give(self, name: str, descriptor: int) -> None:
+        """Hand QEMU a file descriptor, which its commands know by `name`; raises as `execute` does."""
+        life = self._running()
+        assert life.qmp is not None
+        with self._waiting(life):
+            life.qmp.give(name, descriptor)
 
     def serial(self, port: int = CONSOLE_PORT) -> socket.socket:
         """Return a socket that gets all bytes of a serial port from now on; what it sends is typed.

@@ -17,7 +17,7 @@ from vmtests.boot import hang
 from vmtests.boot.hang import Look, Opinion
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
-from vmtests.errors import Owner, VmtestsError
+from vmtests.errors import GuestError, HostError, Owner, VmtestsError
 from vmtests.guest.login import SEEN, Prompt, prompt
 from vmtests.image.kallsyms import Symbols
 from vmtests.machine.qmp import QmpCommandError, QmpTimeoutError
@@ -108,16 +108,23 @@ class QemuDoctor:
         """Return what names an address of the kernel, and where nothing does, why."""
         if self._symbols is None:
             return hex, ""
-        if (handler := self._first_handler()) not in _KERNELS:
-            return hex, "the processor has no kernel's interrupt handlers"
         try:
-            known = self._symbols()
+            known, base = self.kernel()
         except VmtestsError as error:
             return hex, error.message
+        return (lambda address: known.name(address, base)), ""
+
+    def kernel(self) -> tuple[Symbols, int]:
+        """Return the symbols of the kernel that runs, and where its text begins; raises VmtestsError for neither."""
+        if (handler := self._first_handler()) not in _KERNELS:
+            raise GuestError("the processor has no kernel's interrupt handlers")
+        if self._symbols is None:
+            raise HostError("the image's kernel is not known")
+        known = self._symbols()
         base = known.base(_FIRST_HANDLER, handler)
         if base is None or base % _ALIGN:
-            return hex, f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel"
-        return (lambda address: known.name(address, base)), ""
+            raise GuestError(f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel")
+        return known, base
 
     def _first_handler(self) -> int:
         """Return the address of the handler of interrupt 0, which tells where KASLR has put the kernel; 0 for none.

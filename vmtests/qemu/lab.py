@@ -148,23 +148,49 @@ class Lab(Base):
             self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             if kept is None:
-                if stage is not Stage.READY:
-                    vm.snapshot_of_stage(place, stage)
-                elif vm.wait_verdict().ready:
-                    vm.snapshot(place)
-                snapshots.prune(place)
+                self._keep_at(vm, stage, place)
                 lock.share()
             yield vm
 
+    @staticmethod
+    def _keep_at(vm: QemuVm, stage: Stage, place: Path) -> None:
+        if stage is not Stage.READY:
+            vm.snapshot_of_stage(place, stage)
+        elif vm.wait_verdict().ready:
+            vm.snapshot(place)
+        snapshots.prune(place)
+
+    def place(self, image: Image, stage: Stage, hardware: Hardware | None = None, *, debug: bool = False) -> Path:
+        """Return the directory in which `rewind` keeps a machine; its record is there when one is kept."""
+        return self._place(image, self._order(image, hardware, debug=debug), stage, cache=True)
+
+    def keep(self, vm: QemuVm, stage: Stage, hardware: Hardware | None = None, *, debug: bool = False) -> bool:
+        """Keep a machine for `rewind` when `stage` begins, in the place of the one that is there.
+
+        `hardware` and `debug` are what it was ordered with. False when the boot has its verdict before, or somebody
+        else goes on from what is there. Raises HostError.
+        """
+        if not vm.follower.wait_stage(stage):
+            return False
+        place = self.place(vm.image, stage, hardware, debug=debug)
+        with snapshots.Lock(place) as lock:
+            if not lock.alone_now():
+                return False
+            remove(place)
+            self._keep_at(vm, stage, place)
+        return True
+
     @contextlib.contextmanager
-    def _kept(
-        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
-    ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
-        """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
+    def go_on(self, image: Image, kept: Snapshot, *, name: str = "", watch: Watch | None = None) -> Iterator[QemuVm]:
+        """Give a machine that goes on from `kept`, in the logs of that boot. Raises HostError."""
+        with self._forked(image, kept.give_logs(self.results / name), name, watch, by_serial=False) as vm:
+            yield vm
+
+    def _place(self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool) -> Path:
         # What a device holds may change at any time.
         lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
         base = cache_dir() if cache and lasts else self.host.scratch
-        place = snapshots.directory(
+        return snapshots.directory(
             base,
             image.path,
             image.contract,
@@ -174,6 +200,13 @@ class Lab(Base):
             stage,
             handed=f"{self._seed} {'' if self._login is None else self._login.user}",
         )
+
+    @contextlib.contextmanager
+    def _kept(
+        self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
+    ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
+        """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
+        place = self._place(image, hardware, stage, cache=cache)
         with snapshots.Lock(place) as lock:
             if anew:
                 lock.alone()

@@ -47,10 +47,12 @@ LOGS = {
 }
 """What a snapshot keeps of a boot's logs, and what it is a copy of."""
 
-_RECORD = "record.json"
+RECORD = "record.json"
 _SAMPLES, _BLOCK, _ENDS = 64, 4096, 64 << 10  # blocks of an image that are looked at, and bytes of each
 _PACKAGE = Path(__file__).parents[1]
-_NO_PART = frozenset({"cli", "emulator", "faults", "gce", "plugin", "plugin.py", "report", "suite", "testing"})
+_NO_PART = frozenset(
+    {"cli", "cockpit", "emulator", "faults", "gce", "plugin", "plugin.py", "report", "suite", "testing"}
+)
 """Rooms that take no part in a boot or in judging it; all others do, those that are still to come, too."""
 
 
@@ -121,8 +123,8 @@ def _copy(source: Path, target: Path) -> None:
 
 def save(snapshot: Snapshot) -> None:
     """Write the record, which makes the entry whole; raises HostError."""
-    path = snapshot.template.directory / _RECORD
-    partial = path.with_name(f"{_RECORD}.partial")
+    path = snapshot.template.directory / RECORD
+    partial = path.with_name(f"{RECORD}.partial")
     try:
         partial.write_bytes(msgspec.json.encode(snapshot.record, enc_hook=str))
         partial.replace(path)
@@ -136,14 +138,14 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
     With `clear`, for who holds its lock alone, what is not sound is removed, with a word about it.
     """
     try:
-        data = (directory / _RECORD).read_bytes()
+        data = (directory / RECORD).read_bytes()
         record = msgspec.json.decode(data, type=Record, strict=False, dec_hook=lambda kind, value: kind(value))
         snapshot = Snapshot(template=Template(directory), record=record)
         if (wrong := _wrong(snapshot)) is None:
-            os.utime(directory / _RECORD)
+            os.utime(directory / RECORD)
             return snapshot
     except FileNotFoundError as error:
-        wrong = "" if error.filename == str(directory / _RECORD) else f"{error.filename} is missing"
+        wrong = "" if error.filename == str(directory / RECORD) else f"{error.filename} is missing"
     except (msgspec.DecodeError, OSError) as error:
         wrong = str(error)
     if clear:
@@ -260,6 +262,14 @@ class Lock:
         """Hold it alone; waits for all others. What was seen before may have changed."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
+    def alone_now(self) -> bool:
+        """Hold it alone if nobody else holds it; if not it is held no more."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
 
 def prune(keep: Path) -> None:
     """Remove what was left half made, and the entries used longest ago until the rest fits in LIMIT."""
@@ -270,7 +280,7 @@ def prune(keep: Path) -> None:
                 sizes[entry] = sum(path.stat().st_blocks * 512 for path in entry.iterdir())
     total = sum(sizes.values())
     for entry in sorted(sizes, key=_used):
-        whole = (entry / _RECORD).exists()
+        whole = (entry / RECORD).exists()
         if entry == keep or (whole and total <= LIMIT):
             continue
         with contextlib.suppress(BlockingIOError), entry.with_name(f"{entry.name}.lock").open("ab") as file:
@@ -281,5 +291,5 @@ def prune(keep: Path) -> None:
 
 def _used(entry: Path) -> float:
     with contextlib.suppress(OSError):
-        return (entry / _RECORD).stat().st_mtime
+        return (entry / RECORD).stat().st_mtime
     return 0.0

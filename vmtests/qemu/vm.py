@@ -118,7 +118,7 @@ class QemuVm(Vm):
             self.qemu = self._pool.cold(self.hardware, self.image.path, self.results)
         else:
             self.qemu = self._pool.fork(self.hardware, snapshot.template, self.results)
-        doctor = QemuDoctor(
+        self.doctor = QemuDoctor(
             self.qemu,
             self.results / "diagnosis",
             scale=self.scale,
@@ -133,7 +133,7 @@ class QemuVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 past=past,
-                doctor=doctor,
+                doctor=self.doctor,
                 late=lambda: self.qemu.late,
                 watch=self._watch,
                 on_failure=lambda: self.guest.interrupt(),
@@ -185,6 +185,15 @@ class QemuVm(Vm):
         Who goes on from it is in the middle of a boot. Raises HostError when the snapshot cannot be written.
         """
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
+
+    def snapshot_here(self, directory: Path) -> Snapshot:
+        """Keep the machine in `directory` as it is at this moment, wherever its boot is; it goes on afterwards.
+
+        Who goes on from one that had not got ready is judged anew. Raises HostError when the snapshot cannot be
+        written.
+        """
+        verdict = self.verdict
+        return self._keep(directory, verdict if verdict is not None and verdict.ready else None, ())
 
     def _keep(
         self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str | None = None
