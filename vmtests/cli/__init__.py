@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "say what became of a boot by the log of its console, whatever was booted",
     "report": "write a run, or one boot, as one HTML page that needs no network",
     "faults": "break an image in known ways and check each verdict",
+    "torture": "cut the power at many moments; each next boot has to get ready, with what was synced",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
 }
