@@ -94,6 +94,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         spot=bool(given("gce_spot")),
         disk_type=given("gce_disk_type"),
         os_login=bool(given("gce_os_login")),
+        limit=1,
     )
 
 
@@ -132,7 +133,6 @@ def _run(arguments: argparse.Namespace) -> int:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
-        out.print(Text(f"this run: {lab.cost(image)}"))
         watch = Heartbeat() if arguments.quiet else Lines(out)
         with lab.machine(image, Hardware(secure_boot=arguments.secure_boot, tpm=arguments.tpm), watch=watch) as vm:
             verdict = vm.wait_verdict()

@@ -100,7 +100,7 @@ class GceLab(Base):
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
-        self._told = False
+        self._told = self._cost_told = False
 
     @lazy
     def session(self) -> Session:
@@ -125,11 +125,13 @@ class GceLab(Base):
             )
         return image
 
-    def cost(self, image: Image, hardware: Hardware | None = None, *, machines: int = 1) -> str:
-        """Say what as many machines at a time cost at most."""
+    def cost(self, image: Image, hardware: Hardware | None = None) -> str:
+        """Say what the run costs at most; it is told with the first machine."""
         disk = self._disk_size(image, hardware or Hardware())
         size = image.inspection.size
-        return cost.sentence(self.machine_type, disk=disk, archive=size, seconds=self._lifetime, machines=machines)
+        return cost.sentence(
+            self.machine_type, disk=disk, archive=size, seconds=self._lifetime, machines=self.settings.limit
+        )
 
     @contextlib.contextmanager
     def start(
@@ -179,6 +181,9 @@ class GceLab(Base):
         )
         # Before anything is made.
         preflight.obey(found, order)
+        if not self._cost_told:
+            self._cost_told = True
+            progress.stderr().print(f"this run: {self.cost(image, hardware)}")
         order = replace(order, image=self._cloud_image(image))
         return GceVm(
             image,
