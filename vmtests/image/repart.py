@@ -49,4 +49,4 @@ def write_definitions(
     directory.mkdir(parents=True)
     for index, partition in enumerate(contract.partition, start=1):
         text = definition(partition, seed, content.get(partition.name, {}))
-        (directory / f"{index * 10}-{partition.name}.conf").write_text(text)
+        (directory / f"{index:03}-{partition.name}.conf").write_text(text)
