@@ -209,7 +209,7 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
         file.truncate(size)
     content = {
         "esp": {target: os.fspath(source) for target, source in spec.esp.items()},
-        "store": {} if in_place else {"CopyBlocks": os.fspath(work.store)},
+        "store": {} if in_place else {"CopyBlocks": os.fspath(work.store), "Size": str(store_size)},
         "root": {"/": os.fspath(work.root)},
     }
     repart.write_definitions(work.definitions, contract, spec.seed, content)

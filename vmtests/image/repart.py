@@ -23,6 +23,9 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
     blocks = content.get("CopyBlocks")
     if blocks is not None:
         lines.append(f"CopyBlocks={blocks}")
+        # Without a limit it takes the rest of the disk, whatever its weight.
+        if (size := content.get("Size")) is not None:
+            lines += [f"SizeMinBytes={size}", f"SizeMaxBytes={size}"]
     elif partition.name != "store":
         if partition.filesystem:
             lines.append(f"Format={partition.filesystem}")
