@@ -7,7 +7,8 @@ import pytest
 
 from vmtests.boot.stages import Stage
 from vmtests.plugin.machines import free_name
-from vmtests.plugin.options import OPTIONS, REWINDS
+from vmtests.plugin.options import OPTIONS, REWINDS, TARGETS
+from vmtests.plugin.targets import LABORATORIES
 from vmtests.qemu import lab
 
 Run = Callable[..., pytest.RunResult]
@@ -86,6 +87,11 @@ def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
     """The stages that `--vm-from` takes are those at which a laboratory keeps machines."""
     assert tuple(map(str, lab.REWINDS)) == REWINDS
     assert set(REWINDS) < set(Stage)
+
+
+def test_targets_to_choose_from_are_those_that_have_a_laboratory() -> None:
+    """Each name that `--vm-target` takes leads to what makes machines there."""
+    assert tuple(LABORATORIES) == TARGETS
 
 
 _NEEDY = """

@@ -422,7 +422,7 @@ class Follower:
         lines = []
         for text in (part for item in scanned for part in torn(item.text)):
             normal = normalise(text)
-            if restarted(self._attempt.stage, normal):
+            if not self._attempt.quoting and restarted(self._attempt.stage, normal):
                 self._reset(MachineEvent(name=RESET, detail={"seen": "console"}, t=self._clock.monotonic()))
                 now = self._now()
             if (line := self._attempt.line(normal, text, now)) is not None:

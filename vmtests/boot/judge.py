@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from vmtests.boot.causality import Finding, chain, in_order
-from vmtests.boot.course import anonymous
+from vmtests.boot.course import FRAME, anonymous
 from vmtests.boot.machine_rules import ABSENT_DEVICE
 from vmtests.boot.machine_rules import RULES as EVENT_RULES
 from vmtests.boot.rules import LOADING, EventRule, Layer, LineRule, Weight
 from vmtests.boot.speakers import LINE_RULES, SPEAKERS
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.boot.waits import path
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
@@ -129,7 +130,9 @@ class Judge:
         """
         if normal.stamp is not None:
             self._stamped = True
-        elif self._finding is not None and self._finding.rule.weight is Weight.WAIT:
+        elif (
+            self._finding is not None and self._finding.rule.weight is Weight.WAIT and not FRAME.fullmatch(normal.text)
+        ):
             self._drop()  # somebody answered
         if SHUTDOWN.match(normal.text):
             self._going_down = True
@@ -259,6 +262,8 @@ class Judge:
         self, rule: LineRule | EventRule, values: Mapping[str, str | None], evidence: Evidence, stage: Stage
     ) -> None:
         shown = _Values({key: value[:TEXT_LIMIT] for key, value in values.items() if value is not None})
+        if "device" in shown:
+            shown["device"] = path(shown["device"])
         finding = Finding(
             rule=rule,
             stage=stage,

@@ -181,7 +181,7 @@ class Speaker:
     """A program that speaks on a console during a boot.
 
     `stage` is where it speaks, `source` where its words are found. The rows of a `general` speaker stand behind those
-    of others, whose lines they may match too.
+    of others, whose lines they may match too. A `foreign` one is no part of a boot of Linux.
     """
 
     name: str
@@ -190,6 +190,7 @@ class Speaker:
     signs: tuple[Sign, ...] = ()
     failures: tuple[LineRule, ...] = ()
     general: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,6 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
-from vmtests.image import archive
 from vmtests.image.image import Image
 from vmtests.image.source import Format
 from vmtests.machine.hardware import Hardware
@@ -221,18 +220,20 @@ class GceLab(Base):
             return link
 
     def _make_image(self, image: Image) -> Thing:
-        stored = upload(self.session, image.archive or self._pack(image), image.name)
+        if image.archive is not None:
+            stored = upload(self.session, image.archive, image.name)
+        else:
+            stored = upload(self.session, self._raw(image), image.name, disk=True)
         made = make_image(self.session, stored, image.name)
         # It has been read.
         self.session.remove(stored)
         return made
 
-    def _pack(self, image: Image) -> Path:
-        raw, scratch, toolbox = image.path, self.host.scratch, self.host.toolbox
-        if image.inspection.format is Format.QCOW2:
-            raw = scratch / f"{secrets.token_hex(4)}.raw"
-            with progress.step(f"converting {image.path.name}"):
-                toolbox.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
-        packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
-        archive.pack(raw, packed)
-        return packed
+    def _raw(self, image: Image) -> Path:
+        if image.inspection.format is not Format.QCOW2:
+            return image.path
+        raw = self.host.scratch / f"{secrets.token_hex(4)}.raw"
+        with progress.step(f"converting {image.path.name}"):
+            argv = ("convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
+            self.host.toolbox.run("qemu-img", *argv)
+        return raw

@@ -1,8 +1,10 @@
-"""Images: an archive is uploaded, and Compute Engine makes an image of it."""
+"""Images: an archive is uploaded, or a disk as one, and Compute Engine makes an image of it."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from vmtests import progress
 from vmtests.errors import from_os
@@ -11,6 +13,7 @@ from vmtests.gce.errors import NotFoundError, UnavailableError
 from vmtests.gce.session import Session
 from vmtests.gce.things import Kind, Thing
 from vmtests.host.architecture import GUEST
+from vmtests.image import archive
 from vmtests.sizes import MIB, format_size
 
 if TYPE_CHECKING:
@@ -24,43 +27,63 @@ _CHUNK_SECONDS = 120.0
 _LIFECYCLE_DAYS = 1
 
 
-def upload(session: Session, archive: Path, purpose: str) -> Thing:
+def upload(session: Session, source: Path, purpose: str, *, disk: bool = False) -> Thing:
     """Upload an archive into the bucket, resumably and with its CRC-32C checked, and return the object.
 
-    Raises CloudError, HostError when the archive cannot be read.
+    A raw `disk` is packed as it is sent: its archive is nowhere on this host. Raises CloudError, HostError when the
+    file cannot be read, InputError for a disk that Compute Engine does not take.
     """
+    if disk:
+        archive.check(source)
     settings = session.settings
     name = f"{session.brand.name(purpose)}.tar.gz"
     thing = Thing(kind=Kind.OBJECT, name=name, project=settings.project, place=settings.bucket)
-    what = f"uploading {archive.name} to gs://{settings.bucket}"
+    what = f"uploading {source.name} to gs://{settings.bucket}"
     _bucket(session)
     blob = session.cloud.storage.bucket(settings.bucket).blob(name, chunk_size=_CHUNK)
     blob.metadata = session.brand.labels
 
     def send() -> None:
         try:
-            with archive.open("rb") as file, progress.step(what) as running:
+            with source.open("rb") as file, progress.step(what) as running:
                 size = os.fstat(file.fileno()).st_size
                 watched = _Watched(file, size, running)
+                pace = session.cloud.pace
                 # One attempt that failed is begun anew: chunks are tried again by the library itself.
-                session.cloud.ask(what, lambda: _send(blob, watched, size, session.cloud.pace))
+                session.cloud.ask(
+                    what, lambda: _pack(blob, source, running, pace) if disk else _send(blob, watched, size, pace)
+                )
         except OSError as error:
-            raise from_os(f"{archive} cannot be uploaded", error) from error
+            raise from_os(f"{source} cannot be uploaded", error) from error
 
     session.make(thing, send)
     return thing
 
 
 def _send(blob: "Blob", file: "_Watched", size: int, pace: Pace) -> None:
-    from google.cloud.storage.exceptions import DataCorruption
+    with _intact(blob):
+        blob.upload_from_file(file, rewind=True, size=size, **_how(pace))
+
+
+def _pack(blob: "Blob", disk: Path, running: progress.Step, pace: Pace) -> None:
+    # What fails on the way leaves the upload unfinished: no object comes of it, and it is forgotten after a week.
+    with _intact(blob), blob.open("wb", chunk_size=_CHUNK, ignore_flush=True, **_how(pace)) as sink:
+        archive.write(disk, sink, running)
+
+
+def _how(pace: Pace) -> dict[str, Any]:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     retry = DEFAULT_RETRY.with_delay(initial=pace.poll, maximum=LONGEST_PAUSE).with_timeout(pace.patience)
+    return {"content_type": "application/gzip", "checksum": "crc32c", "timeout": _CHUNK_SECONDS, "retry": retry}
+
+
+@contextlib.contextmanager
+def _intact(blob: "Blob") -> Iterator[None]:
+    from google.cloud.storage.exceptions import DataCorruption
+
     try:
-        blob.upload_from_file(
-            file, rewind=True, size=size, content_type="application/gzip", checksum="crc32c",
-            timeout=_CHUNK_SECONDS, retry=retry,
-        )  # fmt: skip
+        yield
     except DataCorruption as error:
         raise UnavailableError(f"gs://{blob.bucket.name}/{blob.name} did not arrive as it was sent") from error
 

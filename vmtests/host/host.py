@@ -11,7 +11,7 @@ from vmtests.host.admission import Admission
 from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.lazy import lazy
-from vmtests.host.scratch import scratch
+from vmtests.host.scratch import owned, scratch
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 
@@ -63,6 +63,10 @@ class Host:
     def scratch(self) -> Path:
         """A directory in the cache that ends with this, or with the last process of its run."""
         return self._stack.enter_context(scratch(cache_dir(), self._run))
+
+    def keep(self, directory: Path) -> None:
+        """Have nobody remove a directory of the cache as long as this lives."""
+        self._stack.enter_context(owned(directory))
 
     def firmware(self, *, secure_boot: bool = False) -> Firmware:
         """Return the firmware that goes with QEMU."""

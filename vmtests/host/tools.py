@@ -6,6 +6,8 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,11 @@ class Requirement:
 _CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
 READ_SECONDS = 60.0
 """Seconds that `Toolbox.read` gives a tool where nothing else is said."""
+
+READ_LIMIT = 256 << 20
+"""Bytes that it takes of its output."""
+
+_SAID = 1 << 16  # bytes of its last words
 
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
@@ -140,34 +147,51 @@ class Toolbox:
         self,
         name: str,
         *args: str | os.PathLike[str],
-        stdin: bytes | None = None,
         descriptors: Collection[int] = (),
         output: int | None = None,
         seconds: float = READ_SECONDS,
+        limit: int = READ_LIMIT,
         well: Collection[int] = (0,),
     ) -> bytes:
-        """Run a tool on what somebody else has made, for `seconds` at most, and return its standard output.
+        """Run a tool on what somebody else has made, and return its standard output.
 
-        It inherits `descriptors`; with `output`, a descriptor, what it writes goes there. `well` are the exit statuses
-        that are no failure. Raises ToolError as `run` does, HostError when it takes longer.
+        It has `seconds`, and may write `limit` bytes; with `output`, a descriptor, these go there, and there is no
+        limit. It inherits `descriptors`. `well` are the exit statuses that are no failure. Raises ToolError as `run`
+        does, HostError when a limit is reached.
         """
-        try:
-            result = subprocess.run(
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
                 self.argv(name, *args),
-                input=stdin,
-                stdin=subprocess.DEVNULL if stdin is None else None,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if output is None else output,
-                stderr=subprocess.PIPE,
+                stderr=said,
                 env=tool_env({"TZ": "UTC"}),
                 pass_fds=tuple(descriptors),
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise HostError(f"{name} did not end within {seconds:g} s") from error
-        if result.returncode not in well:
-            raise tool_error(name, result.returncode, result.stderr.decode("utf-8", "replace"))
-        return result.stdout or b""
+            ) as process,
+        ):
+            late = threading.Event()
+
+            def end() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(seconds, end)
+            timer.start()
+            try:
+                found = b"" if process.stdout is None else process.stdout.read(limit + 1)
+                if len(found) > limit:
+                    raise HostError(f"{name} writes more than {limit} bytes")
+                status = process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
+            if late.is_set():
+                raise HostError(f"{name} did not end within {seconds:g} s")
+            if status not in well:
+                said.seek(max(said.seek(0, os.SEEK_END) - _SAID, 0))
+                raise tool_error(name, status, said.read().decode("utf-8", "replace"))
+            return found
 
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:

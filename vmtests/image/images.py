@@ -45,7 +45,7 @@ class Images:
         parsed, toolbox = Modules.parse(modules), self._host.toolbox
         if name == "reference":
             # It is built to what we promise; it may be held to what somebody else does.
-            path = cache.reference_image(contracts.default(), parsed, toolbox)
+            path = cache.reference_image(contracts.default(), parsed, toolbox, self._host.keep)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
             archive = None
         else:

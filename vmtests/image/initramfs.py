@@ -16,7 +16,7 @@ from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import Check, breach, note, passed
 from vmtests.image.files import FilesError
-from vmtests.image.stream import Stream, StreamError, unpacked
+from vmtests.image.stream import Stream, StreamError, packing_of, unpacked
 
 LIMIT = 256 << 20
 """Bytes of an initrd, packed and unpacked each, that are looked at."""
@@ -33,9 +33,6 @@ _PIECE = 1 << 20
 _WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
 _MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
 _BUILTIN = re.compile(rf"{_WHERE}modules\.builtin$")
-_STREAMS = {
-    b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\x5d\0\0": "lzma",
-}  # fmt: skip
 
 
 class InitramfsError(Exception):
@@ -152,7 +149,7 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
             elif head[:1] == b"\0":
                 place += _zeros(os.pread(file.fileno(), _PIECE, place))
             else:
-                packing = next((name for magic, name in _STREAMS.items() if head.startswith(magic)), None)
+                packing = packing_of(head)
                 if packing is None:
                     raise InitramfsError("it is compressed with something that is not read here")
                 os.lseek(file.fileno(), place, os.SEEK_SET)

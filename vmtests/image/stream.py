@@ -18,6 +18,10 @@ from vmtests.image.check import clean
 PIECE = 1 << 20
 """Bytes that are read at a time."""
 
+_MAGICS = {
+    b"\x1f\x8b": Packing.GZIP, b"\xfd7zXZ\0": Packing.XZ, b"\x28\xb5\x2f\xfd": Packing.ZSTD, b"BZh": Packing.BZIP2,
+    b"\x5d\0\0": "lzma",
+}  # fmt: skip
 _XZ_MEMORY = 96 << 20  # bytes; `xz -9` needs 65 MiB to unpack
 _ZSTD_MEMORY = "--memory=128MB"
 
@@ -199,3 +203,23 @@ def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None) -> Iterator
             yield _Zstd(process, errors)
         finally:
             process.kill()
+
+
+def packing_of(head: bytes) -> str | None:
+    """Return the packing of a stream that begins with `head`; None where it is none that is unpacked here."""
+    return next((packing for magic, packing in _MAGICS.items() if head.startswith(magic)), None)
+
+
+def whole(data: bytes, limit: int, toolbox: Toolbox | None = None) -> bytes | None:
+    """Return what is inside a compressed stream; None where it is none, damaged, or larger than `limit` bytes."""
+    if (packing := packing_of(data)) is None:
+        return None
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(data)
+        file.seek(0)
+        try:
+            with unpacked(file.fileno(), packing, toolbox) as stream:
+                found = stream.read(limit + 1)
+        except StreamError:
+            return None
+    return found if len(found) <= limit else None

@@ -16,10 +16,10 @@ _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a de
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """How many inodes there are, the bytes of their content, and the bytes that they take in blocks of 4 KiB."""
+    """How many inodes there are, directories among them, and the bytes of their content in blocks of 4 KiB."""
 
     inodes: int = 0
-    content: int = 0
+    directories: int = 0
     blocks: int = 0
 
     @property
@@ -27,20 +27,13 @@ class Totals:
         """Bytes of a file system that holds them uncompressed, with its metadata."""
         return self.blocks + self.inodes * _INODE
 
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(
-            inodes=self.inodes + other.inodes,
-            content=self.content + other.content,
-            blocks=self.blocks + other.blocks,
-        )
-
 
 def survey(trees: Iterable[tuple[str, Path]]) -> Totals:
     """Count what is in `trees`, each with its place in the spec; symlinks are not followed.
 
     Raises InputError, with that place, for what cannot be read and for what is no file, directory or symlink.
     """
-    inodes = content = blocks = 0
+    inodes = directories = blocks = 0
     for place, tree in trees:
         try:
             for path, found in _walk(tree):
@@ -49,12 +42,12 @@ def survey(trees: Iterable[tuple[str, Path]]) -> Totals:
                     what = f"{path} is {_KINDS[kind]}"
                     raise InputError(f"{place}: {what}", hint="an image holds files, directories and symlinks only")
                 inodes += 1
+                directories += kind == stat.S_IFDIR
                 if kind == stat.S_IFREG:
-                    content += found.st_size
                     blocks += round_up(found.st_size, _BLOCK)
         except OSError as error:
             raise InputError(f"{place}: {error.filename} cannot be read: {error.strerror}") from error
-    return Totals(inodes=inodes, content=content, blocks=blocks)
+    return Totals(inodes=inodes, directories=directories, blocks=blocks)
 
 
 def _walk(tree: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -90,6 +90,9 @@ TOLD = "vmtests_options"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
+TARGETS = ("qemu", "gce")
+"""Where machines run; `targets.LABORATORIES` has what makes them there."""
+
 REWINDS = ("bootloader", "kernel", "initrd", "switch-root", "userspace", "ready")
 """The stages at whose beginning a machine can be kept (`Stage`, which takes longer to import than pytest)."""
 
@@ -135,7 +138,7 @@ OPTIONS = (
         help="begin the boot where this stage begins, which the first such run keeps",
     ),
     Option(
-        name="vm-target", choices=("qemu", "gce"), help="where machines run", default=lambda: "qemu", shown="qemu"
+        name="vm-target", choices=TARGETS, help="where machines run", default=lambda: "qemu", shown="qemu"
     ),
     Option(
         name="vm-console", kind=Kind.FLAG, default=lambda: False,

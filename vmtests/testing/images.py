@@ -7,6 +7,9 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from vmtests import contract as contracts
 from vmtests.contract import Contract
@@ -211,10 +214,28 @@ def small_image(directory: Path, contract: Contract | None = None, toolbox: Tool
     system = directory / "store" / STORE_PATH.rpartition("/")[2]
     system.mkdir(parents=True)
     (system / "init").write_text("#!/bin/sh\n")
-    spec = ImageSpec(version=1, name="test", esp=esp, store=StoreSpec(directory=system.parent, paths=(STORE_PATH,)))
+    spec = ImageSpec(
+        version=1,
+        name="test",
+        esp=esp,
+        store=StoreSpec(directory=system.parent, paths=(STORE_PATH,)),
+        contract=_said(contract),
+    )
     disk = directory / "disk.raw"
     assemble(spec, disk, toolbox)
     return SmallImage(disk, contract, toolbox)
+
+
+def _said(contract: Contract) -> dict[str, Any]:
+    """Return a contract as it stands in a file, without what is not said."""
+
+    def said(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: said(inner) for key, inner in value.items() if inner is not None}
+        return [said(inner) for inner in value] if isinstance(value, list) else value
+
+    told: dict[str, Any] = msgspec.to_builtins(contract)
+    return {key: said(value) for key, value in told.items() if key != "origin"}
 
 
 LINUX = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")

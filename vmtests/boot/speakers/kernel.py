@@ -17,7 +17,7 @@ from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
 
-_PANIC = r"(?:---\[ end )?Kernel panic - not syncing: "
+_PANIC = r" ?(?:---\[ end )?Kernel panic - not syncing: "
 _CPU_HINT = "the call trace after it names the function; try another accelerator, CPU model or kernel"
 _STARVED = "give the machine a processor of its own, or the host less to do; a guest that stands still for so long \
 was not let run"
@@ -294,6 +294,26 @@ SPEAKER = Speaker(
             MEMORY_HINT,
             "Out of memory: Killed process 231 (systemd-udevd) total-vm:1000kB",
             kernel=True,
+        ),
+        # kernel/reboot.c. What restarts may have meant to; nobody means to have a machine that is off.
+        rule(
+            Cause.POWERED_OFF,
+            r"reboot: (?:Power down|System halted)$",
+            "the guest powered itself off",
+            "the lines before it say what asked for it",
+            "reboot: Power down",
+            kernel=True,
+            layer=Layer.RESULT,
+            fatal=True,
+        ),
+        rule(
+            Cause.UNEXPECTED_RESET,
+            r"reboot: (?:Restarting system|machine restart)(?: with command .{1,80})?$",
+            "the guest restarted by itself",
+            "the lines before it say what asked for it",
+            "reboot: Restarting system",
+            kernel=True,
+            layer=Layer.RESULT,
         ),
         rule(
             Cause.MODULE_MISSING,

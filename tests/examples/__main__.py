@@ -1,0 +1,59 @@
+"""Copies each example somewhere, builds its image there and runs its tests, as somebody would who begins with it.
+
+python -m tests.examples DIRECTORY [NAME]...
+
+An example whose build.sh ends with 77 has no tools here, and says so; any other end is a failure.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+MISSING = 77
+"""How a build.sh ends that lacks a tool (automake's word for a test that cannot be run)."""
+
+
+def names() -> list[str]:
+    """Return the examples."""
+    return sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+
+
+def run(name: str, directory: Path) -> str:
+    """Build one and run its tests; return what came of it, nothing where all is well."""
+    here = directory / name
+    shutil.rmtree(here, ignore_errors=True)
+    shutil.copytree(EXAMPLES / name, here)
+    if not (here / "build.sh").exists() and shutil.which("nix") is None:
+        return "left out: there is no nix here"
+    if (here / "build.sh").exists():
+        with (here / "build.log").open("w") as log:
+            done = subprocess.run(["./build.sh"], cwd=here, stdout=log, stderr=subprocess.STDOUT, check=False)
+        lines = (here / "build.log").read_text(errors="replace").strip().splitlines() or ["nothing"]
+        if done.returncode == MISSING:
+            return f"left out: {lines[-1]}"
+        if done.returncode:
+            return f"build.sh ended with {done.returncode}: {lines[-1]}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--vm-results=results"]
+    tested = subprocess.run(command, cwd=here, env={**os.environ, "CI": "1"}, check=False)
+    return f"pytest ended with {tested.returncode}" if tested.returncode else ""
+
+
+def main(directory: Path, wanted: Sequence[str]) -> int:
+    """Run all, or those that are named; return 1 where one failed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for name in wanted or names():
+        begun = time.monotonic()
+        told = run(name, directory.absolute())
+        failed |= bool(told) and not told.startswith("left out")
+        print(f"{name}: {told or 'well'} ({time.monotonic() - begun:.0f} s)", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
