@@ -117,8 +117,9 @@ bench: host $(STAMP)      ## measure, and write the table in the README
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bench/bin/python bench/table.py
 
-docs: $(STAMP)            ## write docs/api.md anew, from the docstrings
+docs: $(STAMP)            ## write docs/api.md and the man page anew
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_man.py
 
 constraints:              ## pin the newest version of every Python package
 	$(PYTHON) -m venv --clear $(VENV)/pins

@@ -10,8 +10,9 @@ from typing import Self
 import pytest
 
 from vmtests.cli import terminal
-from vmtests.errors import HostError, InputError, VmtestsError
+from vmtests.errors import HostError, InputError, Owner, VmtestsError
 from vmtests.guest.guest import NoWayInError
+from vmtests.plugin.forms import Forms
 from vmtests.vm import BootError, Vm
 
 _PLUGIN = "vmtests-run"
@@ -25,7 +26,9 @@ class Run:
         self.results = results
         self._machines: list[Vm] = []
         self._see_above: dict[BaseException, str] = {}
+        self._owners: dict[BaseException, Owner] = {}
         self._told: set[BaseException] = set()
+        self.forms = Forms(config, results, self._owners)
 
     @classmethod
     def begin(cls, config: pytest.Config, results: Path) -> Self:
@@ -35,6 +38,7 @@ class Run:
             return begun
         run = cls(config, results)
         config.pluginmanager.register(run, _PLUGIN)
+        config.pluginmanager.register(run.forms, f"{_PLUGIN}-forms")
         if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
             # What ends a process politely ends instances that cost money, too.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -60,15 +64,16 @@ class Run:
         try:
             yield
         except BootError as error:
-            told, see_above = error.report, "boot failed: see above"
+            told, see_above, owner = error.report, "boot failed: see above", error.owner
         except VmtestsError as error:
-            told, see_above = str(error), "no machine: see above"
+            told, see_above, owner = str(error), "no machine: see above", error.owner
         else:
             return
         try:
             pytest.fail(told, pytrace=False)
         except pytest.fail.Exception as failure:
             self._see_above[failure] = see_above
+            self._owners[failure] = owner
             raise failure from None
 
     @contextlib.contextmanager
@@ -123,6 +128,7 @@ class Run:
         except HostError as error:
             terminalreporter.write_line(f"report: none: {error.message}")
         terminalreporter.write_line(f"results: {self.results}")
+        self.forms.tell_github(terminalreporter)
 
 
 def _begin_junit(config: pytest.Config, path: Path) -> None:
