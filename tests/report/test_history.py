@@ -16,14 +16,14 @@ from vmtests.errors import InputError
 from vmtests.report import history, noise
 from vmtests.report.history import Budget, Rule
 
-# What each of six stages took in each of four recorded cold boots of the reference image without KVM, over the median of
-# the four: the fourth was on a busier host.
+# What each of six stages took in each of four recorded cold boots of the reference image without KVM, over the median
+# of the four: the fourth was on a busier host, and the first two stages take two seconds or three.
 SCATTER = (
     0.99, 1.37, 1.01, 0.99, 0.98, 1.17, 1.02, 0.97, 0.97, 1.03, 0.96, 1.11, 0.97, 1.03, 0.96, 1.29, 0.97, 1.02, 0.97,
     1.56, 0.81, 1.08, 0.92, 1.87,
 )  # fmt: skip
-QUIET = tuple(scatter for place, scatter in enumerate(SCATTER) if place % 4 != 3)
-RECORDED = (*(13.52 * scatter for scatter in QUIET), 13.4, 13.6)
+QUIET = tuple(scatter for place, scatter in enumerate(SCATTER) if place >= 8 and place % 4 != 3)
+RECORDED = tuple(13.52 * scatter for scatter in (*QUIET, *QUIET[:8]))
 
 
 def boots(rng: random.Random, scatter: Sequence[float], factor: float = 1.0) -> list[float]:
@@ -70,14 +70,14 @@ def test_chance_is_exact() -> None:
 
 def test_stage_that_is_slowed_by_30_percent_is_found() -> None:
     """Twenty boots at 1.3 x after twenty as ever: an alarm, whatever the seed; on a busy host seldom none."""
-    assert alarms(QUIET, 1.3, 60) == 60
-    assert alarms(SCATTER, 1.3, 60) >= 50
+    assert alarms(QUIET, 1.3, 40) == 40
+    assert alarms(SCATTER, 1.3, 40) >= 32
 
 
 def test_stage_that_did_not_change_gives_no_alarm() -> None:
-    """Of 300 series that did not change none gives an alarm; on a busy host less than 1 of 100."""
-    assert alarms(QUIET, 1.0, 300) == 0
-    assert alarms(SCATTER, 1.0, 200) <= 2
+    """Of 150 series that did not change none gives an alarm; on a busy host less than 1 of 100."""
+    assert alarms(QUIET, 1.0, 150) == 0
+    assert alarms(SCATTER, 1.0, 100) <= 2
 
 
 def test_few_runs_are_no_proof() -> None:
