@@ -103,6 +103,7 @@ def test_slower_stage_ends_with_1_and_its_sentence(tmp_path: Path, capsys: pytes
     page = (directory / "trends.html").read_text()
     assert page.count("<circle") == 40 * 6
     assert "initrd took" in page
+    assert "less than 1 of 10,000" in page
 
 
 def test_steady_runs_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

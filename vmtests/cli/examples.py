@@ -41,6 +41,7 @@ EXAMPLES = {
     "faults": (
         "vmtests faults --list\nvmtests faults init-missing root-label-wrong\nvmtests faults --all --image disk.raw"
     ),
+    "torture": "vmtests torture disk.raw",
     "emulator": "vmtests emulator --port 8080\nvmtests emulator --no-boot",
     "gce": "vmtests gce run disk.raw --gce-project PROJECT\nvmtests gce gc --dry-run",
     "completion": (

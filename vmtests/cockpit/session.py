@@ -46,9 +46,9 @@ class Session:
     """A `Cockpit` in this process, a context manager.
 
     The first machine boots, or goes on from `point`, where none is kept if `anew`; with `record` it is kept where each
-    stage begins. `usual` are seconds that stages took in earlier runs. After
-    `stop` the last machine, `vm`, is its caller's until the context ends; None where it could not be made, or it was
-    left by an error, which is `error`.
+    stage begins. With `follow` its boot is waited for here, and not by somebody else. `says` is said first; `usual`
+    are seconds that stages took in earlier runs. After `stop` the last machine, `vm`, is its caller's until the
+    context ends; None where it could not be made, or was left by an error, which is `error`.
     """
 
     def __init__(
@@ -60,11 +60,13 @@ class Session:
         anew: bool = False,
         record: bool = False,
         usual: Mapping[Stage, float] | None = None,
+        follow: bool = True,
+        says: str = "",
     ) -> None:
         self._hands = hands
         self._results = results
         self._usual = usual or {}
-        self._next: _Next | None = _Next(hands.boot, POINTS if record else (), "")
+        self._next: _Next | None = _Next(hands.boot, POINTS if record else (), says)
         if point is not None:
             self._next = self._to(point, anew=anew)
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -76,9 +78,9 @@ class Session:
         self._total = self._machine = 0
         self._last: Line | None = None
         self._keep: set[Stage] = set()
-        self._stopping = False
+        self._stopping, self._follows = False, follow
         self._busy = self._says = ""
-        self._on = False
+        self._on = self._still = False
         self.vm: Vm | None = None
         self.error: VmtestsError | None = None
         self._thread = threading.Thread(target=self._work, name="cockpit", daemon=True)
@@ -137,6 +139,7 @@ class Session:
                 total=self._total,
                 partial=partial,
                 on=self._on,
+                still=self._still,
                 points=self._hands.points(),
                 busy=self._busy,
                 says=self._says,
@@ -222,6 +225,8 @@ class Session:
         finally:
             self._busy = ""
         self._meet(self.vm.follower)
+        if self._still:  # so will be who takes the place of a machine that stands still
+            self._hands.pause(self.vm, still=True)
         self._on, self._says = True, change.says
 
     def _meet(self, follower: Follower) -> None:
@@ -239,7 +244,7 @@ class Session:
         """Follow the machine, and do what is asked, until somebody asks for another one."""
         while not self._stopping:
             try:
-                if self._on:
+                if self._on and (self._follows or self._machine > 1):
                     self._follow()
             except _Called:
                 pass
@@ -294,6 +299,8 @@ class Session:
                     return f"kept: {self._hands.keep(self._running())}; rewind goes back to it"
                 case Act.GDB:
                     return self._hands.gdb(self._running())
+                case Act.PAUSE:
+                    return self._pause()
                 case Act.POWER:
                     return self._power()
                 case Act.DEBUG:
@@ -305,8 +312,14 @@ class Session:
             self._busy = ""
         return ""
 
+    def _pause(self) -> str:
+        vm, still = self._running(), not self._still
+        self._hands.pause(vm, still=still)
+        self._still = still
+        return "the guest stands still; the same key lets it go on, and gdb's `continue`" if still else "it goes on"
+
     def _power(self) -> str:
-        vm = self._vm()
+        vm, self._still = self._vm(), False
         self._taken.close()
         if self._on:
             with contextlib.suppress(HostError):  # it may have ended by itself

@@ -47,7 +47,7 @@ class Inspection:
     bios_only: bool = False
     """Whether only a BIOS starts it."""
     listens: frozenset[str] = frozenset()
-    """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
+    """Who in it listens to its host, as far as that is seen: `cloud-init`, `ignition`, `qemu-guest-agent`."""
 
     def talks_on(self, console: str) -> bool:
         """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
@@ -65,6 +65,17 @@ class Inspection:
     def root(self) -> str:
         """What `root=` of the kernel's command line names; empty where nothing is known of it."""
         return next((check.value for check in self.checks if check.what == esp.ROOT), "")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By what a boot may ask for a partition, as `UUID=` or `PARTLABEL=` (udev's links), and which one it is."""
+        named: dict[str, str] = {}
+        for volume in self.volumes:
+            system = volume.system
+            words = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
+            words |= {} if system is None else {"UUID": system.uuid, "LABEL": system.label}
+            named |= {f"{key}={value}": volume.where for key, value in words.items() if value}
+        return named
 
     @property
     def breaches(self) -> tuple[Check, ...]:
