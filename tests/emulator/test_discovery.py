@@ -228,10 +228,14 @@ def test_answers_have_only_fields_of_the_schema(
     copy = {"name": "copy", "sourceImage": "global/images/img"}
     check.done(check.ask("POST", f"{GLOBAL}/images", copy))
     check.done(check.ask("DELETE", f"{GLOBAL}/images/img"))
+    check.ask("GET", f"{GLOBAL}/networks/default")
+    check.ask("GET", f"/compute/v1/projects/{PROJECT}/regions/us-central1/subnetworks/default")
     check.ask("DELETE", global_operation["selfLink"])
     check.ask("DELETE", inserted["selfLink"])
     _check_storage(check)
     ids = {route.id for router in client.emulator.api.routers for route in router.routes}
+    # Organization Policy has a document of its own, which the client library does not bring.
+    ids = {one for one in ids if not one.startswith("orgpolicy.")}
     assert (check.problems, ids - check.seen) == ([], set())
     assert list(hypervisor.machines) == ["vm"]
 

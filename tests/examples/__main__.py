@@ -2,10 +2,12 @@
 
 python -m tests.examples DIRECTORY [NAME]...
 
-An example whose build.sh ends with 77 has no tools here, and says so; any other end is a failure.
+An example whose build.sh ends with 77 has no tools here, and says so; any other end is a failure. What the host lacks
+and the tools tree has is lent to it.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,32 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vmtests.host import tools
+from vmtests.host.sandbox import sandbox
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 MISSING = 77
 """How a build.sh ends that lacks a tool (automake's word for a test that cannot be run)."""
+
+
+_LENT = {"sfdisk": "sfdisk", "mkfs.vfat": "mkfs.vfat", "mkfs.ext4": "mkfs.ext4", "mcopy": "mcopy", "mmd": "mcopy",
+         "cpio": "cpio", "zstd": "zstd"}  # fmt: skip
+"""Programs, and the tool in whose tree each is."""
+
+
+def lend(directory: Path) -> str:
+    """Write scripts in `directory` for the programs that the host lacks; return a PATH that ends with it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    toolbox = tools.find()
+    for name, tool in _LENT.items():
+        script = directory / name
+        script.unlink(missing_ok=True)
+        if shutil.which(name) is None:
+            # A tree is entered at its root.
+            entered = shlex.join([*sandbox(toolbox.root(tool)), "sh", "-c", f'cd "$0" && exec {name} "$@"'])
+            script.write_text(f'#!/bin/sh\nexec {entered} "$PWD" "$@"\n')
+            script.chmod(0o755)
+    return f"{os.environ['PATH']}:{directory}"
 
 
 def names() -> list[str]:
@@ -32,7 +57,10 @@ def run(name: str, directory: Path) -> str:
         return "left out: there is no nix here"
     if (here / "build.sh").exists():
         with (here / "build.log").open("w") as log:
-            done = subprocess.run(["./build.sh"], cwd=here, stdout=log, stderr=subprocess.STDOUT, check=False)
+            environment = {**os.environ, "PATH": lend(directory / "bin")}
+            done = subprocess.run(
+                ["./build.sh"], cwd=here, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+            )
         lines = (here / "build.log").read_text(errors="replace").strip().splitlines() or ["nothing"]
         if done.returncode == MISSING:
             return f"left out: {lines[-1]}"

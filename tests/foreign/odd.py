@@ -99,14 +99,14 @@ class Odd:
                 more=(Part(size=16, type=LINUX, content=self._copy_of_root(), name="other"),),
             ),
             NOTE,
-            "two",
+            "fits 2",
         )
 
     def _loaders(self) -> Iterator[Case]:
         case, esp = self._case, self.c.on_esp
         none = dict.fromkeys(self.c.base)
         for name, options in (
-            ("fat12", ("-F12", "-s8")),
+            ("fat12", ("-F12", "-s32")),
             ("fat16-large", ("-F16", "-s32")),
             ("fat32-one", ("-F32", "-s1", "-R", "64")),
         ):

@@ -114,8 +114,7 @@ def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:
     image = Image(name="own", path=disk, modules=None, inspection=inspection)
     with Lab(tmp_path / "a") as lab:
         vm = lab.machine(image)
-        public = (tmp_path / "a/id_ed25519.pub").read_text().strip()
-        assert public in vm.hardware.seed["user-data"].decode()
+        assert vm._own_key.public in vm.hardware.seed["user-data"].decode()
     with Lab(tmp_path / "b", seed=Seed.NONE) as lab:
         assert lab.machine(image).hardware.further == 0
 

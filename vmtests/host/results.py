@@ -19,14 +19,22 @@ def new_directory(wanted: Path | None = None) -> Path:
     """
     try:
         if wanted is not None:
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            wanted.mkdir(mode=_MODE, exist_ok=True)
+            _make(wanted)
             return wanted.absolute()
         base = Path("results").absolute()
         base.mkdir(exist_ok=True)
         return _next(base)
     except OSError as error:
         raise _no_directory(error) from error
+
+
+def _make(directory: Path) -> None:
+    """Make it, where nobody else may enter, with those above it; one that is there stays as it is."""
+    with contextlib.suppress(FileNotFoundError):
+        directory.mkdir(mode=_MODE, exist_ok=True)
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=_MODE, exist_ok=True)
 
 
 def _next(base: Path) -> Path:
@@ -51,8 +59,7 @@ def part(directory: Path, name: str, *, wanted: bool) -> Path:
     With `wanted` the run's directory was asked for, and there is no such link. Raises as `new_directory`.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=_MODE, exist_ok=True)
+        _make(directory)
         (directory / name).mkdir(exist_ok=True)
         if not wanted:
             _link(directory)

@@ -29,7 +29,10 @@ _ARCHITECTURES = {
 }  # fmt: skip
 """By their names in UEFI 2.10, table 3.2."""
 _EL_TORITO = "a boot image"
-_CLOUD_INIT = ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg")
+_LISTENERS = {
+    "cloud-init": ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"),
+    "qemu-guest-agent": ("/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"),
+}
 _GRUB = f"grub{GUEST.efi}.efi"
 
 
@@ -103,8 +106,9 @@ class Chain:
             if volume.system is not None and volume.system.type.startswith("ext"):
                 with contextlib.suppress(FilesError):
                     files = self._files(volume)
-                    if files is not None and any(files.find(path) is not None for path in _CLOUD_INIT):
-                        found.add("cloud-init")
+                    for name, paths in _LISTENERS.items():
+                        if files is not None and any(files.find(path) is not None for path in paths):
+                            found.add(name)
         return frozenset(found)
 
     def _by_bios(self, name: str) -> Iterator[Check]:
@@ -370,11 +374,14 @@ class Chain:
 
     def _grub(self, esp: Volume | None, _: str) -> Iterator[Check]:
         order = [volume for volume in self._volumes if volume is not esp]
-        small = ""
+        small = place = ""
         if esp is not None:
             order.append(esp)
-            names = (path for path in _names(self._files(esp)) if path.endswith("/grub.cfg"))
-            small = _text(self._files(esp), next(names, ""))
+            place = next((path for path in _names(self._files(esp)) if path.lower().endswith("/grub.cfg")), "")
+            small = _text(self._files(esp), place)
+            if "menuentry" in small:
+                yield from self._menu(esp, small, place)
+                return
         wanted = grub.device(small)
         for volume in order:
             if (files := self._files(volume)) is None:

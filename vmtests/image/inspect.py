@@ -47,7 +47,7 @@ class Inspection:
     bios_only: bool = False
     """Whether only a BIOS starts it."""
     listens: frozenset[str] = frozenset()
-    """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
+    """Who in it listens to its host, as far as that is seen: `cloud-init`, `ignition`, `qemu-guest-agent`."""
 
     def talks_on(self, console: str) -> bool:
         """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""

@@ -18,6 +18,9 @@ from vmtests.machine.hardware import DiskBus, DiskFaults, Hardware, Net
 FIRMWARE_DEBUG_PORT = 0x402
 """The I/O port on which OVMF and SeaBIOS write debug messages, when built to write any (OvmfPkg/README)."""
 
+AGENT = "org.qemu.guest_agent.0"
+"""The virtio port on which QEMU's guest agent listens (qemu-ga(8))."""
+
 _USUAL_SCALE = 4.0  # of TCG: only KVM that is slower than that has a larger one
 _DEVICE_SECONDS = 90.0
 _FURTHER_SLOT = 6  # the first on the PCI bus that nothing else is in
@@ -51,6 +54,7 @@ class Parts:
     the devices comes in by QMP.
     """
     tpm_fd: int | None = None
+    agent_fd: int | None = None
 
 
 def comma(value: str | Path) -> str:
@@ -71,6 +75,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *_consoles(parts),
         *_tpm(parts),
+        *_agent(parts),
         *hardware.qemu_args,
     ]
 
@@ -292,4 +297,13 @@ def _tpm(parts: Parts) -> list[str]:
         *("-chardev", f"socket,id=tpm,fd={parts.tpm_fd}"),
         *("-tpmdev", "emulator,id=tpm0,chardev=tpm"),
         *("-device", "tpm-crb,tpmdev=tpm0"),
+    ]
+
+
+def _agent(parts: Parts) -> list[str]:
+    if parts.agent_fd is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=agent,fd={parts.agent_fd}"),
+        *("-device", "virtio-serial-pci,id=ports0", "-device", f"virtserialport,chardev=agent,name={AGENT}"),
     ]

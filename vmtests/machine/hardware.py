@@ -115,6 +115,8 @@ class Hardware:
     """Files of a further disk labelled CIDATA, where cloud-init's NoCloud looks for `user-data` and `meta-data`."""
     fw_cfg: Mapping[str, bytes] = field(default_factory=dict)
     """Files of QEMU's firmware configuration device (docs/specs/fw_cfg.rst): `opt/com.coreos/config` is Ignition's."""
+    agent: bool | None = None
+    """Whether it has the virtio port of QEMU's guest agent; None is where the image has one."""
     disk_faults: DiskFaults = DiskFaults()
     cmdline_extra: str = ""
     """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254), and to `append`."""

@@ -345,6 +345,8 @@ def _fitting(hardware: Hardware, image: Image) -> Hardware:
         hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)
     if hardware.disk_bus is None:
         hardware = replace(hardware, disk_bus=_bus(image))
+    if hardware.agent is None:
+        hardware = replace(hardware, agent="qemu-guest-agent" in image.inspection.listens)
     return replace(hardware, sector_size=hardware.sector_size or image.inspection.sector_size)
 
 
