@@ -216,7 +216,7 @@ def _entries(data: bytes) -> None:
     grub.device(text[:2000])
 
 
-_ENTRY = b"""title NixOS\nsort-key nixos\nversion Generation 1\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi
+_ENTRY = b"""title NixOS\nsort-key nixos\nversion Gen 1\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi
 options init=/nix/store/x/init root=fstab console=ttyS0\n"""
 _GRUB = b"""set default=0\nmenuentry 'Debian' --class debian {\n search --no-floppy --fs-uuid --set=root 1234-5678
  linux /vmlinuz root=UUID=1 ro quiet\n initrd /initrd.img\n}\n"""
@@ -292,7 +292,7 @@ def _qmp(data: bytes) -> None:
             qmp.execute("query-status", timeout=2.0)
 
 
-_QMP = b"""{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}\r
+_QMP = b"""{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r
 {"return": {}, "id": "__qmp#00000"}\r\n{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}\r
 {"return": {"status": "running", "singlestep": false, "running": true}, "id": "__qmp#00001"}\r\n"""
 
@@ -310,18 +310,23 @@ def _answers(data: bytes) -> None:
     try:
         operation = compute_v1.Operation.from_json(data.decode("utf-8", "replace"), ignore_unknown_fields=True)
     except (ParseError, ValueError, RecursionError) as error:
-        assert not isinstance(error, ParseError) or of_exception("asking", error) is not None
+        of_exception("asking", error)
         return
     of_operation("asking", operation)
 
 
+_QUOTA = {"quotaInfo": {"limitName": "CPUS", "limit": 8.0, "dimensions": {"region": "r"}}}
 _ANSWERS = [
     json.dumps(one).encode()
     for one in (
         {"error": {"code": 403, "message": "no", "errors": [{"reason": "forbidden", "message": "no"}], "details": []}},
-        {"name": "o", "status": "DONE", "error": {"errors": [{"code": "QUOTA_EXCEEDED", "message": "m", "errorDetails": [{"quotaInfo": {"limitName": "CPUS", "limit": 8.0, "dimensions": {"region": "r"}}}]}]}},
+        {
+            "name": "o",
+            "status": "DONE",
+            "error": {"errors": [{"code": "QUOTA_EXCEEDED", "message": "m", "errorDetails": [_QUOTA]}]},
+        },
     )
-]  # fmt: skip
+]
 
 
 def _requests(data: bytes) -> None:
