@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmtests.boot.stages import Stage
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, Owner
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.snapshots import Snapshot
 from vmtests.qemu.vm import QemuVm
@@ -86,6 +86,8 @@ class Outcome:
     synced: int
     seconds: float
     failure: str
+    unknown: bool = False
+    """Whether nothing can be told of the image, because the host was at fault."""
 
     @property
     def right(self) -> bool:
@@ -102,6 +104,7 @@ class Outcome:
             "synced": self.synced,
             "next_boot_s": round(self.seconds, 1),
             "right": self.right,
+            "unknown": self.unknown,
             "failure": self.failure or None,
         }
 
@@ -181,14 +184,14 @@ class Torture:
             vm.power_cut()
         synced = max((int(match[1]) for line in vm.console if (match := _SAID.search(line.text))), default=0)
         began = time.monotonic()
-        failure = ""
+        failure, unknown = "", False
         try:
             vm.power_on()
             failure = self._look(vm, synced)
         except (BootError, GuestError) as error:
-            failure = error.message
+            failure, unknown = error.message, error.owner is not Owner.IMAGE
         seconds = time.monotonic() - began
-        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure)
+        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure, unknown=unknown)
 
     def _look(self, vm: QemuVm, synced: int) -> str:
         """Return what is not as it has to be; nothing where all is well."""

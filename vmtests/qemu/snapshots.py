@@ -146,7 +146,7 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
             return snapshot
     except FileNotFoundError as error:
         wrong = "" if error.filename == str(directory / RECORD) else f"{error.filename} is missing"
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         wrong = str(error)
     if clear:
         if wrong:
