@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz.parsers import PARSERS, Parser
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
-EXAMPLES = 40
+EXAMPLES = 12
 SLOWEST = 1.0
 """Seconds of a processor for 100 KB of input, and for less."""
 MEMORY = 200 << 20
