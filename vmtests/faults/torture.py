@@ -193,10 +193,9 @@ class Torture:
         failure, unknown = "", False
         self._machines.add(vm)
         try:
-            if self._ending.is_set():
-                raise GuestError("interrupted")
-            vm.power_on()
-            failure = self._look(vm, synced)
+            if not self._ending.is_set():
+                vm.power_on()
+                failure = self._look(vm, synced)
         except (BootError, GuestError) as error:
             failure, unknown = error.message, error.owner is not Owner.IMAGE
         finally:
