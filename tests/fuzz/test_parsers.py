@@ -72,6 +72,8 @@ def test_no_bytes_bring_it_down(name: str) -> None:
     """Whatever others wrote is read, or refused in the parser's own words."""
     parser = PARSERS[name]
     good = parser.good()
+    with contextlib.suppress(*parser.may):
+        parser.call(good[0])  # what it imports takes its time once
     for one in (*good, *parser.found):
         _harmless(parser, one)
     quiet = list(HealthCheck)
