@@ -5,11 +5,12 @@ import pty
 import socket
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pexpect
 import pytest
 
+from tests.conftest import QUICK
 from vmtests.cli.terminal import LEAVE, Screened, attach
 
 
@@ -135,7 +136,7 @@ def test_failed_test_opens_the_console(pytester: pytest.Pytester) -> None:
     """With --vm-console a person meets the machine of each test that fails, and no other, before it ends."""
     pytester.makeconftest(_LAB)
     pytester.makepyfile(_FAILING)
-    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=60)
+    child = pytester.spawn_pytest(f"--vm-console --vm-results=mine {QUICK}", expect_timeout=60)
     for name, why in (("test_fails-1", "AssertionError"), ("test_stuck-1", "it is stuck")):
         child.expect(why)
         child.expect(f"{name}: this is the guest's console")
@@ -146,9 +147,9 @@ def test_failed_test_opens_the_console(pytester: pytest.Pytester) -> None:
     child.close()
 
 
-def test_console_is_for_one_process(pytester: pytest.Pytester) -> None:
+def test_console_is_for_one_process(pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:
     """Workers have no terminal: --vm-console with --numprocesses is refused in one sentence."""
     pytester.makepyfile("def test_it(): pass")
-    result = pytester.runpytest_subprocess("--vm-console", "--numprocesses=2")
+    result = run("--vm-console", "--numprocesses=2")
     assert pytest.ExitCode.USAGE_ERROR == result.ret
     result.stderr.fnmatch_lines(["*--vm-console needs one process*"])

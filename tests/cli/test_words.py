@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ _SOURCES = [
 ]
 
 
+@functools.cache
 def _hints() -> list[tuple[str, str]]:
     """Return every piece of text in the sources that names an option of ours as advice."""
     return [
