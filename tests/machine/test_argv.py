@@ -213,6 +213,13 @@ def test_no_network(parts: Parts) -> None:
     assert [arg for arg in args if "net0" in arg] == []
 
 
+def test_guest_agent(parts: Parts) -> None:
+    """The agent's port has the name by which it looks for it, over an inherited socket."""
+    args = qemu_args(Hardware(agent=True), dataclasses.replace(parts, agent_fd=15))
+    assert "socket,id=agent,fd=15" in option(args, "-chardev")
+    assert option(args, "-device")[-1] == "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
+
+
 def test_own_arguments_come_last(parts: Parts) -> None:
     """What somebody wants of QEMU stands behind all that we want."""
     own = ("-device", "e1000e")

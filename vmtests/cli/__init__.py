@@ -8,6 +8,7 @@ import importlib
 import json
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -23,7 +24,9 @@ COMMANDS = {
     "attach": "have a boot that runs in another terminal in this one",
     "contract": "write a first contract: what an image has, and what its boot came to",
     "explain": "say what became of a boot by the log of its console, whatever was booted",
-    "report": "write a run, or one boot, as one HTML page that needs no network",
+    "diff": "say what differs between two images, or between their boots",
+    "bisect": "find the first bad one of many images in a row",
+    "report": "write a run, one boot, or many runs, as one HTML page that needs no network",
     "faults": "break an image in known ways and check each verdict",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
@@ -67,7 +70,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, does in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         if name in argv:
-            importlib.import_module(f"{__name__}.{name}").add(command)
+            module = importlib.import_module(f"{__name__}.{name}")
+            module.add(command)
+            if examples := getattr(module, "EXAMPLES", ""):
+                command.formatter_class = argparse.RawDescriptionHelpFormatter
+                command.epilog = "examples:\n" + textwrap.indent(examples, "  ")
     return parser
 
 

@@ -92,6 +92,12 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
         help="how the guest sees its disks (default: cdrom for a CD-ROM image, else virtio-scsi)",
     )
     group.add_argument(
+        "--sector-size",
+        type=int,
+        choices=(512, 4096),
+        help="bytes in a sector of its disks (default: as the image's GPT has them)",
+    )
+    group.add_argument(
         "--disk",
         action="append",
         default=[],
@@ -125,6 +131,7 @@ def hardware(arguments: argparse.Namespace) -> Hardware:
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
         firmware=arguments.firmware and FirmwareKind(arguments.firmware),
         disk_bus=arguments.disk_bus and DiskBus(arguments.disk_bus),
+        sector_size=arguments.sector_size,
         disks=tuple(map(_disk, arguments.disks)),
         cdrom=arguments.cdrom,
         kernel=arguments.kernel,

@@ -11,6 +11,7 @@ from vmtests.gce.cloud import Cloud
 from vmtests.gce.guest import HostKeys, serial_shell
 from vmtests.gce.instance import Instance
 from vmtests.gce.serialport import SerialFollower
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
 from vmtests.guest.serial import SerialShell
 
@@ -86,6 +87,11 @@ class GceReach:
             yield line or self._type_on(guest, CONSOLE)
         finally:
             guest.hang_up()
+
+    def open_agent(self, guest: Guest, /) -> Agent | None:
+        """Return None: there is no port for one."""
+        del guest
+        return None
 
     def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:  # noqa: ARG002 - the guest is not asked
         """Return them from the serial console, or from the guest attributes that the guest agent writes."""

@@ -1,4 +1,4 @@
-"""A guest that runs, and the ways into it: a root shell on a serial line, and ssh."""
+"""A guest that runs, and the ways into it: ssh, a root shell on a serial line, and QEMU's guest agent."""
 
 import contextlib
 import socket
@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from vmtests.errors import GuestError
+from vmtests.guest.agent import Agent
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
 
 _CONNECT_SECONDS = 60.0
-_SSH, _SERIAL = "over ssh", "on the serial line"
+_SSH, _SERIAL, _AGENT = "over ssh", "on the serial line", "through the guest agent"
 
 
 class NoWayInError(GuestError):
@@ -35,6 +36,9 @@ class Reach(Protocol):
 
     def open_shell(self, guest: "Guest", /) -> SerialShell:
         """Open a serial line and log in as root."""
+
+    def open_agent(self, guest: "Guest", /) -> Agent | None:
+        """Find QEMU's guest agent; None where there can be none."""
 
     def line(self, guest: "Guest", /) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one."""
@@ -70,6 +74,7 @@ class Guest:
         self._connecting: Ssh | None = None
         self._interruption: threading.Thread | None = None
         self._shell: SerialShell | None = None
+        self._agent: Agent | None = None
         self._host_keys: tuple[str, ...] = ()
 
     def know(self, shell: SerialShell | None, host_keys: tuple[str, ...]) -> None:
@@ -139,13 +144,25 @@ class Guest:
             raise
 
     @property
-    def _way(self) -> Ssh | SerialShell:
+    def agent(self) -> Agent | None:
+        """QEMU's guest agent, found at the first use of each boot; None where there can be none."""
+        if self._agent is None:
+            with self._once(_AGENT):
+                self._agent = self._reach.open_agent(self)
+        return self._agent
+
+    @property
+    def _way(self) -> Ssh | SerialShell | Agent:
         """The way by which the next command is run; raises NoWayInError."""
         if self.by_serial:
             return self.shell
-        for way in (_SSH, _SERIAL):
-            with contextlib.suppress(GuestError):
-                return self.ssh if way is _SSH else self.shell
+        with contextlib.suppress(GuestError):
+            return self.ssh
+        with contextlib.suppress(GuestError):
+            return self.shell
+        with contextlib.suppress(GuestError):
+            if (agent := self.agent) is not None:
+                return agent
         told = "; ".join(f"{way}: {error.message}" for way, error in self._failed.items())
         raise NoWayInError(
             f"nobody gets into the guest, {told}",
@@ -172,9 +189,9 @@ class Guest:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root, over ssh where that works, else on the serial line.
+        """Run a shell command as root, over ssh where that works, else on the serial line, else through the agent.
 
-        Raises NoWayInError when neither does, and GuestError when the guest does not answer.
+        Raises NoWayInError when none does, and GuestError when the guest does not answer.
         """
         return self._way.run(command, timeout, stdin=stdin, limit=limit)
 

@@ -23,8 +23,16 @@ from vmtests.image.source import Source
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
+_ARCHITECTURES = {
+    "IA32": "32 bits", "AA64": "ARM", "ARM": "32-bit ARM", "RISCV64": "RISC-V", "LOONGARCH64": "LoongArch",
+    "IA64": "Itanium",
+}  # fmt: skip
+"""By their names in UEFI 2.10, table 3.2."""
 _EL_TORITO = "a boot image"
-_CLOUD_INIT = ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg")
+_LISTENERS = {
+    "cloud-init": ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"),
+    "qemu-guest-agent": ("/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"),
+}
 _GRUB = f"grub{GUEST.efi}.efi"
 
 
@@ -98,8 +106,9 @@ class Chain:
             if volume.system is not None and volume.system.type.startswith("ext"):
                 with contextlib.suppress(FilesError):
                     files = self._files(volume)
-                    if files is not None and any(files.find(path) is not None for path in _CLOUD_INIT):
-                        found.add("cloud-init")
+                    for name, paths in _LISTENERS.items():
+                        if files is not None and any(files.find(path) is not None for path in paths):
+                            found.add(name)
         return frozenset(found)
 
     def _by_bios(self, name: str) -> Iterator[Check]:
@@ -141,8 +150,21 @@ class Chain:
             return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
         where = f"the ESP ({esps[0].where})"
         text = f"{GUEST.fallback} is not on {where}, and firmware without variables starts nothing else"
+        if others := self._other_loaders(esps[0]):
+            text = f"{text}: there is {others}"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
+
+    def _other_loaders(self, esp: Volume) -> str:
+        """Name the first programs for firmware that are on the ESP, and why it does not start them."""
+        with contextlib.suppress(FilesError):
+            names = [path for path in _names(self._files(esp)) if path.lower().endswith(".efi")]
+            for path in sorted(names, key=lambda path: not path.upper().startswith("/EFI/BOOT/BOOT")):
+                foreign = _ARCHITECTURES.get(path.upper().removeprefix("/EFI/BOOT/BOOT").removesuffix(".EFI"))
+                return (
+                    f"{clean(path)}, for {foreign}" if foreign else f"{clean(path)}, for which it needs a boot entry"
+                )
+        return ""
 
     def _readable(self, volume: Volume) -> Iterator[Check]:
         """Whether EDK2 takes the FAT as what it was made; it counts clusters. Sectors of any size are read."""
@@ -352,11 +374,14 @@ class Chain:
 
     def _grub(self, esp: Volume | None, _: str) -> Iterator[Check]:
         order = [volume for volume in self._volumes if volume is not esp]
-        small = ""
+        small = place = ""
         if esp is not None:
             order.append(esp)
-            names = (path for path in _names(self._files(esp)) if path.endswith("/grub.cfg"))
-            small = _text(self._files(esp), next(names, ""))
+            place = next((path for path in _names(self._files(esp)) if path.lower().endswith("/grub.cfg")), "")
+            small = _text(self._files(esp), place)
+            if "menuentry" in small:
+                yield from self._menu(esp, small, place)
+                return
         wanted = grub.device(small)
         for volume in order:
             if (files := self._files(volume)) is None:
@@ -412,15 +437,20 @@ class Chain:
         if (wrong := self._absent(root)) and not self._unseen():
             text = f"root={clean(root)} of {origin} leads nowhere: {wrong}"
             yield breach(_SUBJECT, "root device", root, text, cause=Cause.PARTITION_MISSING)
+        elif (count := self._count(root)) > 1:
+            text = (
+                f"root={clean(root)} of {origin} fits {count} partitions of the disk: which one is mounted is chance"
+            )
+            yield note(_SUBJECT, "root device", root, text)
         elif not has_initrd and root.partition("=")[0] in ("UUID", "LABEL"):
             text = (
                 f"root={clean(root)} of {origin} needs an initrd, and there is none: the kernel knows PARTUUID= only"
             )
             yield breach(_SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
 
-    def _absent(self, root: str) -> str:
-        """Say what is not there of what `root=` names; nothing where it is, or where that cannot be told."""
-        key, _, value = root.partition("=")
+    def _named(self, root: str) -> tuple[str, list[str] | None]:
+        """Return what `root=` names, and all that the disk has of its kind; None where that cannot be told."""
+        key, _, value = root.strip('"').partition("=")
         links = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
                  "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
         for link, name in links.items():
@@ -433,9 +463,19 @@ class Chain:
             "PARTUUID": [volume.unique.lower() for volume in self._volumes],
             "PARTLABEL": [volume.label.lower() for volume in self._volumes],
         }.get(key)
-        if have is None or "\\x" in value or "/" in value:
-            return ""
-        return "" if value.strip('"').lower() in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+        return value.strip('"').lower(), None if "\\x" in value or "/" in value else have
+
+    def _absent(self, root: str) -> str:
+        """Say what is not there of what `root=` names; nothing where it is, or where that cannot be told."""
+        value, have = self._named(root)
+        return "" if have is None or value in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+
+    def _count(self, root: str) -> int:
+        """Return how many `root=` fits; the parts of one btrfs have one name."""
+        value, have = self._named(root)
+        if any(volume.system is not None and volume.system.type == "btrfs" for volume in self._volumes):
+            return 0
+        return 0 if have is None else have.count(value)
 
     _LOADERS: ClassVar[dict[str, _Loader]] = {
         "systemd-boot": _Loader(section=".sdmagic", says=b"LoaderInfo: systemd-boot", follow=_systemd_boot),

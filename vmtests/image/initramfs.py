@@ -8,7 +8,7 @@ unpacks to a terabyte, costs no memory, and no more time than LIMIT takes.
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vmtests.causes import Cause
@@ -49,8 +49,6 @@ class Modules:
 
     loadable: dict[str, set[str]] = field(default_factory=dict)
     builtin: dict[str, set[str]] = field(default_factory=dict)
-    archives: int = 0
-    """Archives that were read to their ends."""
 
 
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
@@ -99,6 +97,38 @@ def wanted(contract: Contract) -> set[str]:
 def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
     """Return the modules of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
     found = Modules()
+
+    def look(member: Member) -> None:
+        if match := _MODULE.match(member.name):
+            found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
+        if match := _BUILTIN.match(member.name):
+            names = member.read(_BUILTIN_LIMIT).decode("utf-8", errors="replace").split()
+            own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
+            found.builtin.setdefault(match["release"], set()).update(own)
+
+    walk(chunks, toolbox, look)
+    return found
+
+
+class Member:
+    """A file of an initrd, while it passes: its path without a leading slash, its mode, and its size in bytes."""
+
+    def __init__(self, name: str, mode: int, size: int, reader: "_Reader") -> None:
+        self.name = name
+        self.mode = mode
+        self.size = size
+        self._reader = reader
+        self.left = size
+
+    def read(self, limit: int) -> bytes:
+        """Return the next bytes of its content, `limit` at most."""
+        data = self._reader.take(min(self.left, limit))
+        self.left -= len(data)
+        return data
+
+
+def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], None]) -> None:
+    """Have `look` see each file of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
     with tempfile.TemporaryFile(buffering=0) as file:
         size = 0
         for chunk in chunks:
@@ -108,12 +138,13 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
                 break
         size = min(size, LIMIT)
         place = 0
+        reader: _Reader | None
         while place < size:
             head = os.pread(file.fileno(), 6, place)
             if head[:6] in _MAGICS:
                 file.seek(place)
                 reader = _Reader(file)
-                _archive(reader, found)
+                _archive(reader, look)
                 place += reader.place or size
             elif head[:1] == b"\0":
                 place += _zeros(os.pread(file.fileno(), _PIECE, place))
@@ -122,20 +153,19 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
                 if packing is None:
                     raise InitramfsError("it is compressed with something that is not read here")
                 os.lseek(file.fileno(), place, os.SEEK_SET)
-                before = found.archives
+                reader = None
                 try:
                     with unpacked(file.fileno(), packing, toolbox) as stream:
                         reader = _Reader(stream)
-                        while reader.place < LIMIT and _archive(reader, found):
+                        while reader.place < LIMIT and _archive(reader, look):
                             pass
                 except StreamError as error:
                     if "ends too early" in str(error) and size < LIMIT:
                         raise CutError(str(error)) from error
-                    if found.archives == before:
+                    if reader is None or reader.archives == 0:
                         raise InitramfsError(f"it cannot be unpacked: {error}") from error
                     # What comes behind a stream is skipped by the kernel, or another one; a tool may refuse it.
                 break
-    return found
 
 
 def _zeros(data: bytes) -> int:
@@ -149,6 +179,8 @@ class _Reader:
         self._stream = stream
         self._ahead = b""
         self.place = 0
+        self.archives = 0
+        """Archives that were read to their ends."""
 
     def take(self, size: int) -> bytes:
         data = bytearray(self._ahead[:size])
@@ -170,30 +202,24 @@ class _Reader:
                 return
 
 
-def _archive(reader: _Reader, found: Modules) -> bool:
-    """Note the modules of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+def _archive(reader: _Reader, look: Callable[[Member], None]) -> bool:
+    """Show the files of one archive, up to its trailer or where it is damaged; say whether more may follow."""
     while reader.place < LIMIT:
         header = reader.take(_HEADER)
         if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
             return False
-        size, name_size = int(header[54:62], 16), int(header[94:102], 16)
+        mode, size, name_size = (int(header[at : at + 8], 16) for at in (14, 54, 94))
         if not 0 < name_size <= _NAME_LIMIT:
             return False
         name = reader.take(name_size)[:-1]
         reader.skip(-(_HEADER + name_size) % 4)
         if name == _TRAILER:
-            found.archives += 1
+            reader.archives += 1
             reader.skip(-reader.place % 4)
             reader.skip_zeros()
             return True
         path = name.decode("utf-8", errors="replace").removeprefix("./").lstrip("/")
-        if match := _MODULE.match(path):
-            found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
-        content = b""
-        if match := _BUILTIN.match(path):
-            content = reader.take(min(size, _BUILTIN_LIMIT))
-            names = content.decode("utf-8", errors="replace").split()
-            own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
-            found.builtin.setdefault(match["release"], set()).update(own)
-        reader.skip(size - len(content) + -size % 4)
+        member = Member(path, mode, size, reader)
+        look(member)
+        reader.skip(member.left + -size % 4)
     return False

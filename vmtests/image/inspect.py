@@ -20,6 +20,7 @@ from vmtests.image.layout import Volume
 from vmtests.image.source import Format, Source, open_disk
 from vmtests.sizes import format_size
 
+_BREACHES, _NOTES, _PARTITIONS = 6, 4, 8  # that fit on a screen, with their hints
 _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 
 
@@ -41,10 +42,12 @@ class Inspection:
     files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
+    sector_size: int = 512
+    """Bytes in a sector, by its GPT."""
     bios_only: bool = False
     """Whether only a BIOS starts it."""
     listens: frozenset[str] = frozenset()
-    """Who in it listens to what a cloud hands to a guest, as far as that is seen: `cloud-init`, `ignition`."""
+    """Who in it listens to its host, as far as that is seen: `cloud-init`, `ignition`, `qemu-guest-agent`."""
 
     def talks_on(self, console: str) -> bool:
         """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
@@ -81,6 +84,10 @@ class Inspection:
             "packing": self.packing,
             "contract": self.contract.origin,
             "size": self.size,
+            "sector_size": self.sector_size,
+            "bios_only": self.bios_only,
+            "disc": self.disc,
+            "listens": sorted(self.listens),
             "ok": self.ok,
             "breaches": [check.sentence for check in self.breaches],
             "notes": [check.sentence for check in self.checks if check.status is Status.NOTE],
@@ -92,7 +99,8 @@ class Inspection:
     def render(self, console: Console, *, everything: bool = False) -> None:
         """Print what is wrong, what is worth a sentence, the partitions and the way to boot, then the verdict.
 
-        With `everything` a table of all checks comes before that.
+        It is about a screen, what is wrong first and how much more there is. With `everything` nothing is left out,
+        and a table of all checks comes before that.
         """
         if everything:
             rows = RichTable(box=None, pad_edge=False)
@@ -102,14 +110,16 @@ class Inspection:
                 shown = Text(check.status.value, style=_STYLES[check.status])
                 rows.add_row(Text(check.subject), Text(check.what), Text(check.value), shown)
             console.print(rows)
-        for status in (Status.BREACH, Status.NOTE):
-            for check in self.checks:
-                if check.status is status:
-                    console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
-                    if check.hint:
-                        console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+        for status, most in ((Status.BREACH, _BREACHES), (Status.NOTE, _NOTES)):
+            told = [check for check in self.checks if check.status is status]
+            for check in told if everything else told[:most]:
+                console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
+                if check.hint:
+                    console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+            if not everything and len(told) > most:
+                console.print(Text(f"{len(told) - most} more {status} lines: --all shows them"), soft_wrap=True)
         parts = RichTable(box=None, pad_edge=False, show_header=False)
-        for volume in self.volumes:
+        for volume in self.volumes if everything else self.volumes[:_PARTITIONS]:
             system = "no file system" if volume.system is None else volume.system.type
             size = format_size(volume.content.size)
             parts.add_row(
@@ -117,6 +127,8 @@ class Inspection:
             )
         if self.volumes:
             console.print(parts)
+        if not everything and len(self.volumes) > _PARTITIONS:
+            console.print(Text(f"{len(self.volumes) - _PARTITIONS} more partitions: --all shows them"))
         if self.steps:
             console.print(Text(f"boot: {' → '.join(self.steps)}"), soft_wrap=True)
         count = len(self.breaches)
@@ -168,6 +180,7 @@ def inspect(
             steps=tuple(clean(step) for step in chain.steps),
             files=tuple(chain.files),
             contract=held,
+            sector_size=gpt.sector_size(disk) or 512,
             bios_only=chain.bios_only,
             listens=chain.listens(),
         )

@@ -18,6 +18,9 @@ from vmtests.machine.hardware import DiskBus, DiskFaults, Hardware, Net
 FIRMWARE_DEBUG_PORT = 0x402
 """The I/O port on which OVMF and SeaBIOS write debug messages, when built to write any (OvmfPkg/README)."""
 
+AGENT = "org.qemu.guest_agent.0"
+"""The virtio port on which QEMU's guest agent listens (qemu-ga(8))."""
+
 _USUAL_SCALE = 4.0  # of TCG: only KVM that is slower than that has a larger one
 _DEVICE_SECONDS = 90.0
 _FURTHER_SLOT = 6  # the first on the PCI bus that nothing else is in
@@ -51,6 +54,7 @@ class Parts:
     the devices comes in by QMP.
     """
     tpm_fd: int | None = None
+    agent_fd: int | None = None
 
 
 def comma(value: str | Path) -> str:
@@ -71,6 +75,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *_consoles(parts),
         *_tpm(parts),
+        *_agent(parts),
         *hardware.qemu_args,
     ]
 
@@ -199,16 +204,20 @@ def _disk_faults(faults: DiskFaults) -> tuple[list[str], str]:
 
 
 def _disk(hardware: Hardware, parts: Parts) -> list[str]:
-    bus = hardware.disk_bus or DiskBus.VIRTIO_SCSI
+    bus, sector = hardware.disk_bus or DiskBus.VIRTIO_SCSI, hardware.sector_size or 512
     broken, top = _disk_faults(hardware.disk_faults)
     args = [*_blocks(0, parts.disk), *broken]
     if bus is DiskBus.VIRTIO_SCSI:
         args += ["-device", "virtio-scsi-pci,id=scsi0,addr=3"]
     # Only devices with a boot index are tried: OVMF takes the others, network boot too, off its list.
-    args += ["-device", f"{_device(bus, 0, top)},bootindex=1"]
+    args += ["-device", f"{_device(bus, 0, top, sector)},bootindex=1"]
     further = DiskBus.SATA if bus is DiskBus.CDROM else bus
     for number, path in enumerate(parts.further, start=1):
-        args += [*_blocks(number, path), "-device", _device(further, number, f"disk{number}")]
+        args += [
+            *_blocks(number, path),
+            "-device",
+            _device(further, number, f"disk{number}", hardware.sector_size or 512),
+        ]
     if hardware.cdrom is not None:
         disc = f"driver=file,node-name=disc0,read-only=on,filename={comma(hardware.cdrom.absolute())}"
         args += ["-blockdev", disc, "-device", f"ide-cd,bus=ide.{_CD_PORT},drive=disc0,bootindex=2"]
@@ -224,9 +233,9 @@ def _blocks(number: int, path: Path) -> Iterator[str]:
     yield from ("-blockdev", f"driver=qcow2,node-name=disk{number},{cache},file=file{number}")
 
 
-def _device(bus: DiskBus, number: int, node: str) -> str:
+def _device(bus: DiskBus, number: int, node: str, sector: int) -> str:
     """Return the guest's disk: the first one is the image's."""
-    name, sectors = f"persistent-disk-{number}", "physical_block_size=4096,logical_block_size=512"
+    name, sectors = f"persistent-disk-{number}", f"physical_block_size=4096,logical_block_size={sector}"
     slot = f"addr={_FURTHER_SLOT + number - 1}" if number else "addr=3"
     match bus:
         case DiskBus.VIRTIO_SCSI:
@@ -288,4 +297,13 @@ def _tpm(parts: Parts) -> list[str]:
         *("-chardev", f"socket,id=tpm,fd={parts.tpm_fd}"),
         *("-tpmdev", "emulator,id=tpm0,chardev=tpm"),
         *("-device", "tpm-crb,tpmdev=tpm0"),
+    ]
+
+
+def _agent(parts: Parts) -> list[str]:
+    if parts.agent_fd is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=agent,fd={parts.agent_fd}"),
+        *("-device", "virtio-serial-pci,id=ports0", "-device", f"virtserialport,chardev=agent,name={AGENT}"),
     ]

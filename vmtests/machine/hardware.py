@@ -87,7 +87,9 @@ class Hardware:
     firmware: FirmwareKind | None = None
     """None is BIOS where the image has a boot loader for that only, else UEFI."""
     disk_bus: DiskBus | None = None
-    """None is a CD-ROM drive for a CD-ROM image, else virtio-scsi."""
+    """None is a drive for a CD-ROM image, what `root=/dev/vda1` or `/dev/nvme0n1p1` asks for, else virtio-scsi."""
+    sector_size: int | None = None
+    """Bytes in a sector of its disks, 512 or 4096; None is that of the image's GPT."""
     disk_size: int | None = None
     """Bytes; None leaves the image's own size."""
     disks: tuple[Disk, ...] = ()
@@ -113,6 +115,8 @@ class Hardware:
     """Files of a further disk labelled CIDATA, where cloud-init's NoCloud looks for `user-data` and `meta-data`."""
     fw_cfg: Mapping[str, bytes] = field(default_factory=dict)
     """Files of QEMU's firmware configuration device (docs/specs/fw_cfg.rst): `opt/com.coreos/config` is Ignition's."""
+    agent: bool | None = None
+    """Whether it has the virtio port of QEMU's guest agent; None is where the image has one."""
     disk_faults: DiskFaults = DiskFaults()
     cmdline_extra: str = ""
     """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254), and to `append`."""
@@ -134,6 +138,8 @@ class Hardware:
         for name, text in (("cmdline_extra", self.cmdline_extra), ("append", self.append)):
             if "\0" in text or "\n" in text:
                 raise InputError(f"{name} goes on the kernel's command line, which has to be one line")
+        if self.sector_size not in (None, 512, 4096):
+            raise InputError(f"disks have sectors of 512 or 4096 bytes, not {self.sector_size}")
         if self.secure_boot and self.firmware is FirmwareKind.BIOS:
             raise InputError("a BIOS knows no secure boot", hint="leave one of the two out")
         if self.kernel is None and (self.initrd is not None or self.append):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -26,18 +25,17 @@ from vmtests.machine.hardware import Hardware, Net, oem_strings
 from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
-from vmtests.machine.qmp import Qmp, QmpLostError
+from vmtests.machine.qmp import Qmp, QmpLostError, forwarded_port
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.machine.tpm import start_tpm
 from vmtests.sizes import MIB
 
-CONSOLE_PORT, DEBUG_PORT = 0, 1
-"""The serial ports: ttyS0, which the boot is followed on, and ttyS1 for a debug shell."""
+CONSOLE_PORT, DEBUG_PORT, AGENT_PORT = 0, 1, 3
+"""Serial ports: ttyS0, which the boot is followed on, ttyS1 for a debug shell; and the guest agent's."""
 
 _MIGRATION_LOOK = 0.002  # seconds between two looks at a migration that takes some hundredths of a second
 _END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
 _RESULTS = ("ttyS0.log", "ttyS1.log", "qemu.argv", "qemu.stderr", "swtpm.log")
-_FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
 
 
 class QemuMachine:
@@ -136,7 +134,7 @@ class QemuMachine:
                     self._resume(template)
                     self._template = None  # the next power-on is a cold one
                 if self._hardware.net is not Net.NONE:
-                    self._ssh_port = self._find_ssh_port()
+                    self._ssh_port = forwarded_port(self.execute)
         except BaseException:
             self._end()
             raise
@@ -423,6 +421,10 @@ class QemuMachine:
             life.wires.add_port(console, lambda data: life.listener.feed(data))
             life.wires.add_port(debug, None)
             life.wires.add_port(firmware, lambda data: life.listener.feed_firmware(data))
+            agent_fd = None
+            if self._hardware.agent:
+                agent, agent_fd = pair()
+                life.wires.add_port(agent, None)
             life.wires.add_reader(stderr, life.on_stderr)
             tpm_fd = None
             if self._hardware.tpm:
@@ -446,11 +448,13 @@ class QemuMachine:
                 ram=Path(f"/proc/self/fd/{life.ram}") if self._template is None else self._template.ram,
                 template=self._template is not None,
                 tpm_fd=tpm_fd,
+                agent_fd=agent_fd,
             )
             own = (self._private, parts.disk, *parts.serial_logs)
             view = machine_view(self._firmware, self._image.path, self._template, own, self._others)
             command = self._toolbox.argv(GUEST.qemu, *argv.qemu_args(self._hardware, parts), view=view)
-            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
+            ours = (qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, tpm_fd, agent_fd)
+            inherited = [fd for fd in ours if fd is not None]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]
                 inherited += self._namespace.fds
@@ -472,13 +476,6 @@ class QemuMachine:
                 huge_pages=self._template is None,
             )
             failed.pop_all()
-
-    def _find_ssh_port(self) -> int:
-        # QMP has no command for it that QEMU 10 is built with; the human monitor has.
-        answer = self.execute("human-monitor-command", {"command-line": "info usernet"})
-        if not (match := _FORWARD.search(str(answer))):
-            raise HostError("QEMU does not say which port leads to the guest's ssh")
-        return int(match[1])
 
     def _end(self) -> None:
         """End QEMU and the TPM if they run, and give back all that one life has taken."""

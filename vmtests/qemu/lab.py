@@ -45,6 +45,9 @@ REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
 DISK_SIZE = 4 * GIB
 """Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
 
+_NAMED = {"/dev/vd": DiskBus.VIRTIO_BLK, "/dev/nvme": DiskBus.NVME}
+"""Buses by what the guest calls its disks (Documentation/admin-guide/devices.txt of Linux)."""
+
 
 class QemuStart:
     """A machine that was powered on, or goes on from where an earlier run had booted it (`Lab.start`)."""
@@ -341,5 +344,14 @@ def _fitting(hardware: Hardware, image: Image) -> Hardware:
         bios = image.inspection.bios_only and hardware.kernel is None and not hardware.secure_boot
         hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)
     if hardware.disk_bus is None:
-        hardware = replace(hardware, disk_bus=DiskBus.CDROM if image.inspection.disc else DiskBus.VIRTIO_SCSI)
-    return hardware
+        hardware = replace(hardware, disk_bus=_bus(image))
+    if hardware.agent is None:
+        hardware = replace(hardware, agent="qemu-guest-agent" in image.inspection.listens)
+    return replace(hardware, sector_size=hardware.sector_size or image.inspection.sector_size)
+
+
+def _bus(image: Image) -> DiskBus:
+    if image.inspection.disc:
+        return DiskBus.CDROM
+    root = image.inspection.root
+    return next((bus for name, bus in _NAMED.items() if root.startswith(name)), DiskBus.VIRTIO_SCSI)

@@ -5,11 +5,12 @@ import socket
 from collections.abc import Iterator
 
 from vmtests.errors import GuestError
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
 from vmtests.guest.login import SEEN
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, scan_host_key
-from vmtests.machine.qemu import CONSOLE_PORT, QemuMachine
+from vmtests.machine.qemu import AGENT_PORT, CONSOLE_PORT, QemuMachine
 
 _GRACE = 5.0  # seconds, without KVM so many times more, for what comes right after the guest is up
 _SCAN = 15.0
@@ -21,9 +22,13 @@ _NETWORK = (
 
 
 class QemuReach:
-    """Reaches the guest of `machine`; `scale` stretches what it gets to answer (1 for KVM)."""
+    """Reaches the guest of `machine`; `scale` stretches what it gets to answer (1 for KVM).
 
-    def __init__(self, machine: QemuMachine, *, scale: float) -> None:
+    With `agent` the machine has a port for QEMU's guest agent.
+    """
+
+    def __init__(self, machine: QemuMachine, *, scale: float, agent: bool = False) -> None:
+        self._agent = agent
         self._machine = machine
         self._scale = scale
         self._lines = contextlib.ExitStack()
@@ -57,6 +62,15 @@ class QemuReach:
     def _shell(self) -> SerialShell:
         self._serial = self._lines.enter_context(contextlib.closing(self._machine.serial()))
         return SerialShell(self._serial, answer_timeout=30.0 * self._scale)
+
+    def open_agent(self, guest: Guest, /) -> Agent | None:  # noqa: ARG002 - it takes commands of whoever has its port
+        """Find QEMU's guest agent on its virtio port; None where the machine has no such port."""
+        if not self._agent:
+            return None
+        line = self._lines.enter_context(contextlib.closing(self._machine.serial(AGENT_PORT)))
+        agent = Agent(line, scale=self._scale)
+        agent.connect(_GRACE * self._scale)
+        return agent
 
     @contextlib.contextmanager
     def line(self, guest: Guest, /) -> Iterator[socket.socket]:

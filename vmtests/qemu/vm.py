@@ -140,7 +140,7 @@ class QemuVm(Vm):
             )
         )
         self._started = time.time() if past is None else past.power_on(time.time())
-        reach = QemuReach(self.qemu, scale=self.scale)
+        reach = QemuReach(self.qemu, scale=self.scale, agent=bool(self.hardware.agent))
         entered = snapshot is None or snapshot.record.prepared is not None
         self.guest = Guest(
             reach, self._own_key, scale=self.scale, by_serial=self._by_serial and entered, login=self._login
