@@ -12,6 +12,13 @@ settings.load_profile("vmtests")
 QUICK = "-p no:hypothesispytest -p no:syrupy -p no:html -p no:rerunfailures"
 """Of pytest in a process of its own: without what takes its time to import, and has no part in it."""
 
+_LONG = {"pytester", "stranger", "theirs"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what starts other processes of pytest, which takes longest: no worker is left with it at the end."""
+    items.sort(key=lambda item: _LONG.isdisjoint(getattr(item, "fixturenames", ())))
+
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
