@@ -1,5 +1,6 @@
 """A boot of another process: what is shown and asked goes over a socket of this user's."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,16 @@ WAIT = 10.0
 
 
 @pytest.fixture
-def attached(session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[attach.Attached]:
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for sockets, whose path is not too long for them wherever the tests run."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield Path(directory)
+
+
+@pytest.fixture
+def attached(session: Session, short: Path) -> Iterator[attach.Attached]:
     """The session, as another process has it."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with (
         runtime.directory() as directory,
         attach.Server(session, directory),
@@ -59,10 +67,10 @@ def test_line_goes_both_ways_and_is_given_back(attached: attach.Attached, hands:
     taken.wire.close()
 
 
-def test_end_of_the_boot_is_told(session: Session, tmp_path: Path) -> None:
+def test_end_of_the_boot_is_told(session: Session, short: Path) -> None:
     """When the other process is gone the next look says so."""
-    with attach.Server(session, tmp_path):
-        attached = attach.Attached(tmp_path / "attach.sock")
+    with attach.Server(session, short):
+        attached = attach.Attached(short / "attach.sock")
         attached.state(0)
     with attached, pytest.raises(HostError, match="has ended"):
         attached.state(0)
@@ -79,25 +87,23 @@ def test_boots_are_told_apart_by_name(
     assert cli.main(["attach"]) == 2  # pytest's standard input is no terminal
 
 
-def test_no_boot_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_boot_is_told(short: Path) -> None:
     """Without a boot there is nothing to attach to, and the hint says what is one."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(InputError, match="no boot can be attached to"):
         attach.choose(None)
 
 
-def test_directory_of_others_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_directory_of_others_is_refused(short: Path) -> None:
     """Where somebody else could put a socket none is looked for."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "vmtests").mkdir()
-    (tmp_path / "vmtests").chmod(0o777)
+    (short / "vmtests").mkdir()
+    (short / "vmtests").chmod(0o777)
     with pytest.raises(HostError, match="this user alone"):
         attach.running()
 
 
-def test_nonsense_is_answered(session: Session, tmp_path: Path) -> None:
+def test_nonsense_is_answered(session: Session, short: Path) -> None:
     """A question that is none gets an error, and the next one its answer."""
-    with attach.Server(session, tmp_path), attach.Attached(tmp_path / "attach.sock") as attached:
+    with attach.Server(session, short), attach.Attached(short / "attach.sock") as attached:
         attached._connection.sendall(b"nonsense\n")
         assert b"not understood" in attached._reader.readline()
         assert attached.state(0).machine == 1

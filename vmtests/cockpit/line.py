@@ -6,6 +6,7 @@ Nothing that the guest sends gets to the person's own terminal: pyte keeps a scr
 import codecs
 import contextlib
 import functools
+import itertools
 import re
 import threading
 import unicodedata
@@ -74,15 +75,18 @@ class Screen:
 
     def row(self, y: int, *, cursor: bool) -> list[Segment]:
         """Return one row as it is drawn."""
-        screen, segments = self.screen, []
+        screen = self.screen
         at = screen.cursor.x if cursor and y == screen.cursor.y else -1
-        row = screen.buffer[y]
+        row, cells = screen.buffer[y], []
         for x in range(screen.columns):
             char = row[x]
             look = _look(char.fg, char.bg, char.bold, char.italics, char.underscore, char.reverse != (x == at))
             # The second half of a wide character is empty.
-            segments.append(Segment("".join(c if c.isprintable() else "\ufffd" for c in char.data), look))
-        return segments
+            cells.append(("".join(c if c.isprintable() else "\ufffd" for c in char.data), look))
+        return [
+            Segment("".join(text for text, _ in run), look)
+            for look, run in itertools.groupby(cells, key=lambda cell: cell[1])
+        ]
 
 
 def _harmless(c: str) -> str:

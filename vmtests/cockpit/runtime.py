@@ -10,17 +10,21 @@ from pathlib import Path
 from vmtests.errors import HostError
 from vmtests.host.scratch import scratch
 
+_LONGEST = 107 - len("/vmtests-1234567890/scratch-12345678/from-switch-root-1234/gdb.sock")
+
 
 def base() -> Path:
     """Return the directory that all of them are in, made if need be; raises HostError when it is not ours.
 
-    It is in `$XDG_RUNTIME_DIR` (XDG Base Directory Specification), else where temporary files are.
+    It is in `$XDG_RUNTIME_DIR` (XDG Base Directory Specification), else where temporary files are, unless a socket's
+    path would be too long there (unix(7)).
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.access(runtime, os.W_OK):
+    if runtime and os.access(runtime, os.W_OK) and len(os.fsencode(runtime)) <= _LONGEST:
         place = Path(runtime) / "vmtests"
     else:
-        place = Path(tempfile.gettempdir()) / f"vmtests-{os.getuid()}"
+        temporary = tempfile.gettempdir()
+        place = Path(temporary if len(os.fsencode(temporary)) <= _LONGEST else "/tmp") / f"vmtests-{os.getuid()}"  # noqa: S108 - a directory of our own
     try:
         place.mkdir(mode=0o700, exist_ok=True)
         found = place.lstat()

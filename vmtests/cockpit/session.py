@@ -46,9 +46,9 @@ class Session:
     """A `Cockpit` in this process, a context manager.
 
     The first machine boots, or goes on from `point`, where none is kept if `anew`; with `record` it is kept where each
-    stage begins. `usual` are seconds that stages took in earlier runs. After
-    `stop` the last machine, `vm`, is its caller's until the context ends; None where it could not be made, or it was
-    left by an error, which is `error`.
+    stage begins. With `follow` its boot is waited for here, and not by somebody else. `says` is said first; `usual`
+    are seconds that stages took in earlier runs. After `stop` the last machine, `vm`, is its caller's until the
+    context ends; None where it could not be made, or was left by an error, which is `error`.
     """
 
     def __init__(
@@ -60,11 +60,13 @@ class Session:
         anew: bool = False,
         record: bool = False,
         usual: Mapping[Stage, float] | None = None,
+        follow: bool = True,
+        says: str = "",
     ) -> None:
         self._hands = hands
         self._results = results
         self._usual = usual or {}
-        self._next: _Next | None = _Next(hands.boot, POINTS if record else (), "")
+        self._next: _Next | None = _Next(hands.boot, POINTS if record else (), says)
         if point is not None:
             self._next = self._to(point, anew=anew)
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -76,7 +78,7 @@ class Session:
         self._total = self._machine = 0
         self._last: Line | None = None
         self._keep: set[Stage] = set()
-        self._stopping = False
+        self._stopping, self._follows = False, follow
         self._busy = self._says = ""
         self._on = False
         self.vm: Vm | None = None
@@ -239,7 +241,7 @@ class Session:
         """Follow the machine, and do what is asked, until somebody asks for another one."""
         while not self._stopping:
             try:
-                if self._on:
+                if self._on and (self._follows or self._machine > 1):
                     self._follow()
             except _Called:
                 pass

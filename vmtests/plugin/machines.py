@@ -62,14 +62,14 @@ class Machines:
                 if (stage := self._option("vm_from")) is not None and isinstance(self.lab, Lab):
                     rewound = self.lab.rewind(image, Stage(stage), hardware, name=name, watch=Heartbeat())
                     vm = stack.enter_context(rewound)
-                    stack.enter_context(self.run.at_hand(vm))
+                    stack.enter_context(self.run.at_hand(vm, self.lab))
                     place = self.lab.host.scratch / f"from-{stage}-{name}"
                     ready = Ready(vm=vm, snapshot=vm.snapshot(place), hardware=hardware)
                 else:
                     reuse = self._option("vm_reuse")
                     started = self.lab.start(image, hardware, name=name, watch=Heartbeat(), cache=reuse)
                     start = stack.enter_context(started)
-                    stack.enter_context(self.run.at_hand(start.vm))
+                    stack.enter_context(self.run.at_hand(start.vm, self.lab))
                     ready = Ready(vm=start.vm, snapshot=start.wait(), hardware=hardware)
                     ready.vm.keep()
             yield ready
@@ -126,7 +126,7 @@ class Machines:
 
     def _enter(self, stack: contextlib.ExitStack, machine: Vm) -> Vm:
         stack.enter_context(machine)
-        stack.enter_context(self.run.at_hand(machine))
+        stack.enter_context(self.run.at_hand(machine, self.lab))
         return machine
 
     def _name(self, test: str) -> str:

@@ -142,7 +142,7 @@ OPTIONS = (
     ),
     Option(
         name="vm-console", kind=Kind.FLAG, default=lambda: False,
-        help="attach the terminal to the guest's console when a test fails, before its machine ends; Ctrl-] goes on",
+        help="open the cockpit when a test fails, at its machine and before that ends, with its console taken",
     ),
     Option(name="vm-results", metavar="DIR", help="the directory of the results, used as it is"),
     Option(name="gce-project", metavar="ID", help="the project", shown="that of the credentials"),
