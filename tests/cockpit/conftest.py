@@ -120,6 +120,11 @@ class TypedHands:
         assert vm is self.vms[-1]
         self.asked.append(("sysrq", key))
 
+    def pause(self, vm: Vm, /, *, still: bool) -> None:
+        """Stop it."""
+        assert vm is self.vms[-1]
+        self.asked.append(("pause", str(still)))
+
     def gdb(self, vm: Vm, /) -> str:
         """Return the line."""
         assert vm is self.vms[-1]

@@ -123,6 +123,17 @@ def test_power_goes_and_comes(session: Session, hands: TypedHands) -> None:
     assert "ready" == told.word
 
 
+def test_who_goes_back_from_a_standstill_stands_still(session: Session, hands: TypedHands) -> None:
+    """A machine that is gone back to stands still where the one before did: a debugger is there before it goes on."""
+    assert "stands still" in _ask(session, Act.PAUSE)
+    _ask(session, Act.SNAPSHOT)
+    _ask(session, Act.REWIND, "1: here")
+    _power_on(hands)
+    assert "goes on" in _ask(session, Act.PAUSE)
+    assert hands.asked == [("boot",), ("pause", "True"), ("go back", "1: here"), ("pause", "True"), ("pause", "False")]
+    assert not session.state(0).still
+
+
 def test_line_is_given_back(session: Session, hands: TypedHands) -> None:
     """What is typed goes to the guest until the line is given back; then the guest's end is closed."""
     taken = session.take(Way.CONSOLE, 80, 24).result(WAIT)

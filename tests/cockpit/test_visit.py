@@ -66,7 +66,7 @@ def test_failed_test_opens_the_cockpit(pytester: pytest.Pytester, monkeypatch: p
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(Path("/nowhere")))
     pytester.makeconftest(_LAB)
     pytester.makepyfile(_FAILING)
-    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=60)
+    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=150)
     for name in ("test_fails-1", "test_stuck-1"):
         child.expect(rf"hello from \S*{name}")
         child.send("q\x1d")  # q is the guest's, until the line is given back

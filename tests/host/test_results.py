@@ -1,11 +1,12 @@
 """Each run has a directory of its own, and `latest` points at the last."""
 
+import stat
 from pathlib import Path
 
 import pytest
 
 from vmtests.errors import InputError
-from vmtests.host.results import held, new_directory
+from vmtests.host.results import held, new_directory, part, planned
 
 
 def test_wanted_directory_is_used_as_it_is(tmp_path: Path) -> None:
@@ -27,6 +28,14 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"no directory for results can be made at .*: Not a directory"):
         new_directory(tmp_path / "file/results")
+
+
+def test_results_are_nobody_elses_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it alone may look into a directory of results, also where several processes share it."""
+    monkeypatch.chdir(tmp_path)
+    part(planned(None, "run"), "gw0", wanted=False)
+    made = [new_directory(), new_directory(tmp_path / "wanted"), planned(None, "run")]
+    assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in made}
 
 
 def test_directory_is_of_one_machine_at_a_time(tmp_path: Path) -> None:

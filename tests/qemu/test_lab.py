@@ -76,6 +76,8 @@ def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> 
     words = vm.hardware.cmdline_extra.split()
     assert {"rd.systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
     assert "quiet" == words[-1]
+    # No key is left where results are uploaded from: it is gone with the laboratory.
+    assert [] == [path.name for path in tmp_path.iterdir() if path.name != "disk.raw"]
     assert b"ttyS1" in vm.hardware.credentials["systemd.unit-dropin.debug-shell.service~vmtests"]
 
 
@@ -112,8 +114,7 @@ def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:
     image = Image(name="own", path=disk, modules=None, inspection=inspection)
     with Lab(tmp_path / "a") as lab:
         vm = lab.machine(image)
-        public = (tmp_path / "a/id_ed25519.pub").read_text().strip()
-        assert public in vm.hardware.seed["user-data"].decode()
+        assert vm._own_key.public in vm.hardware.seed["user-data"].decode()
     with Lab(tmp_path / "b", seed=Seed.NONE) as lab:
         assert lab.machine(image).hardware.further == 0
 

@@ -131,6 +131,7 @@ class Attempt:
             self._jobs.line(normal.text)
             self.timeline.units.line(normal.text, t, stage)
             self._look_for_target(normal, line)
+            self._look_for_shell(normal, line)
         return line
 
     def _quotes(self, text: str) -> None:
@@ -165,6 +166,10 @@ class Attempt:
         if not heard and self._readiness.asks(normal, shell=self._course.shell(stage, normal.text, failing)):
             self._up(line, getty=True)
 
+    def _look_for_shell(self, normal: NormalLine, line: Line) -> None:
+        if not self.provoked and self._course.rescue(line.stage, normal.text):
+            self._judge.shell(Evidence(t=line.t, source=line.source, text=line.text[:TEXT_LIMIT]), line.stage)
+
     def _up(self, line: Line, *, getty: bool) -> None:
         """Take a line that says that the system is up."""
         if self.stage.before(Stage.USERSPACE):
@@ -181,7 +186,9 @@ class Attempt:
             self._judge.prompt(normal, text, t, self.stage, late=late and self.verdict is None)
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
         if self.verdict is None and not told:
-            self._look_for_target(normal, Line(t=t, text=text, stage=self.stage))
+            line = Line(t=t, text=text, stage=self.stage)
+            self._look_for_target(normal, line)
+            self._look_for_shell(normal, line)
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""

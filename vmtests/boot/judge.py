@@ -9,7 +9,7 @@ from typing import Self
 
 from vmtests.boot.causality import Finding, chain, in_order
 from vmtests.boot.course import FRAME, anonymous
-from vmtests.boot.machine_rules import ABSENT_DEVICE
+from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL
 from vmtests.boot.machine_rules import RULES as EVENT_RULES
 from vmtests.boot.rules import LOADING, EventRule, Layer, LineRule, Weight
 from vmtests.boot.speakers import LINE_RULES, SPEAKERS
@@ -25,6 +25,7 @@ _BEFORE = 4
 _AFTER = 12
 _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 
+_SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
 _OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|/mnt-root|/new_root")
@@ -84,6 +85,7 @@ class Judge:
         self._symptoms: list[Finding] = []
         self._recent: deque[Evidence] = deque(maxlen=_BEFORE)
         self._after: list[Evidence] = []
+        self._asked: Finding | None = None
         self._stamped = False
         self._going_down = False
         self.deadline: float | None = None
@@ -165,6 +167,11 @@ class Judge:
         if self._finding is None:
             self._found(ABSENT_DEVICE, {"device": device}, evidence, stage)
 
+    def shell(self, evidence: Evidence, stage: Stage) -> None:
+        """Take the prompt of a shell in an initrd."""
+        if self._finding is None:
+            self._found(INITRD_SHELL, {}, evidence, stage)
+
     def event(self, event: MachineEvent, t: float, stage: Stage) -> None:
         """Take an event of the machine; those that no rule names are nothing to judge."""
         for rule in EVENT_RULES:
@@ -184,7 +191,9 @@ class Judge:
         if final is None:
             raise ValueError("nothing was found")
         links = [final]
-        if final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+        if self._asked is not None and final.rule.cause in _SHELLS and not chain(self._clues, notes=False):
+            links = [self._asked]
+        elif final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
             links = [*(chain(self._clues, notes=False) or self._symptoms[:1]), final]
         return self._verdict(links, now, seconds, final.stage, self._since)
 
@@ -272,6 +281,9 @@ class Judge:
             evidence=(*self._recent, evidence),
         )
         current = self._finding
+        if isinstance(rule, LineRule) and rule.asked:
+            self._asked = finding
+            return
         if rule.weight is Weight.CLUE:
             if current is not None and rule.layer is not Layer.REASON:
                 self._follow(evidence)  # what fails after the end is not why it came

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, SYSTEMD, EventRule, LineRule, Weight, rule
+from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, STAGE1, SYSTEMD, EventRule, LineRule, Weight, rule
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
@@ -127,6 +127,19 @@ ABSENT_DEVICE: LineRule = rule(
     weight=Weight.CAUSE,
 )
 """Found by `waits.Waits`, which knows the disk."""
+
+
+INITRD_SHELL: LineRule = rule(
+    Cause.EMERGENCY_SHELL,
+    "",
+    "the boot stands in a shell of the initrd, and nothing before it says why",
+    "a longer recording, or rd.debug or debug on the kernel's command line, would tell what it was started for",
+    "/ # ",
+    stages=STAGE1,
+    weight=Weight.WAIT,
+    grace=10.0,
+)
+"""Found by `course.Course`, which knows whether an initrd means to hand over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ COMMANDS = {
     "bisect": "find the first bad one of many images in a row",
     "report": "write a run, one boot, or many runs, as one HTML page that needs no network",
     "faults": "break an image in known ways and check each verdict",
+    "torture": "cut the power at many moments; each next boot has to get ready, with what was synced",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
 }

@@ -39,6 +39,7 @@ _STYLES = {
     Stage.USERSPACE: "bright_blue",
     Stage.READY: "green",
 }
+_AT_ONCE, _AGAIN, _KEEPS = "  kept: at once", "  boots again", ", and keeps a machine there"
 _WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
 
 
@@ -95,6 +96,7 @@ class CockpitApp(App[None], inherit_bindings=False):
         Binding("p", "ask('picture')", "screen"),
         Binding("s", "ask('snapshot')", "snapshot"),
         Binding("r", "rewind", "rewind"),
+        Binding("z", "ask('pause')", "pause"),
         Binding("x", "ask('power')", "power"),
         Binding("g", "ask('gdb')", "gdb"),
         Binding("q", "quit", "quit"),
@@ -168,7 +170,7 @@ class CockpitApp(App[None], inherit_bindings=False):
             return
         self._points = dict(state.points)
         self._show_lines(state)
-        off = "" if state.on else " · off"
+        off = " · off" if not state.on else " · stands still" if state.still else ""
         self._set("#title", Text(f" {state.title} · boot {state.boot} · {state.t:.1f} s{off}", "bold"))
         self._set("#stages", _stages(state))
         self._set("#told", _told(state))
@@ -187,6 +189,8 @@ class CockpitApp(App[None], inherit_bindings=False):
 
     def _show_lines(self, state: State) -> None:
         log = self._main.query_one("#console", RichLog)
+        if not log.display:
+            return  # what comes while a line is taken is shown when it is given back
         if (state.machine, state.boot) != (self._machine, self._boot):
             if self._machine:
                 log.write(Text(f"── machine {state.machine}, boot {state.boot} " + "─" * 30, "dim"))
@@ -264,7 +268,9 @@ class CockpitApp(App[None], inherit_bindings=False):
                 self.action_ask(Act.REWIND, point)
 
         options = {
-            point: Text(point + ("  kept: at once" if kept else "  boots again, and keeps a machine there"))
+            point: Text(
+                point + ("  kept: at once" if kept else "  boots again" if point == Stage.FIRMWARE else _AGAIN)
+            )
             for point, kept in self._points.items()
         }
         self.push_screen(Choice("go back to", options), chosen)

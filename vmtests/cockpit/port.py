@@ -21,6 +21,7 @@ class Act(StrEnum):
     SNAPSHOT = "snapshot"
     REWIND = "rewind"
     POWER = "power"
+    PAUSE = "pause"
     DEBUG = "debug"
     GDB = "gdb"
 
@@ -80,7 +81,8 @@ class State:
     """All that is shown: `lines` are those from number `total - len(lines)` on, `left` seconds of the budget.
 
     `machine` counts the machines of this session from 1, `points` are the places that can be gone back to and whether
-    a machine is kept there. `says` is the last answer, `busy` what is being done just now.
+    a machine is kept there. `still` is whether somebody has stopped the guest. `says` is the last answer, `busy` what
+    is being done just now.
     """
 
     title: str
@@ -97,6 +99,7 @@ class State:
     total: int
     partial: str
     on: bool
+    still: bool
     points: Mapping[str, bool]
     busy: str
     says: str
@@ -137,6 +140,9 @@ class Hands(Protocol):
 
     def sysrq(self, vm: Vm, key: str, /) -> None:
         """Have the kernel do what a key of Documentation/admin-guide/sysrq.rst says."""
+
+    def pause(self, vm: Vm, /, *, still: bool) -> None:
+        """Stop the guest, or let it go on."""
 
     def gdb(self, vm: Vm, /) -> str:
         """Open a stub for a debugger and return the line that starts one."""

@@ -81,12 +81,17 @@ class QemuHands:
         """Send a break and the key on the console."""
         _qemu(vm).doctor.sysrq(key)
 
+    def pause(self, vm: Vm, /, *, still: bool) -> None:
+        """Stop the processors, or let them go on."""
+        _qemu(vm).qemu.execute("stop" if still else "cont")
+
     def gdb(self, vm: Vm, /) -> str:
         """Open QEMU's stub."""
         machine = _qemu(vm)
         directory = self._directory / (machine.results.name if machine.results != self._lab.results else "first")
         directory.mkdir(mode=0o700, exist_ok=True)
-        return gdb.open_stub(machine.qemu, machine.doctor, directory)
+        fixed = "nokaslr" in self._hardware.cmdline_extra.split()
+        return gdb.open_stub(machine.qemu, machine.doctor, directory, fixed=fixed)
 
     def said(self, vm: Vm, way: Way, /) -> bytes:
         """Return the last bytes of a serial port."""

@@ -80,7 +80,7 @@ class Session:
         self._keep: set[Stage] = set()
         self._stopping, self._follows = False, follow
         self._busy = self._says = ""
-        self._on = False
+        self._on = self._still = False
         self.vm: Vm | None = None
         self.error: VmtestsError | None = None
         self._thread = threading.Thread(target=self._work, name="cockpit", daemon=True)
@@ -139,6 +139,7 @@ class Session:
                 total=self._total,
                 partial=partial,
                 on=self._on,
+                still=self._still,
                 points=self._hands.points(),
                 busy=self._busy,
                 says=self._says,
@@ -224,6 +225,8 @@ class Session:
         finally:
             self._busy = ""
         self._meet(self.vm.follower)
+        if self._still:  # so will be who takes the place of a machine that stands still
+            self._hands.pause(self.vm, still=True)
         self._on, self._says = True, change.says
 
     def _meet(self, follower: Follower) -> None:
@@ -296,6 +299,8 @@ class Session:
                     return f"kept: {self._hands.keep(self._running())}; rewind goes back to it"
                 case Act.GDB:
                     return self._hands.gdb(self._running())
+                case Act.PAUSE:
+                    return self._pause()
                 case Act.POWER:
                     return self._power()
                 case Act.DEBUG:
@@ -307,8 +312,14 @@ class Session:
             self._busy = ""
         return ""
 
+    def _pause(self) -> str:
+        vm, still = self._running(), not self._still
+        self._hands.pause(vm, still=still)
+        self._still = still
+        return "the guest stands still; the same key lets it go on, and gdb's `continue`" if still else "it goes on"
+
     def _power(self) -> str:
-        vm = self._vm()
+        vm, self._still = self._vm(), False
         self._taken.close()
         if self._on:
             with contextlib.suppress(HostError):  # it may have ended by itself

@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from vmtests import progress
@@ -20,9 +20,11 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.gce import cost, guest
+from vmtests.gce import cost, guest, preflight
 from vmtests.gce.cloud import Pace
 from vmtests.gce.instance import Instance, Order, insert
+from vmtests.gce.preflight import Preflight
+from vmtests.gce.seats import Seats
 from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings
@@ -36,7 +38,7 @@ from vmtests.host.lazy import lazy
 from vmtests.image.image import Image
 from vmtests.image.source import Format
 from vmtests.machine.hardware import Hardware
-from vmtests.sizes import GIB
+from vmtests.sizes import GIB, format_size
 from vmtests.vm.laboratory import Base
 
 _TAKEN = frozenset(
@@ -98,7 +100,7 @@ class GceLab(Base):
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
-        self._told = False
+        self._told = self._cost_told = False
 
     @lazy
     def session(self) -> Session:
@@ -111,6 +113,11 @@ class GceLab(Base):
         Raises InputError for what Compute Engine cannot be given, too.
         """
         image = self.images.find(name, modules)
+        if (size := image.inspection.size) % GIB:
+            raise InputError(
+                f"{image.path} has {format_size(size)}; Compute Engine takes a whole number of GiB",
+                hint="truncate -s on a copy, or vmtests build makes one; the last partition grows at boot",
+            )
         if image.debug:
             raise InputError(
                 f"on Compute Engine the module debug cannot be handed to {image.name}",
@@ -119,10 +126,12 @@ class GceLab(Base):
         return image
 
     def cost(self, image: Image, hardware: Hardware | None = None) -> str:
-        """Say what one machine costs at most."""
+        """Say what the run costs at most; it is told with the first machine."""
         disk = self._disk_size(image, hardware or Hardware())
         size = image.inspection.size
-        return cost.sentence(self.machine_type, disk=disk, archive=size, seconds=self._lifetime)
+        return cost.sentence(
+            self.machine_type, disk=disk, archive=size, seconds=self._lifetime, machines=self.settings.limit
+        )
 
     @contextlib.contextmanager
     def start(
@@ -153,17 +162,29 @@ class GceLab(Base):
         """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
         hardware = self._checked(hardware or Hardware())
         results = self._results_of(name)
-        key = Key.generate(results, replace=True)
+        settings, found = self.settings, self._preflight
+        key = Key.generate(self.host.private())
         token = f"vmtests-ready-{secrets.token_hex(8)}"
         order = Order(
-            image=self._cloud_image(image),
+            image="",
             machine=self.machine_type,
             disk_size=self._disk_size(image, hardware),
             lifetime=self._lifetime,
-            metadata=guest.metadata(key.public, token),
+            metadata=guest.metadata(key.public, token, os_login=settings.os_login),
             secure_boot=hardware.secure_boot,
             tpm=hardware.tpm,
+            disk_type=settings.disk_type,
+            network=settings.network,
+            subnetwork=settings.subnetwork,
+            internal=settings.internal,
+            spot=settings.spot,
         )
+        # Before anything is made.
+        preflight.obey(found, order)
+        if not self._cost_told:
+            self._cost_told = True
+            progress.stderr().print(f"this run: {self.cost(image, hardware)}")
+        order = replace(order, image=self._cloud_image(image))
         return GceVm(
             image,
             results,
@@ -173,11 +194,22 @@ class GceLab(Base):
             knowledge=Knowledge(image.contract, image.inspection),
             session=self.session,
             insert=functools.partial(self._insert, name or "vm"),
+            seat=self._seats.take,
             scale=self.scale,
             poll_pace=self.poll_pace,
             watch=watch,
             timeout=self._timeout,
         )
+
+    @lazy
+    def _seats(self) -> Seats:
+        return Seats(self.host.scratch, self.settings.limit)
+
+    @lazy
+    def _preflight(self) -> Preflight:
+        found = preflight.look(self.session.cloud, self.machine_type, self._zones)
+        self._zones = found.zones
+        return found
 
     def _insert(self, purpose: str, order: Order) -> Instance:
         """Make an instance, first where the last one could be made."""
@@ -224,7 +256,7 @@ class GceLab(Base):
             stored = upload(self.session, image.archive, image.name)
         else:
             stored = upload(self.session, self._raw(image), image.name, disk=True)
-        made = make_image(self.session, stored, image.name)
+        made = make_image(self.session, stored, image.name, image.inspection.size)
         # It has been read.
         self.session.remove(stored)
         return made

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -62,6 +63,7 @@ class GceVm(Vm):
         knowledge: Knowledge,
         session: Session,
         insert: Callable[[Order], Instance],
+        seat: Callable[[], AbstractContextManager[None]],
         scale: float,
         poll_pace: PollPace,
         watch: Watch | None = None,
@@ -75,6 +77,7 @@ class GceVm(Vm):
         self._knowledge = knowledge
         self._session = session
         self._insert = insert
+        self._seat = seat
         self._scale = scale
         self._poll_pace = poll_pace
         self._watch = watch
@@ -95,6 +98,7 @@ class GceVm(Vm):
 
     def _put_together(self) -> None:
         self._stack.enter_context(held(self.results))
+        self._stack.enter_context(self._seat())
         self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)

@@ -48,21 +48,14 @@ class Key:
     public: str
 
     @classmethod
-    def generate(
-        cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests", replace: bool = False
-    ) -> Self:
-        """Make an ed25519 pair in `directory`; raises InputError when that cannot be.
-
-        A pair that is there is an error unless it is to be replaced.
-        """
+    def generate(cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests") -> Self:
+        """Make an ed25519 pair in `directory`; raises InputError when that cannot be, or is done already."""
         private = Ed25519PrivateKey.generate()
         path = directory / name
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         public = f"{line} {comment}"
         try:
-            if replace:
-                path.unlink(missing_ok=True)
             path.touch(0o600, exist_ok=False)
             path.write_bytes(pem)
             path.with_name(f"{name}.pub").write_text(f"{public}\n")

@@ -1,6 +1,7 @@
 """This host, as machines need it: its tools, accelerator, firmware, memory, and places for files."""
 
 import contextlib
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,6 +64,10 @@ class Host:
     def scratch(self) -> Path:
         """A directory in the cache that ends with this, or with the last process of its run."""
         return self._stack.enter_context(scratch(cache_dir(), self._run))
+
+    def private(self) -> Path:
+        """Return a new directory below `scratch` for secrets, which nobody else may enter."""
+        return Path(tempfile.mkdtemp(prefix="private-", dir=self.scratch))
 
     def keep(self, directory: Path) -> None:
         """Have nobody remove a directory of the cache as long as this lives."""

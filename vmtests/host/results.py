@@ -9,6 +9,8 @@ from pathlib import Path
 
 from vmtests.errors import InputError, VmtestsError, at_named
 
+_MODE = 0o700  # what a guest says, and its disk, are nobody else's business
+
 
 def new_directory(wanted: Path | None = None) -> Path:
     """Make and return the directory of a run: `wanted`, or `results/<time>` with `results/latest` pointing at it.
@@ -17,7 +19,7 @@ def new_directory(wanted: Path | None = None) -> Path:
     """
     try:
         if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
+            _make(wanted)
             return wanted.absolute()
         base = Path("results").absolute()
         base.mkdir(exist_ok=True)
@@ -26,12 +28,21 @@ def new_directory(wanted: Path | None = None) -> Path:
         raise _no_directory(error) from error
 
 
+def _make(directory: Path) -> None:
+    """Make it, where nobody else may enter, with those above it; one that is there stays as it is."""
+    with contextlib.suppress(FileNotFoundError):
+        directory.mkdir(mode=_MODE, exist_ok=True)
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=_MODE, exist_ok=True)
+
+
 def _next(base: Path) -> Path:
     stamp = _stamp()
     for number in range(1000):
         directory = base / (stamp if number == 0 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):
-            directory.mkdir()
+            directory.mkdir(mode=_MODE)
             _link(directory)
             return directory
     raise FileExistsError(f"{base}/{stamp}")
@@ -48,7 +59,8 @@ def part(directory: Path, name: str, *, wanted: bool) -> Path:
     With `wanted` the run's directory was asked for, and there is no such link. Raises as `new_directory`.
     """
     try:
-        (directory / name).mkdir(parents=True, exist_ok=True)
+        _make(directory)
+        (directory / name).mkdir(exist_ok=True)
         if not wanted:
             _link(directory)
     except OSError as error:

@@ -29,6 +29,9 @@ _NAME_LIMIT = 4096
 _BUILTIN_LIMIT = 1 << 20
 _TRAILER = b"TRAILER!!!"
 _PIECE = 1 << 20
+_NOTHING = bytes(_PIECE)
+_MEMBERS = 300_000  # of an initrd; whole systems in one have less
+_ARCHIVES = 200  # of an initrd; most have two
 # NixOS has them in a store path of their own.
 _WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
 _MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
@@ -132,19 +135,21 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
     with tempfile.TemporaryFile(buffering=0) as file:
         size = 0
         for chunk in chunks:
-            file.write(chunk[: LIMIT - size])
-            size += len(chunk)
-            if size >= LIMIT:
+            if len(chunk) > _PIECE or chunk != _NOTHING[: len(chunk)]:
+                os.pwrite(file.fileno(), chunk[: LIMIT - size], size)
+            size = min(size + len(chunk), LIMIT)
+            os.ftruncate(file.fileno(), size)  # what is nothing but zeros costs nothing
+            if size == LIMIT:
                 break
-        size = min(size, LIMIT)
         place = 0
+        bounds = _Bounds()
         reader: _Reader | None
         while place < size:
             head = os.pread(file.fileno(), 6, place)
             if head[:6] in _MAGICS:
                 file.seek(place)
                 reader = _Reader(file)
-                _archive(reader, look)
+                _archive(reader, bounds, look)
                 place += reader.place or size
             elif head[:1] == b"\0":
                 place += _zeros(os.pread(file.fileno(), _PIECE, place))
@@ -157,7 +162,7 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
                 try:
                     with unpacked(file.fileno(), packing, toolbox) as stream:
                         reader = _Reader(stream)
-                        while reader.place < LIMIT and _archive(reader, look):
+                        while reader.place < LIMIT and _archive(reader, bounds, look):
                             pass
                 except StreamError as error:
                     if "ends too early" in str(error) and size < LIMIT:
@@ -169,7 +174,25 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
 
 
 def _zeros(data: bytes) -> int:
-    return len(data) - len(data.lstrip(b"\0"))
+    """Return how many zeros `data` begins with; most data is nothing else, which is seen at once."""
+    return len(data) if data == _NOTHING[: len(data)] else len(data) - len(data.lstrip(b"\0"))
+
+
+class _Bounds:
+    """Counts what an initrd holds: a small one can unpack to millions of archives, or members."""
+
+    def __init__(self) -> None:
+        self._archives = self._members = 0
+
+    def archive(self) -> None:
+        self._archives += 1
+        if self._archives > _ARCHIVES:
+            raise InitramfsError(f"it has more than {_ARCHIVES} archives")
+
+    def member(self) -> None:
+        self._members += 1
+        if self._members > _MEMBERS:
+            raise InitramfsError(f"it has more than {_MEMBERS} members")
 
 
 class _Reader:
@@ -177,18 +200,20 @@ class _Reader:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._ahead = b""  # what was read, from `_at` on: members are small, and a read costs more than a slice
+        self._at = 0
         self.place = 0
         self.archives = 0
         """Archives that were read to their ends."""
 
     def take(self, size: int) -> bytes:
-        data = bytearray(self._ahead[:size])
-        self._ahead = self._ahead[size:]
-        while len(data) < size and (more := self._stream.read(size - len(data))):
-            data += more
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size and (more := self._stream.read(_PIECE)):
+            self._ahead, self._at = more, size - len(data)
+            data += more[: self._at]
         self.place += len(data)
-        return bytes(data)
+        return data
 
     def skip(self, size: int) -> None:
         while size > 0 and self.place < LIMIT and (data := self.take(min(_PIECE, size))):
@@ -196,18 +221,20 @@ class _Reader:
 
     def skip_zeros(self) -> None:
         while self.place < LIMIT and (data := self.take(_PIECE)):
-            if rest := data.lstrip(b"\0"):
-                self._ahead = rest + self._ahead
-                self.place -= len(rest)
+            if (zeros := _zeros(data)) < len(data):
+                self._ahead, self._at = data + self._ahead[self._at :], zeros
+                self.place -= len(data) - zeros
                 return
 
 
-def _archive(reader: _Reader, look: Callable[[Member], None]) -> bool:
+def _archive(reader: _Reader, bounds: _Bounds, look: Callable[[Member], None]) -> bool:
     """Show the files of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+    bounds.archive()
     while reader.place < LIMIT:
         header = reader.take(_HEADER)
         if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
             return False
+        bounds.member()
         mode, size, name_size = (int(header[at : at + 8], 16) for at in (14, 54, 94))
         if not 0 < name_size <= _NAME_LIMIT:
             return False

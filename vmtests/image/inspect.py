@@ -67,6 +67,17 @@ class Inspection:
         return next((check.value for check in self.checks if check.what == esp.ROOT), "")
 
     @property
+    def names(self) -> dict[str, str]:
+        """By what a boot may ask for a partition, as `UUID=` or `PARTLABEL=` (udev's links), and which one it is."""
+        named: dict[str, str] = {}
+        for volume in self.volumes:
+            system = volume.system
+            words = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
+            words |= {} if system is None else {"UUID": system.uuid, "LABEL": system.label}
+            named |= {f"{key}={value}": volume.where for key, value in words.items() if value}
+        return named
+
+    @property
     def breaches(self) -> tuple[Check, ...]:
         """The checks that name a fault."""
         return tuple(check for check in self.checks if not check.ok)

@@ -152,6 +152,22 @@ OPTIONS = (
     ),
     Option(name="gce-bucket", metavar="NAME", help="the bucket for uploads", shown="PROJECT-vmtests"),
     Option(name="gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it"),
+    Option(name="gce-network", metavar="NAME", help="the network of the instances", shown="default"),
+    Option(name="gce-subnetwork", metavar="NAME", help="its subnetwork; both may be links from projects/ on"),
+    Option(
+        name="gce-internal", kind=Kind.FLAG, default=lambda: False,
+        help="give instances no external address: this host reaches their network",
+    ),
+    Option(
+        name="gce-spot", kind=Kind.FLAG, default=lambda: False,
+        help="instances that cost less, and that Compute Engine may take away",
+    ),
+    Option(name="gce-disk-type", metavar="TYPE", help="the type of the boot disk", shown="as the machine type has it"),
+    Option(
+        name="gce-os-login", kind=Kind.FLAG, default=lambda: False,
+        help="leave logins to OS Login: nothing is run in the guest",
+    ),
+    Option(name="gce-instances", metavar="N", help="how many there may be at a time", shown="8"),
     Option(
         name="gce-machine", metavar="TYPE[,TYPE…]", shown="that of vmtests gce run",
         help="machine types; the tests run on one after the other",

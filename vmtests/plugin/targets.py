@@ -15,7 +15,7 @@ from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
-from vmtests.gce.settings import Settings
+from vmtests.gce.settings import Settings, count
 from vmtests.guest.login import Login
 from vmtests.guest.seed import Seed
 from vmtests.plugin.options import machine_types
@@ -67,6 +67,13 @@ def _gce(config: pytest.Config, run: Run, machine_type: str) -> Iterator[Laborat
             zones=option("gce_zone"),
             bucket=option("gce_bucket"),
             endpoint=option("gce_endpoint"),
+            network=option("gce_network"),
+            subnetwork=option("gce_subnetwork"),
+            internal=option("gce_internal"),
+            spot=option("gce_spot"),
+            disk_type=option("gce_disk_type"),
+            os_login=option("gce_os_login"),
+            limit=count(option("gce_instances")),
         )
     directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
     machine = machine_type or DEFAULT_MACHINE

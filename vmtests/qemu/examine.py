@@ -19,7 +19,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import GuestError, HostError, Owner, VmtestsError
 from vmtests.guest.login import SEEN, Prompt, prompt
-from vmtests.image.kallsyms import Symbols
+from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.qmp import QmpCommandError, QmpTimeoutError
 
 PAUSES = (0.3, 0.5, 0.7, 0.5)
@@ -114,12 +114,17 @@ class QemuDoctor:
             return hex, error.message
         return (lambda address: known.name(address, base)), ""
 
-    def kernel(self) -> tuple[Symbols, int]:
-        """Return the symbols of the kernel that runs, and where its text begins; raises VmtestsError for neither."""
-        if (handler := self._first_handler()) not in _KERNELS:
-            raise GuestError("the processor has no kernel's interrupt handlers")
+    def kernel(self, *, fixed: bool = False) -> tuple[Symbols, int]:
+        """Return the symbols of the kernel that runs, and where its text begins; raises VmtestsError for neither.
+
+        With `fixed` it is where it was linked to be, and need not run yet.
+        """
         if self._symbols is None:
             raise HostError("the image's kernel is not known")
+        if (handler := self._first_handler()) not in _KERNELS:
+            if fixed:
+                return self._symbols(), TEXT
+            raise GuestError("the processor has no kernel's interrupt handlers")
         known = self._symbols()
         base = known.base(_FIRST_HANDLER, handler)
         if base is None or base % _ALIGN:

@@ -22,11 +22,12 @@ _HEADER, _SECTION, _SYMBOL = "<16sHHIQQQIHHHHHH", "<IIQQQQIIQQ", "<IBBHQQ"
 _NAMES = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
 
 
-def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path) -> str:
+def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixed: bool = False) -> str:
     """Open the stub of a running machine and return the line that starts gdb on it; the guest stops when gdb comes.
 
     The socket and the kernel's symbols, where the guest's kernel is known, are written to `directory`, which has to be
-    this user's alone; opening it twice is no error. Raises HostError.
+    this user's alone; opening it twice is no error. A kernel that is `fixed` (nokaslr) is known before it runs. Raises
+    HostError.
     """
     path = directory / "gdb.sock"
     if len(os.fsencode(path)) > _PATH_LIMIT:
@@ -35,7 +36,7 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path) -> str:
         _listen(machine, path)
     words = ["gdb", "-ex", "set architecture i386:x86-64", "-ex", f"target remote {path}"]
     with contextlib.suppress(VmtestsError):  # before the kernel runs there is nothing to name
-        known, base = doctor.kernel()
+        known, base = doctor.kernel(fixed=fixed)
         symbols = directory / "kernel.elf"
         try:
             symbols.write_bytes(elf(known, base))

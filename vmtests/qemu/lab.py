@@ -263,7 +263,7 @@ class Lab(Base):
     def _cold(self, image: Image, hardware: Hardware, name: str, watch: Watch | None) -> QemuVm:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
-        key, token = Key.generate(results, replace=True), f"vmtests-ready-{secrets.token_hex(8)}"
+        key, token = Key.generate(self.host.private()), f"vmtests-ready-{secrets.token_hex(8)}"
         handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
         given = seeded(self._seed, image.inspection.listens, key.public, self._login, hardware.hostname)
         return QemuVm(
@@ -292,7 +292,7 @@ class Lab(Base):
             image,
             results,
             kept.record.hardware,
-            key=kept.key.copy(results),
+            key=kept.key.copy(self.host.private()),
             token=kept.record.token,
             knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,

@@ -48,6 +48,7 @@ LOGS = {
 """What a snapshot keeps of a boot's logs, and what it is a copy of."""
 
 RECORD = "record.json"
+_SAMPLES, _BLOCK, _ENDS = 64, 4096, 64 << 10  # blocks of an image that are looked at, and bytes of each
 _PACKAGE = Path(__file__).parents[1]
 _NO_PART = frozenset(
     {"cli", "cockpit", "emulator", "faults", "gce", "plugin", "plugin.py", "report", "suite", "testing"}
@@ -193,7 +194,8 @@ def directory(
     It is kept where `stage` began. `handed` names what else its guest was given.
     """
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
-    # same time of modification, and `cp -a` writes the next over the last.
+    # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
+    # one time for all files: what is in the image counts, too.
     stats = [(str(path), *_identity(path)) for path in (image, *hardware.files) if path.exists()]
     qemu = toolbox.tools[GUEST.qemu]
     known = (
@@ -211,9 +213,19 @@ def directory(
     return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path: Path) -> tuple[int, int, int, str]:
     stat = path.stat()
-    return stat.st_size, stat.st_ctime_ns, stat.st_ino
+    return stat.st_size, stat.st_ctime_ns, stat.st_ino, _sample(path, stat.st_size)
+
+
+def _sample(image: Path, size: int) -> str:
+    """Return a digest of an image's ends, with its partition tables, and of blocks all over it: milliseconds."""
+    digest = hashlib.sha256()
+    with image.open("rb", buffering=0) as file:
+        for place in (0, *(size * part // _SAMPLES for part in range(1, _SAMPLES)), max(size - _ENDS, 0)):
+            length = _ENDS if place == 0 or place + _ENDS >= size else _BLOCK
+            digest.update(os.pread(file.fileno(), length, place // _BLOCK * _BLOCK))
+    return digest.hexdigest()
 
 
 def _code() -> str:

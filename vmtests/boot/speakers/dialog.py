@@ -7,7 +7,8 @@ from vmtests.causes import Cause
 SPEAKER = Speaker(
     name="dialog",
     stage=Stage.USERSPACE,
-    source="dialog buttons.c, newt button.c; OSInside/kiwi dracut modules, jeos-firstboot, debian-installer",
+    source="dialog buttons.c, newt button.c; OSInside/kiwi dracut modules, jeos-firstboot, debian-installer; "
+    "subiquity subiquitycore/ui/buttons.py",
     general=True,
     failures=(
         rule(
@@ -22,7 +23,7 @@ SPEAKER = Speaker(
         rule(
             Cause.PROMPT_WAITS,
             r"[ │|xq*]{0,80}<(?: {1,6}|)(?:OK|Ok|Cancel|Yes|No|Next|Continue|Go Back|Finish|Exit)(?: {1,6}|)>"
-            r"[ │|xq*<>\w]{0,120}$",
+            r"[ │|xq*<>\w]{0,120}$| {2,60}\[ (?:Continue|Done|View|Try again|Close|Back)\b[^\]]{0,60}\]$",
             "a dialog on the console waits for somebody to answer",
             "a first-boot wizard or an installer: set what it asks for in the image, or on the kernel's command line",
             "          │         <  OK  >      <Cancel>          │",
