@@ -43,7 +43,7 @@ class Run:
 
     @contextlib.contextmanager
     def uncaptured(self) -> Iterator[None]:
-        """Give a context without capture, so that progress is seen; an error of ours fails the test by its sentence."""
+        """Give a context without capture, so that progress is seen; an error of ours fails the test by its text."""
         with self._capture_suspended(), self._one_line():
             yield
 
