@@ -200,6 +200,8 @@ class Vm(abc.ABC):
     ) -> Result:
         """Run a shell command as root, over ssh or on the serial line, whichever works.
 
+        `timeout` is in seconds, `stdin` what it reads; an output of more than `limit` bytes is a GuestError.
+
         Raises NoWayInError when neither does, GuestError when the guest failed or does not answer.
 
         Where a shell is open on the serial line, as in a fork, commands run there until `ssh` is used or the machine
