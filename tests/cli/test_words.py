@@ -20,7 +20,7 @@ _SOURCES = [
     if path.relative_to(Path(vmtests.__file__).parent).parts[0] not in {"cli", "plugin", "suite", "emulator"}
 ]
 
-_OF_PYTEST = {"--vm-from", "--vm-console"}
+_OF_PYTEST = {"--vm-from", "--vm-console", "--gce-instances"}
 """What the command has otherwise, and docstrings speak of."""
 
 
