@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,7 +280,8 @@ def find() -> Toolbox:
     once on a host of another architecture.
     """
     check_architecture()
-    on_host = {requirement.name: _host_tool(requirement) for requirement in REQUIREMENTS}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        on_host = dict(zip((item.name for item in REQUIREMENTS), pool.map(_host_tool, REQUIREMENTS), strict=True))
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
     if not any(directory.is_dir() for directory in host_firmware()):
         spoilt.add("machine")
@@ -292,10 +294,11 @@ def find() -> Toolbox:
     if len(found) == len(REQUIREMENTS):
         return Toolbox(found, None)
     tree = tools_tree()
-    for requirement in REQUIREMENTS:
-        if requirement.name in found:
-            continue
-        answer = _ask(requirement, tuple(sandbox(tree)))
+    wanted = [requirement for requirement in REQUIREMENTS if requirement.name not in found]
+    prefix = tuple(sandbox(tree))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = list(pool.map(lambda requirement: _ask(requirement, prefix), wanted))
+    for requirement, answer in zip(wanted, answers, strict=True):
         if answer.trouble is not None:
             raise HostError(
                 f"{requirement.name} of the tools tree does not run: {answer.trouble}",
