@@ -19,7 +19,9 @@ def test_functions_are_where_the_kernel_runs() -> None:
     assert ("EM_X86_64", 64) == (file["e_machine"], file.elfclass)
     table = file.get_section_by_name(".symtab")
     assert isinstance(table, SymbolTableSection)
-    (found,) = table.get_symbol_by_name("function_7")
+    names = table.get_symbol_by_name("function_7")
+    assert names is not None
+    (found,) = names
     assert (TEXT + 0x1E200000 + 7 * 64, 64) == (found["st_value"], found["st_size"])
     assert 301 == table.num_symbols()
 
