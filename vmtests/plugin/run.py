@@ -1,4 +1,4 @@
-"""A run with tests that need machines: its results, and how their failures are told. It is there in no other run."""
+"""A run with tests that need machines: its results, and how their failures are told. Other runs never import this."""
 
 import contextlib
 import signal
@@ -47,7 +47,7 @@ class Run:
 
     @contextlib.contextmanager
     def uncaptured(self) -> Iterator[None]:
-        """Give a context for what takes long: its progress is seen, an error of vmtests is told by its sentence."""
+        """Give a context without capture, so that progress is seen; an error of ours fails the test by its text."""
         with self._capture_suspended(), self._one_line():
             yield
 
