@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes docs examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes docs fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -106,6 +106,9 @@ browser:
 hosts: host $(STAMP)      ## run the README's commands on every host, or on HOSTS="NAME NAME", and write the README's table; needs root
 	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)
 
+fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SECONDS each (default: 600)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/fuzz -s --numprocesses=$$(nproc)
+
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)
 
@@ -117,8 +120,9 @@ bench: host $(STAMP)      ## measure, and write the table in the README
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bench/bin/python bench/table.py
 
-docs: $(STAMP)            ## write docs/api.md anew, from the docstrings
+docs: $(STAMP)            ## write docs/api.md and the man page anew
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_man.py
 
 constraints:              ## pin the newest version of every Python package
 	$(PYTHON) -m venv --clear $(VENV)/pins

@@ -109,7 +109,8 @@ def _short(text: str) -> str:
     """Return a signature with the names of types alone, and without what differs from run to run."""
     text = re.sub(r"\b(?:[a-z_][a-z_0-9]*\.)+([A-Z]\w*)", r"\1", text)
     text = re.sub(r"<(\w+)\.(\w+): [^>]*>", r"\1.\2", text)
-    return re.sub(r"<[^>]*>", "…", text).replace("'", "")
+    # Types that are written as text, and no defaults.
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", re.sub(r"<[^>]*>", "…", text))
 
 
 def _prose(doc: str | None) -> str:

@@ -75,7 +75,7 @@ def _run(directory: Path, *command: str | Path) -> str:
     return ended.stdout
 
 
-def test_example_is_typed(stranger: Path, example: Path) -> None:
+def test_example_is_typed(stranger: Path, example: Path, pytestconfig: pytest.Config) -> None:
     """mypy --strict finds nothing wrong in it, and knows the types: a wrong use of a result is found."""
     (example / "wrong.py").write_text(
         "from vmtests import Vm\n\n\ndef code(vm: Vm) -> str:\n    return vm.run('true').exit_code\n"
@@ -83,7 +83,9 @@ def test_example_is_typed(stranger: Path, example: Path) -> None:
     # What the wheel depends on takes a minute to analyse, and no public name is of its types.
     skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("cryptography", "google", "rich"))
     (example / "mypy.ini").write_text(f"[mypy]\n{skipped}")
-    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", stranger, "--cache-dir", os.devnull)
+    # What is the same in the next run's wheel (mypy compares contents) is not analysed again.
+    cache = os.devnull if pytestconfig.cache is None else pytestconfig.cache.mkdir("wheel")
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", stranger, "--cache-dir", cache)
     with pytest.raises(AssertionError) as found:
         _run(example, *mypy, "test_example.py", "wrong.py")
     told = str(found.value)

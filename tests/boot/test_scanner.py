@@ -206,7 +206,7 @@ class TestBounds:
         """Megabytes that end no line take no more memory than the line limit allows."""
         scanner = Scanner()
         scanner.feed(chunk)
-        repeats = (20 << 20 if chunk[0:1] in (b"x", b"\r") else 128 << 10) // len(chunk)  # tracing is slow
+        repeats = (4 << 20 if chunk[0:1] in (b"x", b"\r") else 64 << 10) // len(chunk)  # tracing is slow
         tracemalloc.start()
         try:
             for _ in range(repeats):

@@ -56,7 +56,15 @@ def test_the_last_of_two_boots_counts_and_the_first_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["machine # ", "2024-01-02T03:04:05.123Z ", "serial | ", "[2024-01-02 03:04:05] ", "    qemu: "]
+    "prefix",
+    [
+        "machine # ",
+        "2024-01-02T03:04:05.123Z ",
+        "2024-01-02T03:04:05+0000 host console[9]: ",
+        "serial | ",
+        "[2024-01-02 03:04:05] ",
+        "    qemu: ",
+    ],
 )
 def test_the_prefix_of_a_collector_is_taken_off(prefix: str) -> None:
     """Test drivers, CI and containers put something in front of each line."""

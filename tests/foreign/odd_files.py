@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cases import BREACH, FALLBACK, LINE, OK, REFUSED, Case, Cases
+from .cases import BREACH, FALLBACK, NOTE, OK, REFUSED, Case, Cases
 
 
 class OddFiles:
@@ -92,7 +92,10 @@ class OddFiles:
             "mkdir -p a/b; ln disk.raw a/b/; tar -c a | xz -0 >$o",
         )
         yield made(
-            "two.tar.gz", "tar.gz with two disks", "ln disk.raw other.raw; tar -cz -f $o disk.raw other.raw", REFUSED
+            "two.tar.gz",
+            "tar.gz with disk.raw and another",
+            "ln disk.raw other.raw; tar -cz -f $o disk.raw other.raw",
+            NOTE,
         )
         yield made("two.zip", "zip with two disks", "ln disk.raw other.raw; zip -q -1 $o disk.raw other.raw", REFUSED)
         yield made("sparse.tar.gz", "tar.gz, sparse", "tar -S -cz -f $o disk.raw")
@@ -131,5 +134,5 @@ class OddFiles:
         yield made("data.iso", "a CD-ROM of files", "mkdir f; echo x >f/x; xorrisofs -quiet -o $o f", BREACH, "CD-ROM")
 
     def _disc_command(self) -> str:
-        fat = self.k.fat(40, {FALLBACK: self.k.uki(LINE)}).rename(self.k.place / "efi.img")
+        fat = self.k.fat(40, {FALLBACK: self.k.uki("console=ttyS0")}).rename(self.k.place / "efi.img")
         return f"mkdir f; cp {fat} f/efi.img; xorrisofs -quiet -o $o -e efi.img -no-emul-boot f"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.causes import Cause
+from vmtests.errors import InputError
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import loader
@@ -265,3 +266,15 @@ def test_versions_are_compared_as_systemd_does(older: str, newer: str) -> None:
     except OSError:
         return
     assert told.returncode == 0
+
+
+def test_a_kernel_by_hand_needs_no_boot_loader(tmp_path: Path, toolbox: Toolbox) -> None:
+    """A root file system without a table is refused as a disk, and taken where somebody starts a kernel on it."""
+    bare = tmp_path / "rootfs.ext4"
+    with bare.open("wb") as file:
+        file.truncate(16 * MIB)
+    toolbox.run("mkfs.ext4", "-q", bare)
+    with pytest.raises(InputError, match="without a partition table") as caught:
+        inspect(bare, None, toolbox)
+    assert "--kernel" in (caught.value.hint or "")
+    assert inspect(bare, None, toolbox, direct=True).ok

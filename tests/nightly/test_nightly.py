@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from check_jsonschema import main as check_jsonschema  # type: ignore[import-untyped]
-from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from tests.nightly.issue import failures, issue
@@ -33,6 +31,10 @@ def steps() -> list[dict[str, Any]]:
 
 def test_workflows_are_workflows() -> None:
     """Every workflow obeys GitHub's schema."""
+    # Imported by the one process that runs this: it takes as long as a hundred other tests.
+    from check_jsonschema import main as check_jsonschema  # type: ignore[import-untyped]
+    from click.testing import CliRunner
+
     files = [str(path) for path in GITHUB.glob("workflows/*.yml")]
     told = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.github-workflows", *files])
     assert 0 == told.exit_code, told.output

@@ -3,7 +3,7 @@
 import json
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
@@ -16,16 +16,28 @@ from vmtests.errors import InputError
 from vmtests.report import history, noise
 from vmtests.report.history import Budget, Rule
 
-# Seconds of initrd of twenty cold boots of the reference image in a row, without KVM, on two busy cores.
-RECORDED = (
-    9.92, 10.41, 9.57, 10.02, 9.88, 11.36, 9.71, 10.15, 10.77, 9.83, 9.96, 10.28, 12.94, 9.79, 10.09, 9.66, 10.51,
-    9.9, 10.2, 11.02,
+# What each of six stages took in each of four recorded cold boots of the reference image without KVM, over the median
+# of the four: the fourth was on a busier host, and the first two stages take two seconds or three.
+SCATTER = (
+    0.99, 1.37, 1.01, 0.99, 0.98, 1.17, 1.02, 0.97, 0.97, 1.03, 0.96, 1.11, 0.97, 1.03, 0.96, 1.29, 0.97, 1.02, 0.97,
+    1.56, 0.81, 1.08, 0.92, 1.87,
 )  # fmt: skip
+QUIET = tuple(scatter for place, scatter in enumerate(SCATTER) if place >= 8 and place % 4 != 3)
+RECORDED = tuple(13.52 * scatter for scatter in (*QUIET, *QUIET[:8]))
 
 
-def boots(rng: random.Random, factor: float = 1.0) -> list[float]:
+def boots(rng: random.Random, scatter: Sequence[float], factor: float = 1.0) -> list[float]:
     """Twenty boots that are drawn from the recorded ones, each a little beside them."""
-    return [rng.choice(RECORDED) * rng.gauss(1.0, 0.02) * factor for _ in range(20)]
+    return [13.52 * rng.choice(scatter) * rng.gauss(1.0, 0.02) * factor for _ in range(20)]
+
+
+def alarms(scatter: Sequence[float], factor: float, seeds: int) -> int:
+    """Return of how many seeds the twenty boots after the first twenty give an alarm."""
+    found = [
+        noise.slower([*boots(rng := random.Random(seed), scatter), *boots(rng, scatter, factor)])
+        for seed in range(seeds)
+    ]
+    return sum(slow is not None and slow.sure for slow in found)
 
 
 def write(base: Path, runs: int, *, initrd: Callable[[int], float], firmware: float = 2.0) -> Path:
@@ -57,32 +69,27 @@ def test_chance_is_exact() -> None:
 
 
 def test_stage_that_is_slowed_by_30_percent_is_found() -> None:
-    """Twenty boots at 1.3 x after twenty as ever: an alarm, whatever the seed."""
-    found = [noise.slower([*boots(rng := random.Random(seed)), *boots(rng, 1.3)]) for seed in range(60)]
-    assert all(slow is not None and slow.sure for slow in found)
+    """Twenty boots at 1.3 x after twenty as ever: an alarm, whatever the seed; on a busy host seldom none."""
+    assert alarms(QUIET, 1.3, 40) == 40
+    assert alarms(SCATTER, 1.3, 40) >= 32
 
 
 def test_stage_that_did_not_change_gives_no_alarm() -> None:
-    """Of 300 series that did not change none gives an alarm; of some that are as noisy as a busy host, 1 in 100."""
-    steady = [noise.slower([*boots(rng := random.Random(seed)), *boots(rng)]) for seed in range(300)]
-    assert not [slow for slow in steady if slow is not None and slow.sure]
-    wild = [
-        noise.slower([10 * random.Random(f"{seed}.{n}").lognormvariate(0, 0.3) for n in range(40)])
-        for seed in range(150)
-    ]
-    assert sum(slow is not None and slow.sure for slow in wild) <= 0.02 * 150
+    """Of 150 series that did not change none gives an alarm; on a busy host less than 1 of 100."""
+    assert alarms(QUIET, 1.0, 150) == 0
+    assert alarms(SCATTER, 1.0, 100) <= 2
 
 
 def test_few_runs_are_no_proof() -> None:
-    """One slow run after twenty is only a suspicion; with four like it there is an alarm."""
+    """One slow run after twenty is only a suspicion; with three more like it there is an alarm."""
     base = list(RECORDED)
-    one = noise.slower([*base, 20.0])
+    one = noise.slower([*base, 26.0])
     assert one is not None
     assert not one.sure
-    four = noise.slower([*base, 20.0, 21.0, 19.5, 20.2])
+    four = noise.slower([*base, 26.0, 27.0, 25.5, 26.2])
     assert four is not None
     assert (four.sure, four.runs) == (True, 4)
-    assert four.now == statistics.median([20.0, 21.0, 19.5, 20.2])
+    assert four.now == statistics.median([26.0, 27.0, 25.5, 26.2])
 
 
 def test_slower_stage_ends_with_1_and_its_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +103,7 @@ def test_slower_stage_ends_with_1_and_its_sentence(tmp_path: Path, capsys: pytes
     page = (directory / "trends.html").read_text()
     assert page.count("<circle") == 40 * 6
     assert "initrd took" in page
+    assert "less than 1 of 10,000" in page
 
 
 def test_steady_runs_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ _SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
 _OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|/mnt-root|/new_root")
+_ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
@@ -132,9 +133,7 @@ class Judge:
         """
         if normal.stamp is not None:
             self._stamped = True
-        elif (
-            self._finding is not None and self._finding.rule.weight is Weight.WAIT and not FRAME.fullmatch(normal.text)
-        ):
+        elif self._finding is not None and self._finding.rule.weight is Weight.WAIT and _answers(normal):
             self._drop()  # somebody answered
         if SHUTDOWN.match(normal.text):
             self._going_down = True
@@ -310,6 +309,13 @@ class Judge:
         same = [clue for clue in self._clues if clue.rule is finding.rule]
         known = any(clue.sentence == finding.sentence for clue in same)
         return not known and len(same) < _OF_ONE_RULE and len(self._clues) < _CLUES
+
+
+def _answers(normal: NormalLine) -> bool:
+    """Whether a line behind a prompt can only come when somebody answered: the manager has other things to tell."""
+    if normal.status:
+        return bool(_ANSWERED.search(normal.text))
+    return not FRAME.fullmatch(normal.text)
 
 
 def _blamed(root: Finding, stage: Stage) -> Stage:

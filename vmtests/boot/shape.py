@@ -25,6 +25,8 @@ _PREFIXES = tuple(
         r"\[?\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
         # journalctl -o short-monotonic
         r"\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
+        # journalctl -o short-iso, what is left of it
+        r"(?!kernel:)[\w.-]{1,64} (?=(?:kernel|[A-Za-z(][^\s\[\]]{0,63}\[\d+\]): )",
         # journalctl: the kernel's own
         r"kernel: ",
         # NixOS' test driver, docker compose, packer, vagrant, test runners

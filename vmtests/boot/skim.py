@@ -21,16 +21,16 @@ from vmtests.boot.speakers import LINE_RULES, SIGNS
 CHUNK = 1 << 18
 """Bytes that are searched at a time."""
 
-ENDS = 1 << 19
+ENDS = 1 << 18
 """Bytes at the begin and at the end that are read whole."""
 
-BOOTS = 20
+BOOTS = 10
 """Boots that are looked at; of more in the middle the begins are counted."""
 
 _LINE = 8192  # bytes of one line that are kept
 _LEAST = 5  # characters of a word that is worth a search
 _ALIKE = 8  # lines of a boot that differ in their numbers only; more are a flood of them
-_OF_A_WORD = 32  # lines of a boot that are picked for one word
+_OF_A_WORD = 16  # lines of a boot that are picked for one word
 _NUMBERS = b"0123456789abcdef"
 _KINDS = 50_000  # of lines that are remembered
 _RESTARTS = (b"Linux version ", b"BdsDxe: ", b"SeaBIOS ", b"U-Boot ", b"Welcome to GRUB", b"UEFI firmware")

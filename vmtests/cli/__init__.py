@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
 from vmtests.errors import HostError, VmtestsError
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "torture": "cut the power at many moments; each next boot has to get ready, with what was synced",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
+    "completion": "print what makes a shell complete all this",
 }
 """What each command does. `vmtests.cli.NAME` is imported when it is called: it adds its arguments, and runs."""
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = argparse.Namespace()
     try:
-        arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        arguments = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         # What ends a process politely ends its machines and removes its scratch files too.
         signal.signal(signal.SIGTERM, _terminated)
         command: Callable[[argparse.Namespace], int] = arguments.command
@@ -62,21 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of those commands only that `argv` may call."""
-    parser = argparse.ArgumentParser(
-        prog="vmtests", description="Prove, by booting it, that a disk image really boots."
+    whole = argparse.ArgumentParser(
+        prog="vmtests",
+        description="Prove, by booting it, that a disk image really boots.",
+        epilog="Exit status: 0 well, 1 the image is at fault, 2 the input or the host is, or nobody can tell. "
+        "`vmtests COMMAND --help` has examples.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name, does in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         if name in argv:
-            module = importlib.import_module(f"{__name__}.{name}")
-            module.add(command)
-            if examples := getattr(module, "EXAMPLES", ""):
-                command.formatter_class = argparse.RawDescriptionHelpFormatter
-                command.epilog = "examples:\n" + textwrap.indent(examples, "  ")
-    return parser
+            importlib.import_module(f"{__name__}.{name}").add(command)
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            command.epilog = "examples:\n" + textwrap.indent(EXAMPLES[name], "  ")
+    return whole
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -22,13 +22,6 @@ from vmtests.report.history import Budget
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
-EXAMPLES = """\
-vmtests bisect monday.raw tuesday.raw wednesday.raw thursday.raw
-vmtests bisect --list images.txt --budget 'initrd<12s'
-git rev-list --reverse v1..main | vmtests bisect --list - --make './build-image {} >&2 && echo {}.raw'
-vmtests bisect *.raw --run 'pytest -q --vm-image={}'
-"""
-
 _SKIP = 125  # git-bisect(1), "bisect run"
 _ABORT = 128
 _KEPT = "bisect.json"

@@ -23,12 +23,6 @@ from vmtests.report.record import Boot, read
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
-EXAMPLES = """\
-vmtests diff reference reference+debug
-vmtests diff yesterday.raw today.raw --boot 4 --html diff.html
-vmtests diff results/20261127T020000Z results/latest
-"""
-
 _SIGNS = {"added": ("+", "green"), "missing": ("-", "red"), "changed": ("~", "yellow")}
 _TOLD = 200  # differences that are printed; --json and --html have all
 

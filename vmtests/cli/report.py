@@ -9,15 +9,8 @@ from rich.text import Text
 
 from vmtests.cli.common import add_json, print_json
 from vmtests.errors import InputError
-from vmtests.report import history, page, trends
+from vmtests.report import history, page, summary, trends
 from vmtests.report.history import Budget, Finding, Rule, Trend
-
-EXAMPLES = """\
-vmtests report results/latest
-vmtests report results/latest --against results/20261127T020000Z --out tonight.html
-vmtests report results/latest --budget 'initrd<12s' --budget 'boot<40s'
-vmtests report --history results --no-slower
-"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +40,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="with --history: exit status 1 where a stage has become slower than FACTOR x its last RUNS, and not by "
         "chance (%(const)s where nothing is said); 2 where there are too few runs to tell",
     )
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the run in few words, as for the summary of a job; write no page",
+    )
     add_json(parser, "print one JSON object: what was found, and the seconds of each stage")
     parser.set_defaults(command=run)
 
@@ -55,6 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the pages, say where they are, and what is too slow."""
     if arguments.directory is None and arguments.history is None:
         raise InputError("which run? vmtests report needs DIR or --history DIR", hint="vmtests report results/latest")
+    if arguments.markdown:
+        if arguments.directory is None or not arguments.directory.is_dir():
+            raise InputError(
+                "--markdown needs DIR, a run's directory of results", hint="vmtests report results/latest"
+            )
+        print(summary.markdown(arguments.directory))
+        return 0
     if arguments.no_slower is not None and arguments.history is None:
         raise InputError(
             "--no-slower needs --history DIR: one run has no past", hint="vmtests report --history results"

@@ -41,11 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.flush()
     if not arguments.json:
         console.print(_table(outcomes))
-    return 0 if all(outcome.right for outcome in outcomes) else 1
+    if any(not outcome.right and not outcome.unknown for outcome in outcomes):
+        return 1
+    return 0 if all(outcome.right for outcome in outcomes) else 2
 
 
 def _show(console: Console, outcome: Outcome) -> None:
-    mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
+    word = Text("unknown", "yellow") if outcome.unknown else Text("WRONG", "red")
+    mark = Text("right", "green") if outcome.right else word
     moment = outcome.moment
     told = f" {moment.number} {moment.scene}, cut after {moment.seconds:.1f} s"
     if outcome.stage:

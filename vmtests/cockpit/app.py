@@ -4,9 +4,12 @@ Nothing that a guest wrote is ever markup: it is shown as `Text`, after `boot.sc
 """
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -19,6 +22,7 @@ from textual.widgets import Footer, OptionList, RichLog, Static
 from textual.widgets.option_list import Option
 
 from vmtests.boot.stages import Stage
+from vmtests.cockpit import picture
 from vmtests.cockpit.keys import GIVE_BACK
 from vmtests.cockpit.line import COLUMNS, LINES, Line
 from vmtests.cockpit.port import Act, Cockpit, Row, State, Taken, Told, Way
@@ -93,7 +97,7 @@ class CockpitApp(App[None], inherit_bindings=False):
         Binding("D", "ask('debug')", "boot with one", show=False),
         Binding("c", "take('ssh')", "ssh"),
         Binding("y", "sysrq", "sysrq"),
-        Binding("p", "ask('picture')", "screen"),
+        Binding("p", "picture", "screen"),
         Binding("s", "ask('snapshot')", "snapshot"),
         Binding("r", "rewind", "rewind"),
         Binding("z", "ask('pause')", "pause"),
@@ -258,6 +262,17 @@ class CockpitApp(App[None], inherit_bindings=False):
     def action_ask(self, act: str, word: str = "") -> None:
         """Have something done."""
         self._answer(self._cockpit.ask(Act(act), word), self._tell)
+
+    def action_picture(self) -> None:
+        """Take a picture, and show it where the terminal can."""
+        self._answer(self._cockpit.ask(Act.PICTURE), self._show_picture)
+
+    def _show_picture(self, path: str) -> None:
+        self._tell(path)
+        if not self.is_headless and picture.speaks() and (shown := picture.sequences(Path(path))):
+            with self.suspend():
+                os.write(sys.__stderr__.fileno(), shown)  # type: ignore[union-attr]
+                input(f"\n{path}: Enter goes on ")
 
     def action_rewind(self) -> None:
         """Ask where to go back to."""

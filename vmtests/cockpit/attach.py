@@ -211,7 +211,7 @@ def _ask(connection: socket.socket, reader: Any, question: Ask) -> Answer:
     try:
         connection.sendall(msgspec.json.encode(question) + b"\n")
         answer = msgspec.json.decode(reader.readline(_LINE), type=Answer)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HostError("the boot that was attached to has ended") from error
     if answer.error:
         raise GuestError(answer.error, hint=answer.hint)

@@ -40,7 +40,7 @@ def own() -> Iterator[None]:
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise InputError("there is no terminal to attach to a guest", hint="--vm-console is for a person") from error
+        raise InputError("there is no terminal to attach to a guest", hint="run it in a terminal") from error
     saved = [(end, os.dup(end)) for end in (_KEYS, _SCREEN)]
     try:
         for end, _ in saved:

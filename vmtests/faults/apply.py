@@ -13,7 +13,6 @@ from vmtests.contract import TYPES, Contract, Promise
 from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
-from vmtests.guest.credentials import no_metadata
 from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
@@ -295,8 +294,6 @@ class _Work:
             secure_boot=step.secure_boot,
             cmdline_extra=step.cmdline,
             disk_size=None if step.grow else self._size,
-            disk_bus=step.disk_bus,
-            credentials=dict.fromkeys(no_metadata(), b"") if step.agents else {},
             disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),
         )
 

@@ -13,7 +13,6 @@ import msgspec
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import InputError, Owner
-from vmtests.machine.hardware import DiskBus
 from vmtests.resources import fixture
 
 
@@ -104,8 +103,7 @@ class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
     """Changes the machine: memory in MiB, secure boot, words on the kernel's command line.
 
     Its disk is as large as the image unless it may `grow`. A sector of the store (a place as for Flip) cannot be
-    read, every write finds the host's disk full, or the disk is slow. The guest may see its disk on another bus, and
-    with `agents` a cloud's agents wait for their metadata server, which does not answer.
+    read, every write finds the host's disk full, or the disk is slow.
     """
 
     memory_mib: int = 1024
@@ -115,8 +113,6 @@ class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
     read_error: str | None = None
     disk_full: bool = False
     bytes_per_second: int | None = None
-    disk_bus: DiskBus | None = None
-    agents: bool = False
 
 
 class Host(_Step, frozen=True, kw_only=True, tag="host"):

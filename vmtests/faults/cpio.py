@@ -13,6 +13,7 @@ from vmtests.errors import InputError
 
 _MAGIC = b"070701"
 _HEADER = 110
+_HEX = re.compile(rb"[0-9A-Fa-f]{104}")
 _TRAILER = "TRAILER!!!"
 
 
@@ -31,11 +32,11 @@ def parse(archive: bytes) -> list[Member]:
     at = 0
     while True:
         header = archive[at : at + _HEADER]
-        if header[:6] != _MAGIC or len(header) < _HEADER:
+        if header[:6] != _MAGIC or not _HEX.fullmatch(header, 6):
             raise InputError(f"the initrd is no newc archive at byte {at}")
         fields = [int(header[start : start + 8], 16) for start in range(6, _HEADER, 8)]
         mode, size, name_size = fields[1], fields[6], fields[11]
-        name = archive[at + _HEADER : at + _HEADER + name_size - 1].decode()
+        name = archive[at + _HEADER : at + _HEADER + name_size - 1].decode("utf-8", "surrogateescape")
         start = _padded(at + _HEADER + name_size)
         if name == _TRAILER:
             return members
@@ -55,7 +56,7 @@ def pack(members: list[Member]) -> bytes:
 
 def head(name: str, mode: int, size: int, inode: int = 0) -> bytes:
     """Return what stands in front of the `size` bytes of a member, padded as the format wants it."""
-    path = name.encode() + b"\0"
+    path = name.encode("utf-8", "surrogateescape") + b"\0"
     fields = (inode, mode, 0, 0, 1, 1, size, 0, 0, 0, 0, len(path), 0)
     made = _MAGIC + b"".join(b"%08X" % field for field in fields) + path
     return made + bytes(_padded(len(made)) - len(made))

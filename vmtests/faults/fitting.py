@@ -57,8 +57,6 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
                 missing = "a stage 1 that is seen on the console for certain"
             case Machine() if step.read_error or step.disk_full:
                 missing = "a store, or a first write in stage 1"
-            case Machine() if step.disk_bus is not None or step.agents:
-                missing = "an initrd and agents of which it is known what they wait for"
             case Machine() if step.memory_mib < Machine().memory_mib or step.cmdline:
                 missing = "" if systemd_boot else "systemd-boot"
             case Overwrite() | Table() if step.partition is not None and step.partition not in names:

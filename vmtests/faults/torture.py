@@ -10,6 +10,7 @@ import contextlib
 import random
 import re
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmtests.boot.stages import Stage
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, Owner, VmtestsError
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.snapshots import Snapshot
 from vmtests.qemu.vm import QemuVm
@@ -86,6 +87,8 @@ class Outcome:
     synced: int
     seconds: float
     failure: str
+    unknown: bool = False
+    """Whether nothing can be told of the image, because the host was at fault."""
 
     @property
     def right(self) -> bool:
@@ -102,6 +105,7 @@ class Outcome:
             "synced": self.synced,
             "next_boot_s": round(self.seconds, 1),
             "right": self.right,
+            "unknown": self.unknown,
             "failure": self.failure or None,
         }
 
@@ -130,6 +134,7 @@ class Torture:
         self._ending = threading.Event()
         # Makes what is kept, one after the other; what comes after finds it.
         self._turn = threading.Lock()
+        self._machines: set[QemuVm] = set()
 
     def run(self, wanted: Sequence[Moment], *, jobs: int = 1) -> Iterator[Outcome]:
         """Run moments, `jobs` at a time, and give each outcome as it comes; raises HostError."""
@@ -148,6 +153,10 @@ class Torture:
                 self._ending.set()
                 for future in futures:
                     future.cancel()
+                # The pool waits for its threads, and they for a verdict: a machine that is gone has one.
+                for vm in tuple(self._machines):
+                    with contextlib.suppress(VmtestsError):
+                        vm.qemu.signal(signal.SIGKILL)
 
     def _one(self, moment: Moment, snapshot: Snapshot) -> Outcome:
         name = f"torture-{moment.number}"
@@ -181,14 +190,18 @@ class Torture:
             vm.power_cut()
         synced = max((int(match[1]) for line in vm.console if (match := _SAID.search(line.text))), default=0)
         began = time.monotonic()
-        failure = ""
+        failure, unknown = "", False
+        self._machines.add(vm)
         try:
-            vm.power_on()
-            failure = self._look(vm, synced)
+            if not self._ending.is_set():
+                vm.power_on()
+                failure = self._look(vm, synced)
         except (BootError, GuestError) as error:
-            failure = error.message
+            failure, unknown = error.message, error.owner is not Owner.IMAGE
+        finally:
+            self._machines.discard(vm)
         seconds = time.monotonic() - began
-        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure)
+        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure, unknown=unknown)
 
     def _look(self, vm: QemuVm, synced: int) -> str:
         """Return what is not as it has to be; nothing where all is well."""

@@ -209,5 +209,7 @@ def _raised() -> tuple[type[Exception], ...]:
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
-    return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption
+    # The last is for an answer that is no JSON, such as a proxy's page.
+    return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption, ParseError

@@ -187,6 +187,7 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
     import requests
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     if isinstance(error, exceptions.RetryError) and isinstance(error.cause, Exception):
         return of_exception(what, error.cause)
@@ -195,6 +196,8 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
         permission = str((error.metadata or {}).get("permission", ""))
         status = None if error.code is None else int(error.code)
         return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
+    if isinstance(error, ParseError):
+        return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
     if isinstance(error, TransportError | requests.RequestException):
         # urllib3 tells whole object graphs; the system's own words are at the end.
         words = _SYSTEM.findall(said := str(error))

@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from vmtests import progress
 from vmtests.errors import InputError
 from vmtests.gce import series
 from vmtests.gce.cloud import Cloud
-from vmtests.gce.errors import POLICIES, CloudError, DeniedError, NotFoundError, PolicyError, UnsupportedError
+from vmtests.gce.errors import (
+    POLICIES,
+    CloudError,
+    DeniedError,
+    NotFoundError,
+    PolicyError,
+    UnavailableError,
+    UnsupportedError,
+)
 from vmtests.gce.instance import Order, region_of
 
 _ORG_POLICY = "https://orgpolicy.googleapis.com"
@@ -108,6 +118,14 @@ def _policies(cloud: Cloud) -> frozenset[str]:
     return frozenset(found)
 
 
+class _Spec(msgspec.Struct):
+    rules: list[dict[str, Any]] = msgspec.field(default_factory=list)
+
+
+class _Effective(msgspec.Struct):
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
 def _effective(cloud: Cloud, name: str) -> list[dict[str, Any]]:
     from google.auth.transport.requests import AuthorizedSession
 
@@ -115,8 +133,10 @@ def _effective(cloud: Cloud, name: str) -> list[dict[str, Any]]:
     base = settings.endpoint or _ORG_POLICY
     url = f"{base}/v2/projects/{settings.project}/policies/{name}:getEffectivePolicy"
     with AuthorizedSession(settings.credentials()) as session:  # type: ignore[no-untyped-call]
-        answer = session.get(url, timeout=cloud.pace.answer)
+        answer = cloud.ask("asking for policies", lambda: session.get(url, timeout=cloud.pace.answer), patience=0.0)
     if not answer.ok:
         raise DeniedError(f"the policies cannot be looked at: HTTP status {answer.status_code}")
-    rules = answer.json().get("spec", {}).get("rules", [])
-    return [rule for rule in rules if isinstance(rule, dict)]
+    try:
+        return msgspec.json.decode(answer.content, type=_Effective).spec.rules
+    except ValueError as error:
+        raise UnavailableError(f"the policies cannot be looked at: {error}") from error

@@ -175,7 +175,7 @@ def parse_units(text: str) -> Units:
     """Parse the output of `systemctl list-units --all --output=json`; raises GuestError."""
     try:
         return Units(msgspec.json.decode(text, type=list[Unit]))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise GuestError(f"systemctl in the guest gave no list of units: {error}") from error
 
 

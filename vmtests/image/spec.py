@@ -122,7 +122,7 @@ def load(path: Path) -> ImageSpec:
         data = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of an image.json") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(data, dict) and data.get("version") != VERSION:
         raise InputError(f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}")

@@ -54,7 +54,7 @@ def resuming() -> Iterator[None]:
 
 
 class Life:
-    """What one QEMU process is wired to; all that it says, and its end, is told to `listener`, who may change."""
+    """One QEMU process and its sockets; what it says, and its end, is told to `listener`, which may be replaced."""
 
     def __init__(self, listener: Listener, stderr_log: Path) -> None:
         self.exited = threading.Event()

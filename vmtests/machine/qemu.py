@@ -96,7 +96,7 @@ class QemuMachine:
         return self
 
     def spawn(self) -> None:
-        """Start QEMU, of which nothing is heard yet. What `with` does first, for one who wants to be ahead of it.
+        """Start QEMU, paused, without listening to it: the first step of entering, for who does that ahead of time.
 
         Raises HostError.
         """
@@ -140,7 +140,7 @@ class QemuMachine:
             raise
 
     def move(self, results: Path, listener: Listener) -> None:
-        """Become somebody else's machine, before the guest's first instruction: with all files of `results`."""
+        """Move to another directory of results and listener, before the guest's first instruction."""
         # One that has ended meanwhile tells so when it is entered.
         old = {file: self._result(file) for file in _RESULTS}
         self._results, self._name = results.absolute(), ""

@@ -27,6 +27,10 @@ _FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s
 _T = TypeVar("_T")
 
 
+# qemu.qmp asserts that a connection which it has made is still there, and takes every string for UTF-8.
+_LOST = (QMPError, EOFError, OSError, AssertionError, ValueError)
+
+
 class QmpLostError(HostError):
     """The connection to QEMU's monitor is gone, most often because QEMU is."""
 
@@ -59,7 +63,7 @@ class _Sink(EventListener):
 
     async def _stopped(self, event: Message) -> None:
         """Say why the guest was stopped, which the event does not: a dead vCPU stops it too."""
-        with contextlib.suppress(QMPError, EOFError, OSError):
+        with contextlib.suppress(*_LOST):
             event["data"] = await self._client.execute("query-status")
         self._on_event(event)
 
@@ -125,7 +129,7 @@ class Qmp:
         if self._thread.is_alive():
             if self._client.runstate is not Runstate.IDLE:
                 disconnecting = asyncio.run_coroutine_threadsafe(self._client.disconnect(), self._loop)
-                with contextlib.suppress(QMPError, EOFError, OSError):
+                with contextlib.suppress(*_LOST):
                     disconnecting.result(_CLOSE_SECONDS)
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(_CLOSE_SECONDS)
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -154,7 +158,7 @@ class Qmp:
             raise QmpCommandError(f"QMP: {what}: {error}") from error
         except TimeoutError as error:
             raise QmpTimeoutError(f"QMP: {what}: no answer in {timeout:g} s") from error
-        except (QMPError, EOFError, OSError, concurrent.futures.CancelledError) as error:
+        except (*_LOST, concurrent.futures.CancelledError) as error:
             raise QmpLostError(f"QMP: {what}: the connection is lost") from error
 
 

@@ -8,9 +8,9 @@ from vmtests.machine.qemu import QemuMachine
 
 
 class Standby:
-    """A machine that a thread brings to its guest's first instruction.
+    """A machine that a thread starts, up to its guest's first instruction.
 
-    To be closed, at which the machine ends unless somebody has taken it.
+    Closing it ends the machine, unless `take` has returned it.
     """
 
     def __init__(self, machine: QemuMachine) -> None:

@@ -93,10 +93,10 @@ class Machines:
                     for _ in range(count):
                         name = self._name(test)
                         made.append(
-                            self._enter(stack, self.lab.fork(image, ready.snapshot, name=name))
+                            self._enter(stack, self.lab.fork(image, ready.snapshot, name=name), test)
                             if forking
                             else self._enter(
-                                stack, self.lab.machine(image, ready.hardware, name=name, watch=Heartbeat())
+                                stack, self.lab.machine(image, ready.hardware, name=name, watch=Heartbeat()), test
                             )
                         )
                     if not forking:
@@ -117,14 +117,15 @@ class Machines:
                 with self.run.uncaptured():
                     chosen = image if modules is None else self.lab.image("reference", modules)
                     machine = self.lab.machine(chosen, hardware or needed, name=self._name(test), watch=Heartbeat())
-                    self._enter(stack, machine)
+                    self._enter(stack, machine, test)
                     if ready:
                         machine.wait_ready()
                 return machine
 
             yield make
 
-    def _enter(self, stack: contextlib.ExitStack, machine: Vm) -> Vm:
+    def _enter(self, stack: contextlib.ExitStack, machine: Vm, test: str) -> Vm:
+        self.run.forms.had(test, machine)
         stack.enter_context(machine)
         stack.enter_context(self.run.at_hand(machine, self.lab))
         return machine

@@ -1,4 +1,4 @@
-"""A run with tests that need machines: its results, and how their failures are told. It is there in no other run."""
+"""A run with tests that need machines: its results, and how their failures are told. Other runs never import this."""
 
 import contextlib
 import signal
@@ -9,8 +9,9 @@ from typing import Self
 
 import pytest
 
-from vmtests.errors import HostError, InputError, VmtestsError
+from vmtests.errors import HostError, InputError, Owner, VmtestsError
 from vmtests.guest.guest import NoWayInError
+from vmtests.plugin.forms import Forms
 from vmtests.vm import BootError, Laboratory, Vm
 
 _PLUGIN = "vmtests-run"
@@ -24,7 +25,9 @@ class Run:
         self.results = results
         self._machines: list[tuple[Vm, Laboratory]] = []
         self._see_above: dict[BaseException, str] = {}
+        self._owners: dict[BaseException, Owner] = {}
         self._told: set[BaseException] = set()
+        self.forms = Forms(config, results, self._owners)
 
     @classmethod
     def begin(cls, config: pytest.Config, results: Path) -> Self:
@@ -34,6 +37,7 @@ class Run:
             return begun
         run = cls(config, results)
         config.pluginmanager.register(run, _PLUGIN)
+        config.pluginmanager.register(run.forms, f"{_PLUGIN}-forms")
         if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
             # What ends a process politely ends instances that cost money, too.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,7 +47,7 @@ class Run:
 
     @contextlib.contextmanager
     def uncaptured(self) -> Iterator[None]:
-        """Give a context for what takes long: its progress is seen, an error of vmtests is told by its sentence."""
+        """Give a context without capture, so that progress is seen; an error of ours fails the test by its text."""
         with self._capture_suspended(), self._one_line():
             yield
 
@@ -59,15 +63,16 @@ class Run:
         try:
             yield
         except BootError as error:
-            told, see_above = error.report, "boot failed: see above"
+            told, see_above, owner = error.report, "boot failed: see above", error.owner
         except VmtestsError as error:
-            told, see_above = str(error), "no machine: see above"
+            told, see_above, owner = str(error), "no machine: see above", error.owner
         else:
             return
         try:
             pytest.fail(told, pytrace=False)
         except pytest.fail.Exception as failure:
             self._see_above[failure] = see_above
+            self._owners[failure] = owner
             raise failure from None
 
     @contextlib.contextmanager
@@ -124,6 +129,7 @@ class Run:
         except HostError as error:
             terminalreporter.write_line(f"report: none: {error.message}")
         terminalreporter.write_line(f"results: {self.results}")
+        self.forms.tell_github(terminalreporter)
 
 
 def _begin_junit(config: pytest.Config, path: Path) -> None:

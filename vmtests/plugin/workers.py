@@ -85,7 +85,7 @@ class Workers:
 
 
 def keep_together(scheduler: "LoadScheduling", files: dict[int, str]) -> None:
-    """Have a scheduler send, with a test of one of these files, all others of that file; tests are given by number."""
+    """Have a scheduler send all tests of a file to the worker that gets the first; `files` is by a test's number."""
     send = scheduler._send_tests  # noqa: SLF001 - xdist has no hook for it; a test sees that it is still called
 
     @functools.wraps(send)

@@ -118,8 +118,8 @@ class Lab(Base):
     ) -> Iterator["QemuStart"]:
         """Give a machine that is powered on, on its way to ready.
 
-        With `cache` a machine that an earlier run has booted goes on where that boot had ended; otherwise, and when
-        there is none, it is booted cold, which `QemuStart.wait` waits for. Raises HostError.
+        With `cache`, a machine that an earlier run has booted is resumed from its snapshot. Otherwise, and where there
+        is none, it boots, and `QemuStart.wait` waits for that. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=False)
         with (
@@ -140,10 +140,10 @@ class Lab(Base):
         debug: bool = False,
         anew: bool = False,
     ) -> Iterator[QemuVm]:
-        """Give a machine that stands where `stage` begins, or has its verdict already.
+        """Give a machine at the beginning of `stage`; one whose boot ends before has its verdict.
 
-        It is where an earlier call has kept it, or it is booted there and kept; with `anew` it is booted in any case.
-        Its clock goes on from then. Raises HostError.
+        It is resumed from the snapshot of an earlier call. Where there is none, or with `anew`, it is booted up to
+        there and a snapshot is kept. Its clock goes on from the snapshot's time. Raises HostError.
         """
         ordered = self._order(image, hardware, debug=debug)
         with (
@@ -208,7 +208,7 @@ class Lab(Base):
     def _kept(
         self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
-        """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
+        """Give the directory of a snapshot, its lock, and the snapshot; without one the lock is held alone."""
         place = self._place(image, hardware, stage, cache=cache)
         with snapshots.Lock(place) as lock:
             if anew:
@@ -231,9 +231,9 @@ class Lab(Base):
         name: str,
         watch: Watch | None,
     ) -> Iterator[tuple[QemuVm, Snapshot | None]]:
-        """Give a machine that goes on from what was kept, in the logs of that boot, or is booted cold; and from what.
+        """Give a machine resumed from `kept`, which continues its logs, and `kept`; or one that boots, and None.
 
-        What QEMU does not go on from is removed: it is no error of the run. The lock is then held alone.
+        A snapshot that QEMU does not resume is removed, which is no error of the run; the lock is then held alone.
         """
         with contextlib.ExitStack() as stack:
             vm = None

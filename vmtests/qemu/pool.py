@@ -1,4 +1,4 @@
-"""The machines of this host: room for each, QEMU for each, and the next fork's made ahead of time."""
+"""Makes machines: waits for memory for each, starts its QEMU, and that of the next fork ahead of time."""
 
 import secrets
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from vmtests.sizes import MIB
 class Pool:
     """Makes machines on `host`; `results` returns the directory for what QEMU writes about those that wait.
 
-    To be closed, at which the machines that wait for forks end.
+    Closing it ends what was started ahead of time.
     """
 
     def __init__(self, host: Host, results: Callable[[], Path]) -> None:
@@ -34,7 +34,7 @@ class Pool:
         return self.host.admission.room(hardware.memory_mib * MIB)
 
     def cold(self, hardware: Hardware, image: Path, results: Path) -> QemuMachine:
-        """Return a machine with the image's disk, to be given to who hears it (`QemuMachine.move`), and entered."""
+        """Return a machine with the image's disk. Give it its listener (`QemuMachine.move`), then enter it."""
         return self._machine(hardware, image, results)
 
     def fork(self, hardware: Hardware, template: Template, results: Path) -> QemuMachine:
@@ -44,7 +44,7 @@ class Pool:
         return ready or self._machine(hardware, template.disk, results, template=template)
 
     def expect(self, hardware: Hardware, template: Template) -> None:
-        """Make the next fork's machine while somebody works with this one's; nothing of its guest runs before."""
+        """Start the next fork's QEMU in the background, up to its guest's first instruction."""
         if template.directory not in self._standbys:
             name = f".next-{secrets.token_hex(4)}"
             machine = self._machine(hardware, template.disk, self._results(), template=template, name=name)

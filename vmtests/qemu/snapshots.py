@@ -89,7 +89,7 @@ class Snapshot:
         return Key(path=self.template.directory / "id_ed25519", public=self.record.public_key)
 
     def give_logs(self, results: Path) -> Self:
-        """Copy the logs of the boot to `results`, made if need be; who goes on from what is returned goes on in them.
+        """Copy the logs of the boot to `results`, which is made; who resumes what is returned continues them.
 
         Raises HostError.
         """
@@ -146,7 +146,7 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
             return snapshot
     except FileNotFoundError as error:
         wrong = "" if error.filename == str(directory / RECORD) else f"{error.filename} is missing"
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         wrong = str(error)
     if clear:
         if wrong:

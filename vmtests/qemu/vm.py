@@ -154,10 +154,10 @@ class QemuVm(Vm):
             self.guest.know(shell, snapshot.record.host_keys)
 
     def fork(self, name: str = "") -> "QemuVm":
-        """Return a machine, to be entered, that goes on from where this one is now, which goes on too.
+        """Return a copy of this machine as it is now, with its memory, devices and disk; use it with `with`.
 
-        Its results go below `name`. Raises BootError when the guest does not get ready, HostError when it cannot be
-        kept.
+        This one goes on. The copy's results go below `name`. Raises BootError when the guest does not get ready, and
+        HostError when it cannot be kept.
         """
         return self._forks(self, name)
 
@@ -182,14 +182,15 @@ class QemuVm(Vm):
     def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:
         """Keep the machine in `directory` when `stage` begins; None when the boot has its verdict before.
 
-        Who goes on from it is in the middle of a boot. Raises HostError when the snapshot cannot be written.
+        A machine that is resumed from it is in the middle of its boot. Raises HostError when the snapshot cannot be
+        written.
         """
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
 
     def snapshot_here(self, directory: Path) -> Snapshot:
         """Keep the machine in `directory` as it is at this moment, wherever its boot is; it goes on afterwards.
 
-        Who goes on from one that had not got ready is judged anew. Raises HostError when the snapshot cannot be
+        A boot that had not got ready is judged again when it is resumed. Raises HostError when the snapshot cannot be
         written.
         """
         verdict = self.verdict
@@ -254,9 +255,9 @@ class QemuVm(Vm):
         return self.qemu.screenshot()
 
     def wait_verdict(self) -> Verdict:
-        """As of any machine; one whose timer stood still, which says little about its image, is powered on once more.
+        """Wait as `Vm.wait_verdict`; a machine whose timer stood still is powered on once more.
 
-        If that was its first boot, the next one begins with an untouched disk.
+        Such a boot says little about the image. If it was the first, the next one begins with an untouched disk.
         """
         verdict = super().wait_verdict()
         if verdict.cause is Cause.ACCELERATOR_BROKEN and self._begin_without_kvm(verdict):
@@ -298,7 +299,7 @@ class QemuVm(Vm):
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """As of any machine. With a fork's first answer, and not before, the next fork's machine is begun."""
+        """Run a command as `Vm.run`; after a fork's first answer the next fork's QEMU is started ahead of time."""
         try:
             return super().run(command, timeout, stdin=stdin, limit=limit)
         finally:

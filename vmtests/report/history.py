@@ -201,6 +201,8 @@ class Finding:
     sentence: str
     bad: bool = False
     unknown: bool = False
+    runs: int = 1
+    """The newest runs that it is about."""
 
     @property
     def word(self) -> str:
@@ -255,7 +257,7 @@ def slower(trend: Trend, rule: Rule) -> list[Finding]:
         else:
             told = f"{told}; the rule is {rule.factor:g} x, and so much comes {chance}"
         known = {"bad": slow.sure and not by_host, "unknown": slow.sure and by_host}
-        findings.append(Finding(trend=trend.title, stage=stage, sentence=told, **known))
+        findings.append(Finding(trend=trend.title, stage=stage, sentence=told, runs=slow.runs, **known))
     if short:
         told = f"cannot tell of {', '.join(short)}: {_runs(len(trend.runs))} are too few, 6 are the least"
         findings.append(Finding(trend=trend.title, stage="", sentence=told, unknown=True))
@@ -267,4 +269,6 @@ def _runs(count: int) -> str:
 
 
 def _odds(chance: float) -> str:
-    return "1 of 2 reports" if chance >= 0.5 else f"1 of {1 / max(chance, 1e-9):,.0f} reports"
+    if chance >= 0.5:
+        return "1 of 2 reports"
+    return f"1 of {1 / chance:,.0f} reports" if chance > 1e-4 else "less than 1 of 10,000 reports"

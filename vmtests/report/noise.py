@@ -23,6 +23,8 @@ LEAST = 0.25
 """Seconds that a stage is slower at least: nobody waits for less."""
 
 _FEWEST_BEFORE = 5
+# Neighbouring beginnings say nearly the same, so that twenty of them count as ten at most (measured: the tests).
+_SURE = FALSE_ALARM / 10
 _BOUND = 0.8416  # of the normal distribution, below which four fifths lie
 
 
@@ -82,7 +84,7 @@ def enough(series: Sequence[float]) -> bool:
 def slower(series: Sequence[float], *, factor: float = FACTOR, window: int = BEFORE) -> Slowdown | None:
     """Return by how much the end of a series, the oldest first, is slower than what came before it; None if it is not.
 
-    Nobody knows since when, so each beginning is tried, and each has its share of FALSE_ALARM.
+    Nobody knows since when, so each beginning is tried; each has a share of FALSE_ALARM.
     """
     last = min(window, len(series) - _FEWEST_BEFORE)
     looks: Slowdown | None = None
@@ -101,7 +103,7 @@ def slower(series: Sequence[float], *, factor: float = FACTOR, window: int = BEF
             ratio=statistics.median(pairs),
             high=high,
             chance=(probability := chance(now, before)),
-            sure=probability <= FALSE_ALARM / window,
+            sure=probability <= _SURE,
         )
         if looks is None or (found.sure, -found.chance) > (looks.sure, -looks.chance):
             looks = found

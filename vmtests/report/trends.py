@@ -9,7 +9,7 @@ from vmtests.boot.stages import Stage
 from vmtests.report import page
 from vmtests.report.history import WHOLE, Finding, Trend
 
-_WIDTH, _HEIGHT, _TOP, _LEFT = 720, 120, 10, 46
+_WIDTH, _HEIGHT, _TOP, _LEFT = 720, 120, 10, 62
 _MEDIAN_OF = 20  # runs that the line is the median of
 
 
@@ -26,6 +26,8 @@ class Dot:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
     """A stage over time: dots, the line of the medians of the runs up to there, and the numbers of the table.
+
+    `newest` is the median of the newest runs that a finding is about, else of the newest one, `median` that before.
 
     `spread` is the median distance from the median of the runs before the newest, in seconds.
     """
@@ -56,7 +58,9 @@ def chart(trend: Trend, stage: str, findings: Sequence[Finding]) -> Chart:
     points = [
         place(n, statistics.median(series[max(0, at - _MEDIAN_OF + 1) : at + 1])) for at, (n, _) in enumerate(runs)
     ]
-    before = series[-_MEDIAN_OF - 1 : -1] or series
+    told = tuple(f for f in findings if f.trend == trend.title and f.stage == stage)
+    newest = max((finding.runs for finding in told), default=1)
+    before = series[-_MEDIAN_OF - newest : -newest] or series
     middle = statistics.median(before)
     dots = []
     for n, run in runs:
@@ -67,10 +71,10 @@ def chart(trend: Trend, stage: str, findings: Sequence[Finding]) -> Chart:
         dots=tuple(dots),
         line=" ".join(f"{x},{y}" for x, y in points),
         top=top,
-        newest=series[-1],
+        newest=statistics.median(series[-newest:]),
         median=middle,
         spread=statistics.median(abs(value - middle) for value in before),
-        findings=tuple(f for f in findings if f.trend == trend.title and f.stage == stage),
+        findings=told,
     )
 
 

@@ -20,8 +20,8 @@ _OURS = "vmtests-"
 def draft(inspection: Inspection, contract: Contract | None = None, runner: Runner | None = None) -> str:
     """Return a contract file as text.
 
-    With `runner`, a guest that is up, it has the mounts and units that are there; `contract` is what the first
-    part of the text has become. Raises GuestError when the guest does not tell.
+    With `runner`, a guest that is up, it has the guest's mounts and units too; `contract` is then the first part of
+    the text, parsed. Raises GuestError when the guest does not tell.
     """
     text = "\n".join([_HEAD.format(name=inspection.path.name), *_partitions(inspection.volumes)])
     if runner is not None and contract is not None:

@@ -31,7 +31,7 @@ class Start(Protocol):
         """The machine."""
 
     def wait(self) -> Kept | None:
-        """Wait until it is ready and return what further ones go on from, where that can be; raises BootError."""
+        """Wait until it is ready; return a snapshot to fork from, None on a target without; raises BootError."""
 
 
 class Laboratory(Protocol):

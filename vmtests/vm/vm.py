@@ -72,8 +72,7 @@ class BootError(VmtestsError):
 class Vm(abc.ABC):
     """A machine that is followed, and that commands are run in; a context manager, powered on.
 
-    It is put together of what stands left of it: a machine, its boot (`follower`), its `guest`, and what is known of
-    its image. What makes it, keeps it or forks it is handed in.
+    It has a machine, the boot that is followed (`follower`), a `guest`, and what is known of its image.
     """
 
     follower: Follower
@@ -167,7 +166,9 @@ class Vm(abc.ABC):
             return self.guest.shell
 
     def line(self) -> AbstractContextManager[socket.socket]:
-        """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
+        """Give a socket on a serial line, for a person to type on; a shell waits there where one is open.
+
+        Meanwhile commands use another line; where there is none they use this one again afterwards.
 
         Raises GuestError, HostError.
         """
@@ -183,7 +184,7 @@ class Vm(abc.ABC):
     def ssh(self) -> Ssh:
         """A connection to the guest's sshd, opened at the first use of each boot.
 
-        The host's key is known before, so that no other guest can answer.
+        Its host key was read on the console before, so that another guest that answers is refused.
         """
         with self._in_guest():
             return self.guest.ssh
@@ -199,9 +200,12 @@ class Vm(abc.ABC):
     ) -> Result:
         """Run a shell command as root, over ssh or on the serial line, whichever works.
 
+        `timeout` is in seconds, `stdin` what it reads; an output of more than `limit` bytes is a GuestError.
+
         Raises NoWayInError when neither does, GuestError when the guest failed or does not answer.
 
-        A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
+        Where a shell is open on the serial line, as in a fork, commands run there until `ssh` is used or the machine
+        is restarted.
         """
         with self._in_guest():
             return self.guest.run(command, timeout, stdin=stdin, limit=limit)
@@ -293,8 +297,8 @@ class Vm(abc.ABC):
 
     @abc.abstractmethod
     def fork(self, name: str = "") -> Self:
-        """Return a machine, to be entered, that goes on from where this one is now, which goes on too.
+        """Return a copy of this machine as it is now, with its memory, devices and disk; use it with `with`.
 
-        Its results go below `name`. Raises InputError where the target cannot fork a machine, HostError when it cannot
-        be kept.
+        This one goes on. The copy's results go below `name`. Raises InputError where the target cannot fork a machine,
+        HostError when it cannot be kept.
         """

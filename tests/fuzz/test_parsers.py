@@ -1,0 +1,100 @@
+"""No bytes bring a parser down: it ends in time, in little memory, with an answer or an error that is its own.
+
+The short form looks at a few hundred inputs of each; `make fuzz` at as many as fit in FUZZ_SECONDS for each parser.
+"""
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.parsers import PARSERS, Parser
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+EXAMPLES = 12
+SLOWEST = 1.0
+"""Seconds of a processor for 100 KB of input, and for less."""
+MEMORY = 200 << 20
+"""Bytes by which a parser's process may grow."""
+
+_EDGES = (
+    b"\0",
+    b"\xff",
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\xff",
+    b"\xff" * 8,
+    b"\0" * 64,
+    b"\x80",
+    b"\x01\0\0\0",
+    b"-1",
+)
+
+
+@st.composite
+def _changed(draw: st.DrawFn, good: list[bytes]) -> bytes:
+    """Give a good example with bytes written over, cut, doubled, or put in; or any bytes at all."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=2000))
+    data = bytearray(draw(st.sampled_from(good)))
+    for _ in range(draw(st.integers(1, 6))):
+        # The beginning has most of what is a number.
+        reach = draw(st.sampled_from((64, 512, 2048, max(len(data), 1))))
+        at = draw(st.integers(0, max(min(reach, len(data)) - 1, 0)))
+        what = draw(st.one_of(st.sampled_from(_EDGES), st.binary(min_size=1, max_size=8)))
+        match draw(st.integers(0, 4)):
+            case 0 | 1 | 2:
+                data[at : at + len(what)] = what
+            case 3:
+                data[at:at] = what if draw(st.booleans()) else bytes(data[at : at + draw(st.integers(1, 600))])
+            case _:
+                del data[at : at + draw(st.integers(1, 600))]
+    return bytes(data)
+
+
+def _harmless(parser: Parser, data: bytes) -> None:
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with contextlib.suppress(*parser.may):
+        parser.call(data)
+    took = time.process_time() - began
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    # A processor that others use too is slower, not the parser: it has twice the time.
+    assert took < 2 * SLOWEST * max(len(data) / 100_000, 1.0), f"{took:.1f} s for {len(data)} bytes"
+    assert grown < MEMORY, f"{grown >> 20} MiB for {len(data)} bytes"
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_no_bytes_bring_it_down(name: str) -> None:
+    """Whatever others wrote is read, or refused in the parser's own words."""
+    parser = PARSERS[name]
+    good = parser.good()
+    with contextlib.suppress(*parser.may):
+        parser.call(good[0])  # what it imports takes its time once
+    for one in (*good, *parser.found):
+        _harmless(parser, one)
+    quiet = list(HealthCheck)
+    until, tried = time.monotonic() + SECONDS, 0
+
+    def look(examples: int, phases: tuple[Phase, ...], *, seeded: bool) -> Callable[[], None]:
+        @settings(
+            max_examples=examples, deadline=None, database=None, suppress_health_check=quiet, phases=phases,
+            derandomize=seeded,
+        )  # fmt: skip
+        @given(_changed(good))
+        def run(data: bytes) -> None:
+            nonlocal tried
+            tried += 1
+            _harmless(parser, data)
+
+        return run
+
+    phases = (Phase.explicit, Phase.generate, Phase.shrink)
+    look(EXAMPLES, phases, seeded=True)()
+    while time.monotonic() < until:
+        look(2000 if name != "QMP" else 200, phases, seeded=False)()
+    if SECONDS:
+        print(f"{name}: {tried} inputs in {SECONDS:.0f} s")

@@ -1,0 +1,81 @@
+"""A machine's further disks, made by the real tools."""
+
+from pathlib import Path
+
+import pytest
+
+from vmtests.errors import InputError
+from vmtests.host import tools
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
+from vmtests.image.filesystem import probe
+from vmtests.machine import drives
+from vmtests.machine.hardware import Disk, Hardware
+from vmtests.machine.template import Template
+from vmtests.sizes import MIB
+from vmtests.testing.images import MemoryDisk
+
+
+@pytest.fixture(scope="module")
+def toolbox() -> Toolbox:
+    """The tools of this host."""
+    return tools.find()
+
+
+def _made(place: Path, hardware: Hardware, toolbox: Toolbox) -> Template:
+    place.mkdir()
+    mine = Template(place)
+    drives.make(hardware, mine, None, toolbox)
+    return mine
+
+
+def _raw(path: Path, toolbox: Toolbox) -> bytes:
+    target = path.with_suffix(".raw")
+    toolbox.run("qemu-img", "convert", "-O", "raw", path, target)
+    return target.read_bytes()
+
+
+def test_seed_is_a_fat_that_cloud_init_finds(tmp_path: Path, toolbox: Toolbox) -> None:
+    """It is labelled CIDATA, is whole in one file, and has what was handed in."""
+    hardware = Hardware(seed={"user-data": b"#cloud-config\n{}\n", "meta-data": b"{}\n"})
+    mine = _made(tmp_path / "m", hardware, toolbox)
+    (path,) = drives.paths(hardware, mine)
+    data = _raw(path, toolbox)
+    system = probe(MemoryDisk(data))
+    assert system is not None
+    assert ("vfat", "CIDATA") == (system.type, system.label)
+    said = run_in(toolbox.root("mcopy"), ["mtype", "-i", str(path.with_suffix(".raw")), "::user-data"])
+    assert "#cloud-config" in said
+    assert not list(tmp_path.glob("m/seed*"))
+
+
+def test_image_of_a_further_disk_is_never_written(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Each machine has an overlay over it; an empty one has the size that was asked for, and the seed comes last."""
+    image = tmp_path / "data.raw"
+    image.write_bytes(b"x" * MIB)
+    hardware = Hardware(disks=(Disk(image=image), Disk(size=3 * MIB)), seed={"user-data": b""})
+    mine = _made(tmp_path / "m", hardware, toolbox)
+    over, empty, _ = drives.paths(hardware, mine)
+    assert [b"x" * MIB, bytes(3 * MIB)] == [_raw(over, toolbox), _raw(empty, toolbox)]
+    assert image in drives.readable(hardware, None)
+
+
+def test_a_disk_that_is_none_is_refused(tmp_path: Path, toolbox: Toolbox) -> None:
+    """What is not there is one sentence."""
+    with pytest.raises(InputError, match="cannot be read"):
+        _made(tmp_path / "m", Hardware(disks=(Disk(image=tmp_path / "none"),)), toolbox)
+
+
+def test_forks_write_to_their_own(tmp_path: Path, toolbox: Toolbox) -> None:
+    """A template keeps every disk, and a fork's are empty overlays over those, which QEMU may read."""
+    hardware = Hardware(disks=(Disk(size=MIB),))
+    mine = _made(tmp_path / "m", hardware, toolbox)
+    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", mine.disk, "1M")
+    (tmp_path / "t").mkdir()
+    kept, fork = Template(tmp_path / "t"), Template(tmp_path / "f")
+    drives.keep(hardware, mine, kept, toolbox)
+    fork.directory.mkdir()
+    drives.take(hardware, kept, fork)
+    (path,) = drives.paths(hardware, fork)
+    assert _raw(path, toolbox) == bytes(MIB)
+    assert kept.further(1) in drives.readable(hardware, kept)

@@ -1,0 +1,98 @@
+"""What others read of a run: junit's properties, pytest-html's extras, GitHub's, and what is run again."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.plugin.test_boot import _CONFTEST, _TESTS
+from vmtests.report import summary
+
+Run = Callable[..., pytest.RunResult]
+_HOST = _CONFTEST.replace("owner=Owner.IMAGE", "owner=Owner.HOST")
+
+
+def leave(directory: Path, image: Path) -> None:
+    """Write what the machine of a run leaves."""
+    directory.mkdir(exist_ok=True)
+    (directory / "booted.json").write_text(json.dumps({"image": "disk.raw", "path": str(image), "machine": "kvm"}))
+    verdict = {
+        "verdict": "failed",
+        "stage": "initrd",
+        "cause": "mount-failed",
+        "owner": "image",
+        "sentence": "no | root",
+    }
+    (directory / "verdict.json").write_text(json.dumps(verdict))
+    (directory / "timeline.json").write_text(json.dumps({"seconds": {"firmware": 1.5, "initrd": 12.25}}))
+    (directory / "console.log").write_bytes(b"<script>\x1b[2Jhello\n")
+
+
+def test_junit_says_what_was_booted(pytester: pytest.Pytester, run: Run) -> None:
+    """The suite's properties have the verdict, the image and its digest, and the seconds of each stage."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    image = pytester.path / "disk.raw"
+    image.write_bytes(b"disk")
+    leave(pytester.path / "results", image)
+    run("--vm-results=results")
+    suite = ElementTree.parse(pytester.path / "results/junit.xml").getroot().iter("property")
+    known = {p.get("name"): p.get("value") for p in suite}
+    assert known["vmtests.verdict"] == "failed"
+    assert known["vmtests.seconds.initrd"] == "12.250"
+    assert known["vmtests.image.digest"] == f"sha256:{hashlib.sha256(b'disk').hexdigest()}"
+
+
+def test_only_host_and_cloud_are_tried_again(pytester: pytest.Pytester, run: Run) -> None:
+    """With --reruns a boot that the host spoiled is run again, one that the image spoiled is not."""
+    pytester.makepyfile("def test_first(vm): pass")
+    pytester.makeconftest(_HOST)
+    assert "1 rerun" in run("--vm-results=results", "--reruns=1").stdout.str()
+    pytester.makeconftest(_CONFTEST)
+    assert "rerun" not in run("--vm-results=results", "--reruns=1").stdout.lines[-1]
+
+
+def test_test_that_says_it_is_flaky_is_believed(pytester: pytest.Pytester, run: Run) -> None:
+    """A marker at the test is its author's word."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile("import pytest\n@pytest.mark.flaky(reruns=1)\ndef test_first(vm): pass")
+    assert "1 rerun" in run("--vm-results=results").stdout.str()
+
+
+def test_github_is_told_in_its_own_commands(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An annotation a failure, and a summary of the job in which nothing of a guest is markup."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(test_it="def test_first(vm): pass")
+    leave(pytester.path / "results", Path("/nowhere"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    result = run("--vm-results=results")
+    (told,) = (line for line in result.outlines if line.startswith("::error "))
+    assert told.startswith("::error file=test_it.py,line=1,title=test_first::boot failed in initrd")
+    told = (pytester.path / "summary.md").read_text()
+    assert "| firmware | initrd |" in told
+    assert "no &#124; root" in told
+
+
+def test_html_page_links_report_and_console(pytester: pytest.Pytester, run: Run) -> None:
+    """pytest-html's page has the link; where it makes none, nothing is attached."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile("def test_first(vm): pass")
+    run("--vm-results=results", "--html=page.html", "--self-contained-html")
+    assert "boot report" in (pytester.path / "page.html").read_text()
+
+
+def test_digest_is_taken_anew_when_the_image_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept in the cache; an image that is gone has none."""
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
+    image = tmp_path / "disk.raw"
+    image.write_bytes(b"one")
+    assert summary.digest_of(image) == summary.digest_of(image) == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
+    image.write_bytes(b"other")
+    assert summary.digest_of(image) == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+    assert summary.digest_of(tmp_path / "none") == ""
