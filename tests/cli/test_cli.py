@@ -174,7 +174,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == ""
-    assert all(f"    {name} " in told for name in cli.COMMANDS)
+    assert set(cli.COMMANDS) <= {line.split()[0] for line in told.splitlines() if line.startswith("    ")}
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -325,10 +325,10 @@ class Cases:
             lambda n: self._ukis(n, {"a-9.efi": "9", "a-10.efi": "10"}, broken="10"),
         )
         yield case(
-            "mbr-flag",
-            "the protective MBR has the boot flag",
+            "mbr-start",
+            "the protective MBR does not begin in sector 1",
             "ignores the GPT",
-            lambda n: self._poke(self.on_esp(n), 446, b"\x80"),
+            lambda n: self._poke(self.on_esp(n), 454, b"\2"),
         )
         yield case("no-gpt", "both copies of the GPT are gone", "GPT", self._no_gpt)
         yield case("cut-disk", "the disk's second half is missing", "is truncated", self._cut, REFUSED)

@@ -15,6 +15,12 @@ Run = Callable[..., pytest.RunResult]
 _HOST = _CONFTEST.replace("owner=Owner.IMAGE", "owner=Owner.HOST")
 
 
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """A function that runs pytest with the plugin and the two that are spoken to here."""
+    return lambda *arguments: pytester.runpytest_inprocess("-p", "no:hypothesispytest", "-p", "no:syrupy", *arguments)
+
+
 def leave(directory: Path, image: Path) -> None:
     """Write what the machine of a run leaves."""
     directory.mkdir(exist_ok=True)

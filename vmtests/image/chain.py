@@ -73,14 +73,12 @@ class Chain:
             if volume.system is not None and volume.system.type == "vfat":
                 yield from self._readable(volume)
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
-            text = (
-                "firmware (EDK2) ignores the GPT: its protective MBR has the boot flag, or does not begin in sector 1"
-            )
+            text = "firmware (EDK2) ignores the GPT: its protective MBR does not begin in sector 1"
             if bios:
                 yield note(_SUBJECT, "protective MBR", "ignored", f"{text}; it boots with BIOS only")
                 yield from self._by_bios(bios)
             else:
-                hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
+                hint = "sfdisk --label gpt writes it anew"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
             return
         fallback = GUEST.fallback

@@ -102,15 +102,21 @@ def is_protective(disk: Readable) -> bool:
 
 
 def trusted_by_firmware(disk: Readable) -> bool:
-    """Return whether EDK2 looks for a GPT: an entry of the MBR is of type EE, not active, and begins in sector 1.
+    """Return whether EDK2 looks for a GPT: an entry of the MBR is of type EE and begins in sector 1.
 
-    Source: MdeModulePkg/Universal/Disk/PartitionDxe/Gpt.c, PartitionInstallGptChildHandles().
+    Source: MdeModulePkg/Universal/Disk/PartitionDxe/Gpt.c, PartitionInstallGptChildHandles(). That the entry is not
+    active it asks too, by that file; but Debian's OVMF 2022.11 and 2025.02 were seen to boot from a disk whose is.
     """
     sector = disk.read(0, 512)
     return len(sector) == 512 and any(
-        sector[at] == 0 and sector[at + 4] == _PROTECTIVE and sector[at + 8 : at + 12] == b"\1\0\0\0"
-        for at in range(446, 510, 16)
+        sector[at + 4] == _PROTECTIVE and sector[at + 8 : at + 12] == b"\1\0\0\0" for at in range(446, 510, 16)
     )
+
+
+def _active(disk: Readable) -> bool:
+    """Return whether the protective MBR's entry has the boot flag."""
+    sector = disk.read(0, 512)
+    return any(sector[at] and sector[at + 4] == _PROTECTIVE for at in range(446, 510, 16))
 
 
 def sector_size(disk: Readable) -> int | None:
@@ -164,14 +170,21 @@ def claimed_sectors(disk: Readable, size: int) -> int | None:
 def _protective_check(disk: Readable) -> Iterator[Check]:
     if trusted_by_firmware(disk):
         yield passed("protective MBR", "type", "EE")
+        if _active(disk):
+            yield note(
+                "protective MBR",
+                "flag",
+                "active",
+                "the protective MBR has the boot flag: OVMF boots from it, other firmware may ignore the GPT",
+            )
         return
     if is_protective(disk):
         yield breach(
             "protective MBR",
-            "flag",
-            "active",
-            "the protective MBR has the boot flag, or does not begin in sector 1: firmware (EDK2) ignores the GPT",
-            "parted's disk_set pmbr_boot off clears the flag",
+            "start",
+            "not in sector 1",
+            "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT",
+            "sfdisk --label gpt writes it anew",
             cause=Cause.GPT_DESTROYED,
         )
         return

@@ -218,7 +218,7 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | N
     """Check a disk that somebody else has laid out."""
     yield from disk.checks
     for check in table.checks:
-        if check.subject == "protective MBR":
+        if check.subject == "protective MBR" and not check.ok:
             continue  # what firmware makes of it belongs to its way
         one_is_good = table.header is not None and check.subject.endswith("GPT")
         yield replace(check, status=Status.NOTE) if one_is_good and not check.ok else check

@@ -83,6 +83,4 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _cell(text: str) -> str:
-    for c in "\\`*_{}[]<>#|~&@":
-        text = text.replace(c, f"&#{ord(c)};")
-    return text
+    return text.translate({ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]<>#|~&@"})
