@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes docs hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes docs examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -108,6 +108,9 @@ hosts: host $(STAMP)      ## run the README's commands on every host, or on HOST
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)
+
+examples: host $(STAMP)   ## build docs/examples, boot each and run its tests; NAMES="NAME NAME" for some
+	$(BIN)/python -m tests.examples results/examples $(NAMES)
 
 bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench

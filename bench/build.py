@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--size", default="4G", metavar="SIZE", help="bytes of the store (default: %(default)s)")
     parser.add_argument("--paths", type=int, default=2000, metavar="N", help="store paths (default: %(default)s)")
     parser.add_argument("--inodes", type=int, metavar="N", help=f"default: {INODES_PER_GIB} for each GiB")
+    parser.add_argument("--distinct", type=int, metavar="N", help="files of which all others are hard links")
     parser.add_argument("-n", type=int, default=1, metavar="N", help="runs of each way (default: %(default)s)")
     parser.add_argument("--ways", default=",".join(WAYS), metavar="WAY,…", help="which (default: %(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where (default: beside temporary files, removed)")
@@ -104,7 +105,7 @@ def measure(arguments: argparse.Namespace) -> list[Run]:
         ways = Ways(Path(made), tools.find())
         for _ in range(arguments.n if wanted else 0):
             if not ways.store.exists():
-                ways.fill(size, arguments.paths, inodes)
+                ways.fill(size, arguments.paths, inodes, arguments.distinct)
             for way in wanted:
                 if way in {"tar", "archive"} and not ways.disk.exists():
                     ways.ours()
@@ -208,9 +209,9 @@ class Ways:
         self._other = work / "other"
         self._loader = work / "loader"
 
-    def fill(self, size: int, paths: int, inodes: int) -> None:
+    def fill(self, size: int, paths: int, inodes: int, distinct: int | None) -> None:
         """Write the store and describe it."""
-        fill(self.store, size, paths, inodes, pool(self._toolbox))
+        fill(self.store, size, paths, inodes, pool(self._toolbox), distinct)
         self._loader.write_bytes(b"MZ" + bytes(100 * KIB))
         described = {
             "version": 1,
@@ -304,19 +305,29 @@ def pool(toolbox: Toolbox) -> bytes:
     return bytes(content)
 
 
-def fill(store: Path, size: int, paths: int, inodes: int, content: bytes) -> None:
-    """Write `size` bytes in about `inodes` inodes below `paths` store paths; most files are small, most bytes not."""
+def fill(store: Path, size: int, paths: int, inodes: int, content: bytes, distinct: int | None = None) -> None:
+    """Write `size` bytes in about `inodes` inodes below `paths` store paths; most files are small, most bytes not.
+
+    After `distinct` files, those that follow are hard links to them: all ways read them as files of their own, and the
+    store itself takes less of the disk.
+    """
     source = random.Random(2)
     count = max(inodes - 3 * paths, paths)
-    weights = [source.lognormvariate(0, 2) for _ in range(count)]
-    scale = size / sum(weights)
-    for index, weight in enumerate(weights):
+    distinct = min(distinct or count, count)
+    weights = [source.lognormvariate(0, 2) for _ in range(distinct)]
+    scale = size / (sum(weights) * count / distinct)
+    written: list[Path] = []
+    for index in range(count):
         number = index % paths
         directory = store / f"{number:032x}-path" / "share/doc"
         if index < paths:
             directory.mkdir(parents=True)
-        left = int(weight * scale)
-        with (directory / f"{index}").open("wb") as file:
+        if index >= distinct:
+            os.link(written[index % distinct], directory / f"{index}")
+            continue
+        left = int(weights[index] * scale)
+        written.append(directory / f"{index}")
+        with written[-1].open("wb") as file:
             while left > 0:
                 length = min(left, 4 * MIB)
                 start = source.randrange(len(content) - length)

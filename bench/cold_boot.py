@@ -26,7 +26,7 @@ from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import credentials
 from vmtests.host.results import new_directory
 from vmtests.machine import argv, disk
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware, oem_strings
 from vmtests.qemu.lab import DISK_SIZE, Lab
 from vmtests.vm import Image
 
@@ -78,7 +78,7 @@ def _bare(lab: Lab, image: Image) -> float:
         disk.make_overlay(lab.host.toolbox, disk.backing(image.path), directory / "disk.qcow2", size)
         shutil.copyfile(firmware.vars_template.outside, directory / "variables")
         files = []
-        for number, text in enumerate(argv.oem_strings(hardware)):
+        for number, text in enumerate(oem_strings(hardware)):
             files.append(directory / f"oem-{number}")
             files[-1].write_bytes(text)
         ends = [tuple(stack.enter_context(end) for end in socket.socketpair()) for _ in range(4)]

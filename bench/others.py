@@ -29,8 +29,8 @@ import pexpect
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest import credentials
 from vmtests.host.results import new_directory
-from vmtests.machine import argv, disk
-from vmtests.machine.argv import Hardware
+from vmtests.machine import disk
+from vmtests.machine.hardware import Hardware, oem_strings
 from vmtests.qemu.lab import DISK_SIZE, Lab
 from vmtests.vm import Image
 
@@ -115,7 +115,7 @@ def _plain(lab: Lab, image: Image) -> Iterator[_Plain]:
         program.write_text(f'#!/bin/sh\nexec {shlex.join(lab.host.toolbox.argv("qemu-system-x86_64"))} "$@"\n')
         program.chmod(0o700)
         told = []
-        for number, text in enumerate(argv.oem_strings(hardware)):
+        for number, text in enumerate(oem_strings(hardware)):
             (directory / f"oem-{number}").write_bytes(text)
             told += ["-smbios", f"type=11,path={directory}/oem-{number}"]
         code, template = firmware.code, firmware.vars_template

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from vmtests.errors import GuestError, HostError, ImageError, InputError, Owner, VmtestsError, from_os
+from vmtests.errors import GuestError, HostError, ImageError, InputError, Owner, VmtestsError, at_named, from_os
 
 
 def test_hint_follows_the_sentence() -> None:
@@ -20,7 +20,7 @@ def test_without_a_hint_there_is_only_the_sentence() -> None:
 @pytest.mark.parametrize(
     ("kind", "owner", "status"),
     [
-        (InputError, Owner.HOST, 2),
+        (InputError, Owner.INPUT, 2),
         (HostError, Owner.HOST, 2),
         (ImageError, Owner.IMAGE, 1),
         (GuestError, Owner.IMAGE, 1),
@@ -39,3 +39,20 @@ def test_full_disk_gets_a_hint_and_other_errors_of_the_system_do_not() -> None:
     assert (full.message, full.hint is None) == ("no image: No space left on device", False)
     denied = from_os("no image", PermissionError(errno.EACCES, "Permission denied", "/x"))
     assert (denied.message, denied.hint) == ("no image: Permission denied (/x)", None)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "hint"),
+    [
+        (errno.ENOTDIR, InputError, "name another"),
+        (errno.EACCES, InputError, "name another"),
+        (errno.ENOSPC, HostError, "free some space"),
+        (errno.EIO, HostError, "name another"),
+    ],
+)
+def test_place_that_was_named_is_its_callers_unless_the_disk_is_full(
+    number: int, kind: type[VmtestsError], hint: str
+) -> None:
+    """What cannot be written where somebody wanted it is no fault of the host, which can help a full disk only."""
+    error = at_named("out cannot be written", OSError(number, "why"), "name another")
+    assert (type(error), error.message, error.hint) == (kind, "out cannot be written: why", hint)

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
     from vmtests.guest.facts import Facts as Facts
     from vmtests.guest.result import GuestTimeout as GuestTimeout
     from vmtests.guest.result import Result as Result
+    from vmtests.guest.seed import Seed as Seed
     from vmtests.image.image import Image as Image
     from vmtests.image.inspect import Inspection as Inspection
-    from vmtests.machine.argv import Hardware as Hardware
-    from vmtests.machine.argv import Net as Net
+    from vmtests.machine.hardware import Disk as Disk
+    from vmtests.machine.hardware import DiskBus as DiskBus
+    from vmtests.machine.hardware import FirmwareKind as FirmwareKind
+    from vmtests.machine.hardware import Hardware as Hardware
+    from vmtests.machine.hardware import Net as Net
     from vmtests.qemu.lab import Lab as Lab
     from vmtests.vm.factories import ColdVm as ColdVm
     from vmtests.vm.factories import FreshVms as FreshVms
@@ -50,14 +54,17 @@ _PUBLIC = {
     "Cause": "vmtests.boot.verdict",
     "ColdVm": "vmtests.vm.factories",
     "Contract": "vmtests.contract",
+    "Disk": "vmtests.machine.hardware",
+    "DiskBus": "vmtests.machine.hardware",
     "Evidence": "vmtests.boot.verdict",
     "Facts": "vmtests.guest.facts",
+    "FirmwareKind": "vmtests.machine.hardware",
     "FreshVms": "vmtests.vm.factories",
     "GceLab": "vmtests.gce.lab",
     "GceSettings": "vmtests.gce.settings:Settings",
     "GuestError": "vmtests.errors",
     "GuestTimeout": "vmtests.guest.result",
-    "Hardware": "vmtests.machine.argv",
+    "Hardware": "vmtests.machine.hardware",
     "HostError": "vmtests.errors",
     "Image": "vmtests.image.image",
     "ImageError": "vmtests.errors",
@@ -65,9 +72,10 @@ _PUBLIC = {
     "Inspection": "vmtests.image.inspect",
     "Lab": "vmtests.qemu.lab",
     "Line": "vmtests.boot.console",
-    "Net": "vmtests.machine.argv",
+    "Net": "vmtests.machine.hardware",
     "Owner": "vmtests.errors",
     "Result": "vmtests.guest.result",
+    "Seed": "vmtests.guest.seed",
     "Stage": "vmtests.boot.stages",
     "Timeline": "vmtests.boot.timeline",
     "Verdict": "vmtests.boot.verdict",

@@ -20,7 +20,7 @@ from vmtests.resources import fixture
 from vmtests.sizes import format_size, parse_size
 
 GPT_LABEL_LIMIT = 36
-"""Characters in a GPT partition name (UEFI specification 2.10, table 5.6: 72 bytes of UTF-16)."""
+"""UTF-16 units in a GPT partition name (UEFI specification 2.10, table 5.6: 72 bytes)."""
 
 TYPES = {
     uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"): "esp",
@@ -404,8 +404,8 @@ def _check_partitions(contract: Contract) -> None:
         place = f"partition[{index}]"
         if not partition.label and not partition.type_uuid and not partition.type:
             raise _Wrong(place, "it has neither a label nor a type by which to find it")
-        if len(partition.label) > GPT_LABEL_LIMIT:
-            text = f"partition label {partition.label!r} has {len(partition.label)} characters"
+        if (units := len(partition.label.encode("utf-16-le", "surrogatepass")) // 2) > GPT_LABEL_LIMIT:
+            text = f"partition label {partition.label!r} has {units} characters"
             raise _Wrong(f"{place}.label", text, f"GPT allows 1 to {GPT_LABEL_LIMIT}")
         if partition.type and not partition.type_uuid:
             raise _Wrong(f"{place}.type", f"no partition type is called {partition.type!r}", _nearest_type(partition))

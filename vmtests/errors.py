@@ -13,6 +13,8 @@ class Owner(StrEnum):
 
     IMAGE = "image"
     HOST = "host"
+    INPUT = "input"
+    """Whoever asked: a file that is not there, an option that cannot be."""
     FRAMEWORK = "framework"
     CLOUD = "cloud"
 
@@ -32,17 +34,34 @@ class VmtestsError(Exception):
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WRONG_PLACE = frozenset(
+    {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+     errno.EPERM, errno.EROFS}
+)  # fmt: skip
+
+
 def from_os(what: str, error: OSError) -> "HostError":
     """Return the HostError that says `what` could not be done and why; a full disk gets a hint."""
     place = f" ({error.filename})" if error.filename else ""
-    hint = "free some space, or set VMTESTS_CACHE" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
+    hint = "free some space, or set VMTESTS_CACHE" if error.errno in _FULL else None
     return HostError(f"{what}: {error.strerror}{place}", hint=hint)
 
 
-class InputError(VmtestsError):
-    """What the user gave cannot be used: a missing file, an unknown module, a size that is none."""
+def at_named(what: str, error: OSError, hint: str) -> "VmtestsError":
+    """Return the error that says `what` could not be done at a place that the caller has named, and why.
 
-    owner = Owner.HOST
+    It is an InputError with `hint` where another place is needed, and the host's where its disk is full or broken.
+    """
+    if error.errno in _WRONG_PLACE:
+        return InputError(f"{what}: {error.strerror}", hint=hint)
+    return HostError(f"{what}: {error.strerror}", hint="free some space" if error.errno in _FULL else hint)
+
+
+class InputError(VmtestsError):
+    """What was asked for cannot be: a missing file, an unknown module, a size that is none, a machine that is off."""
+
+    owner = Owner.INPUT
 
 
 class HostError(VmtestsError):

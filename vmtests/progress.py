@@ -30,6 +30,7 @@ class Step:
         self._last = self._started
         self._phase = 0.0
         self._phase_name = ""
+        self._phases: dict[str, float] = {}
         self._status = console.status(Text(title)) if console.is_terminal else None
 
     @property
@@ -51,12 +52,21 @@ class Step:
         rate = done / max(self.seconds - self._phase, 0.1)
         left = f", {max(total - done, 0) / rate:.0f} s left" if rate and self.seconds > _SHOW_AFTER else ""
         of = format_size(max(total, done))
-        self.note(f"{self._phase_name}{format_size(done)} of {of}, {format_size(int(rate))}/s{left}")
+        part = f"{self._phase_name}, " if self._phase_name else ""
+        self.note(f"{part}{format_size(done)} of {of}, {format_size(int(rate))}/s{left}")
 
     def phase(self, name: str) -> None:
         """Begin a part of the step, which `amount` counts from here."""
-        self._phase, self._phase_name = self.seconds, f"{name}, "
+        self._phases = self.phases
+        self._phase, self._phase_name = self.seconds, name
         self.note(name)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds that each part has taken up to now."""
+        if not self._phase_name:
+            return {}
+        return {**self._phases, self._phase_name: self.seconds - self._phase}
 
 
 def stderr() -> Console:

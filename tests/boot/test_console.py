@@ -7,7 +7,7 @@ import pytest
 
 from vmtests.boot import ConsoleLog, Line, Stage
 from vmtests.boot.console import KEPT_LINES
-from vmtests.errors import HostError
+from vmtests.errors import InputError
 
 
 def line(text: str, source: str = "console") -> Line:
@@ -98,12 +98,12 @@ class TestConsoleLog:
     def test_a_directory_that_cannot_be_made(self, tmp_path: Path) -> None:
         """An impossible results directory is an error of the host, with a hint."""
         (tmp_path / "file").write_text("")
-        with pytest.raises(HostError, match="cannot be made") as caught:
+        with pytest.raises(InputError, match="cannot be made") as caught:
             ConsoleLog(tmp_path / "file" / "results")
         assert "--vm-results" in (caught.value.hint or "")
 
     def test_a_file_that_cannot_be_opened(self, tmp_path: Path) -> None:
         """A log whose place is taken is an error of the host."""
         (tmp_path / "console.jsonl").mkdir()
-        with pytest.raises(HostError, match="cannot be written"):
+        with pytest.raises(InputError, match="cannot be written"):
             ConsoleLog(tmp_path)

@@ -107,6 +107,8 @@ class TestLooks:
         assert (Cause.SCREEN_ONLY, Owner.IMAGE) == (found.cause, found.owner)
         assert None is opinion(Stage.USERSPACE, _looks([ASLEEP], [ASLEEP], screen="b")).cause
         assert None is opinion(stage, _looks([ASLEEP], [ASLEEP])).cause
+        silent = opinion(stage, _looks([ASLEEP], [ASLEEP], screen="b"), serial=True)
+        assert (None, True) == (silent.cause, silent.moving)
 
 
 class TestKernelWords:
@@ -274,7 +276,7 @@ class TestFollower:
         clock.advance(12.0)
         assert (
             'initrd: the last line, 12 s old, is "Booting initrd of Debian..."; '
-            "A start job is running for /dev/disk/by-partlabel/root; 18 s left to get on" == follower.pulse
+            "A start job is running for /dev/disk/by-partlabel/root; 18 s left to get on" == str(follower.pulse)
         )
 
     def test_what_was_waited_for_earlier_is_forgotten(self, follower: Follower) -> None:

@@ -162,7 +162,7 @@ def test_nothing_that_is_shown_can_act_on_a_terminal(make: Callable[..., Followe
     follower.feed(IN_INITRD)
     _in_pieces(follower, _flood(name, 3_000))
     verdict = follower.wait_verdict()
-    shown = [follower.pulse, verdict.sentence, *(item.text for item in verdict.evidence)]
+    shown = [str(follower.pulse), verdict.sentence, *(item.text for item in verdict.evidence)]
     assert all(text.isprintable() for text in (*shown, *(line.text for line in follower.lines)))
     assert max(map(len, shown)) < MATCH_LIMIT
 

@@ -55,6 +55,15 @@ def test_boot_is_told_where_it_was_not_known(make: Callable[..., Follower], boot
     assert told == [line.text for line in booted.lines]
 
 
+def test_guest_kept_within_its_boot_has_the_time_of_then(booted: Past) -> None:
+    """Its journal is read from when it was switched on, by its own clock; a guest that was ready was given ours."""
+    assert booted.started is not None
+    began = booted.started.timestamp()
+    later = began + 3600.0
+    assert later == booted.power_on(later)
+    assert began == dataclasses.replace(booted, verdict=None).power_on(later)
+
+
 def test_seconds_stand_still_while_it_is_kept(
     make: Callable[..., Follower], booted: Past, clock: ManualClock, tmp_path: Path
 ) -> None:

@@ -107,6 +107,15 @@ def test_explain_says_what_the_follower_says(name: str) -> None:
     assert {key: EXPECTED[name][key] for key in keys} == {key: got[key] for key in keys}
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "events" in EXPECTED[name]])
+def test_what_only_the_machine_knows_is_not_made_up(name: str) -> None:
+    """Where the machine's events decided live, its console alone tells the same cause, or nobody can tell."""
+    replay = Replay(knowledge=_knowledge(name))
+    replay.feed(_recorded(name))
+    verdict = replay.finish().verdict
+    assert verdict.unknown or verdict.cause == EXPECTED[name]["cause"]
+
+
 def test_good_boot_without_its_announcement_is_ready_after_a_silence(
     make: Callable[..., Follower], clock: ManualClock
 ) -> None:

@@ -1,5 +1,6 @@
 """Who speaks, as data: each row is proved by a line that a real program prints."""
 
+import functools
 import re
 import string
 from pathlib import Path
@@ -8,13 +9,15 @@ import pytest
 
 from vmtests import image
 from vmtests.boot import Cause, Stage
-from vmtests.boot.machine_rules import ABSENT_DEVICE, RULES, SILENCES
+from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL, RULES, SILENCES
 from vmtests.boot.rules import EventRule, LineRule, Sign, Speaker
+from vmtests.boot.scanner import Scanner
 from vmtests.boot.skim import fixed
 from vmtests.boot.speakers import LINE_RULES, SIGNS, SPEAKERS
-from vmtests.boot.stages import normalise
+from vmtests.boot.stages import normalise, torn
+from vmtests.resources import fixture
 
-EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, ABSENT_DEVICE, *RULES)
+EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, ABSENT_DEVICE, INITRD_SHELL, *RULES)
 
 
 def _named(rule: LineRule) -> str:
@@ -40,6 +43,22 @@ def test_every_cause_can_be_found() -> None:
 def test_every_speaker_names_the_source_of_its_words(speaker: Speaker) -> None:
     """Where a speaker's words are found is written beside them."""
     assert len(speaker.source) > 20
+
+
+@functools.cache
+def _heard() -> frozenset[str]:
+    """Return the lines of all consoles, recorded and written, as they are matched."""
+    consoles = fixture("consoles")
+    texts = [path.read_bytes() for path in (*consoles.glob("*.log"), *consoles.glob("written/*.log"))]
+    lines = (line for text in texts for scanned in Scanner().feed(text + b"\n") for line in torn(scanned.text))
+    return frozenset(normalise(line).text for line in lines)
+
+
+@pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
+def test_every_speaker_is_heard_on_a_console(speaker: Speaker) -> None:
+    """Nobody is here whom no console has: one that was recorded, or written from the program's source."""
+    patterns = [sign.pattern for sign in speaker.signs] + [rule.pattern for rule in speaker.failures]
+    assert any(pattern.match(line) for line in _heard() for pattern in patterns)
 
 
 @pytest.mark.parametrize("rule", LINE_RULES, ids=_named)
@@ -79,7 +98,7 @@ def test_graces_leave_time_for_the_goal() -> None:
     """Whatever ends a boot is judged within two seconds of its line; an oops may become more, a prompt be answered."""
     slow = {rule.cause for rule in EVERY_RULE if rule.grace >= 2.0}
     waits = {Cause.UNLOCK_WAITS, Cause.PROMPT_WAITS, Cause.BOOT_MENU, Cause.FIRMWARE_NO_BOOT_DEVICE}
-    assert slow == waits | {Cause.KERNEL_OOPS}
+    assert slow == waits | {Cause.KERNEL_OOPS, Cause.EMERGENCY_SHELL}
 
 
 def test_silence_of_every_stage_means_something() -> None:

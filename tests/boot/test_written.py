@@ -72,7 +72,7 @@ def test_a_long_recording_keeps_what_matters_in_its_middle(monkeypatch: pytest.M
     begin = b"[    0.000000] Linux version 6.1\n[    1.000000] Run /sbin/init as init process\n"
     end = b"[  700.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
     chunks = [begin, *[flood] * 20, end, *[flood] * 20]
-    assert len(b"".join(skim.skim(chunks))) < 6 * len(flood)
+    assert len(b"".join(skim.Skim(chunks))) < 6 * len(flood)
     assert explain(chunks).verdict.cause == "kernel-panic"
 
 

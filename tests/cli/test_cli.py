@@ -69,6 +69,12 @@ def test_what_is_no_image_is_refused(
         (("boot", "reference", "--memory", "much"), "'much' is not a size"),
         (("boot", "reference", "--memory", "1M"), "cannot boot"),
         (("boot", "reference", "--cpus", "0"), "cannot boot"),
+        (("boot", "reference", "--disk", "none.raw"), "none.raw is not there"),
+        (("boot", "reference", "--disk", "0G"), "'0G' is not a size"),
+        (("boot", "reference", "--cdrom", "none.iso"), "none.iso is not there"),
+        (("boot", "reference", "--kernel", "none"), "none is not there"),
+        (("boot", "reference", "--append", "quiet"), "without a kernel"),
+        (("boot", "reference", "--firmware", "bios", "--secure-boot"), "no secure boot"),
         (("boot", "noise.raw", "--module", "bloat"), "bloat is built into the reference image"),
     ],
 )

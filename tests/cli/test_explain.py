@@ -11,6 +11,7 @@ import pytest
 from vmtests import cli
 from vmtests.cli import explain
 from vmtests.resources import fixture
+from vmtests.testing import SmallImage, small_image
 
 GOOD = (fixture("consoles/written") / "openrc-ok.log").read_bytes()
 FAILED = (fixture("consoles/written") / "xfs-rhel.log").read_bytes()
@@ -128,3 +129,53 @@ def test_a_log_that_grows_is_followed_to_its_verdict(
     pieces = (data[start : start + size] for start in range(0, len(data), size))
     monkeypatch.setattr(explain, "time", _Growing(log, pieces))
     assert _told(capsys, "--follow", str(log))["verdict"] == verdict
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> SmallImage:
+    """A small disk, to be broken."""
+    return small_image(tmp_path)
+
+
+IN_INITRD = b"Booting initrd of NixOS.\r\n"
+GIVEN_UP = b"[  OK  ] Started Emergency Shell.\r\n"
+STORE_NOT_MOUNTED = IN_INITRD + b"[FAILED] Failed to mount /sysroot/nix/.ro-store.\r\n" + GIVEN_UP
+
+
+def _joined(disk: SmallImage, log: bytes, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    path = disk.path.with_name("console.log")
+    path.write_bytes(log)
+    return _told(capsys, str(path), "--image", str(disk.path))
+
+
+def test_with_an_image_a_log_is_joined_to_what_is_on_it(disk: SmallImage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log says that the store was not mounted, the disk that there is no erofs: that is the cause."""
+    before = _joined(disk, STORE_NOT_MOUNTED, capsys)
+    disk.write(disk.start(2) + 1024, bytes(128))
+    after = _joined(disk, STORE_NOT_MOUNTED, capsys)
+    assert (before["cause"], after["cause"]) == ("mount-failed", "erofs-superblock")
+    assert "erofs" in str(after["sentence"])
+    assert [item for item in after["evidence"] if item["source"] == "inspection"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("/dev/disk/by-uuid/12345678-0000-4000-8000-000000000000", "the image has no UUID=12345678-"),
+        ("/dev/disk/by-partlabel/root", "the image has PARTLABEL=root, it is partition 3"),
+    ],
+)
+def test_of_a_device_that_did_not_come_it_is_told_whether_the_image_has_it(
+    disk: SmallImage, capsys: pytest.CaptureFixture[str], asked: str, says: str
+) -> None:
+    """A name that the disk does not have is wrong; one that it has needs the disk and its driver."""
+    log = f"[ TIME ] Timed out waiting for device {asked}.\r\n[DEPEND] Dependency failed for /sysroot.\r\n".encode()
+    told = _joined(disk, IN_INITRD + log + GIVEN_UP, capsys)
+    assert (told["cause"], told["stage"]) == ("device-timeout", "initrd")
+    assert says in str(told["sentence"])
+
+
+def test_an_image_does_not_make_a_good_boot_bad(disk: SmallImage, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log decides: what is wrong with a disk that got ready is no matter to the verdict."""
+    disk.write(disk.start(2) + 1024, bytes(128))
+    assert _joined(disk, GOOD, capsys)["verdict"] == "ready"

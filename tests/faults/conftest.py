@@ -48,6 +48,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: 
         f"/usr/lib/systemd/system/{contract.units.switch_root}": "ExecStart=systemctl --no-block switch-root\n",
         "/usr/lib/modules/6.12.1-test/kernel/erofs.ko": "erofs",
         "/usr/lib/modules/6.12.1-test/kernel/overlay.ko": "overlay",
+        "/usr/lib/modules/6.12.1-test/kernel/virtio_scsi.ko": "virtio_scsi",
     }.items():
         cpio.put(members, path, text.encode())
     contents = {

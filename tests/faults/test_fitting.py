@@ -10,7 +10,7 @@ from vmtests.faults import catalogue
 from vmtests.faults.apply import broken
 from vmtests.faults.fitting import misfit, seen
 from vmtests.host import tools
-from vmtests.image.chain import FALLBACK
+from vmtests.host.architecture import GUEST
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.testing.images import SmallImage, small_image
 
@@ -46,10 +46,10 @@ def test_what_breaks_our_own_layout_fits_no_other(image: SmallImage) -> None:
 def test_files_of_the_boot_are_those_that_were_seen(image: SmallImage) -> None:
     """Behind systemd-boot an entry, its kernel and its initrd can be broken; a unified kernel is an entry only."""
     steps = ("/EFI/BOOT/BOOTX64.EFI (systemd-boot)",)
-    entry = (FALLBACK, "/loader/entries/a.conf", "/linux", "/initrd")
+    entry = (GUEST.fallback, "/loader/entries/a.conf", "/linux", "/initrd")
     fitting = _fitting(replace(_foreign(image), files=entry, steps=steps))
     assert {"entry-missing", "kernel-missing", "initrd-missing", "menu-endless"} <= fitting
-    fitting = _fitting(replace(_foreign(image), files=(FALLBACK, "/EFI/Linux/a.efi"), steps=steps))
+    fitting = _fitting(replace(_foreign(image), files=(GUEST.fallback, "/EFI/Linux/a.efi"), steps=steps))
     assert "entry-missing" in fitting
     assert fitting.isdisjoint({"kernel-missing", "initrd-missing", "root-unknown-no-initrd"})
 

@@ -1,6 +1,6 @@
 """Makes images as other people make them, has each inspected, and holds what is said to what is there.
 
-python -m tests.foreign DIRECTORY [--boot] [NAME]...
+python -m tests.foreign DIRECTORY [--boot] [NAME|disks|odd|odd-files|formats]...
 
 Each is inspected by the command, in a process of its own: two seconds of its processor time, 200 MB, no traceback.
 With --boot those that can are booted to a login.
@@ -21,6 +21,8 @@ from vmtests.errors import VmtestsError
 from .cases import BREACH, NOTE, OK, REFUSED, Case, Cases
 from .disks import Kitchen
 from .formats import Formats
+from .odd import Odd
+from .odd_files import OddFiles
 
 SECONDS, MEGABYTES = 2.0, 200
 _UNPACKING = 6.0  # seconds of its processor time for a GiB that has to be unpacked (liblzma: 360 MB/s)
@@ -105,14 +107,20 @@ def row(outcome: Outcome) -> str:
 
 
 def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
-    """Try all, or those that are named; print a table and return 1 where something is wrong."""
+    """Try all, or those that are named, or of a group that is; print a table and return 1 where something is wrong."""
     cases = Cases(Kitchen(directory.absolute()))
+    groups: dict[str, Cases | Odd | OddFiles | Formats] = {
+        "disks": cases,
+        "odd": Odd(cases),
+        "odd-files": OddFiles(cases),
+        "formats": Formats(cases),
+    }
     columns = ("image", "what is there", "what inspection says", "what booting says", "cost", "")
     header = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     print(header, flush=True)
     rows, wrong, begun = [header], 0, time.monotonic()
-    for case in (*cases.all(), *Formats(cases).all()):
-        if names and case.name not in names:
+    for group, case in ((group, case) for group, maker in groups.items() for case in maker.all()):
+        if names and not {group, case.name} & set(names):
             continue
         path = case.make()
         outcome = apart(case, path)

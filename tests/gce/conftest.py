@@ -20,7 +20,7 @@ from vmtests.gce.upload import make_image, upload
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
 
-FAST = Pace(poll=0.01, patience=0.2, answer=10.0, operation=10.0, grace=0.03)
+FAST = Pace(poll=0.01, patience=1.0, answer=10.0, operation=10.0, grace=0.03)
 ZONES = ("us-central1-a", "us-central1-b")
 
 

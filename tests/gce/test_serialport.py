@@ -1,19 +1,19 @@
 """The serial port is stitched without gap or overlap, and what is lost is measured."""
 
 import json
-import time
+import threading
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
-from tests.gce.conftest import FAST
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import BOOT, FakeHypervisor
 from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.emulator.serialport import LIMIT, Ring
 from vmtests.gce.errors import BusyError
 from vmtests.gce.instance import Instance
-from vmtests.gce.serialport import GAP, NOTICE, Chunk, PollPace, SerialFollower, SerialReader
+from vmtests.gce.serialport import GAP, NOTICE, Chunk, SerialFollower, SerialReader
 from vmtests.machine.events import MachineEvent
 
 
@@ -31,6 +31,12 @@ class Ear:
     def event(self, event: MachineEvent, /) -> None:
         """Keep an event."""
         self.events.append(event)
+
+
+def polls(number: int) -> Callable[[threading.Event, float], bool]:
+    """Return a wait that is over at once, for so many polls, and then the end."""
+    left = iter(range(number))
+    return lambda _ended, _seconds: next(left, None) is None
 
 
 def reader_of(ring: Ring) -> SerialReader:
@@ -121,14 +127,12 @@ def test_wrapped_ring_is_one_gap_and_no_line_is_doubled(
 def test_instance_that_does_not_run_is_told_once(emulator: Emulator, instance: Instance) -> None:
     """When the port cannot be read since the instance is off, that is told once."""
     told: list[int] = []
-    follower = SerialFollower(
-        SerialReader(instance.serial), Ear(), lambda: told.append(1), PollPace(busy=0.01, quiet=0.01)
-    )
+    follower = SerialFollower(SerialReader(instance.serial), Ear(), lambda: told.append(1), wait=polls(10))
     instance.stop()
     with pytest.raises(BusyError):
         follower.drain()
     with follower:
-        time.sleep(0.1)
+        pass
     assert [1] == told
 
 
@@ -138,11 +142,7 @@ def test_api_that_fails_for_a_while_loses_nothing(
     """Polls that fail are made up for by the next one."""
     ear = Ear()
     emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, path="/serialPort", count=3))
-    pace = PollPace(busy=0.01, quiet=0.01)
-    with SerialFollower(SerialReader(instance.serial), ear, lambda: None, pace):
-        hypervisor.machines[instance.thing.name].host.serial(1, b"said meanwhile\n")
-        for _ in range(2000):
-            if ear.data == BOOT + b"said meanwhile\n":
-                break
-            time.sleep(FAST.poll)
+    hypervisor.machines[instance.thing.name].host.serial(1, b"said meanwhile\n")
+    with SerialFollower(SerialReader(instance.serial), ear, lambda: None, wait=polls(4)):
+        pass
     assert BOOT + b"said meanwhile\n" == ear.data

@@ -1,5 +1,8 @@
 """Runs: nothing is made before the ledger knows, and nothing is left."""
 
+import errno
+import os
+import random
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from tests.gce.conftest import FAST, everything, order
 from vmtests.emulator import Emulator
 from vmtests.emulator.faults import Fault, FaultKind
+from vmtests.errors import HostError
 from vmtests.gce.errors import QuotaError, StockoutError
 from vmtests.gce.instance import insert
 from vmtests.gce.ledger import directory
@@ -17,6 +21,8 @@ from vmtests.gce.session import LeftBehindError, Session
 from vmtests.gce.settings import Settings
 from vmtests.gce.things import EXPIRES_LABEL, OWNER_LABEL, RUN_LABEL, Thing
 from vmtests.gce.upload import make_image, upload
+from vmtests.image import archive
+from vmtests.sizes import GIB, MIB
 
 
 def run(session: Session, packed: Path) -> None:
@@ -115,9 +121,49 @@ def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Ses
     (path := tmp_path / "big.tar.gz").write_bytes(data)
     emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
     thing = upload(session, path, "big")
+    assert data == downloaded(emulator, thing)
+
+
+def downloaded(emulator: Emulator, thing: Thing) -> bytes:
+    """Return an object's bytes."""
     url = f"{emulator.endpoint}/download/storage/v1/b/{thing.place}/o/{thing.name}?alt=media"
     with urllib.request.urlopen(url, timeout=10) as answer:
-        assert data == answer.read()
+        return bytes(answer.read())
+
+
+def test_disk_is_packed_on_its_way_into_the_bucket(emulator: Emulator, session: Session, tmp_path: Path) -> None:
+    """A disk arrives as the archive that a file would hold, several chunks of it, also when a chunk is sent again."""
+    session.cloud.pace = replace(FAST, patience=20.0)
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.write(random.Random(1).randbytes(40 * MIB))
+        file.truncate(GIB)
+    emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
+    thing = upload(session, disk, "big", disk=True)
+    assert [disk] == [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in {".gz", ".raw"}]
+    archive.pack(disk, tmp_path / "file.tar.gz")
+    assert (tmp_path / "file.tar.gz").read_bytes() == downloaded(emulator, thing)
+
+
+def test_disk_that_cannot_be_read_to_its_end_leaves_no_object(
+    emulator: Emulator, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an archive is not taken for one: the upload is given up."""
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.write(random.Random(1).randbytes(40 * MIB))
+        file.truncate(GIB)
+    real = os.pread
+
+    def broken(descriptor: int, length: int, place: int) -> bytes:
+        if place >= 36 * MIB:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, length, place)
+
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(HostError, match=r"disk.raw cannot be uploaded: Input/output error"):
+        upload(session, disk, "big", disk=True)
+    assert "objects" not in everything(emulator)
 
 
 def test_what_could_not_be_removed_is_said(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import GuestError
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest, NoWayInError
 from vmtests.guest.result import Result
 from vmtests.guest.serial import SerialShell
@@ -29,6 +30,7 @@ class _Reach:
 
     def __init__(self, shell: Callable[[], object]) -> None:
         self.shell = shell
+        self.agent: object = None
         self.asked: list[str] = []
 
     def wait_sshd(self) -> None:
@@ -43,10 +45,17 @@ class _Reach:
         """Give none."""
         raise GuestError("no line")
 
+    def open_agent(self, guest: Guest, /) -> Agent | None:
+        """Give the agent, if there is one."""
+        return self.agent  # type: ignore[return-value]
+
     def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:
         """Find none."""
         self.asked.append("ssh")
         raise GuestError("the guest has no network, by which ssh could reach it")
+
+    def interrupt(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -71,6 +80,18 @@ def test_way_is_tried_again_after_a_restart(tmp_path: Path) -> None:
     guest.hang_up()
     guest.run("true")
     assert ["ssh", "serial"] * 2 == reach.asked
+
+
+def test_agent_is_asked_where_nobody_logs_in(tmp_path: Path) -> None:
+    """A guest with a locked root and no network is entered by its agent; another way is not tried again."""
+
+    def refuse() -> object:
+        raise GuestError("root is locked")
+
+    guest, reach = _guest(tmp_path, refuse)
+    reach.agent = _Shell()
+    assert ["serial", "serial"] == [guest.run("true").stdout for _ in range(2)]
+    assert ["ssh", "serial"] == reach.asked
 
 
 def test_guest_that_nobody_gets_into_is_one_sentence(tmp_path: Path) -> None:

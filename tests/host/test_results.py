@@ -1,11 +1,12 @@
 """Each run has a directory of its own, and `latest` points at the last."""
 
+import stat
 from pathlib import Path
 
 import pytest
 
-from vmtests.errors import HostError
-from vmtests.host.results import new_directory
+from vmtests.errors import InputError
+from vmtests.host.results import held, new_directory, part, planned
 
 
 def test_wanted_directory_is_used_as_it_is(tmp_path: Path) -> None:
@@ -23,7 +24,23 @@ def test_latest_points_at_the_last_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
-    """A results directory that cannot be made is the host's fault, said in one sentence."""
+    """A results directory that cannot be made is whose who named it, said in one sentence."""
     (tmp_path / "file").touch()
-    with pytest.raises(HostError, match="no directory for results"):
+    with pytest.raises(InputError, match=r"no directory for results can be made at .*: Not a directory"):
         new_directory(tmp_path / "file/results")
+
+
+def test_results_are_nobody_elses_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it alone may look into a directory of results, also where several processes share it."""
+    monkeypatch.chdir(tmp_path)
+    part(planned(None, "run"), "gw0", wanted=False)
+    made = [new_directory(), new_directory(tmp_path / "wanted"), planned(None, "run")]
+    assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in made}
+
+
+def test_directory_is_of_one_machine_at_a_time(tmp_path: Path) -> None:
+    """Who asks for the results of a machine that runs is told so; afterwards the directory is used again."""
+    with held(tmp_path), pytest.raises(InputError, match="has the results of a machine that runs"), held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass

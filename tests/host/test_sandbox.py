@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vmtests.errors import HostError
 from vmtests.host import sandbox
 from vmtests.host.sandbox import ToolError
 from vmtests.host.tools import Tool, Toolbox
@@ -47,6 +48,18 @@ def test_processes_of_a_tool_end_with_it(host: Toolbox, tmp_path: Path) -> None:
     # End of file: nobody has the other end open any more. A survivor would make this wait for ever.
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_tool_that_reads_what_others_made_has_limits(host: Toolbox) -> None:
+    """It is ended when it takes too long, or writes without end; what it says when it fails is told."""
+    assert host.read("sh", "-c", "echo out") == b"out\n"
+    assert host.read("sh", "-c", "exit 3", well=(0, 3)) == b""
+    with pytest.raises(HostError, match=r"sh did not end within 0\.2 s"):
+        host.read("sh", "-c", "exec sleep 1000", seconds=0.2)
+    with pytest.raises(HostError, match="sh writes more than 4096 bytes"):
+        host.read("sh", "-c", "exec cat /dev/zero", limit=4096)
+    with pytest.raises(ToolError, match="sh ended with 1: why"):
+        host.read("sh", "-c", "echo why >&2; exit 1")
 
 
 def test_environment_of_tools_has_no_language_and_no_nix() -> None:

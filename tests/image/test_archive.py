@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.errors import HostError, InputError
+from vmtests.errors import InputError
 from vmtests.host import tools
 from vmtests.image import archive
 from vmtests.image.source import adopt
@@ -62,7 +62,7 @@ def test_disk_of_a_broken_size_is_refused(tmp_path: Path, disk: Path) -> None:
 
 def test_place_that_cannot_be_written_is_an_error(tmp_path: Path, disk: Path) -> None:
     """A directory that does not exist is named."""
-    with pytest.raises(HostError, match="not writable"):
+    with pytest.raises(InputError, match="not writable"):
         archive.pack(disk, tmp_path / "none/image.tar.gz")
 
 

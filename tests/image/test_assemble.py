@@ -12,7 +12,7 @@ from vmtests.contract import Contract
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
-from vmtests.image.build import build
+from vmtests.image.build import Order, build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.sizes import MIB
@@ -80,7 +80,7 @@ def test_a_relative_name_is_as_good_as_a_whole_one(
 ) -> None:
     """`vmtests build --out disk.raw` writes to the current directory."""
     monkeypatch.chdir(tmp_path)
-    build(registered, toolbox, disk=Path("disk.raw"))
+    build(registered, toolbox, Order(disk=Path("disk.raw")))
     assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
 
 

@@ -192,7 +192,56 @@ def test_a_disk_for_bios_only_is_a_note(maker: Maker) -> None:
     maker.poke(0, b"\xeb\x63\x90 GRUB ")
     found = maker.inspect()
     assert found.ok
+    assert found.bios_only
     assert any("for BIOS only: GRUB is in its first sector" in check.sentence for check in found.checks)
+
+
+def test_what_a_bios_starts_is_followed(maker: Maker) -> None:
+    """GRUB's menu names the same kernel whichever firmware starts it, and a kernel that is missing is."""
+    files = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel("6.12.1"), "/boot/initrd": CPIO}
+    maker.make({"/readme": b"x"}, files, table="dos")
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    found = maker.inspect()
+    assert found.ok
+    assert ["BIOS: GRUB", "/boot/grub/grub.cfg 'Debian'", "Linux 6.12.1"] == list(found.steps)
+    maker.make({"/readme": b"x"}, {**files, "/boot/vmlinuz": b""}, table="dos")
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    assert [Cause.KERNEL_INVALID] == [check.cause for check in maker.inspect().breaches]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/EFI/BOOT/BOOTAA64.EFI", "there is /EFI/BOOT/BOOTAA64.EFI, for ARM"),
+        ("/EFI/BOOT/bootia32.efi", "there is /EFI/BOOT/bootia32.efi, for 32 bits"),
+        ("/EFI/debian/grubx64.efi", "there is /EFI/debian/grubx64.efi, for which it needs a boot entry"),
+    ],
+)
+def test_loaders_that_are_not_started_are_named(maker: Maker, path: str, words: str) -> None:
+    """Who forgot the fallback path, or took another architecture's image, is told so."""
+    maker.make({path: BOOT})
+    (said,) = maker.said()
+    assert words in said
+
+
+def test_a_root_that_fits_two_partitions_is_a_note(maker: Maker) -> None:
+    """By a label that is there twice either may be mounted."""
+    entry = ENTRY.replace(f"UUID={ROOT}".encode(), b"PARTLABEL=twin")
+    maker.make({**GOOD, "/loader/entries/debian.conf": entry})
+    for number in ("1", "2"):
+        maker._toolbox.run("sfdisk", "-q", "--part-label", maker.path, number, "twin")
+    found = maker.inspect()
+    assert found.ok
+    assert any("fits 2 partitions" in check.sentence for check in found.checks)
+
+
+def test_who_listens_to_a_cloud(maker: Maker) -> None:
+    """cloud-init is known by its files, Ignition by the kernel's command line."""
+    entry = ENTRY.replace(b"options ", b"options ignition.firstboot ignition.platform.id=qemu ")
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": BOOT, "/loader/entries/a.conf": entry, "/vmlinuz": kernel(), "/initrd": CPIO})
+    assert maker.inspect().listens == {"ignition"}
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": BOOT}, {"/usr/bin/cloud-init": b"x"})
+    assert maker.inspect().listens == {"cloud-init"}
 
 
 @pytest.mark.parametrize(

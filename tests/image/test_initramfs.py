@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import time
 from collections.abc import Callable
 
 import pytest
@@ -106,3 +107,26 @@ def _packed(name: str, plain: bytes, toolbox: Toolbox, places: pytest.TempPathFa
     (place := places.mktemp("zstd") / "plain").write_bytes(plain)
     toolbox.run("zstd", "-q", place, "-o", place.with_suffix(".zst"))
     return place.with_suffix(".zst").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (cpio.head("a", 0o100644, 0) * 400_000, "more than 300000 members"),
+        (cpio.head("TRAILER!!!", 0, 0) * 1000, "more than 200 archives"),
+    ],
+    ids=["members", "archives"],
+)
+def test_a_bomb_costs_seconds_at_most(content: bytes, said: str, contract: Contract, toolbox: Toolbox) -> None:
+    """What unpacks to millions of members or archives is not looked into to its end."""
+    found = _check(gzip.compress(content, 1), contract, toolbox)
+    assert found.ok
+    assert said in found.sentence
+
+
+def test_zeros_are_not_even_kept(contract: Contract, toolbox: Toolbox) -> None:
+    """An initrd of nothing but zeros takes a moment, and no place."""
+    begin = time.process_time()
+    (found,) = initramfs.check_release((bytes(1 << 20) for _ in range(200)), "initrd", "6.1", toolbox)
+    assert found.ok
+    assert time.process_time() - begin < 2.0

@@ -1,5 +1,6 @@
 """Whole inspections: the good image, and what each fault is called."""
 
+import dataclasses
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from vmtests.causes import Cause
 from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat
-from vmtests.image.check import Status
+from vmtests.image.check import Status, breach
 from vmtests.image.inspect import inspect
 from vmtests.image.source import Format
 from vmtests.sizes import GIB
@@ -355,3 +356,16 @@ def test_a_disk_without_a_gpt_breaks_a_contract_of_partitions(
         Cause.ESP_MISSING,
         *[Cause.PARTITION_MISSING] * 2,
     ]
+
+
+def test_what_is_printed_is_about_a_screen(patient: SmallImage) -> None:
+    """Of many sentences the first few are shown, and how many more there are; --all shows each."""
+    found = patient.inspect()
+    many = tuple(breach("disk", "x", number, f"wrong {number}") for number in range(40))
+    found = dataclasses.replace(found, checks=many)
+    shown, everything = io.StringIO(), io.StringIO()
+    found.render(Console(file=shown, width=120))
+    found.render(Console(file=everything, width=120), everything=True)
+    assert shown.getvalue().count("\n") < 24
+    assert "34 more breach lines: --all shows them" in shown.getvalue()
+    assert "breach: wrong 39\n" in everything.getvalue()

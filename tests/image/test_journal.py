@@ -1,5 +1,7 @@
 """The journal on a disk is read without booting it, and without changing the disk."""
 
+import lzma
+import re
 import shutil
 from pathlib import Path
 
@@ -15,16 +17,32 @@ def _disk(directory: Path, content: Path) -> Path:
     toolbox = tools.find()
     root, raw, disk = directory / "root", directory / "raw", directory / "disk.qcow2"
     with root.open("wb") as file:
-        file.truncate(24 << 20)
+        file.truncate(40 << 20)
     toolbox.run("mkfs.ext4", "-q", "-d", content, root)
     with raw.open("wb") as file:
-        file.truncate(26 << 20)
-    toolbox.run("sfdisk", "--quiet", raw, stdin="label: gpt\nstart=2048, size=49152, type=linux\n")
+        file.truncate(42 << 20)
+    toolbox.run("sfdisk", "--quiet", raw, stdin="label: gpt\nstart=2048, size=81920, type=linux\n")
     with raw.open("r+b") as file, root.open("rb") as source:
         file.seek(1 << 20)
         shutil.copyfileobj(source, file)
     toolbox.run("qemu-img", "convert", "-q", "-O", "qcow2", raw, disk)
     return disk
+
+
+def test_journal_is_exported_from_when_the_machine_was_switched_on(tmp_path: Path) -> None:
+    """What was said since then is exported; an earlier boot's is not, and the disk stays as it is."""
+    (place := tmp_path / "content/var/log/journal" / ("2" * 32)).mkdir(parents=True)
+    # Three entries that systemd-journal-remote 252 wrote: one of a boot, two of the next, 100 and 120 seconds later.
+    packed = Path(__file__).with_name("two-boots.journal.xz").read_bytes()
+    (place / "system.journal").write_bytes(lzma.decompress(packed))
+    disk = _disk(tmp_path, tmp_path / "content")
+    before = disk.read_bytes()
+    out = tmp_path / "out.export"
+    for since, told in ((1700000050.0, ["this boot begins", "its last words"]), (1700000500.0, [])):
+        size = journal.export(disk, out, tools.find(), since=since)
+        assert size == out.stat().st_size
+        assert told == re.findall(r"^MESSAGE=(.*)$", out.read_text(), re.MULTILINE)
+    assert before == disk.read_bytes()
 
 
 def test_disk_without_a_journal_is_told(tmp_path: Path) -> None:

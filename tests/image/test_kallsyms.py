@@ -1,6 +1,7 @@
 """Names for a kernel's addresses, out of a bzImage and out of System.map."""
 
 import gzip
+import lzma
 import struct
 
 import pytest
@@ -82,8 +83,14 @@ def test_address_that_is_no_functions_stays_a_number(address: int) -> None:
 
 def test_kernel_is_unpacked() -> None:
     """A bzImage's payload is unpacked by what it begins with; its last four bytes are no part of it."""
-    assert _elf() == kallsyms.unpack(_bzimage(gzip.compress(_elf())), {})
-    assert _elf() == kallsyms.unpack(_bzimage(b"ZZZZ"), {b"ZZ": lambda _: _elf()})
+    assert _elf() == kallsyms.unpack(_bzimage(gzip.compress(_elf())))
+    assert _elf() == kallsyms.unpack(_bzimage(lzma.compress(_elf())))
+
+
+def test_kernel_that_unpacks_to_more_than_any_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a payload that grows without end no more is unpacked than a kernel may have."""
+    monkeypatch.setattr(kallsyms, "_KERNEL_LIMIT", 1 << 16)
+    assert None is kallsyms.unpack(_bzimage(gzip.compress(b"\x7fELF" + bytes(1 << 20))))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,7 @@ def test_kernel_is_unpacked() -> None:
 )
 def test_what_is_no_kernel_gives_none(data: bytes) -> None:
     """A file that is no bzImage, or whose payload is broken, has no symbols and raises nothing."""
-    assert None is kallsyms.unpack(data, {})
+    assert None is kallsyms.unpack(data)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])

@@ -18,13 +18,13 @@ def test_there_is_a_definition_for_each_partition_in_order(tmp_path: Path) -> No
     """Repart reads the definitions in the order of their names: it is the contract's."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {})
     names = sorted(path.name for path in (tmp_path / "d").iterdir())
-    assert names == ["10-esp.conf", "20-store.conf", "30-root.conf"]
+    assert names == ["001-esp.conf", "002-store.conf", "003-root.conf"]
 
 
 def test_esp_has_a_fixed_size_and_root_a_least_size(tmp_path: Path) -> None:
     """The ESP does not grow; the root partition takes what is left."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {})
-    esp, root = _read(tmp_path / "d/10-esp.conf"), _read(tmp_path / "d/30-root.conf")
+    esp, root = _read(tmp_path / "d/001-esp.conf"), _read(tmp_path / "d/003-root.conf")
     assert esp["sizeminbytes"] == esp["sizemaxbytes"] == str(128 << 20)
     assert root["sizeminbytes"] == str(512 << 20)
     assert "sizemaxbytes" not in root
@@ -33,13 +33,13 @@ def test_esp_has_a_fixed_size_and_root_a_least_size(tmp_path: Path) -> None:
 def test_store_in_place_is_neither_formatted_nor_filled(tmp_path: Path) -> None:
     """The store that is on the disk already is only described, and takes no more of the disk."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {"store": {}})
-    assert set(_read(tmp_path / "d/20-store.conf")) == {"type", "label", "uuid", "weight"}
+    assert set(_read(tmp_path / "d/002-store.conf")) == {"type", "label", "uuid", "weight"}
 
 
 def test_store_from_a_file_is_copied_block_by_block(tmp_path: Path) -> None:
     """A store in a file of its own is copied as it is."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {"store": {"CopyBlocks": "/x/store"}})
-    assert _read(tmp_path / "d/20-store.conf")["copyblocks"] == "/x/store"
+    assert _read(tmp_path / "d/002-store.conf")["copyblocks"] == "/x/store"
 
 
 def test_colons_and_percents_in_paths_are_escaped() -> None:

@@ -229,6 +229,19 @@ def test_a_header_of_any_size_is_not_kept_in_memory(tmp_path: Path, toolbox: Too
     assert "is damaged: its headers have 8589934592 bytes" in refusal(tmp_path / "a.tar", toolbox)
 
 
+def test_a_map_of_holes_without_end_is_not_kept_in_memory(tmp_path: Path, toolbox: Toolbox, cache: Path) -> None:
+    """The map of a sparse member can go on for as long as its blocks say so."""
+    member = tarfile.TarInfo("disk.raw")
+    member.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    head[482] = 1
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    block = b"00000001000\0" * 42 + b"\1" + bytes(7)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(head) + block * (20 << 11), 1))
+    assert "the headers of its archive do not end" in refusal(tmp_path / "a.tar.gz", toolbox)
+
+
 @pytest.mark.parametrize(("form", "driver"), [("vmdk", "vmdk"), ("vhd", "vpc"), ("vhdx", "vhdx"), ("vdi", "vdi")])
 def test_the_formats_of_other_machines_are_taken(
     form: str, driver: str, patient: SmallImage, toolbox: Toolbox, cache: Path

@@ -4,13 +4,20 @@ import dataclasses
 import json
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vmtests.contract import Contract
 from vmtests.errors import InputError
+from vmtests.host.tools import Toolbox
 from vmtests.image import spec
+from vmtests.image.spec_check import _ext4_room, check_root
+from vmtests.image.survey import Totals
+from vmtests.resources import fixture
+from vmtests.sizes import GIB, MIB
 
 
 @pytest.fixture
@@ -21,6 +28,7 @@ def data(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "reg").touch()
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "list").write_text("/nix/store/abc-x\n/nix/store/gone\n")
     with (tmp_path / "large").open("wb") as file:
         file.truncate(200 << 20)
     return {
@@ -82,14 +90,15 @@ def test_every_field_is_documented() -> None:
     ("key", "value", "part"),
     [
         ("version", 2, "version 2"),
-        ("esp", {"EFI/x": "loader"}, "is not absolute"),
+        ("esp", {"EFI/x": "loader"}, "esp['EFI/x']: the path is not absolute"),
         ("esp", {"/x": "none"}, "is not a file"),
-        ("store", {"directory": "store", "paths": []}, "the store has no paths"),
-        ("store", {"directory": "store", "paths": ["/nix/store/none"]}, "does not exist"),
+        ("store", {"directory": "store", "paths": []}, "store: it has no paths"),
+        ("store", {"directory": "store", "paths": ["/nix/store/none"]}, "store.paths[0]: "),
+        ("store", {"directory": "store", "path_list": "list"}, "store.path_list, line 2: "),
         ("store", {"directory": "store", "paths": ["/nix/store/a/b"]}, "not a path directly below"),
         ("store", {"directory": "store", "paths": ["/usr/abc-x"]}, "not a path directly below"),
         ("store", {"directory": "store", "path_list": "none"}, "cannot be read"),
-        ("store", {"directory": "store", "path_list": "reg"}, "the store has no paths"),
+        ("store", {"directory": "store", "path_list": "reg"}, "store: it has no paths"),
         ("registration", "none", "is not a file"),
         ("state", "nix/var", "not an absolute path"),
         ("seed", "no-uuid", "is not a UUID"),
@@ -99,20 +108,75 @@ def test_every_field_is_documented() -> None:
         ("root", [{"path": "/x", "source": "none"}], "does not exist"),
         ("root", [{"path": "/x", "mode": "99"}], "is not octal"),
         ("root", [{"path": "/x", "source": "fifo"}], "root[0].source"),
-        ("root", [{"path": "/x"}, {"path": "/x", "symlink": "y"}], "root[1].path /x is there already"),
-        ("esp", {"/a": "loader", "/A": "loader"}, "is the same file as esp['/a'] on FAT"),
+        ("root", [{"path": "/x"}, {"path": "/x", "symlink": "y"}], "root[1].path: /x is there already"),
+        ("esp", {"/a": "loader", "/A": "loader"}, "esp['/A']: on FAT it is the same file as esp['/a']"),
         ("esp", {"/a": "loader", "/a/b": "loader"}, "other files of the ESP are below it"),
-        ("esp", {"/a:b": "loader"}, "is no name that FAT takes"),
+        ("esp", {"/a:b": "loader"}, "esp['/a:b']: FAT does not take this name"),
         ("esp", {"/a": "large"}, "and the ESP of 128 MiB has room for"),
         ("registrtion", "reg", "unknown key registrtion"),
         ("store", {"directory": "store", "path": []}, "unknown key store.path"),
         ("root", [{"path": "/x", "sorce": "etc"}], "unknown key root[0].sorce"),
         ("name", 7, "$.name"),
+        ("compression", "zip", "compression: unknown compression 'zip'"),
+        ("contract", {"version": 1}, "contract: no partition is called esp or root or store"),
+        ("contract", {"partition": [{"label": "x" * 37, "type": "esp"}]}, "partition[0].label: "),
     ],
 )
 def test_fault_is_named(tmp_path: Path, data: dict[str, Any], key: str, value: object, part: str) -> None:
     """Each fault of a spec is one sentence that names what is wrong."""
     assert part in _refused(tmp_path, {**data, key: value})
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "part"),
+    [
+        (
+            0,
+            {"label": "TWELVE-CHARS"},
+            "contract.partition[0].label: 'TWELVE-CHARS' has 12 bytes, and a label of FAT",
+        ),
+        (1, {"label": "nix-store-lower0"}, "contract.partition[1].label: 'nix-store-lower0' has 16 bytes"),
+        (2, {"label": "röot-of-the-disk"}, "contract.partition[2].label: 'röot-of-the-disk' has 17 bytes"),
+        (2, {"label": "root*"}, "is no label that one partition can have"),
+        (2, {"copies": 2}, "contract.partition[2].copies: "),
+        (2, {"filesystem": "btrfs"}, "root is built as ext4, not as btrfs"),
+        (0, {"size": None}, "contract.partition[0].size: esp needs one"),
+        (2, {"name": "data"}, "no partition is called root"),
+    ],
+)
+def test_contract_that_no_disk_is_built_to_is_refused(
+    tmp_path: Path, data: dict[str, Any], number: int, change: dict[str, Any], part: str
+) -> None:
+    """What a disk can be held to is more than what is built: labels that would be cut, other file systems, copies."""
+    with fixture("contract.toml").open("rb") as file:
+        contract = {"partition": tomllib.load(file)["partition"]}
+    contract["partition"][number].update(change)
+    if "size" in change:
+        del contract["partition"][number]["size"]
+    assert part in _refused(tmp_path, {**data, "contract": contract})
+
+
+def test_root_content_has_to_fit_its_partition(contract: Contract, toolbox: Toolbox, tmp_path: Path) -> None:
+    """What is let through fits the ext4 that is made: the room is never more than mke2fs leaves, and not much less."""
+    for size in (32 * MIB, 64 * MIB, 128 * MIB, 512 * MIB, GIB, 2 * GIB, 4 * GIB, 20 * GIB):
+        file = tmp_path / "ext4"
+        with file.open("wb") as opened:
+            opened.truncate(size)
+        toolbox.run("mkfs.ext4", "-q", "-I", "256", "-m", "0", "-b", "4096", "-T", "default", file)
+        told = dict(
+            line.split(":", 1) for line in toolbox.run("dumpe2fs", "-h", file).splitlines() if line.count(":") == 1
+        )
+        real = int(told["Free blocks"]) * 4096
+        room, inodes = _ext4_room(size)
+        assert 0.96 * real < room <= real
+        assert inodes == int(told["Free inodes"])
+        file.unlink()
+    full = Totals(inodes=7, directories=1, blocks=600 * MIB)
+    with pytest.raises(InputError, match=r"image x: root: it needs 600.0 MiB in 7 inodes, and .* has room for 484"):
+        check_root(full, 0, contract, "image x")
+    with pytest.raises(InputError, match="in 40000 inodes"):
+        check_root(Totals(inodes=40000), 0, contract, "image x")
+    check_root(Totals(inodes=7, directories=1, blocks=400 * MIB), 50 * MIB, contract, "image x")
 
 
 def test_misspelt_key_is_guessed(tmp_path: Path, data: dict[str, Any]) -> None:

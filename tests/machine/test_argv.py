@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from vmtests.errors import InputError
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware
-from vmtests.machine.argv import DiskFaults, Hardware, Net, Parts, comma, oem_strings, qemu_args
+from vmtests.machine.argv import Parts, comma, qemu_args
+from vmtests.machine.hardware import Disk, DiskBus, DiskFaults, FirmwareKind, Hardware, Net, oem_strings
+from vmtests.sizes import MIB
 
 SERIAL = "GoogleCloud-76D7E575000040008000000000000001"
 IDENTITY = "76d7e575-0000-4000-8000-000000000001"
@@ -108,6 +110,7 @@ def test_kvm(parts: Parts) -> None:
 
 def test_firmware_that_needs_smm(parts: Parts) -> None:
     """Firmware for secure boot gets SMM, and flash that only SMM may write."""
+    assert parts.firmware is not None
     firmware = dataclasses.replace(parts.firmware, features=frozenset({"requires-smm"}))
     args = qemu_args(Hardware(secure_boot=True), dataclasses.replace(parts, firmware=firmware))
     assert ",smm=on" in option(args, "-machine")[0]
@@ -136,17 +139,85 @@ def test_address(parts: Parts) -> None:
     assert [arg for arg in args if "mac=42:01:0a:80:03:11" in arg]
 
 
-def test_nvme(parts: Parts) -> None:
-    """The disk of a newer machine type is an NVMe namespace, and the first to boot from."""
-    devices = option(qemu_args(Hardware(nvme=True), parts), "-device")
-    assert [device.split(",")[0] for device in devices if "bootindex=1" in device] == ["nvme"]
-    assert not [device for device in devices if "scsi" in device]
+def disk_devices(args: list[str]) -> list[str]:
+    """Return the guest's disks and drives."""
+    return [device for device in option(args, "-device") if "drive=" in device]
+
+
+@pytest.mark.parametrize(
+    ("bus", "first", "second"),
+    [
+        (DiskBus.VIRTIO_SCSI, "scsi-hd", "scsi-hd"),
+        (DiskBus.VIRTIO_BLK, "virtio-blk-pci", "virtio-blk-pci"),
+        (DiskBus.NVME, "nvme", "nvme"),
+        (DiskBus.SATA, "ide-hd", "ide-hd"),
+        (DiskBus.CDROM, "ide-cd", "ide-hd"),
+    ],
+)
+def test_bus(parts: Parts, bus: DiskBus, first: str, second: str) -> None:
+    """Each disk is on the bus, a further one behind the image's, from which alone the machine boots."""
+    parts = dataclasses.replace(parts, further=(Path("/r/disk-1.qcow2"),))
+    args = qemu_args(Hardware(disk_bus=bus, disks=(Disk(size=MIB),)), parts)
+    one, two = disk_devices(args)
+    assert [first, second] == [device.split(",")[0] for device in (one, two)]
+    assert "drive=disk0" in one
+    assert "drive=disk1" in two
+    assert [True, False] == ["bootindex=1" in device for device in (one, two)]
+    assert any("virtio-scsi-pci" in device for device in option(args, "-device")) is (bus is DiskBus.VIRTIO_SCSI)
+    assert option(args, "-blockdev")[-2].endswith("filename=/r/disk-1.qcow2")
+
+
+def test_places_on_the_bus_differ(parts: Parts) -> None:
+    """No two devices of a machine with everything have one slot, unit or port."""
+    further = tuple(Path(f"/r/{number}") for number in range(3))
+    for bus in DiskBus:
+        hardware = Hardware(disk_bus=bus, disks=(Disk(size=MIB),) * 3, cdrom=Path("/iso"))
+        devices = option(qemu_args(hardware, dataclasses.replace(parts, further=further)), "-device")
+        for key in ("addr=", "scsi-id=", "bus=ide."):
+            places = [word for device in devices for word in device.split(",") if word.startswith(key)]
+            assert len(places) == len(set(places))
+
+
+def test_disc(parts: Parts) -> None:
+    """A disc is in a drive that nobody writes to, and booted from where the disk does not boot."""
+    args = qemu_args(Hardware(cdrom=Path("/a,b.iso")), parts)
+    assert option(args, "-blockdev")[-1] == "driver=file,node-name=disc0,read-only=on,filename=/a,,b.iso"
+    assert next(device for device in disk_devices(args) if "ide-cd" in device).endswith("drive=disc0,bootindex=2")
+
+
+def test_bios(parts: Parts) -> None:
+    """A BIOS is QEMU's own: there is no flash, its screen is on the serial line, and no table speaks of UEFI."""
+    args = qemu_args(Hardware(firmware=FirmwareKind.BIOS), dataclasses.replace(parts, firmware=None))
+    assert not [arg for arg in args if "pflash" in arg or "uefi" in arg]
+    assert option(args, "-machine")[0].endswith(",graphics=off")
+
+
+def test_kernel_by_hand(parts: Parts) -> None:
+    """A kernel that is given starts with its initrd, and what is added comes behind its command line."""
+    hardware = Hardware(kernel=Path("/k"), initrd=Path("/i"), append="root=/dev/sda", cmdline_extra="quiet")
+    args = qemu_args(hardware, parts)
+    assert ["/k", "/i", "root=/dev/sda quiet"] == [option(args, name)[0] for name in ("-kernel", "-initrd", "-append")]
+    assert "-initrd" not in qemu_args(Hardware(kernel=Path("/k")), parts)
+
+
+def test_firmware_configuration_goes_by_file(parts: Parts) -> None:
+    """What a guest reads of fw_cfg is in a file, as credentials are."""
+    hardware = Hardware(fw_cfg={"opt/com.coreos/config": b"{}"})
+    args = qemu_args(hardware, dataclasses.replace(parts, fw_cfg_files=(Path("/r/fw-0"),)))
+    assert option(args, "-fw_cfg") == ["name=opt/com.coreos/config,file=/r/fw-0"]
 
 
 def test_no_network(parts: Parts) -> None:
     """A machine without network has no card."""
     args = qemu_args(Hardware(net=Net.NONE), parts)
     assert [arg for arg in args if "net0" in arg] == []
+
+
+def test_guest_agent(parts: Parts) -> None:
+    """The agent's port has the name by which it looks for it, over an inherited socket."""
+    args = qemu_args(Hardware(agent=True), dataclasses.replace(parts, agent_fd=15))
+    assert "socket,id=agent,fd=15" in option(args, "-chardev")
+    assert option(args, "-device")[-1] == "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
 
 
 def test_own_arguments_come_last(parts: Parts) -> None:
@@ -221,6 +292,23 @@ def test_command_line_of_one_line(text: str) -> None:
     """What is added to the kernel's command line is one line."""
     with pytest.raises(InputError, match="one line"):
         Hardware(cmdline_extra=text)
+    with pytest.raises(InputError, match="append goes on the kernel's command line"):
+        Hardware(kernel=Path("/k"), append=text)
+
+
+def test_contradictions() -> None:
+    """Hardware that contradicts itself is one sentence."""
+    with pytest.raises(InputError, match="without a kernel"):
+        Hardware(initrd=Path("/i"))
+    with pytest.raises(InputError, match="no secure boot"):
+        Hardware(firmware=FirmwareKind.BIOS, secure_boot=True)
+    with pytest.raises(InputError, match="an image, or a size"):
+        Disk()
+    with pytest.raises(InputError, match="8 further disks at most"):
+        Hardware(disks=(Disk(size=MIB),) * 9)
+    for name in ("com.coreos/config", f"opt/{'x' * 60}", "opt/a\n"):
+        with pytest.raises(InputError, match="no file that fw_cfg takes"):
+            Hardware(fw_cfg={name: b""})
 
 
 def test_fork(parts: Parts) -> None:

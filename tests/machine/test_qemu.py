@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.machine.conftest import FakeToolbox, Recorder
-from vmtests.errors import GuestError, HostError
+from vmtests.errors import GuestError, HostError, InputError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
-from vmtests.machine.argv import Hardware, Net
+from vmtests.machine.hardware import Hardware, Net
 from vmtests.machine.life import Exit, MachineExitError
 from vmtests.machine.qemu import QemuMachine
 
@@ -60,7 +60,7 @@ def test_ssh_port(bench: Bench) -> None:
 
 def test_no_ssh_port_without_network(bench: Bench) -> None:
     """A machine without a network card has no ssh port, and says so."""
-    with bench.make(Hardware(net=Net.NONE)) as machine, pytest.raises(HostError, match="no network card"):
+    with bench.make(Hardware(net=Net.NONE)) as machine, pytest.raises(InputError, match="no network card"):
         _ = machine.ssh_port
 
 
@@ -208,14 +208,14 @@ def test_one_command_line_per_power_on(bench: Bench) -> None:
 
 def test_power_on_twice(bench: Bench) -> None:
     """A machine that is on cannot be powered on."""
-    with bench.make(Hardware()) as machine, pytest.raises(HostError, match="already"):
+    with bench.make(Hardware()) as machine, pytest.raises(InputError, match="already"):
         machine.start()
 
 
 def test_results_that_cannot_be_written(bench: Bench) -> None:
     """Results that cannot be written are the host's error, and nothing is left behind."""
     bench.results.write_text("a file")
-    with pytest.raises(HostError, match="results cannot be written: File exists"), bench.make(Hardware()):
+    with pytest.raises(InputError, match="results cannot be written: File exists"), bench.make(Hardware()):
         pass
 
 
@@ -236,7 +236,7 @@ def test_command_line_that_cannot_be_written(bench: Bench) -> None:
     """A machine whose results fail half-way gives everything back."""
     (bench.results / "qemu.argv").mkdir(parents=True)
     with (
-        pytest.raises(HostError, match=r"qemu\.argv cannot be written: Is a directory"),
+        pytest.raises(InputError, match=r"qemu\.argv cannot be written: Is a directory"),
         bench.make(Hardware()),
     ):
         pass

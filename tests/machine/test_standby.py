@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.machine.conftest import FakeToolbox, Recorder
-from vmtests.errors import HostError
+from vmtests.errors import InputError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Standby
 
@@ -88,7 +88,7 @@ def test_machine_that_has_ended_is_no_machine(make: Make, tmp_path: Path) -> Non
     port = 0
     while not port:
         # There is none before it waits.
-        with contextlib.suppress(HostError):
+        with contextlib.suppress(InputError):
             port = machine.ssh_port
         pause.wait(0.001)
     machine.signal(signal.SIGKILL)

@@ -7,7 +7,8 @@ import pytest
 
 from vmtests.boot.stages import Stage
 from vmtests.plugin.machines import free_name
-from vmtests.plugin.options import OPTIONS, REWINDS
+from vmtests.plugin.options import OPTIONS, REWINDS, TARGETS
+from vmtests.plugin.targets import LABORATORIES
 from vmtests.qemu import lab
 
 Run = Callable[..., pytest.RunResult]
@@ -38,25 +39,30 @@ def _told(result: pytest.RunResult) -> str:
     return line.partition("told: ")[2]
 
 
-@pytest.mark.parametrize("workers", [(), ("-n1", "-rP")])
+_CONFIGURED = '[tool.pytest.ini_options]\nvm_accel = "kvm"\nvm_module = ["debug", "bloat"]\nvm_reuse = false\n'
+
+
 def test_option_comes_before_environment_before_configuration(
-    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The option counts before the environment variable, that before the key, that before the default."""
     pytester.makepyfile(_TELLS)
-    more = ("-rP", *workers)
-    if not workers:
-        assert _told(run(*more)) == "auto [] True"
-    pytester.makepyprojecttoml(
-        '[tool.pytest.ini_options]\nvm_accel = "kvm"\nvm_module = ["debug", "bloat"]\nvm_reuse = false\n'
-    )
-    assert _told(run(*more)) == "kvm ['debug', 'bloat'] False"
+    assert _told(run("-rP")) == "auto [] True"
+    pytester.makepyprojecttoml(_CONFIGURED)
+    assert _told(run("-rP")) == "kvm ['debug', 'bloat'] False"
     monkeypatch.setenv("VMTESTS_ACCEL", "tcg")
     monkeypatch.setenv("VMTESTS_MODULE", "debug,bloat:2G")
     monkeypatch.setenv("VMTESTS_REUSE", "yes")
-    assert _told(run(*more)) == "tcg ['debug', 'bloat:2G'] True"
-    if not workers:
-        assert _told(run("--vm-accel=auto", "--vm-module=debug", "--no-vm-reuse", *more)) == "auto ['debug'] False"
+    assert _told(run("-rP")) == "tcg ['debug', 'bloat:2G'] True"
+    assert _told(run("--vm-accel=auto", "--vm-module=debug", "--no-vm-reuse", "-rP")) == "auto ['debug'] False"
+
+
+def test_worker_is_told_what_was_settled(pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of pytest-xdist has the same options, wherever each of them was said."""
+    pytester.makepyfile(_TELLS)
+    pytester.makepyprojecttoml(_CONFIGURED)
+    monkeypatch.setenv("VMTESTS_ACCEL", "tcg")
+    assert _told(run("-n1", "-rP", "--vm-module=debug")) == "tcg ['debug'] False"
 
 
 @pytest.mark.parametrize(
@@ -83,9 +89,14 @@ def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
     assert set(REWINDS) < set(Stage)
 
 
+def test_targets_to_choose_from_are_those_that_have_a_laboratory() -> None:
+    """Each name that `--vm-target` takes leads to what makes machines there."""
+    assert tuple(LABORATORIES) == TARGETS
+
+
 _NEEDY = """
 import pytest
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 
 BIG = Hardware(memory_mib=2048)
 
@@ -137,23 +148,22 @@ def test_marker_says_what_a_test_needs(pytester: pytest.Pytester, run: Run) -> N
     assert result.stdout.str().count("image: disk.raw None") == 2
 
 
-@pytest.mark.parametrize(
-    ("said", "sentence"),
-    [
-        ("memory=3", "@pytest.mark.vm takes image=, modules=, hardware=, target=, promises=; not memory="),
-        ("'big'", "@pytest.mark.vm takes image=, modules=, hardware=, target=, promises=; not 'big'"),
-        ("modules='debug'", "@pytest.mark.vm(modules=…) takes a list of names; not 'debug'"),
-        ("target='aws'", "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not 'aws'"),
-    ],
-)
-def test_marker_that_says_nothing_known_is_one_sentence(
-    pytester: pytest.Pytester, run: Run, said: str, sentence: str
-) -> None:
+def test_marker_that_says_nothing_known_is_one_sentence(pytester: pytest.Pytester, run: Run) -> None:
     """What a marker cannot say is an error of one sentence, before any test runs."""
-    pytester.makepyfile(f"import pytest\n@pytest.mark.vm({said})\ndef test_it(vm): pass")
+    takes = "@pytest.mark.vm takes image=, modules=, hardware=, target=, promises=; not"
+    sentences = {
+        "memory=3": f"{takes} memory=",
+        "'big'": f"{takes} 'big'",
+        "modules='debug'": "@pytest.mark.vm(modules=…) takes a list of names; not 'debug'",
+        "target='aws'": "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not 'aws'",
+    }
+    for number, said in enumerate(sentences):
+        code = f"import pytest\n@pytest.mark.vm({said})\ndef test_{number}(vm): pass"
+        pytester.makepyfile(**{f"test_{number}": code})
     result = run()
-    result.assert_outcomes(errors=1)
-    assert f"test_it: {sentence}" in result.stdout.str()
+    result.assert_outcomes(errors=len(sentences))
+    for number, sentence in enumerate(sentences.values()):
+        assert f"test_{number}: {sentence}" in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
 
 

@@ -1,6 +1,7 @@
 """What the laboratory hands to a guest, and what it says of a boot that failed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,9 +9,11 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
+from vmtests.guest.seed import Seed
+from vmtests.image.check import passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.vm import BootError, Image
 
@@ -73,7 +76,47 @@ def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> 
     words = vm.hardware.cmdline_extra.split()
     assert {"rd.systemd.log_level=debug", "rd.systemd.debug_shell=ttyS1", "panic=0"} <= set(words)
     assert "quiet" == words[-1]
+    # No key is left where results are uploaded from: it is gone with the laboratory.
+    assert [] == [path.name for path in tmp_path.iterdir() if path.name != "disk.raw"]
     assert b"ttyS1" in vm.hardware.credentials["systemd.unit-dropin.debug-shell.service~vmtests"]
+
+
+@pytest.mark.parametrize(
+    ("known", "firmware", "bus", "sector"),
+    [
+        ({}, FirmwareKind.UEFI, DiskBus.VIRTIO_SCSI, 512),
+        ({"bios_only": True}, FirmwareKind.BIOS, DiskBus.VIRTIO_SCSI, 512),
+        ({"sector_size": 4096}, FirmwareKind.UEFI, DiskBus.VIRTIO_SCSI, 4096),
+        ({"checks": (passed("boot", "root", "/dev/vda2"),)}, FirmwareKind.UEFI, DiskBus.VIRTIO_BLK, 512),
+        ({"checks": (passed("boot", "root", "/dev/nvme0n1p2"),)}, FirmwareKind.UEFI, DiskBus.NVME, 512),
+    ],
+)
+def test_machine_is_what_the_image_is_made_for(
+    tmp_path: Path, known: dict[str, Any], firmware: FirmwareKind, bus: DiskBus, sector: int
+) -> None:
+    """Firmware, bus and sectors are chosen by what inspection saw; what the caller orders wins."""
+    inspection = Inspection(**{"path": tmp_path, "format": Format.RAW, "size": 1 << 20, "checks": (), **known})
+    (disk := tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    image = Image(name="own", path=disk, modules=None, inspection=inspection)
+    with Lab(tmp_path) as lab:
+        chosen = lab.machine(image, name="a").hardware
+        ordered = lab.machine(image, Hardware(firmware=FirmwareKind.UEFI, disk_bus=DiskBus.SATA), name="b").hardware
+    assert (firmware, bus, sector) == (chosen.firmware, chosen.disk_bus, chosen.sector_size)
+    assert (FirmwareKind.UEFI, DiskBus.SATA) == (ordered.firmware, ordered.disk_bus)
+
+
+def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:
+    """An image with cloud-init gets a disk for it, unless nobody wants that; the key in it is the run's own."""
+    inspection = Inspection(
+        path=tmp_path, format=Format.RAW, size=1 << 20, checks=(), listens=frozenset({"cloud-init"})
+    )
+    (disk := tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    image = Image(name="own", path=disk, modules=None, inspection=inspection)
+    with Lab(tmp_path / "a") as lab:
+        vm = lab.machine(image)
+        assert vm._own_key.public in vm.hardware.seed["user-data"].decode()
+    with Lab(tmp_path / "b", seed=Seed.NONE) as lab:
+        assert lab.machine(image).hardware.further == 0
 
 
 def test_login_hands_in_the_public_key_only() -> None:

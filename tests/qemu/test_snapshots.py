@@ -15,7 +15,7 @@ from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.tools import Tool, Toolbox
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.qemu import snapshots
 from vmtests.qemu.snapshots import LOGS, Lock, Record, Snapshot
@@ -158,6 +158,20 @@ def test_image_that_was_written_over_is_another(tmp_path: Path) -> None:
     while write(b"two") == written:
         pass  # the kernel's clock of files ticks every few milliseconds
     assert place() != first
+
+
+def test_what_is_in_an_image_counts_where_all_files_have_one_time(tmp_path: Path) -> None:
+    """On a file system that is read-only an image may have path, size, inode and times of the last one."""
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(8 * MIB))
+    first = snapshots._sample(image, 8 * MIB)
+    for place in (1 << 10, 4 * MIB, 8 * MIB - 512):
+        with image.open("r+b") as file:
+            file.seek(place)
+            file.write(b"other")
+        second = snapshots._sample(image, 8 * MIB)
+        assert second != first
+        first = second
 
 
 def test_logs_of_the_boot_come_back_whole(kept: Snapshot, tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
 """A machine under QEMU as tests use it, with a QEMU that plays recorded consoles."""
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.machine.conftest import FakeToolbox
 from vmtests.boot.verdict import Cause
+from vmtests.errors import GuestError
+from vmtests.guest.serial import SerialShell
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.host import Host
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.argv import Hardware
+from vmtests.machine.events import RESET, MachineEvent
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
@@ -88,3 +93,37 @@ def test_host_that_spoils_every_boot_is_told(tmp_path: Path, monkeypatch: pytest
     ):
         vm.wait_ready()
     assert (Cause.TIMER_STALLED, 2) == (failure.value.verdict.cause, failure.value.exit_code)
+
+
+def _reset_while_asked(vm: QemuVm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the guest restart by itself as soon as somebody waits for its shell."""
+    login = SerialShell.login
+
+    def fail(shell: SerialShell, *arguments: object, **options: object) -> None:
+        event = MachineEvent(name=RESET, detail={"reason": "guest-reset"}, t=time.monotonic())
+        threading.Thread(target=vm.follower.event, args=(event,)).start()
+        login(shell, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SerialShell, "login", fail)
+
+
+def test_command_ends_as_soon_as_the_guest_restarts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the answer of a guest that is gone, and nothing is typed at its firmware."""
+    with _machine(tmp_path, "reference-ready") as vm:
+        vm.wait_ready()
+        _reset_while_asked(vm, monkeypatch)
+        started = time.monotonic()
+        with pytest.raises(GuestError, match="the guest restarted by itself"):
+            vm.run("true")
+        assert 30 > time.monotonic() - started
+        with pytest.raises(GuestError, match="the guest restarted by itself"):
+            assert vm.host_keys
+
+
+def test_guest_that_restarts_by_itself_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in its firmware again is no machine that was ready."""
+    with _machine(tmp_path, "reference-ready") as vm:
+        _reset_while_asked(vm, monkeypatch)
+        with pytest.raises(BootError, match="the guest restarted by itself"):
+            vm.snapshot(tmp_path / "kept")
+        assert not (tmp_path / "kept").exists()

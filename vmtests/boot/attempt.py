@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import FRAME, LOGIN_PROMPT, Course
+from vmtests.boot.course import FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
-from vmtests.boot.jobs import Jobs
+from vmtests.boot.jobs import JOBS_NAMED, Jobs
 from vmtests.boot.judge import Judge
 from vmtests.boot.machine_rules import SILENCES
+from vmtests.boot.readiness import Readiness
 from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
@@ -22,31 +23,18 @@ from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
-_GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
-_JOBS = 5  # start jobs that are named
 _WRAPS = re.compile(r"error: .{0,400}[^.!]$")
 _WRAPPED = 400  # characters of a line that a loader wrapped
 _QUOTED = 120  # characters of a line in a sentence
-ANY_RUN = "vmtests-ready-"
-"""Stands for the token of any run: a recording that is explained has one that nobody knows any more."""
-
-_GREETING = "hello"
 _TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.KERNEL_HANG, Cause.NO_PROGRESS, Cause.QEMU_SILENT})
 _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.3  # of a boot's time
-_LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
-# The states of systemctl(1), `is-system-running`.
-_UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
-_WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
 
 class Attempt:
     """What is known of one boot; `load` is asked when a budget is about to end (see budgets.load_factor).
 
-    systemd prints no more status once a getty has the console (src/core/manager.c, `n_on_console`), which on a
-    slow machine is before multi-user.target. So a guest that can be told to is asked to print `token` and its
-    state when its last job has ended; of others a login prompt and a long silence have to do. A guest that greeted
-    with the token is known to do as it was asked.
+    `token` and `ready` are those of `readiness.Readiness`.
 
     `knowledge` is what is known of the image: a device that it does not have is not waited for, and a verdict says
     what inspection says.
@@ -71,19 +59,15 @@ class Attempt:
         self._late = late
         self._late_before = late()
         self._token = token
+        self._readiness = Readiness(token, ready, budgets.settle_seconds)
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
-        end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
-        said = rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b(?P<units>(?: {_UNIT})*)"
-        self._announcement = re.compile(said) if token else None
-        self._failed_units: tuple[str, ...] = ()
-        self._greeted = False
         self._examinations = 0
         self._stuck_at = 0.0
         self.stuck: Stage | None = None
         self.provoked = False
-        self._told = ""
-        self._getty = False
+        self.quoting = False
+        """Whether a shell shows a log: what is printed is not this boot's."""
         self.timeline = timeline
         self.verdict: Verdict | None = None
         self.failure_after_ready: Verdict | None = None
@@ -94,10 +78,8 @@ class Attempt:
         self._judge = Judge()
         self._jobs = Jobs()
         self._course = Course()
-        self._ready = ready
         self._open = ""
         self._managed = self._status = self._planned = False
-        self._target: Line | None = None
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
         self._last_output = self._last_progress = 0.0
@@ -130,9 +112,10 @@ class Attempt:
         self._last_output = t
         if normal.spinner:
             return self._spinner(normal, text, t)
-        if self.verdict is None:
+        self._quotes(text)
+        if self.verdict is None and not self.quoting:
             self._advance(normal, t)
-        if self.failure is None and not self.provoked:
+        if self.failure is None and not self.provoked and not self.quoting:
             self._judged(normal, text, t)
         stage = self.stage
         line = Line(t=t, text=text, stage=stage)
@@ -148,40 +131,44 @@ class Attempt:
             self._jobs.line(normal.text)
             self.timeline.units.line(normal.text, t, stage)
             self._look_for_target(normal, line)
+            self._look_for_shell(normal, line)
         return line
 
+    def _quotes(self, text: str) -> None:
+        if self.stage.before(Stage.USERSPACE):
+            return
+        if SHOWS.match(text):
+            self.quoting = True
+        elif self.quoting and (SHELL_PROMPT.match(text) or LOGIN_PROMPT.match(text)):
+            self.quoting = False
+
     def _judged(self, normal: NormalLine, text: str, t: float) -> None:
-        late = self.stage is Stage.KERNEL or self._course.headless
-        known = self.verdict is not None
-        stage = self._judge.line(normal, text, t, self.stage, late=late and not known)
+        current = self.stage
+        late = (current is Stage.KERNEL or self._course.headless) and self.verdict is None
+        stage = self._judge.line(normal, text, t, current, late=late)
         if normal.stamp is None and self._open:
             # What one writer began and another tore, or a loader wrapped at the end of its screen.
             whole = self._open + ("" if "`" in self._open or self._open.endswith(": ") else " ") + normal.text
             self._open = ""
-            self._judge.line(normalise(whole), whole, t, self.stage, late=late and not known)
+            self._judge.line(normalise(whole), whole, t, current, late=late)
             if stage.before(Stage.KERNEL) and "error: " in whole and whole[-1] not in ".!" and len(whole) < _WRAPPED:
                 self._open = whole
         elif normal.stamp is None and (text.endswith(": ") or _WRAPS.match(normal.text)):
             self._open = text if text.endswith(": ") else normal.text
-        if self.verdict is None and self.stage.before(stage):
+        if self.verdict is None and current.before(stage):
             self.timeline.enter(stage, t)
 
     def _look_for_target(self, normal: NormalLine, line: Line) -> None:
-        if self._announcement is not None and (match := self._announcement.search(line.text)):
-            if match["word"] == _GREETING:
-                self._greeted = True
-                if self.stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
-                    self._enter(Stage.INITRD, line.t)
-            elif match["word"] not in _LEAVING:
-                self._target, self._told, self._failed_units = line, match["word"], tuple(match["units"].split())
-        elif self._ready is not None:
-            if self._ready.search(line.text):
-                self._target, self._getty = line, True
-        elif self._target is None and (
-            LOGIN_PROMPT.match(normal.text)
-            or self._course.shell(self.stage, normal.text, failing=self.suspicious or self._judge.failing)
-        ):
+        heard, stage = self._readiness.hear(line), line.stage
+        if heard == "hello" and stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
+            self._enter(Stage.INITRD, line.t)
+        failing = self.suspicious or self._judge.failing
+        if not heard and self._readiness.asks(normal, shell=self._course.shell(stage, normal.text, failing)):
             self._up(line, getty=True)
+
+    def _look_for_shell(self, normal: NormalLine, line: Line) -> None:
+        if not self.provoked and self._course.rescue(line.stage, normal.text):
+            self._judge.shell(Evidence(t=line.t, source=line.source, text=line.text[:TEXT_LIMIT]), line.stage)
 
     def _up(self, line: Line, *, getty: bool) -> None:
         """Take a line that says that the system is up."""
@@ -189,7 +176,7 @@ class Attempt:
             self._enter(Stage.USERSPACE, line.t)
         if not self._judge.broken or not getty:
             self._judge.recovered()
-        self._target, self._getty = line, getty
+        self._readiness.up(line, getty=getty)
 
     def prompt(self, text: str, t: float) -> None:
         """Take a line that has not ended yet."""
@@ -199,7 +186,9 @@ class Attempt:
             self._judge.prompt(normal, text, t, self.stage, late=late and self.verdict is None)
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
         if self.verdict is None and not told:
-            self._look_for_target(normal, Line(t=t, text=text, stage=self.stage))
+            line = Line(t=t, text=text, stage=self.stage)
+            self._look_for_target(normal, line)
+            self._look_for_shell(normal, line)
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""
@@ -250,7 +239,7 @@ class Attempt:
         """Return the verdict on a boot of which no more is to come; the end of a recording is no silence."""
         if self.failure_after_ready is None and self._judge.deadline is not None:
             self._fail(t)
-        elif self.verdict is None and not self._settled(t + self._budgets.settle_seconds * _GETTY_SETTLE):
+        elif self.verdict is None and not self._settled(t + self._readiness.silence()):
             self.timeline.end(t)
             self.verdict = self._explained(self._ended(t))
         verdict = self.failure_after_ready or self.verdict
@@ -265,17 +254,20 @@ class Attempt:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
             return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
+        told = f"nothing failed as far as it is shown, and {said}"
+        if other := self._course.foreign:
+            told = f'another system than Linux speaks ("{other[:_QUOTED]}"), and {said}'
         evidence = [Evidence(t=last.t, source=last.source, text=last.text[:TEXT_LIMIT])] if last else []
-        running = [*self._jobs.running][-_JOBS:]
+        running = [*self._jobs.running][-JOBS_NAMED:]
         if running:
             evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:TEXT_LIMIT]))
         return Verdict(
             ready=False,
             stage=stage,
             cause=None,
-            sentence=f"cannot tell how this boot went on: nothing failed as far as it is shown, and {said}",
+            sentence=f"cannot tell how this boot went on: {told}",
             evidence=tuple(evidence),
-            hint=SILENCES[stage].hint,
+            hint="only boots of Linux are known" if other else SILENCES[stage].hint,
             owner=None,
             evidence_to_verdict_s=0.0,
             seconds=self.timeline.seconds,
@@ -319,8 +311,8 @@ class Attempt:
         ends = [] if self._budgets.whole is None else [self._budgets.whole]
         if self.stuck is None:
             ends.append(self._budget_end())
-            if self._target is not None and not (self._greeted and not self._told):
-                ends.append(self._settle_end())
+            if self._readiness.settles:
+                ends.append(self._readiness.settle_end(self._last_output))
         return min(ends, default=None)
 
     def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
@@ -340,7 +332,7 @@ class Attempt:
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)
-        if step.ready and self._ready is None and (self._target is None or self._getty):
+        if step.ready and self._readiness.open:
             self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
 
     def _enter(self, stage: Stage, t: float) -> None:
@@ -351,44 +343,21 @@ class Attempt:
             self._jobs.clear()  # those of the initrd's manager
             self._waits_for = ""
 
-    def _settle_end(self) -> float:
-        return self._last_output + self._budgets.settle_seconds * (_GETTY_SETTLE if self._getty else 1)
-
     def _budget_end(self) -> float:
         seconds = self._budgets.seconds(self.stage) * self._load_seen
         begin = self.timeline.starts[self.stage]
         return min(self._last_progress + seconds, begin + seconds * self._budgets.patience)
 
     def _settled(self, t: float) -> bool:
-        if self._target is None:
-            return False
-        open_jobs = self._jobs.running
-        if self._getty and self._managed and self._judge.broken and not self._told and self._ready is None:
+        if self._readiness.prompted and self._managed and self._judge.broken:
             return False  # a prompt, but no system to call ready
-        if self._told:
-            sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
-            sentence += f": {', '.join(self._failed_units[:_JOBS])} failed" if self._failed_units else ""
-            ready_at = self._target.t
-        elif self._greeted:
-            return False  # what looks like the end of the boot may be any program's words
-        elif (open_jobs or self._getty) and t < self._settle_end():
+        settled = self._readiness.settled(t, self._last_output, self._jobs.running)
+        if settled is None or (line := self._readiness.target) is None:
             return False
-        elif self._getty:
-            said = (
-                "a line that was waited for came"
-                if self._ready
-                else "the guest is up: it asks for a login, or has a shell"
-            )
-            sentence, ready_at = f"{said}, and has nothing more to say", self._settle_end()
-        elif open_jobs:
-            sentence = f"multi-user.target was reached; the end of {len(open_jobs)} start jobs was not seen"
-            ready_at = self._settle_end()
-        else:
-            sentence = "multi-user.target was reached and no start job is left"
-            ready_at = self._last_output
+        sentence, ready_at = settled
         self.timeline.enter(Stage.READY, ready_at)
         self._judge.forgive(Stage.READY)
-        target = Evidence(t=self._target.t, source=self._target.source, text=self._target.text)
+        target = Evidence(t=line.t, source=line.source, text=line.text)
         self.verdict = Verdict(
             ready=True,
             stage=Stage.READY,
@@ -399,7 +368,7 @@ class Attempt:
             owner=None,
             evidence_to_verdict_s=max(t - target.t, 0.0),
             seconds=self.timeline.seconds,
-            failed_units=self._failed_units,
+            failed_units=self._readiness.failed_units,
         )
         return True
 
@@ -449,7 +418,7 @@ class Attempt:
         else:
             sentence += f'; the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
             evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
-        if running := [name for name in self._jobs.running if name not in self._waits_for][:_JOBS]:
+        if running := [name for name in self._jobs.running if name not in self._waits_for][:JOBS_NAMED]:
             evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:_QUOTED]))
         if self._waits_for:
             sentence += f"; {self._waits_for[:_QUOTED]}"

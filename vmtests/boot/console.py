@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.boot.stages import Stage
-from vmtests.errors import HostError
+from vmtests.errors import at_named
 from vmtests.sizes import GIB
 
 LOG_LIMIT = 2 * GIB
@@ -22,6 +22,7 @@ LOG_LIMIT = 2 * GIB
 KEPT_LINES = 500
 """Lines that are kept in memory; all of them are in the file."""
 
+_ANOTHER = "name another directory with --vm-results"
 _TAIL = 256 * 1024  # bytes; holds the longest JSON line there can be
 
 
@@ -51,10 +52,7 @@ class _Log:
         try:
             self._file = FileIO(os.fspath(path), "ab")
         except OSError as error:
-            raise HostError(
-                f"{path} cannot be written: {error.strerror}",
-                hint="name another directory with --vm-results",
-            ) from error
+            raise at_named(f"{path} cannot be written", error, _ANOTHER) from error
 
     def write(self, data: bytes) -> None:
         if self.error is not None or self._file.closed:
@@ -80,7 +78,7 @@ class ConsoleLog:
     Each object in `console.jsonl` is `{"boot", "t", "stage", "source", "text"}`. A log that exists is
     continued, and `next_boot` is one more than its last boot. `name` is put before the files' names when
     several machines share the directory. Neither a full disk nor a log with `limit` bytes is an error: see
-    `take_error`. Raises HostError when a file cannot be opened.
+    `take_error`. Raises InputError or HostError when a file cannot be opened.
     """
 
     def __init__(self, directory: Path, name: str = "", *, limit: int = LOG_LIMIT) -> None:
@@ -88,10 +86,7 @@ class ConsoleLog:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HostError(
-                f"{directory} cannot be made: {error.strerror}",
-                hint="name another directory with --vm-results",
-            ) from error
+            raise at_named(f"{directory} cannot be made", error, _ANOTHER) from error
         tail = _tail(directory / f"{prefix}console.jsonl")
         self.next_boot = _last_boot(tail) + 1
         self._lines: deque[Line] = deque(maxlen=KEPT_LINES)

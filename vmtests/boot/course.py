@@ -1,5 +1,6 @@
 """Where a boot is, by who speaks and what came before; firmware, loader and initrd may be missing."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -15,9 +16,16 @@ FRAME = re.compile(r"[\W_]{10,}")
 """Of a menu, or a progress bar: it says nothing."""
 
 SHELL_PROMPT = re.compile(
-    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] ?$"
+    r"(?:\[?[\w.-]{1,32}@(?:[\w.-]{1,64}|\(none\))[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|)"
+    r" ?[#$] ?$"
 )
 """The prompt of a shell of the running system."""
+
+SHOWS = re.compile(
+    r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] "
+    r"(?:sudo )?(?:cat|zcat|xzcat|zstdcat|dmesg|journalctl|less|more|tail|head|grep)\b"
+)
+"""Somebody has a log shown in a shell: what follows may be the console of another machine."""
 
 # systemd src/core/main.c, status_welcome(); an initrd says so in its os-release (initrd-release(5)), or did before.
 _WELCOME = re.compile(r"Welcome to (?!GRUB!|u-root!)(?P<os>.{1,200})!$")
@@ -44,6 +52,10 @@ _SCRIPTS = frozenset(
     if speaker.stage is Stage.INITRD and speaker.name not in {"dracut", "Ignition"}
     for sign in speaker.signs
 )
+_HAND_OVER = frozenset(
+    sign for speaker in SPEAKERS for sign in speaker.signs if sign.stage is Stage.INITRD and speaker.name != "Linux"
+)
+_FOREIGN = frozenset(sign for speaker in SPEAKERS if speaker.foreign for sign in speaker.signs)
 _EARLY = frozenset(sign for speaker in SPEAKERS if speaker.stage.before(Stage.KERNEL) for sign in speaker.signs)
 
 
@@ -54,6 +66,12 @@ def anonymous(pattern: re.Pattern[str]) -> str:
 
 
 _ANY = re.compile("|".join(anonymous(sign.pattern) for sign in SIGNS))
+
+
+@functools.lru_cache(maxsize=1024)
+def _signs(text: str) -> tuple[Sign, ...]:
+    """Return the signs that a line is; the same lines come again and again."""
+    return tuple(sign for sign in SIGNS if sign.pattern.match(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +96,9 @@ class Course:
         self._managed = False  # the initrd's manager spoke, and its greeting is still to come
         self.scripted = False
         """Whether an initrd's script was heard, whose shell is there to rescue."""
+        self._hands_over = False
+        self.foreign = ""
+        """The line by which another system than Linux is known."""
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
 
@@ -87,28 +108,37 @@ class Course:
         if match := _WELCOME.match(text):
             return Step(stage=self._welcome(current, match["os"]))
         if _ANY.match(text):
-            steps = [self._sign(current, sign, text) for sign in SIGNS if sign.pattern.match(text)]
+            steps = [self._sign(current, sign, text) for sign in _signs(text)]
             return Step(
                 stage=next((step.stage for step in steps if step.stage is not None), None),
                 restart=any(step.restart for step in steps),
                 ready=any(step.ready for step in steps),
                 forgives=frozenset().union(*(step.forgives for step in steps)),
             )
-        if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith("dracut")):
+        if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith(("dracut", "ignition"))):
+            self._hands_over = True
             return Step(stage=Stage.INITRD)
         if line.stamp is not None and current.before(Stage.KERNEL):
             return Step(stage=Stage.KERNEL)
         return _NOTHING
 
-    def shell(self, current: Stage, text: str, *, failing: bool) -> bool:
+    def shell(self, current: Stage, text: str, failing: bool) -> bool:
         """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
-        alone = current in {Stage.KERNEL, Stage.INITRD} and not self.scripted and not failing
+        alone = current in {Stage.KERNEL, Stage.INITRD} and not (self.scripted or self._hands_over or failing)
         return (alone or current is Stage.USERSPACE) and bool(SHELL_PROMPT.match(text))
+
+    def rescue(self, current: Stage, text: str) -> bool:
+        """Whether a shell asks for a command in an initrd that means to hand over."""
+        inside = current in {Stage.INITRD, Stage.SWITCH_ROOT} and (self.scripted or self._hands_over)
+        return inside and bool(SHELL_PROMPT.match(text))
 
     def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
         if sign in _EARLY:
             self.headless = False
+        if sign in _FOREIGN and current.before(Stage.KERNEL):
+            self.foreign = text
         self.scripted |= sign in _SCRIPTS
+        self._hands_over |= sign in _HAND_OVER
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True
         since = sign.since
@@ -126,6 +156,7 @@ class Course:
     def _welcome(self, current: Stage, system: str) -> Stage | None:
         initrd = bool(_OF_INITRD.search(system)) or self._managed
         self._managed = False
+        self._hands_over |= initrd
         stage = Stage.INITRD if initrd else Stage.USERSPACE
         return stage if current.before(stage) else None
 

@@ -6,7 +6,7 @@ in use when the boot ended.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -61,6 +61,10 @@ class Inspected(Protocol):
         """The labels of the partitions that are there."""
 
     @property
+    def names(self) -> Mapping[str, str]:
+        """By what a boot may ask for a partition (`UUID=...`), and which one it is."""
+
+    @property
     def root(self) -> str:
         """What `root=` of the kernel's command line names."""
 
@@ -110,6 +114,13 @@ _UNSURE = frozenset(
 """Causes of stage 1 that a breach of the part in use says more about."""
 
 
+_DEVICES = frozenset({Cause.DEVICE_TIMEOUT, Cause.PARTITION_MISSING, Cause.MOUNT_FAILED})
+_OTHERS = 6  # names of partitions in a sentence
+_NAMED = re.compile(
+    r"(?:(?P<kind>(?:PART)?(?:UUID|LABEL))=|/dev/disk/by-(?P<link>(?:part)?(?:uuid|label))/)(?P<value>[^\s\"',;:]{1,100})"
+)
+
+
 class Knowledge:
     """What is known of an image before it boots; without an inspection, nothing is."""
 
@@ -118,6 +129,7 @@ class Knowledge:
         self._checks = () if inspected is None else tuple(inspected.checks)
         self._breaches = tuple(check for check in self._checks if not check.ok and check.cause is not None)
         self._labels = frozenset() if inspected is None else inspected.labels
+        self._names = {} if inspected is None else {_folded(name): it for name, it in inspected.names.items()}
         self._root = "" if inspected is None else inspected.root.replace("PARTLABEL=", BY_LABEL, 1)
 
     def absent(self, device: str) -> bool:
@@ -141,7 +153,7 @@ class Knowledge:
             return verdict
         breach = self._early(verdict.stage, verdict.cause) or self._stage1(verdict)
         if breach is None:
-            return self._menu(verdict)
+            return self._device(self._menu(verdict))
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
             verdict,
@@ -198,6 +210,27 @@ class Knowledge:
         # The rest of stage 1 lives on the store, and the store's upper directory on root.
         yield from (_STORE, _ROOT)
 
+    def _device(self, verdict: Verdict) -> Verdict:
+        """Say of a device that did not come whether the image has it."""
+        if verdict.cause not in _DEVICES or not self._names or not (match := _NAMED.search(verdict.sentence)):
+            return verdict
+        kind = (match["kind"] or match["link"]).upper()
+        name = f"{kind}={_unescaped(match['value'])}"
+        if (where := self._names.get(_folded(name))) is not None:
+            said = f"the image has {name}, it is {where}"
+            hint = "the machine must have this disk, and the initrd the driver of its controller and the file system's"
+        else:
+            others = [known for known in self._names if known.startswith(f"{kind}=")]
+            has = f"; it has {', '.join(others[:_OTHERS])}" if others else ""
+            said = clean(f"the image has no {name}{has}")
+            hint = "the boot entry, the initrd or fstab must name what the disk has"
+        return replace(
+            verdict,
+            sentence=f"{said}: {verdict.sentence}",
+            evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=said)),
+            hint=hint,
+        )
+
     def _menu(self, verdict: Verdict) -> Verdict:
         if verdict.stage is not Stage.BOOTLOADER or verdict.cause is not Cause.NO_PROGRESS:
             return verdict
@@ -210,6 +243,11 @@ class Knowledge:
                     evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=check.sentence)),
                 )
         return verdict
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared: UUIDs are spelled in capitals by some."""
+    return name if "LABEL=" in name else name.partition("=")[0] + "=" + name.partition("=")[2].lower()
 
 
 def _unescaped(label: str) -> str:

@@ -20,12 +20,14 @@ from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
 from vmtests.boot.past import Past
+from vmtests.boot.pulse import Pulse
 from vmtests.boot.scanner import ScannedLine, Scanner
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict, keep
-from vmtests.errors import GuestError, HostError
-from vmtests.machine.events import RESET, SHUTDOWN, MachineEvent
+from vmtests.boot.waiter import Waiter
+from vmtests.errors import GuestError, HostError, VmtestsError
+from vmtests.machine.events import HELD, RESET, SHUTDOWN, STOP, MachineEvent
 
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
@@ -49,18 +51,6 @@ _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
 Found = TypeVar("Found")
 
 
-class _Waiter:
-    """Somebody who waits for a line."""
-
-    def __init__(self, pattern: re.Pattern[str]) -> None:
-        self.pattern = pattern
-        self.found: Line | None = None
-
-    def look(self, line: Line) -> None:
-        if self.found is None and self.pattern.search(line.text):
-            self.found = line
-
-
 class Follower:
     """Follows one machine, boot after boot.
 
@@ -70,7 +60,8 @@ class Follower:
     `ready_token` comes from a guest that has no job left.
     `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
     budget, before that is a verdict. `late` tells for how many seconds in all the machine could have run and got no
-    processor of the host. With `past` the machine goes on from where another was kept,
+    processor of the host. `on_failure` is told at once when a guest fails that had been ready; it must not wait.
+    With `past` the machine goes on from where another was kept,
     and so do its seconds.
 
     `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
@@ -93,10 +84,13 @@ class Follower:
         past: Past | None = None,
         doctor: Doctor | None = None,
         late: Callable[[], float] = float,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._watch = watch
         self._doctor = doctor
         self._late = late
+        self._on_failure = on_failure
+        self._alarm = threading.Timer(0.0, tuple)  # never started
         self._in_examination = False
         self._ready_token = ready_token
         self._knowledge = knowledge
@@ -108,10 +102,11 @@ class Follower:
         self._prefix = f"{name}." if name else ""
         self._log = ConsoleLog(results, name)
         self._changed = threading.Condition()
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
         self._scanner = Scanner()
         self._restarts = 0
+        self._held: float | None  # since when the guest does not run, and its time stands still
         self._leaving = False  # whether a guest that was told to reboot still talks of going down, its kernel too
         self._ending = False
         self._boot = self._log.next_boot
@@ -130,6 +125,7 @@ class Follower:
 
     def close(self) -> None:
         """Take what is left of the last line, write the timeline and close the logs."""
+        self._alarm.cancel()
         with self._changed:
             self._tick()
             self._finish_lines()
@@ -166,6 +162,7 @@ class Follower:
         """Take an event of the machine."""
         with self._changed:
             self._tick()
+            self._hold(event)
             self._note(event)
             if event.name == RESET:
                 self._finish_lines()
@@ -220,16 +217,22 @@ class Follower:
             return self._attempt.timeline
 
     @property
-    def pulse(self) -> str:
-        """Where the boot is, in one line: stage, last line and its age, what it waits for, and the budget left."""
+    def pulse(self) -> Pulse:
+        """Where the boot is just now; as text it is one line."""
         with self._changed:
             attempt, now = self._attempt, self._now()
-            words = [f"{attempt.stage}: {self._last_words()}"]
-            if attempt.waits_for:
-                words.append(attempt.waits_for[:120])
-            if attempt.verdict is None:
-                words.append(f"{attempt.left(now):.0f} s left to get on")
-            return "; ".join(words)
+            left, waits = None if attempt.verdict is not None else attempt.left(now), attempt.waits_for[:120]
+            return Pulse(stage=attempt.stage, t=now, last=attempt.last_line, waits_for=waits, left=left)
+
+    @property
+    def budgets(self) -> Budgets:
+        """How long each stage may be silent."""
+        return self._budgets
+
+    def wake(self) -> None:
+        """Have the watch called now, in the thread that waits for this boot."""
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def boot(self) -> int:
@@ -269,7 +272,7 @@ class Follower:
         Raises GuestError when the boot fails, or the guest fails after it was ready, or `timeout` seconds
         passed.
         """
-        waiter = _Waiter(re.compile(regex))
+        waiter = Waiter(re.compile(regex))
         with self._changed:
             end = self._now() + timeout
             boot = self._boot
@@ -288,7 +291,7 @@ class Follower:
                         boot, end = self._boot, self._now() + timeout
                     if self._now() >= end:
                         raise GuestError(
-                            f"no line with {waiter.pattern.pattern!r} came in {timeout:g} s; {self._last_words()}",
+                            f"no line with {waiter.pattern.pattern!r} came in {timeout:g} s; {self.pulse.last_words}",
                             hint=f"the console is in {self._results}",
                         )
                     deadline = self._attempt.deadline()
@@ -326,7 +329,7 @@ class Follower:
                 attempt.provoked, since = True, self._now()
             told = doctor.provoke(lambda: [normalise(line.text).text for line in self.lines if line.t > since])
             opinion = opinion.followed_by(told)
-        except HostError as error:
+        except VmtestsError as error:
             opinion = opinion.followed_by(Opinion(evidence=(("doctor", error.message),)))
         finally:
             with self._changed:
@@ -378,18 +381,27 @@ class Follower:
 
     def _start_clock(self, power_on: float | None) -> None:
         self._zero = self._clock.monotonic() if power_on is None else power_on
-        self._zero_known = power_on is not None
+        self._zero_known, self._held = power_on is not None, None
         timeline = Timeline(boot=self._boot, started=self._clock.wall())
         self._attempt = Attempt(timeline, self._budgets, self._load, self._ready_token, self._knowledge, self._late)
         self._partial_seen = ""
 
+    def _hold(self, event: MachineEvent | None) -> None:
+        """Let no time pass for a guest that somebody has stopped: a debugger, or who keeps the machine."""
+        if event is not None and event.name == STOP and event.detail.get("status") in HELD:
+            self._held = self._held or self._clock.monotonic()
+        elif self._held is not None and (event is None or event.name != STOP):
+            self._zero += self._clock.monotonic() - self._held
+            self._held = None
+
     def _now(self, *, first_byte: bool = False) -> float:
-        now = self._clock.monotonic()
+        now = self._held or self._clock.monotonic()
         if first_byte and not self._zero_known:
             self._zero, self._zero_known = now, True
         return max(now - self._zero, 0.0)
 
     def _feed(self, part: bytes) -> None:
+        self._hold(None)
         self._tick()
         now = self._now(first_byte=True)
         self._log.raw(part)
@@ -410,7 +422,7 @@ class Follower:
         lines = []
         for text in (part for item in scanned for part in torn(item.text)):
             normal = normalise(text)
-            if restarted(self._attempt.stage, normal):
+            if not self._attempt.quoting and restarted(self._attempt.stage, normal):
                 self._reset(MachineEvent(name=RESET, detail={"seen": "console"}, t=self._clock.monotonic()))
                 now = self._now()
             if (line := self._attempt.line(normal, text, now)) is not None:
@@ -454,6 +466,18 @@ class Follower:
         if before != (self._attempt.verdict, self._attempt.failure_after_ready):
             self._write_timeline()
             self._changed.notify_all()
+        if self._on_failure is not None and self._attempt.verdict is not None:
+            self._watch_for_failure(self._on_failure, known=before[1] is not None)
+
+    def _watch_for_failure(self, tell: Callable[[], None], *, known: bool) -> None:
+        """Tell of a guest's failure after it was ready, also where nothing more is heard of it."""
+        if self._attempt.failure_after_ready is not None:
+            if not known:
+                tell()
+        elif (deadline := self._attempt.deadline()) is not None and not self._alarm.is_alive():
+            self._alarm = threading.Timer(max(deadline - self._now(), 0.0), lambda: self.failure_after_ready)
+            self._alarm.daemon = True
+            self._alarm.start()
 
     def _write_timeline(self) -> None:
         name = "timeline.json" if self._boot == 1 else f"timeline-{self._boot}.json"
@@ -466,15 +490,10 @@ class Follower:
 
     def _wait(self, deadline: float | None) -> None:
         timeout = None if deadline is None else max(deadline - self._now(), _LEAST_WAIT)
-        if self._watch is not None:
-            timeout = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
+        if self._watch is not None or self._held is not None:
+            timeout = HEARTBEAT if timeout is None or self._held else min(timeout, HEARTBEAT)
         self._clock.wait(self._changed, timeout)
 
     def _heartbeat(self) -> None:
         if self._watch is not None:
             self._watch(self)
-
-    def _last_words(self) -> str:
-        if (last := self._attempt.last_line) is None:
-            return "nothing was printed"
-        return f'the last line, {self._now() - last.t:.0f} s old, is "{last.text[:120]}"'

@@ -13,6 +13,7 @@ from typing import Protocol
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
+from vmtests.host.architecture import GUEST
 from vmtests.text import TEXT_LIMIT, clean
 
 PATIENCE = 3
@@ -107,8 +108,11 @@ class Doctor(Protocol):
         """Make the guest's kernel talk about itself; `heard` returns the lines that came since."""
 
 
-def opinion(stage: Stage, looks: Sequence[Look], name: Callable[[int], str] = hex) -> Opinion:
-    """Judge `looks`, oldest first, of which there is at least one; `name` names an address of the kernel."""
+def opinion(stage: Stage, looks: Sequence[Look], name: Callable[[int], str] = hex, *, serial: bool = False) -> Opinion:
+    """Judge `looks`, oldest first, of which there is at least one; `name` names an address of the kernel.
+
+    With `serial` the kernel is known to talk on the serial line: where its screen changes it only lives.
+    """
     first, last = looks[0], looks[-1]
     seconds = last.t - first.t
     where = _processors(looks, name)
@@ -138,16 +142,16 @@ def opinion(stage: Stage, looks: Sequence[Look], name: Callable[[int], str] = he
             hint="the host's disk does not answer, or is throttled; nothing in the image can mend that",
             owner=Owner.HOST,
         )
-    if changed and stage in {Stage.BOOTLOADER, Stage.KERNEL}:
+    if changed and not serial and stage in {Stage.BOOTLOADER, Stage.KERNEL}:
         return Opinion(
             says="the screen changes while the serial console is silent: this guest talks to the screen only",
             evidence=tuple(evidence),
             cause=Cause.SCREEN_ONLY,
-            hint="the kernel's command line needs console=ttyS0,115200; diagnosis/ has the screen",
+            hint=f"the kernel's command line needs console={GUEST.console},115200; diagnosis/ has the screen",
             owner=Owner.IMAGE,
         )
     idle = len(looks) > 1 and not done and not last.in_flight and all(_asleep(look) for look in looks)
-    return Opinion(says=says, evidence=tuple(evidence), moving=done > 0, idle=idle)
+    return Opinion(says=says, evidence=tuple(evidence), moving=done > 0 or (changed and serial), idle=idle)
 
 
 def _asleep(look: Look) -> bool:

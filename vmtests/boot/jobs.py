@@ -5,6 +5,9 @@ import re
 JOBS_LIMIT = 256
 """Jobs that are remembered; the oldest is forgotten first, its result line must have been lost."""
 
+JOBS_NAMED = 5
+"""Jobs, or units, that a sentence names."""
+
 # Verbs: systemd src/core/{job,service,mount,swap,socket}.c, the tables of start and finish messages.
 _OPENS = re.compile(r"(?:Starting|Mounting|Activating swap|Activating) (?P<unit>.+?)(?:\.\.\.|…)$")
 _CLOSES = re.compile(

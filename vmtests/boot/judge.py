@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from vmtests.boot.causality import Finding, chain, in_order
-from vmtests.boot.course import anonymous
-from vmtests.boot.machine_rules import ABSENT_DEVICE
+from vmtests.boot.course import FRAME, anonymous
+from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL
 from vmtests.boot.machine_rules import RULES as EVENT_RULES
 from vmtests.boot.rules import LOADING, EventRule, Layer, LineRule, Weight
 from vmtests.boot.speakers import LINE_RULES, SPEAKERS
 from vmtests.boot.stages import SHUTDOWN, NormalLine, Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.boot.waits import path
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
@@ -24,9 +25,11 @@ _BEFORE = 4
 _AFTER = 12
 _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 
+_SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
 _OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|/mnt-root|/new_root")
+_ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
@@ -83,6 +86,7 @@ class Judge:
         self._symptoms: list[Finding] = []
         self._recent: deque[Evidence] = deque(maxlen=_BEFORE)
         self._after: list[Evidence] = []
+        self._asked: Finding | None = None
         self._stamped = False
         self._going_down = False
         self.deadline: float | None = None
@@ -129,7 +133,7 @@ class Judge:
         """
         if normal.stamp is not None:
             self._stamped = True
-        elif self._finding is not None and self._finding.rule.weight is Weight.WAIT:
+        elif self._finding is not None and self._finding.rule.weight is Weight.WAIT and _answers(normal):
             self._drop()  # somebody answered
         if SHUTDOWN.match(normal.text):
             self._going_down = True
@@ -162,6 +166,11 @@ class Judge:
         if self._finding is None:
             self._found(ABSENT_DEVICE, {"device": device}, evidence, stage)
 
+    def shell(self, evidence: Evidence, stage: Stage) -> None:
+        """Take the prompt of a shell in an initrd."""
+        if self._finding is None:
+            self._found(INITRD_SHELL, {}, evidence, stage)
+
     def event(self, event: MachineEvent, t: float, stage: Stage) -> None:
         """Take an event of the machine; those that no rule names are nothing to judge."""
         for rule in EVENT_RULES:
@@ -181,7 +190,9 @@ class Judge:
         if final is None:
             raise ValueError("nothing was found")
         links = [final]
-        if final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+        if self._asked is not None and final.rule.cause in _SHELLS and not chain(self._clues, notes=False):
+            links = [self._asked]
+        elif final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
             links = [*(chain(self._clues, notes=False) or self._symptoms[:1]), final]
         return self._verdict(links, now, seconds, final.stage, self._since)
 
@@ -259,6 +270,8 @@ class Judge:
         self, rule: LineRule | EventRule, values: Mapping[str, str | None], evidence: Evidence, stage: Stage
     ) -> None:
         shown = _Values({key: value[:TEXT_LIMIT] for key, value in values.items() if value is not None})
+        if "device" in shown:
+            shown["device"] = path(shown["device"])
         finding = Finding(
             rule=rule,
             stage=stage,
@@ -267,6 +280,9 @@ class Judge:
             evidence=(*self._recent, evidence),
         )
         current = self._finding
+        if isinstance(rule, LineRule) and rule.asked:
+            self._asked = finding
+            return
         if rule.weight is Weight.CLUE:
             if current is not None and rule.layer is not Layer.REASON:
                 self._follow(evidence)  # what fails after the end is not why it came
@@ -293,6 +309,13 @@ class Judge:
         same = [clue for clue in self._clues if clue.rule is finding.rule]
         known = any(clue.sentence == finding.sentence for clue in same)
         return not known and len(same) < _OF_ONE_RULE and len(self._clues) < _CLUES
+
+
+def _answers(normal: NormalLine) -> bool:
+    """Whether a line behind a prompt can only come when somebody answered: the manager has other things to tell."""
+    if normal.status:
+        return bool(_ANSWERED.search(normal.text))
+    return not FRAME.fullmatch(normal.text)
 
 
 def _blamed(root: Finding, stage: Stage) -> Stage:

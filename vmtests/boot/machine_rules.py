@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, SYSTEMD, EventRule, LineRule, Weight, rule
+from vmtests.boot.rules import DEVICE_HINT, PANIC_HINT, STAGE1, SYSTEMD, EventRule, LineRule, Weight, rule
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
+from vmtests.host.architecture import GUEST
 
 _KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
 _ACCEL_HINT = "run with --vm-accel=tcg, or on a host whose KVM works; vmtests doctor tells"
@@ -128,6 +129,19 @@ ABSENT_DEVICE: LineRule = rule(
 """Found by `waits.Waits`, which knows the disk."""
 
 
+INITRD_SHELL: LineRule = rule(
+    Cause.EMERGENCY_SHELL,
+    "",
+    "the boot stands in a shell of the initrd, and nothing before it says why",
+    "a longer recording, or rd.debug or debug on the kernel's command line, would tell what it was started for",
+    "/ # ",
+    stages=STAGE1,
+    weight=Weight.WAIT,
+    grace=10.0,
+)
+"""Found by `course.Course`, which knows whether an initrd means to hand over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
     """What it most likely means when a stage makes no progress."""
@@ -145,7 +159,9 @@ SILENCES = {
         hint="the boot loader waits, or the kernel that it started talks to another console: its timeout must not be "
         "endless, and the kernel's command line needs the serial console"
     ),
-    Stage.KERNEL: Silence(hint="the kernel may print to another console: the command line needs console=ttyS0"),
+    Stage.KERNEL: Silence(
+        hint=f"the kernel may print to another console: the command line needs console={GUEST.console}"
+    ),
     Stage.INITRD: Silence(
         hint="rd.systemd.log_level=debug systemd.log_target=console, rd.debug or debug on the kernel's command "
         "line show "

@@ -38,6 +38,13 @@ class Past:
             lines=lines,
         )
 
+    def power_on(self, now: float) -> float:
+        """Return when the boot began by the guest's own clock, both in seconds of the epoch; `now` is the host's.
+
+        A guest that was kept in the middle of its boot has the time of then. One that was ready is given ours.
+        """
+        return self.started.timestamp() if self.verdict is None and self.started is not None else now
+
     def timeline(self, boot: int) -> Timeline:
         """Return its timeline, under the number that it has in the logs now."""
         units = Units.of(self.units, told=self.told)

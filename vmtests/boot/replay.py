@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vmtests.boot.attempt import ANY_RUN, Attempt
+from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.readiness import ANY_RUN
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
-from vmtests.boot.skim import BOOTS, skim
+from vmtests.boot.skim import BOOTS, Skim
 from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
@@ -125,7 +126,7 @@ class Replay:
     def _line(self, text: str, clock: datetime | None) -> None:
         normal = normalise(text)
         attempt = self._attempt
-        if restarted(attempt.stage, normal, ended=attempt.suspicious):
+        if not attempt.quoting and restarted(attempt.stage, normal, ended=attempt.suspicious):
             ended = attempt.finish(self._t)
             if self._boots < BOOTS or not ended.unknown:  # of many, not all were looked at
                 self._earlier.append(ended)
@@ -146,9 +147,11 @@ def explain(
 ) -> Explanation:
     """Judge a recording; what is neither near its ends nor a line that anybody knows is passed over."""
     replay = Replay(knowledge=knowledge, ready=ready)
-    for chunk in _text(skim(chunks, ready)):
+    seen = Skim(chunks, ready)
+    for chunk in _text(seen):
         replay.feed(chunk)
-    return replay.finish()
+    told = replay.finish()
+    return replace(told, boots=told.boots + seen.boots)
 
 
 def _text(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -58,6 +58,7 @@ OVERLAY_HINT = (
 )
 ESP_HINT = "the ESP needs a boot loader where this firmware looks for one: a boot entry, or \\EFI\\BOOT for the \
 machine's architecture, on a FAT file system with 512-byte sectors"
+ASKED_HINT = "take it off the kernel's command line, unless a shell is what is wanted"
 MEMORY_HINT = "give the machine more memory"
 
 
@@ -112,8 +113,9 @@ class LineRule:
     `grace` is for how many seconds the console is read on before the verdict, so that what the guest still
     says about it becomes evidence. `kernel` lines count only with the kernel's time stamp, if this kernel
     stamps its lines. `prompt` lines count without their newline too. `fatal` says whether a boot that says no
-    more has failed by it. `place` is the stage that is blamed, where the boot seemed to have come further. `example`
-    is a line that a real program prints.
+    more has failed by it. `asked` lines say that somebody wants the shell in which the boot will wait. `place` is
+    the stage that is blamed, where the boot seemed to have come further. `example` is a line that a real program
+    prints.
     """
 
     cause: Cause
@@ -130,6 +132,7 @@ class LineRule:
     prompt: bool = False
     fatal: bool = True
     place: Stage | None = None
+    asked: bool = False
 
     @property
     def general_words(self) -> bool:
@@ -153,6 +156,7 @@ def rule(
     prompt: bool = False,
     fatal: bool | None = None,
     place: Stage | None = None,
+    asked: bool = False,
     flags: int = 0,
 ) -> LineRule:
     """Return a rule: a clue, unless `weight` says that its line ends the boot."""
@@ -173,6 +177,7 @@ def rule(
         prompt=prompt or weight is Weight.WAIT,
         fatal=layer <= Layer.OBJECT if fatal is None else fatal,
         place=place,
+        asked=asked,
     )
 
 
@@ -181,7 +186,7 @@ class Speaker:
     """A program that speaks on a console during a boot.
 
     `stage` is where it speaks, `source` where its words are found. The rows of a `general` speaker stand behind those
-    of others, whose lines they may match too.
+    of others, whose lines they may match too. A `foreign` one is no part of a boot of Linux.
     """
 
     name: str
@@ -190,6 +195,7 @@ class Speaker:
     signs: tuple[Sign, ...] = ()
     failures: tuple[LineRule, ...] = ()
     general: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ _PREFIXES = tuple(
     re.compile(pattern)
     for pattern in (
         # CI (GitHub, Azure), docker logs -t, journalctl -o short-iso, cloud collectors, `ts`
-        rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?[ \t:|]{{1,3}}",
+        rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?(?: ?[|:] ?|[ \t])",
         # journalctl -o short[-precise], syslog, with the host's name
         r"\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
         r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
@@ -32,8 +32,9 @@ _PREFIXES = tuple(
         r"[\w.-]{1,40} {0,12}\| ",
         r"(?: {4}|==> )[\w.-]{1,40}: ",
         r"\((?:finished|[\w.-]{1,40})\)? ?>? ",
-        r"(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) {1,2}",
+        r"(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
         r"> ",
+        r"`",
     )
 )
 

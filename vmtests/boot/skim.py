@@ -1,8 +1,8 @@
 """What has to be read of a long recording: its ends, and the lines in between that somebody could know.
 
-A hundred megabytes of a console are a flood of the same. So the middle is passed over, but for the first lines of
-their kind, and of those the ones that hold a word which some pattern cannot match without. The words are searched all
-at once (Aho and Corasick).
+A hundred megabytes of a console are a flood of the same. So the middle is passed over, but for lines that hold a word
+which some pattern cannot match without, and of those the first of each kind and for each word. The words are searched
+all at once (Aho and Corasick).
 """
 
 import functools
@@ -12,53 +12,69 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ahocorasick_rs import BytesAhoCorasick
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from vmtests.boot.course import LOGIN_PROMPT
 from vmtests.boot.rules import Weight
 from vmtests.boot.speakers import LINE_RULES, SIGNS
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Bytes that are searched at a time."""
 
-ENDS = 1 << 20
+ENDS = 1 << 19
 """Bytes at the begin and at the end that are read whole."""
 
-BOOTS = 50
+BOOTS = 20
 """Boots that are looked at; of more in the middle the begins are counted."""
 
 _LINE = 8192  # bytes of one line that are kept
 _LEAST = 5  # characters of a word that is worth a search
 _ALIKE = 8  # lines of a boot that differ in their numbers only; more are a flood of them
+_OF_A_WORD = 32  # lines of a boot that are picked for one word
 _NUMBERS = b"0123456789abcdef"
 _KINDS = 50_000  # of lines that are remembered
 _RESTARTS = (b"Linux version ", b"BdsDxe: ", b"SeaBIOS ", b"U-Boot ", b"Welcome to GRUB", b"UEFI firmware")
 
 
-def skim(chunks: Iterable[bytes], ready: re.Pattern[str] | None = None) -> Iterator[bytes]:
-    """Yield a recording without what nobody needs to see; nothing is left out where it is short."""
-    passed = 0
-    middle = _Middle(ready)
-    held: deque[bytes] = deque()
-    size = 0
-    rest = b""
-    for chunk in chunks:
-        if passed < ENDS:
-            passed += len(chunk)
-            yield chunk
-            continue
-        held.append(chunk)
-        size += len(chunk)
-        while held and size - len(held[0]) >= ENDS:
-            oldest = held.popleft()
-            size -= len(oldest)
-            data = rest + oldest
-            cut = data.rfind(b"\n") + 1
-            rest = data[cut:][:_LINE]  # of a line without end its begin is enough
-            if cut:
-                yield from middle.picked(data[:cut])
-    yield rest
-    yield from held
+class Skim:
+    """A recording without what nobody needs to see; nothing is left out where it is short. `boots` of it were not
+    looked at, only counted.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], ready: re.Pattern[str] | None = None) -> None:
+        self._chunks = chunks
+        self._middle = _Middle(ready)
+
+    @property
+    def boots(self) -> int:
+        """Boots that were counted only."""
+        return self._middle.skipped
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield what is to be seen."""
+        passed = 0
+        held: deque[bytes] = deque()
+        size = 0
+        rest = b""
+        for chunk in self._chunks:
+            if passed < ENDS:
+                cut = chunk.rfind(b"\n", 0, ENDS - passed) + 1 or len(chunk)
+                passed += ENDS if cut < len(chunk) else cut
+                yield chunk[:cut]
+                if not (chunk := chunk[cut:]):
+                    continue
+            held.append(chunk)
+            size += len(chunk)
+            while held and size - len(held[0]) >= ENDS:
+                oldest = held.popleft()
+                size -= len(oldest)
+                data = rest + oldest
+                cut = data.rfind(b"\n") + 1
+                rest = data[cut:][:_LINE]  # of a line without end its begin is enough
+                if cut:
+                    yield from self._middle.picked(data[:cut])
+        yield rest
+        yield from held
 
 
 class _Middle:
@@ -66,42 +82,65 @@ class _Middle:
 
     def __init__(self, ready: re.Pattern[str] | None) -> None:
         self._ready = ready
-        self._seen: Counter[bytes] = Counter()
-        self._begins = 0
+        self._kinds: Counter[bytes] = Counter()
+        self._words: Counter[int] = Counter()
+        self._begins: Counter[int] = Counter()
+
+    @property
+    def skipped(self) -> int:
+        """Boots that are not seen."""
+        return max(0, *(count - BOOTS for count in self._begins.values()), 0)
 
     def picked(self, data: bytes) -> Iterator[bytes]:
         """Yield what is to be seen of whole lines."""
         if self._ready is not None and self._ready.search(data.decode("utf-8", "replace")):
             yield data  # what a caller waits for may be anything
             return
-        kept = b"\n".join(self._new(data))
-        end = 0
-        for _, at, _ in _search().find_matches_as_indexes(kept):
-            if at >= end:  # else on the line of the match before
-                start = kept.rfind(b"\n", 0, at) + 1
-                end = kept.find(b"\n", at) + 1 or len(kept)
-                yield kept[start : min(end, start + _LINE)].rstrip(b"\n") + b"\n"
+        search, restarts = _search()
+        words, end = self._words, 0
+        picked: list[bytes] = []
+        for word, at, _ in search.find_matches_as_indexes(data):
+            if at < end or (words[word] >= _OF_A_WORD and word >= restarts):
+                continue  # on a line that was picked, or another of a flood
+            start = data.rfind(b"\n", 0, at) + 1
+            end = data.find(b"\n", at) + 1 or len(data)
+            line = data[start : min(end, start + _LINE)]
+            if word < restarts:
+                if not self._begin(word):
+                    continue
+            elif not self._new(line):
+                continue
+            words[word] += 1
+            picked.append(line.rstrip(b"\n"))
+        if picked:
+            yield b"\n".join([*picked, b""])
 
-    def _new(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that are not yet another of a kind, and all that begin a boot."""
-        seen = self._seen
-        again = any(word in data for word in _RESTARTS)
-        for line, kind in zip(data.split(b"\n"), data.translate(None, _NUMBERS).split(b"\n"), strict=True):
-            if again and any(word in line for word in _RESTARTS):
-                self._begins += 1
-                if self._begins < BOOTS * len(_RESTARTS):
-                    seen.clear()
-                yield line
-            elif (count := seen[kind]) < _ALIKE:
-                seen[kind] = count + 1
-                yield line
-        if len(seen) > _KINDS:
-            seen.clear()
+    def _begin(self, word: int) -> bool:
+        """Take the begin of a boot, and return whether it is looked at: then everything in it is new."""
+        self._begins[word] += 1
+        if self._begins[word] > BOOTS:
+            return False
+        self._kinds.clear()
+        self._words.clear()
+        return True
+
+    def _new(self, line: bytes) -> bool:
+        """Whether a line is not yet another of its kind."""
+        kinds = self._kinds
+        kind = line.translate(None, _NUMBERS)
+        if (count := kinds[kind]) >= _ALIKE:
+            return False
+        kinds[kind] = count + 1
+        if len(kinds) > _KINDS:
+            kinds.clear()
+        return True
 
 
 @functools.cache
-def _search() -> BytesAhoCorasick:
-    return BytesAhoCorasick(list(words()))
+def _search() -> tuple[BytesAhoCorasick, int]:
+    """Return the search for all words, and how many of them, the first, begin a boot."""
+    others = [word for word in words() if not any(begin in word for begin in _RESTARTS)]
+    return BytesAhoCorasick([*_RESTARTS, *others], matchkind=MatchKind.LeftmostLongest), len(_RESTARTS)
 
 
 @functools.cache

@@ -50,7 +50,7 @@ class NormalLine:
     taken off, and the status field written as `[OK] `, `[FAILED] `; it has at most MATCH_LIMIT characters. `stamp` is
     the kernel's time in seconds, None where the line has none. `spinner` is true for the repaints of a running job,
     `quoted` for what any program said by way of the journal: it may quote the end of another boot. `by` is the program
-    that was named in front, empty where none was; `status` is true for what systemd shows of a unit.
+    that was named in front, empty where none was; `status` is true for what systemd says and shows.
     """
 
     text: str
@@ -78,17 +78,17 @@ _SAID = re.compile(
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
 _STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
-_INDENT = re.compile(r" {9}(?=[A-Z][a-z]{2,}ing )")
+_INDENT = re.compile(r" {7,12}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
-# What is left of a colour when a collector took the escape character away.
-_COLOUR = re.compile("\ufffd?\\[(?:[01]?;?[0-9]{0,2};?[0-9]{1,2}|0)m")
+# What is left of a colour when a collector took the escape character away, or put another in its place.
+_COLOUR = re.compile("[\ufffd.?␛]?\\[[0-9]{1,3}(?:; ?[0-9]{1,3}){0,6}m|[\ufffd␛]\\[[0-9;?]{0,20}[A-Za-z]|\\[0?K$")
 _RESULTS = (
     (
         re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"),
         "[FAILED] ",
     ),
-    (re.compile(r"Timed out waiting for device \S+\.?$"), "[TIME] "),
+    (re.compile(r"Timed out waiting for device \S"), "[TIME] "),
     (re.compile(r"(?:Dependency|Assertion) failed for \S"), "[DEPEND] "),
     (re.compile(r"(?:Started|Finished|Mounted|Reached target|Found device) \S"), "[OK] "),
 )
@@ -107,14 +107,14 @@ def torn(text: str) -> list[str]:
 def normalise(text: str) -> NormalLine:
     """Return `text` as it is matched."""
     text = text[:MATCH_LIMIT]
-    stamp, quoted, by = None, False, ""
-    if "m" in text and "[" in text:
+    stamp, quoted, by, status = None, False, "", False
+    if "[" in text:
         text = _COLOUR.sub("", text)
     if "[" in text and (match := _STAMP.match(text)):
         stamp = float(match[1])
         text = text[match.end() :]
     if match := _MANAGER.match(text):
-        text = text[match.end() :]
+        text, status = text[match.end() :], True
         for pattern, field in _RESULTS:
             if pattern.match(text):
                 text = field + text
@@ -126,11 +126,10 @@ def normalise(text: str) -> NormalLine:
             text = f"dracut {text}"  # as it prints them itself, where it has no journal
     if match := _SPINNER.match(text):
         return NormalLine(text=text[match.end() :], stamp=stamp, spinner=True)
-    status = False
     if match := _STATUS.match(text):
         text, status = f"[{match[1]}] {text[match.end() :]}", True
     elif match := _INDENT.match(text):
-        text = text[match.end() :]
+        text, status = text[match.end() :], True
     return NormalLine(text=text, stamp=stamp, quoted=quoted, by=by, status=status)
 
 

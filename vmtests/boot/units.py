@@ -33,6 +33,7 @@ _CLOSES = re.compile(
     r"|Failed to (?:start|mount|activate swap)|Timed out (?:starting|mounting|waiting for device)"
     r"|(?:Dependency|Assertion) failed for) (?P<unit>.+?)\.?$"
 )
+_CUT = re.compile(_NAME + "…")
 _RESULTS = {"OK": "done", "FAILED": "failed", "TIME": "timeout", "DEPEND": "dependency", "SKIP": "skipped"}
 _AT_WORK = frozenset({"start", "start-pre", "start-post", "mounting", "activating", "condition"})
 _START_JOBS = frozenset({"start", "verify-active", "restart"})
@@ -156,4 +157,8 @@ class Units:
 def _named(shown: str) -> str:
     """Return the unit's name of `systemd.status_unit_format=combined`, else what is shown."""
     name, dash, _ = shown.partition(" - ")
-    return name if dash and "." in name else shown
+    if dash and "." in name:
+        return name
+    # A narrow console cuts out of the middle: often behind the name.
+    cut = _CUT.match(shown)
+    return cut["unit"] if cut else shown

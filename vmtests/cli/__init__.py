@@ -8,6 +8,7 @@ import importlib
 import json
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -20,10 +21,14 @@ COMMANDS = {
     "build": "build an image: the reference image, or what an image.json describes",
     "inspect": "check an image without booting it",
     "boot": "boot an image and say whether it got ready, or why not",
+    "attach": "have a boot that runs in another terminal in this one",
     "contract": "write a first contract: what an image has, and what its boot came to",
     "explain": "say what became of a boot by the log of its console, whatever was booted",
-    "report": "write a run, or one boot, as one HTML page that needs no network",
+    "diff": "say what differs between two images, or between their boots",
+    "bisect": "find the first bad one of many images in a row",
+    "report": "write a run, one boot, or many runs, as one HTML page that needs no network",
     "faults": "break an image in known ways and check each verdict",
+    "torture": "cut the power at many moments; each next boot has to get ready, with what was synced",
     "emulator": "serve a Compute Engine and Cloud Storage on this host that boot real machines",
     "gce": "the same on Compute Engine, or on an emulator of it",
 }
@@ -66,7 +71,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, does in COMMANDS.items():
         command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         if name in argv:
-            importlib.import_module(f"{__name__}.{name}").add(command)
+            module = importlib.import_module(f"{__name__}.{name}")
+            module.add(command)
+            if examples := getattr(module, "EXAMPLES", ""):
+                command.formatter_class = argparse.RawDescriptionHelpFormatter
+                command.epilog = "examples:\n" + textwrap.indent(examples, "  ")
     return parser
 
 

@@ -1,7 +1,9 @@
 """`vmtests boot`."""
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
+from vmtests.boot.verdict import Verdict
 from vmtests.cli.common import (
     add_accel,
     add_contract,
@@ -21,15 +24,21 @@ from vmtests.cli.common import (
     add_login,
     add_modules,
     add_results,
+    add_seed,
     hardware,
     login,
     print_json,
 )
-from vmtests.cli.screen import Cockpit, show
-from vmtests.contract import Contract
-from vmtests.errors import InputError, VmtestsError
+from vmtests.cli.screen import Lines, show
+from vmtests.cockpit.run import has_terminal
+from vmtests.cockpit.session import POINTS
+from vmtests.contract import Contract, Promise
+from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest import held
+from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
+from vmtests.image.image import Image
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.sizes import parse_seconds
@@ -52,6 +61,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         help="begin where this stage begins, which the first such call keeps: %(choices)s",
     )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep the machine where each stage begins: --rewind goes back there, before whatever went wrong",
+    )
     add_accel(parser)
     parser.add_argument("--anew", action="store_true", help="with --rewind: boot again, whatever was kept")
     parser.add_argument(
@@ -61,10 +75,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_hardware(parser)
     add_login(parser)
+    add_seed(parser)
     parser.add_argument("--strict", action="store_true", help="a system with failed units is not ready: exit status 1")
     add_contract(parser)
     add_results(parser)
     parser.add_argument("--quiet", action="store_true", help="do not show the console")
+    parser.add_argument(
+        "--plain", action="store_true", help="print lines, as where no terminal is, and end with the verdict"
+    )
+    parser.add_argument("--ssh", action="store_true", help="open a shell when the guest is ready")
     parser.set_defaults(command=run)
 
 
@@ -74,6 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
     out = progress.stderr()
     if arguments.anew and arguments.rewind is None:
         raise InputError("--anew is for --rewind: without it every boot is a new one")
+    if arguments.record and arguments.rewind is not None:
+        raise InputError("--record is of a whole boot, and --rewind goes back into one", hint="one after the other")
+    cockpit = not (arguments.plain or arguments.quiet or arguments.json) and has_terminal()
+    if arguments.ssh and not cockpit:
+        raise InputError("--ssh needs a terminal, for a person", hint="without --plain, --quiet and --json")
     contract = None if arguments.contract is None else contracts.load(arguments.contract)
     with Lab(
         lambda: new_directory(arguments.results),
@@ -82,25 +106,25 @@ def run(arguments: argparse.Namespace) -> int:
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),
         contract=contract,
         login=login(arguments),
+        seed=Seed(arguments.seed),
     ) as lab:
-        image = lab.image(arguments.image, arguments.module)
+        image = lab.image(arguments.image, arguments.module, direct=machine.kernel is not None)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))
-        watch = Heartbeat() if arguments.quiet else Cockpit(out)
-        if arguments.rewind is None:
-            booting: AbstractContextManager[QemuVm] = lab.machine(image, machine, watch=watch, debug=arguments.debug)
+        if cockpit:
+            flying: AbstractContextManager[tuple[QemuVm, Verdict]] = _in_cockpit(arguments, lab, image, machine)
         else:
-            booting = lab.rewind(
-                image, Stage(arguments.rewind), machine, watch=watch, debug=arguments.debug, anew=arguments.anew
-            )
-        with booting as vm:
-            verdict = vm.wait_verdict()
-            watch(vm.follower)
+            flying = _in_lines(arguments, lab, image, machine, out)
+        with flying as (vm, verdict):
+            answers = verdict.ready and vm.qemu.alive  # a person may have cut its power
             if not verdict.ready:
                 vm.diagnose(verdict)
             units = vm.timeline.units
-            broken = _broken(vm, image.contract) if verdict.ready else ()
+            broken = _broken(vm, image.contract) if answers else ()
+            if answers and Promise.STORE in image.contract.promises:  # others may not let us in
+                with progress.step("the guest's journal and mounts, for the report"):
+                    vm.keep()
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
         from vmtests.report import page
@@ -119,6 +143,53 @@ def run(arguments: argparse.Namespace) -> int:
         out.print(Text(f"--strict: {', '.join(verdict.failed_units)} failed", "red"))
         return 1
     return 1 if broken else verdict.exit_status
+
+
+@contextlib.contextmanager
+def _in_lines(
+    arguments: argparse.Namespace, lab: Lab, image: Image, machine: Hardware, out: Console
+) -> Iterator[tuple[QemuVm, Verdict]]:
+    """Give a machine that has its verdict; its console was printed meanwhile."""
+    watch = Heartbeat() if arguments.quiet else Lines(out)
+    if arguments.rewind is None:
+        booting: AbstractContextManager[QemuVm] = lab.machine(image, machine, watch=watch, debug=arguments.debug)
+    else:
+        booting = lab.rewind(
+            image, Stage(arguments.rewind), machine, watch=watch, debug=arguments.debug, anew=arguments.anew
+        )
+    with booting as vm:
+        for stage in POINTS if arguments.record else ():
+            lab.keep(vm, stage, machine, debug=arguments.debug)
+        verdict = vm.wait_verdict()
+        watch(vm.follower)
+        yield vm, verdict
+
+
+@contextlib.contextmanager
+def _in_cockpit(
+    arguments: argparse.Namespace, lab: Lab, image: Image, machine: Hardware
+) -> Iterator[tuple[QemuVm, Verdict]]:
+    """Give the machine that a person has left, which was in the cockpit until then; raises VmtestsError."""
+    from vmtests.cockpit import attach, runtime
+    from vmtests.cockpit.qemu import QemuHands
+    from vmtests.cockpit.run import fly
+    from vmtests.cockpit.session import Session
+    from vmtests.cockpit.usual import usual
+
+    with runtime.directory() as directory:
+        hands = QemuHands(lab, image, machine, directory, debug=arguments.debug)
+        usually = usual(lab.results, image.inspection.path)
+        with Session(
+            hands, lab.results, usual=usually, point=arguments.rewind, anew=arguments.anew, record=arguments.record
+        ) as session:
+            with attach.Server(session, directory):
+                fly(session, ssh=arguments.ssh)
+            session.stop()
+            if session.error is not None:
+                raise session.error
+            if session.verdict is None or not isinstance(session.vm, QemuVm):
+                raise HostError("you left before there was a verdict", hint=f"the console is in {lab.results}")
+            yield session.vm, session.verdict
 
 
 def _broken(vm: QemuVm, contract: Contract) -> tuple[str, ...]:

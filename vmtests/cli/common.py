@@ -8,7 +8,8 @@ from typing import Any
 
 from vmtests.cli.words import of_the_command
 from vmtests.guest.login import Login
-from vmtests.machine.argv import Hardware, Net
+from vmtests.guest.seed import Seed
+from vmtests.machine.hardware import Disk, DiskBus, FirmwareKind, Hardware, Net
 from vmtests.sizes import parse_size
 
 
@@ -57,6 +58,16 @@ def add_login(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`."""
+    parser.add_argument(
+        "--seed",
+        choices=[str(seed) for seed in Seed],
+        default=str(Seed.AUTO),
+        help="how a cloud lets its guests in: cloud-init's NoCloud, Ignition (default: by what the image listens to)",
+    )
+
+
 def login(arguments: argparse.Namespace) -> Login | None:
     """Return what `add_login` has read; raises InputError."""
     if arguments.login is None and arguments.login_key is None:
@@ -70,7 +81,34 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--memory", default="1G", metavar="SIZE", help="its memory (default: %(default)s)")
     group.add_argument("--cpus", type=int, default=2, metavar="N", help="its processors (default: %(default)s)")
     group.add_argument("--disk-size", metavar="SIZE", help="its disk; larger than the image, root grows")
-    group.add_argument("--nvme", action="store_true", help="the disk is an NVMe namespace, and not on virtio-scsi")
+    group.add_argument(
+        "--firmware",
+        choices=[str(kind) for kind in FirmwareKind],
+        help="what starts the image (default: bios where it has a boot loader for that only, else uefi)",
+    )
+    group.add_argument(
+        "--disk-bus",
+        choices=[str(bus) for bus in DiskBus],
+        help="how the guest sees its disks (default: cdrom for a CD-ROM image, else virtio-scsi)",
+    )
+    group.add_argument(
+        "--sector-size",
+        type=int,
+        choices=(512, 4096),
+        help="bytes in a sector of its disks (default: as the image's GPT has them)",
+    )
+    group.add_argument(
+        "--disk",
+        action="append",
+        default=[],
+        metavar="FILE|SIZE",
+        dest="disks",
+        help="a further disk, an image or an empty one of that size; may be given several times",
+    )
+    group.add_argument("--cdrom", type=Path, metavar="FILE", help="a disc in its drive")
+    group.add_argument("--kernel", type=Path, metavar="FILE", help="a kernel to start instead of the boot loader")
+    group.add_argument("--initrd", type=Path, metavar="FILE", help="that kernel's initrd")
+    group.add_argument("--append", default="", metavar="WORDS", help="that kernel's command line")
     group.add_argument("--secure-boot", action="store_true", help="its firmware starts what is signed only")
     group.add_argument("--tpm", action="store_true", help="it has a TPM 2.0")
     group.add_argument("--net", choices=[str(net) for net in Net], default=str(Net.ISOLATED), help="its network")
@@ -86,18 +124,32 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
 
 
 def hardware(arguments: argparse.Namespace) -> Hardware:
-    """Return what `add_hardware` has read; raises InputError."""
-    return Hardware(
+    """Return what `add_hardware` has read; raises InputError, also for a file that is not there."""
+    ordered = Hardware(
         memory_mib=parse_size(arguments.memory) >> 20,
         cpus=arguments.cpus,
         disk_size=None if arguments.disk_size is None else parse_size(arguments.disk_size),
-        nvme=arguments.nvme,
+        firmware=arguments.firmware and FirmwareKind(arguments.firmware),
+        disk_bus=arguments.disk_bus and DiskBus(arguments.disk_bus),
+        sector_size=arguments.sector_size,
+        disks=tuple(map(_disk, arguments.disks)),
+        cdrom=arguments.cdrom,
+        kernel=arguments.kernel,
+        initrd=arguments.initrd,
+        append=arguments.append,
         secure_boot=arguments.secure_boot,
         tpm=arguments.tpm,
         net=Net(arguments.net),
         cmdline_extra=arguments.cmdline_extra,
         qemu_args=tuple(arguments.qemu_args),
     )
+    ordered.need_files()
+    return ordered
+
+
+def _disk(text: str) -> Disk:
+    path = Path(text)
+    return Disk(image=path) if path.exists() or not text[:1].isdigit() else Disk(size=parse_size(text))
 
 
 def add_contract(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,9 @@ from rich.text import Text
 
 from vmtests import contract as contracts
 from vmtests import progress
-from vmtests.cli.common import add_accel, add_hardware, add_image, add_login, add_results, hardware, login
+from vmtests.cli.common import add_accel, add_hardware, add_image, add_login, add_results, add_seed, hardware, login
 from vmtests.errors import GuestError
+from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
 from vmtests.vm import Heartbeat
@@ -23,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-boot", action="store_true", help="look at the disk only: no mounts, no units")
     add_hardware(parser)
     add_login(parser)
+    add_seed(parser)
     add_accel(parser)
     add_results(parser)
     parser.set_defaults(command=run)
@@ -30,19 +32,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the first contract of an image that has none."""
+    machine = hardware(arguments)
     out = progress.stderr()
     with Lab(
         lambda: new_directory(arguments.results),
         accelerator=arguments.accel,
         contract=contracts.ANY,
         login=login(arguments),
+        seed=Seed(arguments.seed),
     ) as lab:
-        image = lab.image(arguments.image)
+        image = lab.image(arguments.image, direct=machine.kernel is not None)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         text = draft(image.inspection)
         if not arguments.no_boot:
-            with lab.machine(image, hardware(arguments), watch=Heartbeat()) as vm:
+            with lab.machine(image, machine, watch=Heartbeat()) as vm:
                 vm.wait_ready()
                 first = contracts.from_data(tomllib.loads(text), arguments.image, text)
                 try:

@@ -14,7 +14,6 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.text import Text
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.replay import Explanation, Replay, explain
@@ -79,8 +78,8 @@ def _knowledge(image: Path) -> Knowledge:
     from vmtests.host import tools
     from vmtests.image.inspect import inspect
 
-    contract = contracts.default()
-    return Knowledge(contract, inspect(image, contract, tools.find()))
+    found = inspect(image, None, tools.find())
+    return Knowledge(found.contract, found)
 
 
 def _log(path: Path) -> Path:

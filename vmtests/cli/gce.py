@@ -2,19 +2,20 @@
 
 import argparse
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from vmtests import progress
 from vmtests.cli.common import add_image, add_json, add_modules, add_results, print_json
-from vmtests.cli.screen import Cockpit, show
+from vmtests.cli.screen import Lines, show
 from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
 from vmtests.host.results import new_directory
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.vm import Heartbeat
 
 
@@ -34,6 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_modules(command)
     command.add_argument("--gce-machine", default=DEFAULT_MACHINE, metavar="TYPE", help="default: %(default)s")
     command.add_argument("--secure-boot", action="store_true", help="have the firmware check signatures")
+    command.add_argument("--tpm", action="store_true", help="give it a virtual TPM 2.0")
+    _add_instance(command)
     command.add_argument(
         "--hours", type=_hours, default=1.0, metavar="N", help="when the instance deletes itself (default: 1)"
     )
@@ -57,6 +60,17 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it")
 
 
+def _add_instance(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--gce-network", metavar="NAME", help="its network (default: default)")
+    command.add_argument(
+        "--gce-subnetwork", metavar="NAME", help="its subnetwork; both may be links from projects/ on"
+    )
+    command.add_argument("--gce-internal", action="store_true", help="give it no external address")
+    command.add_argument("--gce-spot", action="store_true", help="one that costs less, and may be taken away")
+    command.add_argument("--gce-disk-type", metavar="TYPE", help="default: as the machine type has it")
+    command.add_argument("--gce-os-login", action="store_true", help="let nobody in by a key in the metadata")
+
+
 def _hours(text: str) -> float:
     """Return a number of hours that an instance may run ("Limit the run time of a VM")."""
     hours = float(text)
@@ -66,11 +80,21 @@ def _hours(text: str) -> float:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
+    def given(name: str) -> Any:
+        return getattr(arguments, name, None)
+
     return Settings.find(
         project=arguments.gce_project,
         zones=arguments.gce_zone,
         bucket=arguments.gce_bucket,
         endpoint=arguments.gce_endpoint,
+        network=given("gce_network"),
+        subnetwork=given("gce_subnetwork"),
+        internal=bool(given("gce_internal")),
+        spot=bool(given("gce_spot")),
+        disk_type=given("gce_disk_type"),
+        os_login=bool(given("gce_os_login")),
+        limit=1,
     )
 
 
@@ -99,7 +123,7 @@ def _gc(arguments: argparse.Namespace) -> int:
     failed = False
     for found in reaper.reap(Cloud(_settings(arguments)), time.time(), dry_run=arguments.dry_run):
         print(found)
-        failed |= found.fate is reaper.Fate.FAILED
+        failed |= found.fate in (reaper.Fate.FAILED, reaper.Fate.UNSEEN)
     return 2 if failed else 0
 
 
@@ -109,9 +133,8 @@ def _run(arguments: argparse.Namespace) -> int:
         image = lab.image(arguments.image, arguments.module)
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
-        out.print(Text(f"this run: {lab.cost(image)}"))
-        watch = Heartbeat() if arguments.quiet else Cockpit(out)
-        with lab.machine(image, Hardware(secure_boot=arguments.secure_boot), watch=watch) as vm:
+        watch = Heartbeat() if arguments.quiet else Lines(out)
+        with lab.machine(image, Hardware(secure_boot=arguments.secure_boot, tpm=arguments.tpm), watch=watch) as vm:
             verdict = vm.wait_verdict()
             watch(vm.follower)
             if not verdict.ready:

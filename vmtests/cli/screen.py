@@ -13,7 +13,7 @@ from vmtests.boot.verdict import Verdict
 from vmtests.cli.words import of_the_command
 
 
-class Cockpit:
+class Lines:
     """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal.
 
     It ends with the boot: what a machine that is ready prints is the talk of those who work with it.

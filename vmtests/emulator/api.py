@@ -61,10 +61,11 @@ class Api:
         self._cloud = cloud
         plain, upload, download = storage
         self.routers = (
-            Router(("/compute/v1/", "/compute/beta/"), compute),
+            Router(("/compute/v1/", "/compute/beta/"), [*compute, *cloud.law.network_routes()]),
             Router(("/storage/v1/",), plain),
             Router(("/upload/storage/v1/", "/resumable/upload/storage/v1/"), upload),
             Router(("/download/storage/v1/",), download),
+            Router(("/v2/",), cloud.law.policy_routes()),
         )
         self._admin = Router(("/emulator/v1/",), admin)
 
@@ -89,6 +90,7 @@ class Api:
             return _token(request)
         for router in self.routers:
             if found := router.find(request):
+                self._cloud.law.permit(*found)
                 return _reply(found[0].handler(found[1]))
         raise ApiError(404, "notFound", f"Not Found: the emulator has no {request.method} {request.path}")
 
@@ -119,6 +121,7 @@ class Admin:
         yield Route("emulator.faults.insert", "POST", "faults", self._add)
         yield Route("emulator.faults.clear", "DELETE", "faults", self._clear)
         yield Route("emulator.faults.delete", "DELETE", "faults/{fault}", self._clear)
+        yield from self._cloud.law.routes()
         yield Route("emulator.clock.advance", "POST", "clock", self._advance)
         yield Route("emulator.instances.preempt", "POST", "instances/{instance}/preempt", self._preempt)
         yield Route("emulator.instances.wrapSerial", "POST", "instances/{instance}/wrapSerial", self._wrap)

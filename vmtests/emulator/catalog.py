@@ -1,64 +1,14 @@
 """Projects, zones, regions and machine types: what is always there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vmtests.emulator.http import Json, Request, Route, invalid, not_found
 from vmtests.emulator.listing import aggregated, listed
 from vmtests.emulator.naming import Place, check_fingerprint, metadata_of, parse_link, project_number
 from vmtests.emulator.operations import Cloud, Operations
-
-ZONES = {
-    "us-central1": ("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f"),
-    "us-east1": ("us-east1-b", "us-east1-c", "us-east1-d"),
-    "us-west1": ("us-west1-a", "us-west1-b", "us-west1-c"),
-    "europe-west1": ("europe-west1-b", "europe-west1-c", "europe-west1-d"),
-    "europe-west4": ("europe-west4-a", "europe-west4-b", "europe-west4-c"),
-    "asia-east1": ("asia-east1-a", "asia-east1-b", "asia-east1-c"),
-}
+from vmtests.emulator.zones import MACHINE_TYPES, ZONES, MachineType, region_of, zone_exists
 
 _CREATED = "2024-01-01T00:00:00.000+00:00"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineType:
-    """A machine type: its virtual CPUs, its memory in MiB, and how its disks are attached."""
-
-    name: str
-    cpus: int
-    memory_mib: int
-    nvme: bool = False
-    shared: bool = False
-
-
-_TYPES = (
-    MachineType(name="e2-micro", cpus=2, memory_mib=1024, shared=True),
-    MachineType(name="e2-small", cpus=2, memory_mib=2048, shared=True),
-    MachineType(name="e2-medium", cpus=2, memory_mib=4096, shared=True),
-    MachineType(name="e2-standard-2", cpus=2, memory_mib=8192),
-    MachineType(name="e2-standard-4", cpus=4, memory_mib=16384),
-    MachineType(name="n1-standard-1", cpus=1, memory_mib=3840),
-    MachineType(name="n1-standard-2", cpus=2, memory_mib=7680),
-    MachineType(name="n2-standard-2", cpus=2, memory_mib=8192),
-    MachineType(name="n2-standard-4", cpus=4, memory_mib=16384),
-    MachineType(name="n2d-standard-2", cpus=2, memory_mib=8192),
-    MachineType(name="t2d-standard-1", cpus=1, memory_mib=4096),
-    # The third generation: NVMe and gVNIC only.
-    MachineType(name="c3-standard-4", cpus=4, memory_mib=16384, nvme=True),
-    MachineType(name="c3d-standard-4", cpus=4, memory_mib=16384, nvme=True),
-    MachineType(name="n4-standard-2", cpus=2, memory_mib=8192, nvme=True),
-)
-MACHINE_TYPES = {kind.name: kind for kind in _TYPES}
-
-
-def region_of(zone: str) -> str:
-    """Return the region that a zone is in."""
-    return zone.rpartition("-")[0]
-
-
-def zone_exists(zone: str) -> bool:
-    """Say whether there is such a zone."""
-    return zone in ZONES.get(region_of(zone), ())
 
 
 def default_account(project: str) -> str:
@@ -66,11 +16,12 @@ def default_account(project: str) -> str:
     return f"{project_number(project)}-compute@developer.gserviceaccount.com"
 
 
-def machine_type(link: object, *, project: str, zone: str) -> MachineType:
+def machine_type(cloud: Cloud, link: object, *, project: str, zone: str) -> MachineType:
     """Return the machine type that a link names; raises ApiError."""
     place = parse_link(link, "machineTypes", project=project, zone=zone)
-    if place.zone != zone or place.name not in MACHINE_TYPES:
-        raise invalid("resource.machineType", link, "machine type specified does not exist in this zone")
+    if place.zone != zone or place.name not in MACHINE_TYPES or not cloud.law.has(zone, place.name):
+        why = f"machine type with name '{place.name}' does not exist in zone '{zone}'"
+        raise invalid("resource.machineType", link, why)
     return MACHINE_TYPES[place.name]
 
 
@@ -183,7 +134,7 @@ class Catalog:
     def _get_type(self, request: Request) -> Json:
         project, zone = self._get_zone(request)["selfLink"].split("/")[-3], request.params["zone"]
         name = request.params["machineType"]
-        if name not in MACHINE_TYPES:
+        if name not in MACHINE_TYPES or not self._cloud.law.has(zone, name):
             raise not_found(f"projects/{project}/zones/{zone}/machineTypes/{name}")
         return self._type(project, zone, MACHINE_TYPES[name])
 
@@ -200,13 +151,13 @@ class Catalog:
     def _types(self, request: Request) -> Json:
         zone = self._get_zone(request)
         project = request.params["project"]
-        items = [self._type(project, zone["name"], kind) for kind in _TYPES]
+        items = [self._type(project, zone["name"], kind) for kind in MACHINE_TYPES.values()]
         return listed(request, "compute#machineTypeList", items, f"{zone['selfLink']}/machineTypes")
 
     def _aggregated_types(self, request: Request) -> Json:
         project = request.params["project"]
         zones = [zone for zones in ZONES.values() for zone in zones]
-        items = [self._type(project, zone, kind) for zone in zones for kind in _TYPES]
+        items = [self._type(project, zone, kind) for zone in zones for kind in MACHINE_TYPES.values()]
         link = self._cloud.link(f"projects/{project}/aggregated/machineTypes")
         # A machine type says its zone by name alone, so the lists are made by hand from whole links.
         whole = [{**item, "zone": f"zones/{item['zone']}"} for item in items]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.emulator import naming
-from vmtests.emulator.catalog import zone_exists, zone_scopes
+from vmtests.emulator.catalog import zone_scopes
 from vmtests.emulator.http import ApiError, Json, Request, Route, invalid, not_found
 from vmtests.emulator.hypervisor import Hypervisor
 from vmtests.emulator.images import Images
 from vmtests.emulator.listing import aggregated, listed
 from vmtests.emulator.naming import Place, check_fingerprint, check_name, parse_link, set_labels
 from vmtests.emulator.operations import Cloud, Operations
+from vmtests.emulator.zones import zone_exists
 from vmtests.sizes import GIB
 
 _EMPTY_GB = 500  # what Compute Engine makes where neither a size nor an image is given
@@ -176,7 +177,15 @@ class Disks:
         with self._cloud.changed:
             items = [dict(disk.resource) for place, disk in self._disks.items() if place.project == project]
         link = self._cloud.link(f"projects/{project}/aggregated/disks")
-        return aggregated(request, "compute#diskAggregatedList", "disks", items, link, zone_scopes())
+        return aggregated(
+            request,
+            "compute#diskAggregatedList",
+            "disks",
+            items,
+            link,
+            zone_scopes(),
+            unreachable=self._cloud.law.rules.unreachable,
+        )
 
 
 def _size_gb(value: object, least: int) -> int:

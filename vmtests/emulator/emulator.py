@@ -108,7 +108,9 @@ class Emulator:
             "serialHostKey": self.gateway.host_key,
         }
         admin = Admin(cloud, self.instances, self.timers, about)
-        self.api = Api(cloud, compute, storage_routes(objects, Uploads(objects, self.endpoint)), admin.routes())
+        uploads = Uploads(objects, self.endpoint)
+        self.api = Api(cloud, compute, storage_routes(objects, uploads), admin.routes())
+        self._stack.callback(uploads.close)
         self._stack.callback(self.instances.close)
         self._stack.callback(operations.close)
         self._stack.callback(self._close, cloud)

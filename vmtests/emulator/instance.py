@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vmtests.emulator import naming
-from vmtests.emulator.catalog import MachineType
 from vmtests.emulator.disks import Disk
 from vmtests.emulator.http import ApiError, Json, Reply, Request
 from vmtests.emulator.hypervisor import Hypervisor, Machine, MachineSpec
@@ -16,6 +15,7 @@ from vmtests.emulator.naming import Place, attributes_of, project_number
 from vmtests.emulator.operations import Cloud
 from vmtests.emulator.serialport import Ring
 from vmtests.emulator.timers import Timer
+from vmtests.emulator.zones import MachineType
 
 SERIAL_PORTS = 4
 GATEWAY = "10.128.0.1"

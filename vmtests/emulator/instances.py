@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 
-from vmtests.emulator.catalog import zone_exists, zone_scopes
+from vmtests.emulator.catalog import zone_scopes
 from vmtests.emulator.disks import Disks
 from vmtests.emulator.http import ApiError, Json, Request, Route, not_found
 from vmtests.emulator.hypervisor import Hypervisor
@@ -16,6 +16,7 @@ from vmtests.emulator.output import guest_attributes, screenshot, serial_port
 from vmtests.emulator.power import Power
 from vmtests.emulator.serialport import LIMIT, Ring
 from vmtests.emulator.timers import Timers
+from vmtests.emulator.zones import zone_exists
 
 STOP_SECONDS = 90.0
 """How long a guest may take to switch itself off before the power is taken away."""
@@ -133,11 +134,14 @@ class Instances:
         place = Place(project=project, zone=zone, collection="instances", name=check_name(given.get("name")))
         if place in self._instances:
             raise ApiError(409, "alreadyExists", f"The resource '{place.path}' already exists")
+        self._cloud.law.permit_instance(given, request.path)
         taken = {one.addresses.internal for one in self._instances.values()}
         instance = order(self._cloud, self._disks, given, place, taken=taken, on_off=self._power.went_off)
+        others = [(str(other.zone), one.kind.cpus) for other, one in self._instances.items()]
         self._instances[place] = instance
 
         def work() -> None:
+            self._cloud.law.quota(zone, instance.kind, others)
             if instance.disk.resource["status"] == "CREATING":
                 self._disks.make(instance.disk)
             with self._cloud.changed:
@@ -303,7 +307,15 @@ class Instances:
         project = request.params["project"]
         items = [item for _, item in self._resources(project)]
         link = self._cloud.link(f"projects/{project}/aggregated/instances")
-        return aggregated(request, "compute#instanceAggregatedList", "instances", items, link, zone_scopes())
+        return aggregated(
+            request,
+            "compute#instanceAggregatedList",
+            "instances",
+            items,
+            link,
+            zone_scopes(),
+            unreachable=self._cloud.law.rules.unreachable,
+        )
 
     def _resources(self, project: str) -> list[tuple[Place, Json]]:
         with self._cloud.changed:

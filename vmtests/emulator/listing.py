@@ -6,7 +6,7 @@ parentheses; and the older form `field eq regex`, `field ne regex`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from vmtests.emulator.http import ApiError, Json, Request, invalid
 
@@ -193,9 +193,20 @@ def listed(request: Request, kind: str, items: Iterable[Json], link: str) -> Jso
 
 
 def aggregated(
-    request: Request, kind: str, name: str, items: Iterable[Json], link: str, scopes: Iterable[str]
+    request: Request,
+    kind: str,
+    name: str,
+    items: Iterable[Json],
+    link: str,
+    scopes: Iterable[str],
+    *,
+    unreachable: Collection[str] = (),
 ) -> Json:
-    """Return the list of a kind over `scopes` (`zones/Z`); one without items has a warning instead of them."""
+    """Return the list of a kind over `scopes` (`zones/Z`); one without items has a warning instead of them.
+
+    So have `unreachable` zones, whatever is in them: the list is partial.
+    """
+    items = [item for item in items if _scope(item).rpartition("/")[2] not in unreachable]
     found, token = page(request, items)
     by_scope: dict[str, Json] = {}
     for item in found:
@@ -207,6 +218,9 @@ def aggregated(
                 "message": f"There are no results for scope '{scope}' on this page.",
             }
             by_scope[scope] = {"warning": {**warning, "data": [{"key": "scope", "value": scope}]}}
+    for zone in unreachable:
+        message = f"Zone '{zone}' could not be reached."
+        by_scope[f"zones/{zone}"] = {"warning": {"code": "UNREACHABLE", "message": message}}
     answer: Json = {"kind": kind, "id": link.partition("/v1/")[2], "selfLink": link, "items": by_scope}
     if token is not None:
         answer["nextPageToken"] = token

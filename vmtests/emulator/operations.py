@@ -10,6 +10,7 @@ from vmtests.emulator.faults import Faults, OperationError
 from vmtests.emulator.http import ApiError, Handler, Json, Reply, Request, Route, not_found
 from vmtests.emulator.listing import aggregated, listed
 from vmtests.emulator.naming import Place
+from vmtests.emulator.rules import Law
 from vmtests.errors import VmtestsError
 
 WAIT_SECONDS = 120.0
@@ -31,6 +32,8 @@ class Cloud:
     project_metadata: dict[str, Json] = field(default_factory=dict)
     """The metadata that all instances of a project have, by the project's name."""
     faults: Faults = field(default_factory=Faults)
+    law: Law = field(default_factory=Law)
+    """What a project may not."""
 
     def link(self, path: str) -> str:
         """Return the link to a resource by its name from `projects/` on."""

@@ -7,7 +7,7 @@ from vmtests.emulator.catalog import default_account, machine_type
 from vmtests.emulator.disks import Disk, Disks
 from vmtests.emulator.http import ApiError, Json, invalid
 from vmtests.emulator.instance import Addresses, Instance, Status
-from vmtests.emulator.naming import Place, metadata_of, parse_link, set_labels
+from vmtests.emulator.naming import Place, attributes_of, metadata_of, parse_link, set_labels
 from vmtests.emulator.network import new_addresses
 from vmtests.emulator.operations import Cloud
 from vmtests.emulator.scheduling import scheduling_of
@@ -27,14 +27,19 @@ def order(
     `taken` are the internal addresses that others have. Raises ApiError, and then nothing is reserved.
     """
     zone = str(place.zone)
-    kind = machine_type(given.get("machineType"), project=place.project, zone=zone)
+    kind = machine_type(cloud, given.get("machineType"), project=place.project, zone=zone)
     scheduling = scheduling_of(given.get("scheduling"), kind)
     metadata = metadata_of(given.get("metadata"))
     labels: Json = {}
     set_labels(labels, given.get("labels"))
     addresses = new_addresses(taken)
     card = _card(cloud, given, place, addresses, nvme=kind.nvme)
+    cloud.law.obey(given, attributes_of(metadata), place.path)
     disk, attached = _boot_disk(disks, given, place)
+    if (form := disk.resource["type"].rpartition("/")[2]).startswith("pd-") and kind.hyperdisk:
+        if disk.resource["status"] == "CREATING":
+            disks.remove(disk)
+        raise ApiError(400, "badRequest", f"[{form}] features are not compatible for creating instance.")
     zone_link = cloud.link(f"projects/{place.project}/zones/{zone}")
     resource: Json = {
         "kind": "compute#instance",
@@ -123,6 +128,8 @@ def _card(cloud: Cloud, given: Json, place: Place, addresses: Addresses, *, nvme
     card = cards[0] if isinstance(cards, list) and cards and isinstance(cards[0], dict) else {}
     region = str(place.zone).rpartition("-")[0]
     network = parse_link(card.get("network") or "global/networks/default", "networks", project=place.project)
+    if not card.get("subnetwork"):
+        cloud.law.check_network(network.project, network.name)
     answer: Json = {
         "kind": "compute#networkInterface",
         "name": "nic0",

@@ -18,8 +18,8 @@ from vmtests.emulator.relay import Relay
 from vmtests.emulator.server import listen
 from vmtests.host.host import Host as ThisHost
 from vmtests.machine import disk
-from vmtests.machine.argv import Hardware, Net
 from vmtests.machine.events import EXIT, MachineEvent
+from vmtests.machine.hardware import DiskBus, Hardware, Net
 from vmtests.machine.netns import Namespaces
 from vmtests.machine.qemu import DEBUG_PORT, QemuMachine
 
@@ -97,7 +97,7 @@ class RealMachine:
                     domain=spec.domain,
                     address=spec.internal,
                     identity=spec.identity,
-                    nvme=spec.nvme,
+                    disk_bus=DiskBus.NVME if spec.nvme else None,
                 ),
                 image=spec.disk,
                 own=True,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vmtests.emulator.acceptor import Acceptor
 from vmtests.emulator.server import listen
-from vmtests.errors import HostError
+from vmtests.errors import HostError, VmtestsError
 
 _READ = 64 << 10
 
@@ -30,7 +30,7 @@ class Relay(Acceptor):
     def _carry(self, client: socket.socket) -> None:
         try:
             guest = self._connect()
-        except (OSError, HostError):
+        except (OSError, VmtestsError):
             return
         with self.holding(guest):
             _pump(client, guest)

@@ -1,7 +1,7 @@
 """The scheduling of an instance: who may take it away, and when it ends by itself."""
 
-from vmtests.emulator.catalog import MachineType
 from vmtests.emulator.http import Json, invalid
+from vmtests.emulator.zones import MachineType
 
 _RUN_SECONDS = (30, 120 * 86400)  # Compute Engine's "Limit the run time of a VM"
 _ACTIONS = {"DELETE", "STOP"}

@@ -83,6 +83,13 @@ class Uploads:
             self._sessions.pop(request.query["upload_id"], None)
         return Reply(status=_CANCELLED)
 
+    def close(self) -> None:
+        """Forget the uploads that were not finished, as Cloud Storage does after a week."""
+        for session in self._sessions.values():
+            if session.done is None:
+                session.content.discard()
+        self._sessions.clear()
+
     def _whole(self, request: Request, given: Json, media: Body) -> Json:
         content = self._objects.new_content()
         try:

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import re
 import stat
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +13,15 @@ from vmtests.contract import TYPES, Contract, Promise
 from vmtests.errors import HostError, InputError
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.guest.credentials import no_metadata
+from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk
-from vmtests.machine.argv import DiskFaults, Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.hardware import DiskFaults, Hardware
 
 SECTOR = 512
 """Bytes of a sector of the machine's disk."""
@@ -63,15 +65,8 @@ def copy(image: Path, disk: Path, toolbox: Toolbox) -> None:
         toolbox.run("qemu-img", "convert", "-f", form, "-O", "raw", image, disk)
         disk.chmod(0o600)
         return
-    try:
-        subprocess.run(
-            ["cp", "--sparse=always", "--reflink=auto", "--", image, disk],
-            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        disk.chmod(0o600)
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.splitlines() or ["no message"]
-        raise HostError(f"{disk} cannot be written: {lines[-1]}") from error
+    copy_disk(image, disk)
+    disk.chmod(0o600)
 
 
 class _Work:
@@ -167,6 +162,10 @@ class _Work:
             source = self._get(path)
             os.truncate(source, size)
             self._put(source, path)
+        for path in step.exhaust:
+            old = PurePosixPath(self._path(path))
+            # systemd.io/AUTOMATIC_BOOT_ASSESSMENT: tries left, and those that failed.
+            self._mtools("mren", f"::{old}", f"::{old.with_name(f'{old.stem}+0-3{old.suffix}')}")
 
     def _options(self, step: Options) -> None:
         entry = self._get(self._contract.boot.entry)
@@ -218,9 +217,21 @@ class _Work:
 
     # The root partition, with debugfs(8).
 
+    def _system(self, text: str) -> str:
+        """Return `text` with the name in the store of what `init=` names."""
+        if "{system}" not in text:
+            return text
+        found = re.search(
+            r"^options .*\binit=/nix/store/([^/\s]+)", self._get(self._contract.boot.entry).read_text(), re.MULTILINE
+        )
+        if found is None:
+            raise InputError("the boot entry names no init in the store")
+        return text.replace("{system}", found[1])
+
     def _root(self, step: Root) -> None:
         commands = []
-        for number, (path, text) in enumerate(step.write.items()):
+        write = {self._system(path): text for path, text in step.write.items()}
+        for number, (path, text) in enumerate(write.items()):
             source = self._directory / f"to-root-{number}"
             source.write_text(text)
             directory, _, name = path.rpartition("/")
@@ -228,7 +239,7 @@ class _Work:
             commands += [f"sif {name} mode 0100755"] if text.startswith("#!") else []
         for path, target in step.symlink.items():
             commands += [*_directories(path), f"rm {path}", f"symlink {path} {target}"]
-        commands += step.commands
+        commands += map(self._system, step.commands)
         script = self._directory / "debugfs"
         start, size = self._range("root")
         # debugfs has no way to begin in the middle of a file that works with every release of it.
@@ -236,7 +247,7 @@ class _Work:
         _extract(self._disk, start, size, part)
         if step.fill:
             commands += self._fill(part)
-        come = (*step.write, *step.symlink)
+        come = (*write, *step.symlink)
         script.write_text("".join(f"{line}\n" for line in (*commands, *(f"stat {path}" for path in come))))
         # debugfs exits with 0 whatever failed.
         if self._toolbox.run("debugfs", "-w", "-f", script, part).count("Inode: ") < len(come):
@@ -284,6 +295,8 @@ class _Work:
             secure_boot=step.secure_boot,
             cmdline_extra=step.cmdline,
             disk_size=None if step.grow else self._size,
+            disk_bus=step.disk_bus,
+            credentials=dict.fromkeys(no_metadata(), b"") if step.agents else {},
             disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),
         )
 

@@ -13,6 +13,7 @@ import msgspec
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import InputError, Owner
+from vmtests.machine.hardware import DiskBus
 from vmtests.resources import fixture
 
 
@@ -46,11 +47,12 @@ class Feature(_Step, frozen=True, kw_only=True, tag="feature"):
 
 
 class Esp(_Step, frozen=True, kw_only=True, tag="esp"):
-    """Removes files of the ESP, writes others, and cuts some to a number of bytes."""
+    """Removes files of the ESP, writes others, cuts some to a number of bytes, and takes all tries from entries."""
 
     remove: tuple[str, ...] = ()
     write: dict[str, str] = {}
     truncate: dict[str, int] = {}
+    exhaust: tuple[str, ...] = ()
 
 
 class Options(_Step, frozen=True, kw_only=True, tag="options"):
@@ -78,7 +80,8 @@ class Initrd(_Step, frozen=True, kw_only=True, tag="initrd"):
 class Root(_Step, frozen=True, kw_only=True, tag="root"):
     """Changes the ext4 of the root partition with debugfs: files and symlinks come, then its commands are run.
 
-    With `fill` a file takes all the blocks that are free.
+    With `fill` a file takes all the blocks that are free. `{system}` in a path or command is the name in the store of
+    what `init=` names.
     """
 
     write: dict[str, str] = {}
@@ -101,7 +104,8 @@ class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
     """Changes the machine: memory in MiB, secure boot, words on the kernel's command line.
 
     Its disk is as large as the image unless it may `grow`. A sector of the store (a place as for Flip) cannot be
-    read, every write finds the host's disk full, or the disk is slow.
+    read, every write finds the host's disk full, or the disk is slow. The guest may see its disk on another bus, and
+    with `agents` a cloud's agents wait for their metadata server, which does not answer.
     """
 
     memory_mib: int = 1024
@@ -111,6 +115,8 @@ class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
     read_error: str | None = None
     disk_full: bool = False
     bytes_per_second: int | None = None
+    disk_bus: DiskBus | None = None
+    agents: bool = False
 
 
 class Host(_Step, frozen=True, kw_only=True, tag="host"):

@@ -3,8 +3,8 @@
 from vmtests.causes import Cause
 from vmtests.contract import Boot, Contract, Partition, Promise
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.host.architecture import GUEST
 from vmtests.image import layout
-from vmtests.image.chain import FALLBACK
 from vmtests.image.inspect import Inspection
 
 _OURS = frozenset({"stage1", "stage2"})
@@ -17,7 +17,7 @@ def seen(inspection: Inspection) -> Contract:
         return inspection.contract
     volumes = {
         "esp": next((item for item in inspection.volumes if item.type == layout.ESP), None),
-        "root": next((item for item in inspection.volumes if item.type == "root-x86-64"), None),
+        "root": next((item for item in inspection.volumes if item.type == f"root-{GUEST.shown}"), None),
     }
     found = tuple(
         Partition(name=name, label=volume.label, type=volume.type)
@@ -29,7 +29,7 @@ def seen(inspection: Inspection) -> Contract:
 
 def _boot(inspection: Inspection) -> Boot:
     loader, *rest = inspection.files or ("",)
-    if loader.lower() != FALLBACK.lower():
+    if loader.lower() != GUEST.fallback.lower():
         return Boot()
     entry, *parts = rest or ("",)
     if not entry.startswith("/loader/entries/"):
@@ -57,6 +57,8 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
                 missing = "a stage 1 that is seen on the console for certain"
             case Machine() if step.read_error or step.disk_full:
                 missing = "a store, or a first write in stage 1"
+            case Machine() if step.disk_bus is not None or step.agents:
+                missing = "an initrd and agents of which it is known what they wait for"
             case Machine() if step.memory_mib < Machine().memory_mib or step.cmdline:
                 missing = "" if systemd_boot else "systemd-boot"
             case Overwrite() | Table() if step.partition is not None and step.partition not in names:
@@ -74,12 +76,12 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
 
 
 def _missing_file(step: Esp, boot: Boot, *, systemd_boot: bool) -> str:
-    texts = [*step.remove, *step.write, *step.write.values(), *step.truncate]
+    texts = [*step.remove, *step.write, *step.write.values(), *step.truncate, *step.exhaust]
     for name in ("loader", "entry", "kernel", "initrd"):
         if any(f"{{{name}}}" in text for text in texts) and not getattr(boot, name):
             return f"a file on its ESP that is its {name}"
     if any(f"{{{name}}}" in text for text in texts for name in ("entry",) if text in step.write):
         return "" if boot.entry.endswith(".conf") else "a boot entry that is text"
-    if any(path.startswith("/loader/") for path in step.write) and not systemd_boot:
+    if (step.exhaust or any(path.startswith("/loader/") for path in step.write)) and not systemd_boot:
         return "systemd-boot"
     return ""

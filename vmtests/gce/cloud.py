@@ -81,6 +81,27 @@ class Cloud:
         return compute_v1.DisksClient(**self._options)
 
     @lazy
+    def machine_types(self) -> "compute_v1.MachineTypesClient":
+        """Machine types."""
+        from google.cloud import compute_v1
+
+        return compute_v1.MachineTypesClient(**self._options)
+
+    @lazy
+    def networks(self) -> "compute_v1.NetworksClient":
+        """Networks."""
+        from google.cloud import compute_v1
+
+        return compute_v1.NetworksClient(**self._options)
+
+    @lazy
+    def subnetworks(self) -> "compute_v1.SubnetworksClient":
+        """Subnetworks."""
+        from google.cloud import compute_v1
+
+        return compute_v1.SubnetworksClient(**self._options)
+
+    @lazy
     def zone_operations(self) -> "compute_v1.ZoneOperationsClient":
         """Operations in zones."""
         from google.cloud import compute_v1
@@ -103,9 +124,20 @@ class Cloud:
 
     # Calls.
 
-    def ask(self, what: str, call: Callable[[], T], *, patience: float | None = None) -> T:
-        """Return what `call` returns; what may do a little later is tried again for `patience` seconds."""
-        deadline = time.monotonic() + (self.pace.patience if patience is None else patience)
+    def ask(
+        self,
+        what: str,
+        call: Callable[[], T],
+        *,
+        patience: float | None = None,
+        gone: Callable[[], int] = lambda: 0,
+    ) -> T:
+        """Return what `call` returns; what may do a little later is tried again for `patience` seconds.
+
+        They begin anew whenever an attempt has got further, as `gone` tells it.
+        """
+        patience = self.pace.patience if patience is None else patience
+        deadline, furthest = time.monotonic() + patience, gone()
         pause = self.pace.poll
         while True:
             try:
@@ -114,6 +146,8 @@ class Cloud:
                 cloud_error = of_exception(what, error)
                 if cloud_error is None:
                     raise
+                if (now := gone()) > furthest:
+                    furthest, deadline, pause = now, time.monotonic() + patience, self.pace.poll
                 if not cloud_error.retriable or time.monotonic() + pause > deadline:
                     raise cloud_error from error
             time.sleep(pause)
@@ -123,21 +157,36 @@ class Cloud:
         """Return the answer of a method that reads."""
         return self.ask(what, lambda: method(request=request, retry=None, timeout=self.pace.answer), patience=patience)
 
-    def change(self, what: str, method: "Callable[..., compute_v1.Operation]", request: dict[str, Any]) -> None:
-        """Ask for a change by a `*_unary` method, and wait until it is done.
+    def change(
+        self,
+        what: str,
+        method: "Callable[..., compute_v1.Operation]",
+        request: dict[str, Any],
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """Ask for a change by a `*_unary` method, and wait until it is done, for `seconds` at most.
 
         Each attempt has the same `requestId`: what was begun, though nobody heard of it, is not begun again.
         """
         request = {"project": self.settings.project, "request_id": str(uuid.uuid4()), **request}
         operation = self.read(what, method, request)
-        self.wait(what, operation, zone=request.get("zone"))
+        self.wait(what, operation, project=request["project"], zone=request.get("zone"), seconds=seconds)
 
-    def wait(self, what: str, operation: "compute_v1.Operation", *, zone: str | None = None) -> None:
+    def wait(
+        self,
+        what: str,
+        operation: "compute_v1.Operation",
+        *,
+        project: str,
+        zone: str | None = None,
+        seconds: float | None = None,
+    ) -> None:
         """Wait for an operation; raises the error that it ended with, SlowError when it takes too long."""
         from google.cloud import compute_v1
 
-        deadline = time.monotonic() + self.pace.operation
-        request = {"project": self.settings.project, "operation": operation.name}
+        deadline = time.monotonic() + (seconds or self.pace.operation)
+        request = {"project": project, "operation": operation.name}
         method: Callable[..., compute_v1.Operation] = self.global_operations.get
         if zone is not None:
             request["zone"] = zone

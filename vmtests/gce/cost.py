@@ -42,10 +42,11 @@ def at_most(machine: str, *, disk: int, archive: int, seconds: float, machines: 
     return (each * machines + stored) * seconds / 3600 * _REGIONS
 
 
-def sentence(machine: str, *, disk: int, archive: int, seconds: float) -> str:
-    """Say what one instance costs at most."""
-    dollars = at_most(machine, disk=disk, archive=archive, seconds=seconds)
-    hours = f"{seconds / 3600:.2g} h, after which it deletes itself"
+def sentence(machine: str, *, disk: int, archive: int, seconds: float, machines: int = 1) -> str:
+    """Say what as many instances at a time cost at most."""
+    dollars = at_most(machine, disk=disk, archive=archive, seconds=seconds, machines=machines)
+    what = f"one {machine}" if machines == 1 else f"at most {machines} {machine} at a time"
+    hours = f"{seconds / 3600:.2g} h, after which {'it deletes itself' if machines == 1 else 'they delete themselves'}"
     if dollars is None:
-        return f"one {machine} for at most {hours}; its price is not known here"
-    return f"one {machine} for at most {hours}: less than ${max(dollars, 0.01):.2f}"
+        return f"{what} for at most {hours}; the price is not known here"
+    return f"{what} for at most {hours}: less than ${max(dollars, 0.01):.2f}"

@@ -20,6 +20,17 @@ _SYSTEM = re.compile(r"\[Errno -?\d{1,4}\] ([^\"')]{1,100})")
 _WORDS = 400  # characters of what the cloud says about an error
 _UNAUTHENTICATED = 401
 
+_NO_TYPE = re.compile(r"[Mm]achine type (?:with name '[^']{1,80}' |specified )?does not exist in (?:this )?zone")
+_CONSTRAINT = re.compile(r"[Cc]onstraint (?:constraints/)?([A-Za-z.]{5,60})")
+
+POLICIES: Mapping[str, str] = {
+    "compute.disableSerialPortAccess": "with --gce-os-login nobody is let in at the serial port",
+    "compute.requireOsLogin": "with --gce-os-login the boot is judged, and nothing is run in the guest",
+    "compute.requireShieldedVm": "--secure-boot and --tpm, for which boot loader and kernel must be signed",
+    "compute.vmExternalIpAccess": "--gce-internal, from a host that reaches the network",
+}
+"""What helps against each policy ("Organization policy constraints") that vmtests knows."""
+
 # The smallest predefined role that has the permission ("IAM basic and predefined roles reference").
 _ROLES = (
     ("compute.images.", "roles/compute.storageAdmin"),
@@ -50,6 +61,20 @@ class StockoutError(CloudError):
 
     why = "the zone has no such machine left: "
     advice = "name more zones, or come back later"
+
+
+class UnsupportedError(CloudError):
+    """The zone has no machines of this type at all: another zone may have some."""
+
+    why = "the zone has no machines of this type: "
+    advice = "gcloud compute machine-types list --zones=ZONE says what it has"
+
+
+class PolicyError(CloudError):
+    """A policy of the organization forbids it."""
+
+    why = "a policy of the organization forbids it: "
+    advice = "docs/gce.md says which options go with which policy"
 
 
 class QuotaError(CloudError):
@@ -123,6 +148,7 @@ _KINDS: Mapping[str, type[CloudError]] = {
     "ratelimitexceeded": RateError,
     "required": CredentialsError,
     "resource_already_exists": ExistsError,
+    "unsupported_operation": UnsupportedError,
     "resource_in_use_by_another_resource": BusyError,
     "resource_not_found": NotFoundError,
     "resource_not_ready": BusyError,
@@ -185,10 +211,14 @@ def _error(
     what: str, code: str, message: str, *, status: int | None = None, quota: str = "", permission: str = ""
 ) -> CloudError:
     kind = StockoutError if _STOCKOUT.fullmatch(code) else _KINDS.get(code.lower())
+    if _NO_TYPE.search(message):
+        kind = UnsupportedError
+    if policy := _CONSTRAINT.search(message):
+        kind = PolicyError
     if kind is None or (kind is DeniedError and status == _UNAUTHENTICATED):
         kind = _STATUSES.get(status or 0, CloudError)
     said = printable(" ".join(message.split()) or code, _WORDS).rstrip(".")
-    hint = None
+    hint = POLICIES.get(policy[1]) if policy else None
     if kind is DeniedError:
         found = _PERMISSION.search(said)
         hint = _role(permission or (found[0] if found else ""))

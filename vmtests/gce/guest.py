@@ -45,11 +45,13 @@ _PLAIN = re.compile(_KEY)
 _KEYS = 16
 
 
-def metadata(public_key: str, token: str) -> dict[str, str]:
+def metadata(public_key: str, token: str, *, os_login: bool = False) -> dict[str, str]:
     """Return the metadata of an instance into which root gets by `public_key`, over ssh and at the serial console.
 
-    The guest says `token` and its state on the console when its last job has ended.
+    The guest says `token` and its state on the console when its last job has ended. With `os_login` nobody is let in.
     """
+    if os_login:
+        return {"enable-oslogin": "TRUE", "startup-script": startup_script(token)}
     return {
         "ssh-keys": f"root:{public_key}",
         "block-project-ssh-keys": "TRUE",

@@ -2,14 +2,14 @@
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmtests import progress
+from vmtests.gce import series
 from vmtests.gce.cloud import Cloud
-from vmtests.gce.errors import NotFoundError, StockoutError, UnavailableError
+from vmtests.gce.errors import NotFoundError, QuotaError, StockoutError, UnavailableError, UnsupportedError
 from vmtests.gce.serialport import Chunk
 from vmtests.gce.session import Session
 from vmtests.gce.things import Brand, Kind, Thing
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from google.cloud import compute_v1
 
 _LEAST_RUN_SECONDS = 60
-_OLD_CARDS = re.compile(r"(?:e2|f1|g1|n1|n2|n2d|c2|c2d|t2d|m1|m2|a2|g2)-")
 _PREEMPTED = "compute.instances.preempted"
 
 
@@ -34,13 +33,17 @@ class Order:
     metadata: Mapping[str, str] = field(repr=False)
     secure_boot: bool = False
     tpm: bool = False
+    disk_type: str = ""
+    network: str = ""
+    subnetwork: str = ""
+    internal: bool = False
+    spot: bool = False
 
     def body(self, name: str, zone: str, brand: Brand) -> "compute_v1.Instance":
         """Return what is sent to Compute Engine."""
         from google.cloud import compute_v1
 
-        # Since the third generation machines have no other card than gVNIC ("Using Google Virtual NIC").
-        card = "VIRTIO_NET" if _OLD_CARDS.match(self.machine) else "GVNIC"
+        disk_type = self.disk_type or series.disk_type(self.machine)
         return compute_v1.Instance(
             name=name,
             machine_type=f"zones/{zone}/machineTypes/{self.machine}",
@@ -52,41 +55,54 @@ class Order:
                     initialize_params=compute_v1.AttachedDiskInitializeParams(
                         source_image=self.image,
                         disk_size_gb=-(-self.disk_size // GIB),
-                        disk_type=f"zones/{zone}/diskTypes/pd-balanced",
+                        disk_type=f"zones/{zone}/diskTypes/{disk_type}",
                         labels=brand.labels,
                     ),
                 )
             ],
-            network_interfaces=[
-                compute_v1.NetworkInterface(
-                    network="global/networks/default",
-                    nic_type=card,
-                    access_configs=[compute_v1.AccessConfig(name="External NAT", type_="ONE_TO_ONE_NAT")],
-                )
-            ],
+            network_interfaces=[self._card(zone.rpartition("-")[0])],
             metadata=compute_v1.Metadata(
                 items=[compute_v1.Items(key=key, value=value) for key, value in self.metadata.items()]
             ),
             # Whatever becomes of us, it is gone in time ("Limit the run time of a VM").
             scheduling=compute_v1.Scheduling(
                 automatic_restart=False,
+                **({"provisioning_model": "SPOT", "on_host_maintenance": "TERMINATE"} if self.spot else {}),
                 instance_termination_action="DELETE",
                 max_run_duration=compute_v1.Duration(seconds=max(int(self.lifetime), _LEAST_RUN_SECONDS)),
             ),
             shielded_instance_config=compute_v1.ShieldedInstanceConfig(
-                enable_secure_boot=self.secure_boot, enable_vtpm=self.tpm, enable_integrity_monitoring=False
+                enable_secure_boot=self.secure_boot,
+                enable_vtpm=self.tpm,
+                enable_integrity_monitoring=self.secure_boot and self.tpm,
             ),
             display_device=compute_v1.DisplayDevice(enable_display=True),
         )
+
+    def _card(self, region: str) -> "compute_v1.NetworkInterface":
+        from google.cloud import compute_v1
+
+        card = compute_v1.NetworkInterface(nic_type=series.card(self.machine))
+        # A subnetwork says which network it is of.
+        if name := self.network or ("" if self.subnetwork else "default"):
+            card.network = name if "/" in name else f"global/networks/{name}"
+        if name := self.subnetwork:
+            card.subnetwork = name if "/" in name else f"regions/{region}/subnetworks/{name}"
+        if not self.internal:
+            card.access_configs = [compute_v1.AccessConfig(name="External NAT", type_="ONE_TO_ONE_NAT")]
+        return card
 
 
 def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "Instance":
     """Make an instance in the first of `zones` that has such a machine left; raises CloudError.
 
-    Only a zone that is out of machines is a reason to try the next.
+    Only a zone that is out of machines, or has none of this type, is a reason to try the next; a quota that is used up
+    is one to try those of another region.
     """
     cloud, project = session.cloud, session.settings.project
-    for number, zone in enumerate(zones, 1):
+    left = list(zones)
+    while left:
+        zone = left.pop(0)
         thing = Thing(kind=Kind.INSTANCE, name=name, project=project, place=zone)
         body = order.body(name, zone, session.brand)
         request = {"zone": zone, "instance_resource": body}
@@ -94,13 +110,20 @@ def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "
         try:
             with progress.step(what):
                 session.make(thing, lambda: cloud.change(what, cloud.instances.insert_unary, request))  # noqa: B023
-        except StockoutError as error:
-            if number == len(zones):
+        except (StockoutError, UnsupportedError, QuotaError) as error:
+            if isinstance(error, QuotaError):
+                left = [other for other in left if region_of(other) != region_of(zone)]
+            if not left:
                 raise
-            progress.stderr().print(f"vmtests: {error.message}; trying {zones[number]}")
+            progress.stderr().print(f"vmtests: {error.message}; trying {left[0]}")
         else:
             return Instance(session, thing)
     raise AssertionError("no zone")
+
+
+def region_of(zone: str) -> str:
+    """Return the region that a zone is in."""
+    return zone.rpartition("-")[0]
 
 
 class Instance:
@@ -129,8 +152,10 @@ class Instance:
 
     @property
     def address(self) -> str:
-        """The IPv4 address at which it is reached from outside."""
+        """The IPv4 address at which it is reached from outside, or inside its network where it has no other."""
         for card in self.get().network_interfaces:
+            if self._session.settings.internal and card.network_i_p:
+                return str(card.network_i_p)
             for config in card.access_configs:
                 if config.nat_i_p:
                     return str(config.nat_i_p)

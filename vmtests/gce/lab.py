@@ -9,23 +9,22 @@ with GceLab(results, Settings.find()) as lab:
 import contextlib
 import functools
 import hashlib
-import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.gce import cost, guest
+from vmtests.gce import cost, guest, preflight
 from vmtests.gce.cloud import Pace
 from vmtests.gce.instance import Instance, Order, insert
+from vmtests.gce.preflight import Preflight
+from vmtests.gce.seats import Seats
 from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings
@@ -36,12 +35,16 @@ from vmtests.gce.vm import GceVm
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
-from vmtests.image import archive
 from vmtests.image.image import Image
-from vmtests.image.images import Images
 from vmtests.image.source import Format
-from vmtests.machine.argv import DiskFaults, Hardware
-from vmtests.sizes import GIB
+from vmtests.machine.hardware import Hardware
+from vmtests.sizes import GIB, format_size
+from vmtests.vm.laboratory import Base
+
+_TAKEN = frozenset(
+    {"memory_mib", "cpus", "disk_size", "secure_boot", "tpm", "net", "hostname", "domain", "address", "identity"}
+)
+"""What hardware may say of an instance; that it takes some of it by itself is no harm."""
 
 DEFAULT_MACHINE = "e2-small"
 DISK_SIZE = 10 * GIB
@@ -64,7 +67,7 @@ class GceStart:
         self.vm.wait_ready()
 
 
-class GceLab:
+class GceLab(Base):
     """A laboratory on Compute Engine; a context manager, which removes everything that was made.
 
     `machine` is the machine type. Instances delete themselves after `lifetime` seconds. `pace` and `poll_pace` are
@@ -86,7 +89,7 @@ class GceLab:
         run: str = "",
         timeout: float | None = None,
     ) -> None:
-        self._timeout = timeout
+        super().__init__(results, Host(run=run), contract, timeout)
         emulated = settings.emulated
         self.settings = settings
         self.machine_type = machine
@@ -94,29 +97,10 @@ class GceLab:
         self.poll_pace = poll_pace or (PollPace(busy=0.2, quiet=0.5) if emulated else PollPace())
         self.scale = _EMULATED_SCALE if emulated else _CLOUD_SCALE
         self._lifetime = lifetime
-        self._stack = contextlib.ExitStack()
-        self._results = results
-        self.contract = contract or contracts.default()
-        self.host = self._stack.enter_context(Host(run=run))
-        self.images = Images(contract, self.host)
         self._images: dict[Path, str] = {}
         self._lock = threading.RLock()
         self._zones = settings.zones
-        self._numbers = itertools.count(1)
-        self._told = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @lazy
-    def results(self) -> Path:
-        """The directory for results."""
-        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
+        self._told = self._cost_told = False
 
     @lazy
     def session(self) -> Session:
@@ -129,6 +113,11 @@ class GceLab:
         Raises InputError for what Compute Engine cannot be given, too.
         """
         image = self.images.find(name, modules)
+        if (size := image.inspection.size) % GIB:
+            raise InputError(
+                f"{image.path} has {format_size(size)}; Compute Engine takes a whole number of GiB",
+                hint="truncate -s on a copy, or vmtests build makes one; the last partition grows at boot",
+            )
         if image.debug:
             raise InputError(
                 f"on Compute Engine the module debug cannot be handed to {image.name}",
@@ -137,10 +126,12 @@ class GceLab:
         return image
 
     def cost(self, image: Image, hardware: Hardware | None = None) -> str:
-        """Say what one machine costs at most."""
+        """Say what the run costs at most; it is told with the first machine."""
         disk = self._disk_size(image, hardware or Hardware())
         size = image.inspection.size
-        return cost.sentence(self.machine_type, disk=disk, archive=size, seconds=self._lifetime)
+        return cost.sentence(
+            self.machine_type, disk=disk, archive=size, seconds=self._lifetime, machines=self.settings.limit
+        )
 
     @contextlib.contextmanager
     def start(
@@ -170,19 +161,30 @@ class GceLab:
     ) -> GceVm:
         """Return a machine, to be entered; its results go below `name`. Raises InputError for other hardware."""
         hardware = self._checked(hardware or Hardware())
-        results = self.results / name if name else self.results
-        results.mkdir(parents=True, exist_ok=True)
-        key = Key.generate(results)
+        results = self._results_of(name)
+        settings, found = self.settings, self._preflight
+        key = Key.generate(self.host.private())
         token = f"vmtests-ready-{secrets.token_hex(8)}"
         order = Order(
-            image=self._cloud_image(image),
+            image="",
             machine=self.machine_type,
             disk_size=self._disk_size(image, hardware),
             lifetime=self._lifetime,
-            metadata=guest.metadata(key.public, token),
+            metadata=guest.metadata(key.public, token, os_login=settings.os_login),
             secure_boot=hardware.secure_boot,
             tpm=hardware.tpm,
+            disk_type=settings.disk_type,
+            network=settings.network,
+            subnetwork=settings.subnetwork,
+            internal=settings.internal,
+            spot=settings.spot,
         )
+        # Before anything is made.
+        preflight.obey(found, order)
+        if not self._cost_told:
+            self._cost_told = True
+            progress.stderr().print(f"this run: {self.cost(image, hardware)}")
+        order = replace(order, image=self._cloud_image(image))
         return GceVm(
             image,
             results,
@@ -192,11 +194,22 @@ class GceLab:
             knowledge=Knowledge(image.contract, image.inspection),
             session=self.session,
             insert=functools.partial(self._insert, name or "vm"),
+            seat=self._seats.take,
             scale=self.scale,
             poll_pace=self.poll_pace,
             watch=watch,
             timeout=self._timeout,
         )
+
+    @lazy
+    def _seats(self) -> Seats:
+        return Seats(self.host.scratch, self.settings.limit)
+
+    @lazy
+    def _preflight(self) -> Preflight:
+        found = preflight.look(self.session.cloud, self.machine_type, self._zones)
+        self._zones = found.zones
+        return found
 
     def _insert(self, purpose: str, order: Order) -> Instance:
         """Make an instance, first where the last one could be made."""
@@ -208,9 +221,14 @@ class GceLab:
         return made
 
     def _checked(self, hardware: Hardware) -> Hardware:
-        if hardware.cmdline_extra or hardware.credentials or hardware.nvme or hardware.disk_faults != DiskFaults():
+        usual = Hardware()
+        if any(
+            getattr(hardware, item.name) != getattr(usual, item.name)
+            for item in fields(usual)
+            if item.name not in _TAKEN
+        ):
             raise InputError(
-                "Compute Engine takes no kernel options, no credentials, no faults, and no kind of disk",
+                "Compute Engine takes no kernel, no credentials, no faults, and no kind of disk, firmware or bus",
                 hint="the machine type says what the disk is: --gce-machine=c3-standard-4 has NVMe",
             )
         return hardware
@@ -234,18 +252,20 @@ class GceLab:
             return link
 
     def _make_image(self, image: Image) -> Thing:
-        stored = upload(self.session, image.archive or self._pack(image), image.name)
-        made = make_image(self.session, stored, image.name)
+        if image.archive is not None:
+            stored = upload(self.session, image.archive, image.name)
+        else:
+            stored = upload(self.session, self._raw(image), image.name, disk=True)
+        made = make_image(self.session, stored, image.name, image.inspection.size)
         # It has been read.
         self.session.remove(stored)
         return made
 
-    def _pack(self, image: Image) -> Path:
-        raw, scratch, toolbox = image.path, self.host.scratch, self.host.toolbox
-        if image.inspection.format is Format.QCOW2:
-            raw = scratch / f"{secrets.token_hex(4)}.raw"
-            with progress.step(f"converting {image.path.name}"):
-                toolbox.run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
-        packed = scratch / f"{secrets.token_hex(4)}.tar.gz"
-        archive.pack(raw, packed)
-        return packed
+    def _raw(self, image: Image) -> Path:
+        if image.inspection.format is not Format.QCOW2:
+            return image.path
+        raw = self.host.scratch / f"{secrets.token_hex(4)}.raw"
+        with progress.step(f"converting {image.path.name}"):
+            argv = ("convert", "-f", "qcow2", "-O", "raw", image.path.absolute(), raw)
+            self.host.toolbox.run("qemu-img", *argv)
+        return raw

@@ -11,6 +11,7 @@ from vmtests.gce.cloud import Cloud
 from vmtests.gce.guest import HostKeys, serial_shell
 from vmtests.gce.instance import Instance
 from vmtests.gce.serialport import SerialFollower
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
 from vmtests.guest.serial import SerialShell
 
@@ -87,6 +88,11 @@ class GceReach:
         finally:
             guest.hang_up()
 
+    def open_agent(self, guest: Guest, /) -> Agent | None:
+        """Return None: there is no port for one."""
+        del guest
+        return None
+
     def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:  # noqa: ARG002 - the guest is not asked
         """Return them from the serial console, or from the guest attributes that the guest agent writes."""
         deadline = time.monotonic() + _HOST_KEYS_SECONDS * self._scale
@@ -103,6 +109,12 @@ class GceReach:
                     hint="the image needs google-startup-scripts.service, or a guest agent that sets host keys",
                 )
             time.sleep(pause)
+
+    def interrupt(self) -> None:
+        """End what waits on the second serial port."""
+        if (line := self._line) is not None:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the lines."""

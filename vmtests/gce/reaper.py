@@ -23,6 +23,8 @@ class Fate(StrEnum):
     WOULD = "would be removed"
     KEPT = "kept until it expires"
     FAILED = "not removed"
+    OTHERS = "left alone"
+    UNSEEN = "not seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,9 @@ def reap(cloud: Cloud, now: float, *, dry_run: bool = False) -> Iterator[Found]:
         yield found
     for kind in _ORDER:
         for thing, expires in _LISTS[kind](cloud):
+            if expires is None:
+                yield Found(thing=thing, by="its labels", fate=Fate.UNSEEN, why="the zone did not answer")
+                continue
             if thing in seen:
                 continue
             if expires > now:
@@ -69,6 +74,12 @@ def _by_ledgers(cloud: Cloud, *, dry_run: bool) -> Iterator[Found]:
                     ledger.gone(thing)
             continue
         by = f"the ledger of run {ledger.head.brand.run}"
+        if others := sorted({thing.project for thing in ledger.things} - {cloud.settings.project}):
+            # Another login may be needed there, and "not found" would mean nothing.
+            for thing in ledger.things:
+                why = f"it is in the project {others[0]}: vmtests gce gc --gce-project={others[0]}"
+                yield Found(thing=thing, by=by, fate=Fate.OTHERS, why=why)
+            continue
         shared = ledger.named_by_others()
         for thing in reversed(ledger.things):
             if thing in shared:
@@ -106,27 +117,30 @@ def _answers(endpoint: str) -> bool:
     return True
 
 
-def _instances(cloud: Cloud) -> Iterator[tuple[Thing, float]]:
+def _instances(cloud: Cloud) -> Iterator[tuple[Thing, float | None]]:
     yield from _aggregated(cloud, Kind.INSTANCE, cloud.instances.aggregated_list, "instances")
 
 
-def _disks(cloud: Cloud) -> Iterator[tuple[Thing, float]]:
+def _disks(cloud: Cloud) -> Iterator[tuple[Thing, float | None]]:
     yield from _aggregated(cloud, Kind.DISK, cloud.disks.aggregated_list, "disks")
 
 
 def _aggregated(
     cloud: Cloud, kind: Kind, method: Callable[..., Any], collection: str
-) -> Iterator[tuple[Thing, float]]:
+) -> Iterator[tuple[Thing, float | None]]:
     project = cloud.settings.project
     request = {"project": project, "filter": f"labels.{RUN_LABEL}:*"}
     what = f"listing the {collection} of all zones"
     for scope, scoped in cloud.ask(what, lambda: list(_call(cloud, method, request))):
+        if scoped.warning.code not in ("", "NO_RESULTS_ON_PAGE"):
+            # A list that is not whole ("UNREACHABLE") says nothing about what is missing in it.
+            yield Thing(kind=kind, name="*", project=project, place=scope.rpartition("/")[2]), None
         for item in getattr(scoped, collection):
             if (expires := expiry(item.labels)) is not None:
                 yield Thing(kind=kind, name=item.name, project=project, place=scope.rpartition("/")[2]), expires
 
 
-def _images(cloud: Cloud) -> Iterator[tuple[Thing, float]]:
+def _images(cloud: Cloud) -> Iterator[tuple[Thing, float | None]]:
     project = cloud.settings.project
     request = {"project": project, "filter": f"labels.{RUN_LABEL}:*"}
     for item in cloud.ask("listing the images", lambda: list(_call(cloud, cloud.images.list, request))):
@@ -134,7 +148,7 @@ def _images(cloud: Cloud) -> Iterator[tuple[Thing, float]]:
             yield Thing(kind=Kind.IMAGE, name=item.name, project=project), expires
 
 
-def _objects(cloud: Cloud) -> Iterator[tuple[Thing, float]]:
+def _objects(cloud: Cloud) -> Iterator[tuple[Thing, float | None]]:
     project, bucket = cloud.settings.project, cloud.settings.bucket
     what = f"listing the objects of gs://{bucket}"
 
@@ -155,7 +169,7 @@ def _call(cloud: Cloud, method: Callable[..., Any], request: dict[str, Any]) -> 
     return method(request={**request, "max_results": _PAGE}, retry=None, timeout=cloud.pace.answer)
 
 
-_LISTS: dict[Kind, Callable[[Cloud], Iterator[tuple[Thing, float]]]] = {
+_LISTS: dict[Kind, Callable[[Cloud], Iterator[tuple[Thing, float | None]]]] = {
     Kind.INSTANCE: _instances,
     Kind.DISK: _disks,
     Kind.IMAGE: _images,

@@ -82,16 +82,23 @@ class SerialFollower:
     """Polls a port in a thread and tells a listener; a context manager.
 
     An API that refuses for a while is asked again, less often. `off` is called, in the thread, once for each time that
-    the instance is found not to run, until `resume`.
+    the instance is found not to run, until `resume`. `wait` waits for some seconds, or for an event, and says whether
+    that came.
     """
 
     def __init__(
-        self, reader: SerialReader, listener: Listener, off: Callable[[], None], pace: PollPace | None = None
+        self,
+        reader: SerialReader,
+        listener: Listener,
+        off: Callable[[], None],
+        pace: PollPace | None = None,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         self._reader = reader
         self._listener = listener
         self._off = off
         self._pace = pace or PollPace()
+        self._wait = wait
         self._turn = threading.Lock()
         self._ended = threading.Event()
         self._paused = False
@@ -134,7 +141,7 @@ class SerialFollower:
 
     def _run(self) -> None:
         pause = self._pace.busy
-        while not self._ended.wait(pause):
+        while not self._wait(self._ended, pause):
             off = False
             with self._turn:
                 if self._paused:

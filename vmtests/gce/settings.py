@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 DEFAULT_ZONES = ("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f")
 """Zones that are tried in this order where none is named."""
 
+INSTANCES = 8
+"""Instances that a run has at a time, unless told otherwise."""
+
+_MOST = 1000
 _EMULATED_PROJECT = "emulated"
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_NETWORK = re.compile(
+    r"(?:projects/[a-z0-9.:-]{1,80}/(?:global|regions/[a-z0-9-]{1,40})/(?:sub)?networks/)?[a-z][-a-z0-9]{0,62}"
+)
 _ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
 _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{0,61}[a-z0-9]?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -26,12 +34,25 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A project, its zones in the order in which they are tried, a bucket, and an endpoint other than the cloud's."""
+    """A project, its zones in the order in which they are tried, a bucket, and an endpoint other than the cloud's.
+
+    Then what all instances have: `network` and `subnetwork` by name, or as a link from `projects/` on (Shared VPC);
+    `internal` ones have no external address; `spot` ones are cheaper and may be taken away; `disk_type` where the
+    machine type's own is not wanted; `os_login` leaves logins to OS Login, so that nothing is run in the guest.
+    `limit` is how many there may be at a time.
+    """
 
     project: str
     zones: tuple[str, ...] = DEFAULT_ZONES
     bucket: str = ""
     endpoint: str | None = None
+    network: str = ""
+    subnetwork: str = ""
+    internal: bool = False
+    spot: bool = False
+    disk_type: str = ""
+    os_login: bool = False
+    limit: int = INSTANCES
 
     @classmethod
     def find(
@@ -41,6 +62,13 @@ class Settings:
         zones: Sequence[str] = (),
         bucket: str | None = None,
         endpoint: str | None = None,
+        network: str | None = None,
+        subnetwork: str | None = None,
+        internal: bool = False,
+        spot: bool = False,
+        disk_type: str | None = None,
+        os_login: bool = False,
+        limit: int | None = None,
     ) -> Self:
         """Return what is given, filled up from `VMTESTS_GCE_{PROJECT,ZONES,BUCKET,ENDPOINT}` and defaults.
 
@@ -58,7 +86,13 @@ class Settings:
         _check("zone", _ZONE, *found)
         _check("project", _PROJECT, project)
         _check("bucket", _BUCKET, bucket)
-        return cls(project=project, zones=tuple(found) or DEFAULT_ZONES, bucket=bucket, endpoint=endpoint)
+        _check("network", _NETWORK, *filter(None, (network, subnetwork)))
+        _check("type of disk", _NAME, *filter(None, (disk_type,)))
+        return cls(
+            project=project, zones=tuple(found) or DEFAULT_ZONES, bucket=bucket, endpoint=endpoint,
+            network=network or "", subnetwork=subnetwork or "", internal=internal, spot=spot,
+            disk_type=disk_type or "", os_login=os_login, limit=limit or INSTANCES,
+        )  # fmt: skip
 
     @property
     def emulated(self) -> bool:
@@ -116,6 +150,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def count(text: str | None) -> int | None:
+    """Return a number of instances that was given as text; raises InputError."""
+    if text is None:
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= _MOST:
+        raise InputError(f"{printable(text)!r} is no number of instances", hint=f"from 1 to {_MOST}")
+    return int(text)
 
 
 def _check(kind: str, pattern: re.Pattern[str], *names: str) -> None:

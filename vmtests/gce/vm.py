@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,7 @@ from vmtests.gce.serialport import PollPace, SerialFollower, SerialReader
 from vmtests.gce.session import Session
 from vmtests.guest.guest import Guest
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.image.image import Image
 from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm.vm import Vm
@@ -61,6 +63,7 @@ class GceVm(Vm):
         knowledge: Knowledge,
         session: Session,
         insert: Callable[[Order], Instance],
+        seat: Callable[[], AbstractContextManager[None]],
         scale: float,
         poll_pace: PollPace,
         watch: Watch | None = None,
@@ -74,6 +77,7 @@ class GceVm(Vm):
         self._knowledge = knowledge
         self._session = session
         self._insert = insert
+        self._seat = seat
         self._scale = scale
         self._poll_pace = poll_pace
         self._watch = watch
@@ -93,6 +97,9 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
+        self._stack.enter_context(self._seat())
+        self.say_what_is_booted(f"Compute Engine, {self.order.machine}")
         self.instance = self._insert(self.order)
         self._stack.callback(self.instance.delete)
         self.follower = self._stack.enter_context(
@@ -103,6 +110,7 @@ class GceVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
         keys = HostKeys(self._token)

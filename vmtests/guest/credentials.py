@@ -5,6 +5,7 @@ systemd-debug-generator(8) makes units of the credentials `systemd.extra-unit.*`
 """
 
 from vmtests.contract import Contract
+from vmtests.host.architecture import GUEST
 
 _PATH = "PATH=$$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/bin"
 
@@ -115,7 +116,7 @@ def login(public_key: str, console: str, target: str) -> dict[str, bytes]:
     }
 
 
-def announce(target: str, token: str, console: str = "ttyS0") -> dict[str, bytes]:
+def announce(target: str, token: str, console: str = GUEST.console) -> dict[str, bytes]:
     """Return the credentials by which a guest prints `token` and its state once `target` is up and no job is left.
 
     The names of units that failed come behind it. It is printed on the system's console, or on the serial line

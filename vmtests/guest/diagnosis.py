@@ -33,6 +33,7 @@ ITEMS = (
     Item(file="failed-units.txt", command="systemctl --failed --full --no-pager --no-legend"),
     Item(file="jobs.txt", command="systemctl list-jobs --full --no-pager"),
     Item(file="mounts.txt", command="findmnt -A || cat /proc/self/mountinfo"),
+    Item(file="mountinfo.txt", command="cat /proc/self/mountinfo"),
     Item(
         file="block-devices.txt",
         command="cat /proc/partitions; blkid; lsblk -o NAME,SIZE,TYPE,FSTYPE,LABEL,PARTLABEL,UUID,MOUNTPOINTS; "

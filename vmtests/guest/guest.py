@@ -1,19 +1,21 @@
-"""A guest that runs, and the ways into it: a root shell on a serial line, and ssh."""
+"""A guest that runs, and the ways into it: ssh, a root shell on a serial line, and QEMU's guest agent."""
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from vmtests.errors import GuestError
+from vmtests.guest.agent import Agent
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key, Ssh
 
 _CONNECT_SECONDS = 60.0
-_SSH, _SERIAL = "over ssh", "on the serial line"
+_SSH, _SERIAL, _AGENT = "over ssh", "on the serial line", "through the guest agent"
 
 
 class NoWayInError(GuestError):
@@ -35,11 +37,17 @@ class Reach(Protocol):
     def open_shell(self, guest: "Guest", /) -> SerialShell:
         """Open a serial line and log in as root."""
 
+    def open_agent(self, guest: "Guest", /) -> Agent | None:
+        """Find QEMU's guest agent; None where there can be none."""
+
     def line(self, guest: "Guest", /) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one."""
 
     def find_host_keys(self, guest: "Guest", /) -> tuple[str, ...]:
         """Return the public host keys of the guest's sshd, by a way that no other guest can use."""
+
+    def interrupt(self) -> None:
+        """End what waits on a line that was opened; may be called from another thread."""
 
     def close(self) -> None:
         """Close what was opened; it may be opened again."""
@@ -63,7 +71,10 @@ class Guest:
         self._scale = scale
         self._by_serial = by_serial
         self._ssh: Ssh | None = None
+        self._connecting: Ssh | None = None
+        self._interruption: threading.Thread | None = None
         self._shell: SerialShell | None = None
+        self._agent: Agent | None = None
         self._host_keys: tuple[str, ...] = ()
 
     def know(self, shell: SerialShell | None, host_keys: tuple[str, ...]) -> None:
@@ -74,6 +85,11 @@ class Guest:
     def by_serial(self) -> bool:
         """Whether the next command is run on the serial line."""
         return self._by_serial and self._ssh is None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no answer is to be waited for in this boot."""
+        return self._interruption is not None
 
     @property
     def has_shell(self) -> bool:
@@ -109,14 +125,16 @@ class Guest:
         if self._ssh is None:
             with self._once(_SSH):
                 self._reach.wait_sshd()
-                ssh = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
-                ssh.connect(_CONNECT_SECONDS * self._scale)
-                self._ssh = ssh
+                self._connecting = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
+                self._connecting.connect(_CONNECT_SECONDS * self._scale)
+                self._ssh = self._connecting
         return self._ssh
 
     @contextlib.contextmanager
     def _once(self, way: str) -> Iterator[None]:
         """Open a way, unless that has failed in this boot: it would fail again, and take its time."""
+        if self.lost:
+            raise GuestError("the guest is gone")
         if (failed := self._failed.get(way)) is not None:
             raise failed
         try:
@@ -126,13 +144,25 @@ class Guest:
             raise
 
     @property
-    def _way(self) -> Ssh | SerialShell:
+    def agent(self) -> Agent | None:
+        """QEMU's guest agent, found at the first use of each boot; None where there can be none."""
+        if self._agent is None:
+            with self._once(_AGENT):
+                self._agent = self._reach.open_agent(self)
+        return self._agent
+
+    @property
+    def _way(self) -> Ssh | SerialShell | Agent:
         """The way by which the next command is run; raises NoWayInError."""
         if self.by_serial:
             return self.shell
-        for way in (_SSH, _SERIAL):
-            with contextlib.suppress(GuestError):
-                return self.ssh if way is _SSH else self.shell
+        with contextlib.suppress(GuestError):
+            return self.ssh
+        with contextlib.suppress(GuestError):
+            return self.shell
+        with contextlib.suppress(GuestError):
+            if (agent := self.agent) is not None:
+                return agent
         told = "; ".join(f"{way}: {error.message}" for way, error in self._failed.items())
         raise NoWayInError(
             f"nobody gets into the guest, {told}",
@@ -159,17 +189,34 @@ class Guest:
         stdin: bytes | None = None,
         limit: int = OUTPUT_LIMIT,
     ) -> Result:
-        """Run a shell command as root, over ssh where that works, else on the serial line.
+        """Run a shell command as root, over ssh where that works, else on the serial line, else through the agent.
 
-        Raises NoWayInError when neither does, and GuestError when the guest does not answer.
+        Raises NoWayInError when none does, and GuestError when the guest does not answer.
         """
         return self._way.run(command, timeout, stdin=stdin, limit=limit)
 
+    def interrupt(self) -> None:
+        """End what waits for the guest's answer, in whichever thread, with a GuestError: none will come.
+
+        Returns at once; the guest is to be left by `hang_up` afterwards.
+        """
+        if self._interruption is None:
+            self._interruption = threading.Thread(target=self._interrupt, name="interruption", daemon=True)
+            self._interruption.start()
+
+    def _interrupt(self) -> None:
+        if self._connecting is not None:
+            self._connecting.close()
+        self._reach.interrupt()
+
     def hang_up(self) -> None:
         """Close every way into the guest, which restarts or is left."""
-        if self._ssh is not None:
-            self._ssh.close()
-        self._ssh = self._shell = None
+        if self._interruption is not None:
+            self._interruption.join()
+            self._interruption = None
+        if self._connecting is not None:
+            self._connecting.close()
+        self._ssh = self._connecting = self._shell = None
         self._by_serial = False
         self._host_keys = ()
         self._failed.clear()

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paramiko.pkey import UnknownKeyType
 
-from vmtests.errors import GuestError, HostError, InputError
+from vmtests.errors import GuestError, HostError, at_named
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
@@ -60,7 +60,7 @@ class Key:
             path.write_bytes(pem)
             path.with_name(f"{name}.pub").write_text(f"{public}\n")
         except OSError as error:
-            raise InputError(f"the ssh key {path} cannot be written: {error.strerror}") from error
+            raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return cls(path=path, public=public)
 
     def copy(self, directory: Path) -> "Key":
@@ -224,6 +224,17 @@ class Ssh:
             raise self._lost(command)
         raise GuestError(f"the shell of {printable(command)!r} was killed in the guest")
 
+    @contextmanager
+    def shell(self, columns: int, lines: int, *, timeout: float = 60.0) -> Iterator[paramiko.Channel]:
+        """Give a login shell on a terminal of that size, for a person; raises GuestError."""
+        with self._channel(timeout) as channel:
+            try:
+                channel.get_pty(term="linux", width=columns, height=lines)
+                channel.invoke_shell()
+            except (*HUNG_UP, paramiko.SSHException) as error:
+                raise self._lost("a login shell") from error
+            yield channel
+
     def _as_root(self, script: str) -> str:
         """Return a script as whoever logs in runs it: root's, where the user may become root without being asked."""
         if self._user == "root":
@@ -319,13 +330,15 @@ class Ssh:
         return GuestError(f"the ssh connection to {self._name} was lost while {printable(command)!r} ran")
 
 
-def scan_host_key(host: str, port: int, seconds: float) -> tuple[str, ...]:
+def scan_host_key(
+    host: str, port: int, seconds: float, *, lost: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
     """Return the public key that sshd at an address has, as a line; for addresses that lead to one guest alone.
 
-    Raises GuestError when nobody answers within `seconds`.
+    Raises GuestError when nobody answers within `seconds`, or nobody will any more: `lost` says so.
     """
     deadline, reason = time.monotonic() + seconds, "nobody answers"
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - time.monotonic()) > 0 and not lost():
         try:
             with socket.create_connection((host, port), timeout=left) as connection:
                 transport = paramiko.Transport(connection)

@@ -11,6 +11,7 @@ import msgspec
 
 from vmtests import progress
 from vmtests.errors import HostError
+from vmtests.host.architecture import GUEST
 from vmtests.host.probe import Outcome, run_guest
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
@@ -142,7 +143,7 @@ def device_refusal(device: Path) -> Outcome | None:
 
 
 def _key(toolbox: Toolbox, cpus: int) -> str:
-    return f"{toolbox.tools['qemu-system-x86_64'].version} {cpus} {_BOOT_ID.read_text(encoding='utf-8').strip()}"
+    return f"{toolbox.tools[GUEST.qemu].version} {cpus} {_BOOT_ID.read_text(encoding='utf-8').strip()}"
 
 
 def _recall(place: Path, key: str) -> Outcome | None:

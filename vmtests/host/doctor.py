@@ -13,6 +13,7 @@ from rich.text import Text
 from vmtests.errors import HostError
 from vmtests.host import accel, firmware, sandbox, tools
 from vmtests.host.accel import Request
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB, format_size
@@ -166,7 +167,7 @@ def accelerator_row(toolbox: Toolbox, request: Request) -> Row:
 
 def firmware_rows(toolbox: Toolbox) -> list[Row]:
     """Say which descriptor names the firmware, with and without secure boot."""
-    root = toolbox.root("qemu-system-x86_64")
+    root = toolbox.root(GUEST.qemu)
     rows = []
     for name, secure in (("firmware", False), ("secure boot", True)):
         try:

@@ -14,10 +14,10 @@ import msgspec
 
 from vmtests.errors import HostError
 from vmtests.host import tools
+from vmtests.host.architecture import GUEST
 from vmtests.host.sandbox import refusal
 
 _DIRECTORIES = ("etc/qemu/firmware", "usr/share/qemu/firmware")  # of falling priority
-_MACHINE = "pc-q35-10.0"
 _LINKS_LIMIT = 40  # as in path_resolution(7)
 
 
@@ -32,7 +32,7 @@ class FirmwareFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firmware:
-    """Firmware for a q35 machine: code, template of its variables, and the descriptor it was found by."""
+    """Firmware for a machine: code, template of its variables, and the descriptor it was found by."""
 
     code: FirmwareFile
     vars_template: FirmwareFile
@@ -103,7 +103,7 @@ def find(root: Path, *, secure_boot: bool = False) -> Firmware:
             return firmware
     kind = "with secure boot and enrolled keys" if secure_boot else "without secure boot"
     raise HostError(
-        f"no UEFI firmware {kind} for q35 is described in {Path(root, _DIRECTORIES[-1])}"
+        f"no UEFI firmware {kind} for {GUEST.board} is described in {Path(root, _DIRECTORIES[-1])}"
         + (f" ({'; '.join(findings.notes)})" if findings.notes else ""),
         hint="install OVMF (Debian: ovmf, Fedora: edk2-ovmf); vmtests doctor says what was found",
     )
@@ -149,10 +149,11 @@ def _usable(root: Path, path: Path, descriptor: _Descriptor) -> Firmware | str:
     if "uefi" not in descriptor.interface_types:
         return "not UEFI"
     if not any(
-        target.architecture == "x86_64" and any(fnmatch.fnmatchcase(_MACHINE, glob) for glob in target.machines)
+        target.architecture == GUEST.qemu_name
+        and any(fnmatch.fnmatchcase(GUEST.board_version, glob) for glob in target.machines)
         for target in descriptor.targets
     ):
-        return "not for q35 on x86_64"
+        return f"not for {GUEST.board} on {GUEST.qemu_name}"
     mapping = descriptor.mapping
     if not isinstance(mapping, _Flash):
         return "not mapped as flash"

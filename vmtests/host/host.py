@@ -1,6 +1,7 @@
 """This host, as machines need it: its tools, accelerator, firmware, memory, and places for files."""
 
 import contextlib
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,9 +9,10 @@ from typing import Self
 from vmtests.host import accel, firmware, tools
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.lazy import lazy
-from vmtests.host.scratch import scratch
+from vmtests.host.scratch import owned, scratch
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 
@@ -63,6 +65,14 @@ class Host:
         """A directory in the cache that ends with this, or with the last process of its run."""
         return self._stack.enter_context(scratch(cache_dir(), self._run))
 
+    def private(self) -> Path:
+        """Return a new directory below `scratch` for secrets, which nobody else may enter."""
+        return Path(tempfile.mkdtemp(prefix="private-", dir=self.scratch))
+
+    def keep(self, directory: Path) -> None:
+        """Have nobody remove a directory of the cache as long as this lives."""
+        self._stack.enter_context(owned(directory))
+
     def firmware(self, *, secure_boot: bool = False) -> Firmware:
         """Return the firmware that goes with QEMU."""
-        return firmware.find(self.toolbox.root("qemu-system-x86_64"), secure_boot=secure_boot)
+        return firmware.find(self.toolbox.root(GUEST.qemu), secure_boot=secure_boot)

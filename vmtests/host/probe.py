@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmtests.host.architecture import GUEST
 from vmtests.host.sandbox import tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.text import printable
@@ -57,7 +58,7 @@ def run_guest(toolbox: Toolbox, accelerator: str, cpu: str, cpus: int = 1, secon
         disk = Path(directory, "boot.img")
         disk.write_bytes(boot_sector())
         argv = toolbox.argv(
-            "qemu-system-x86_64",
+            GUEST.qemu,
             # The i440FX machine has a floppy drive, which boots one bare sector; a disk that small is
             # refused.
             *("-machine", "pc", "-accel", accelerator, "-cpu", cpu, "-smp", str(cpus), "-m", "64"),

@@ -17,6 +17,19 @@ _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
 
 
+_IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 251, 1, 3 << 13  # x86-64; linux/ioprio.h
+_NICEST = 19
+
+
+def give_way() -> None:
+    """Have this process, and those that it starts, use processors and disks when nobody else wants them.
+
+    It is nice(2)'s last value and ionice(1)'s class `idle`, which some I/O schedulers do not know.
+    """
+    os.nice(_NICEST)
+    ctypes.CDLL(None).syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+
+
 @contextlib.contextmanager
 def _small_pages() -> Iterator[None]:
     """Have processes that are started meanwhile, and those that they start, do without transparent huge pages.

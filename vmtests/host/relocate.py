@@ -14,9 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
-_LIBRARIES = "usr/lib/x86_64-linux-gnu"
-_INTERPRETER = b"/lib64/ld-linux-x86-64.so.2\0"
+from vmtests.host.architecture import GUEST
+
+_LOADER = f"usr{GUEST.interpreter}"
+_LIBRARIES = f"usr/lib/{GUEST.triplet}"
+_INTERPRETER = f"{GUEST.interpreter}\0".encode()
 _HEAD = 4096  # bytes in which an ELF file names its interpreter
 _QEMU_DATA = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
 

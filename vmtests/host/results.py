@@ -1,21 +1,25 @@
 """Directories for the results of runs."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import InputError, VmtestsError, at_named
+
+_MODE = 0o700  # what a guest says, and its disk, are nobody else's business
 
 
 def new_directory(wanted: Path | None = None) -> Path:
     """Make and return the directory of a run: `wanted`, or `results/<time>` with `results/latest` pointing at it.
 
-    Raises HostError when it cannot be made.
+    Raises InputError when it cannot be made, HostError on a full disk.
     """
     try:
         if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
+            _make(wanted)
             return wanted.absolute()
         base = Path("results").absolute()
         base.mkdir(exist_ok=True)
@@ -24,12 +28,21 @@ def new_directory(wanted: Path | None = None) -> Path:
         raise _no_directory(error) from error
 
 
+def _make(directory: Path) -> None:
+    """Make it, where nobody else may enter, with those above it; one that is there stays as it is."""
+    with contextlib.suppress(FileNotFoundError):
+        directory.mkdir(mode=_MODE, exist_ok=True)
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=_MODE, exist_ok=True)
+
+
 def _next(base: Path) -> Path:
     stamp = _stamp()
     for number in range(1000):
         directory = base / (stamp if number == 0 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):
-            directory.mkdir()
+            directory.mkdir(mode=_MODE)
             _link(directory)
             return directory
     raise FileExistsError(f"{base}/{stamp}")
@@ -43,10 +56,11 @@ def planned(wanted: Path | None, run: str) -> Path:
 def part(directory: Path, name: str, *, wanted: bool) -> Path:
     """Make and return the directory of one process below that of its run; `latest` points at the run's.
 
-    With `wanted` the run's directory was asked for, and there is no such link. Raises HostError.
+    With `wanted` the run's directory was asked for, and there is no such link. Raises as `new_directory`.
     """
     try:
-        (directory / name).mkdir(parents=True, exist_ok=True)
+        _make(directory)
+        (directory / name).mkdir(exist_ok=True)
         if not wanted:
             _link(directory)
     except OSError as error:
@@ -66,5 +80,32 @@ def _stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def _no_directory(error: OSError) -> HostError:
-    return HostError(f"no directory for results can be made: {error}", hint="name a writable one with --vm-results")
+def _no_directory(error: OSError) -> VmtestsError:
+    what = f"no directory for results can be made at {error.filename}"
+    return at_named(what, error, "name a writable one with --vm-results")
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory for the results of one machine, so that no two write into the same logs.
+
+    The hold ends with its holder, also after kill -9 (flock(2)). Raises InputError when another machine, of this
+    process or of another one, has it.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _no_directory(error) from error
+    try:
+        # A file system that locks no directories holds none.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{directory} has the results of a machine that runs",
+                    hint="give this one a name of its own, or the run another directory (--vm-results)",
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)

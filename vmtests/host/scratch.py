@@ -38,6 +38,17 @@ def scratch(base: Path, shared: str = "") -> Iterator[Path]:
             remove_unowned(path)
 
 
+@contextlib.contextmanager
+def owned(directory: Path) -> Iterator[None]:
+    """Keep others from removing a directory while the block runs (flock(2)); any number of processes may own it."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(held)
+
+
 def remove_unowned(directory: Path) -> None:
     """Remove a directory that no living process owns."""
     try:

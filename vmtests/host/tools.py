@@ -6,11 +6,16 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+import threading
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.sandbox import View, run_in, sandbox, tool_env
+from vmtests.host.architecture import GUEST
+from vmtests.host.sandbox import View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -31,9 +36,17 @@ class Requirement:
 
 
 _CANNOT_EXECUTE = 126  # from here on the exit status is the shell's and the loader's word for it, or a signal
+READ_SECONDS = 60.0
+"""Seconds that `Toolbox.read` gives a tool where nothing else is said."""
+
+READ_LIMIT = 256 << 20
+"""Bytes that it takes of its output."""
+
+_SAID = 1 << 16  # bytes of its last words
+
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
 REQUIREMENTS = (
-    Requirement(name="qemu-system-x86_64", package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
+    Requirement(name=GUEST.qemu, package="qemu-system-x86", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(name="qemu-img", package="qemu-utils", minimum=(8, 2), why=_QEMU_WHY, group="machine"),
     Requirement(
         name="systemd-repart",
@@ -131,6 +144,56 @@ class Toolbox:
         """
         return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env)
 
+    def read(
+        self,
+        name: str,
+        *args: str | os.PathLike[str],
+        descriptors: Collection[int] = (),
+        output: int | None = None,
+        seconds: float = READ_SECONDS,
+        limit: int = READ_LIMIT,
+        well: Collection[int] = (0,),
+    ) -> bytes:
+        """Run a tool on what somebody else has made, and return its standard output.
+
+        It has `seconds`, and may write `limit` bytes; with `output`, a descriptor, these go there, and there is no
+        limit. It inherits `descriptors`. `well` are the exit statuses that are no failure. Raises ToolError as `run`
+        does, HostError when a limit is reached.
+        """
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                self.argv(name, *args),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=said,
+                env=tool_env({"TZ": "UTC"}),
+                pass_fds=tuple(descriptors),
+            ) as process,
+        ):
+            late = threading.Event()
+
+            def end() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(seconds, end)
+            timer.start()
+            try:
+                found = b"" if process.stdout is None else process.stdout.read(limit + 1)
+                if len(found) > limit:
+                    raise HostError(f"{name} writes more than {limit} bytes")
+                status = process.wait()
+            finally:
+                timer.cancel()
+                process.kill()
+            if late.is_set():
+                raise HostError(f"{name} did not end within {seconds:g} s")
+            if status not in well:
+                said.seek(max(said.seek(0, os.SEEK_END) - _SAID, 0))
+                raise tool_error(name, status, said.read().decode("utf-8", "replace"))
+            return found
+
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
     match = re.search(r"(?:^|[^\w.])v?(\d+(?:\.\d+)+)", text) or re.search(r"(?:^|\s)(\d+)(?:\s|$)", text)
@@ -194,17 +257,17 @@ def _host_refusal(requirement: Requirement) -> str:
 
 
 def check_architecture() -> None:
-    """Raise HostError on a host that is no x86-64."""
-    if (machine := platform.machine()) not in {"x86_64", "AMD64"}:
+    """Raise HostError on a host of another architecture than machines have."""
+    if (machine := platform.machine()) not in GUEST.uname:
         raise HostError(
-            f"this host is {machine}: vmtests boots x86-64 images, on x86-64 Linux only",
-            hint="use an x86-64 machine, or --vm-target=gce",
+            f"this host is {machine}: vmtests boots {GUEST.shown} images, on {GUEST.shown} Linux only",
+            hint=f"use a machine that is {GUEST.shown}, or --vm-target=gce",
         )
 
 
 def host_firmware() -> tuple[Path, ...]:
     """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
-    program = shutil.which("qemu-system-x86_64", path=tool_env()["PATH"])
+    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
     beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
     return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
 
@@ -217,7 +280,8 @@ def find() -> Toolbox:
     once on a host of another architecture.
     """
     check_architecture()
-    on_host = {requirement.name: _host_tool(requirement) for requirement in REQUIREMENTS}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        on_host = dict(zip((item.name for item in REQUIREMENTS), pool.map(_host_tool, REQUIREMENTS), strict=True))
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
     if not any(directory.is_dir() for directory in host_firmware()):
         spoilt.add("machine")
@@ -230,10 +294,11 @@ def find() -> Toolbox:
     if len(found) == len(REQUIREMENTS):
         return Toolbox(found, None)
     tree = tools_tree()
-    for requirement in REQUIREMENTS:
-        if requirement.name in found:
-            continue
-        answer = _ask(requirement, tuple(sandbox(tree)))
+    wanted = [requirement for requirement in REQUIREMENTS if requirement.name not in found]
+    prefix = tuple(sandbox(tree))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        answers = list(pool.map(lambda requirement: _ask(requirement, prefix), wanted))
+    for requirement, answer in zip(wanted, answers, strict=True):
         if answer.trouble is not None:
             raise HostError(
                 f"{requirement.name} of the tools tree does not run: {answer.trouble}",

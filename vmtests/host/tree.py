@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from vmtests import progress
 from vmtests.errors import HostError
+from vmtests.host.architecture import GUEST
 from vmtests.host.sandbox import NO_SPACE, guarded, tool_env
 from vmtests.resources import cache_dir, fixture
 from vmtests.text import printable
@@ -45,7 +46,8 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
     put_back = f'find {shlex.quote(str(downloads))} -name "*.deb" -exec mv -t "$1/var/cache/apt/archives" {{}} +'
     command = [
         *guarded(),
-        *("mmdebstrap", "--variant=extract", "--mode=chrootless", "--format=directory", "--architectures=amd64"),
+        *("mmdebstrap", "--variant=extract", "--mode=chrootless", "--format=directory"),
+        f"--architectures={GUEST.debian}",
         # In this mode maintainer scripts, of which `extract` runs none, would touch the host.
         *("--skip=check/chrootless", "--skip=check/signed-by", f"--keyring={fixture('keys')}"),
         "--aptopt=APT::Install-Recommends false",

@@ -16,7 +16,7 @@ from typing import IO
 from isal import igzip_threaded
 
 from vmtests import progress
-from vmtests.errors import HostError, InputError, from_os
+from vmtests.errors import InputError, from_os
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.target import beside, publish
 from vmtests.sizes import GIB, MIB, format_size
@@ -49,11 +49,11 @@ def pack(disk: Path, archive: Path) -> None:
 
 
 def check(disk: Path) -> None:
-    """Raise InputError when `disk` is none that Compute Engine takes, HostError when it cannot be looked at."""
+    """Raise InputError when `disk` is none that Compute Engine takes, or cannot be looked at."""
     try:
         found = disk.stat()
     except OSError as error:
-        raise HostError(f"{disk} cannot be read: {error.strerror}") from error
+        raise InputError(f"{disk} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{disk} is no file", hint="an archive is made of a raw disk image")
     if found.st_size == 0 or found.st_size % GIB:

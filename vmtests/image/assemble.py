@@ -1,8 +1,7 @@
 """Makes a disk of an image spec, writing every byte of the store once.
 
-mkfs.erofs writes the store straight into the disk file (`mkerofs`); `fallocate --insert-range` then makes room in
-front of it (fallocate(2): ext4 and xfs), and systemd-repart adds the ESP and the root partition around it. Where the
-file system cannot insert, the store is written to a file of its own and copied by repart.
+mkfs.erofs writes the store straight to its place in the disk file (`mkerofs`), and systemd-repart adds the ESP and the
+root partition around it. A store that is compressed is written to a file of its own and copied by repart.
 """
 
 import contextlib
@@ -15,18 +14,20 @@ from urllib.parse import quote, urlencode
 
 from vmtests import progress
 from vmtests.contract import Contract
-from vmtests.errors import HostError, from_os
-from vmtests.host.sandbox import ToolError, is_root
+from vmtests.errors import HostError, at_named, from_os
+from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, gpt, mkerofs, repart, unprivileged
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
+from vmtests.image.spec_check import check_root
 from vmtests.image.survey import Totals, survey
 from vmtests.image.target import beside, publish
 from vmtests.sizes import MIB, format_size, round_up
 
 _END_OF_TABLE = MIB  # the backup GPT and repart's alignment
+_DATABASE = 2  # bytes of the Nix database for each of a registration, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,43 +50,48 @@ class _Work:
         return self.directory / "repart.d"
 
 
-def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
-    """Write the image that `spec` describes to `disk`, which appears whole or not at all.
+def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
+    """Write the image that `spec` describes to `disk`, which appears whole or not at all; return seconds by part.
 
     Raises InputError for what no image can hold and HostError for a disk without the space, both before a byte is
     written; HostError when a tool fails. Scratch files are beside `disk` and are removed.
     """
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
-        running.note("looking at what goes into it")
-        sources = [(f"store path {path}", spec.store.source(path)) for path in spec.store.paths]
-        store = survey(sources)
-        root = survey((f"root entry {entry.path}", entry.source) for entry in spec.root if entry.source is not None)
+        running.phase("survey")
+        store = survey((f"store path {path}", spec.store.source(path)) for path in spec.store.paths)
+        root = survey(
+            (f"root[{index}].source", entry.source)
+            for index, entry in enumerate(spec.root)
+            if entry.source is not None
+        )
+        registered = 0 if spec.registration is None else spec.registration.stat().st_size
+        check_root(root, _DATABASE * registered, contract, f"image {spec.name}")
         try:
             disk.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HostError(f"{disk.parent} is not writable: {error.strerror}") from error
+            raise at_named(f"{disk.parent} is not writable", error, "name another place") from error
         with beside(disk) as directory:
             work = _Work(directory=directory, disk=directory / "disk.raw")
             try:
-                in_place = _can_insert(work, toolbox)
-                _check_space(spec, store, root, work, in_place=in_place)
+                _check_space(spec, store, root, work)
                 running.phase("root")
                 work.root.mkdir()
                 _fill_root(spec, contract, work, toolbox)
                 running.phase("store")
-                store_size = _write_store(spec, contract, work, store, toolbox, running, in_place=in_place)
+                store_size = _write_store(spec, contract, work, store, toolbox, running)
                 running.phase("partitions")
-                _partition(spec, contract, work, toolbox, store_size, in_place=in_place)
-                running.note("making it durable")
+                _partition(spec, contract, work, toolbox, store_size)
+                running.phase("durable")
                 publish(work.disk, disk)
             except OSError as error:
                 raise from_os(f"image {spec.name} cannot be written", error) from error
+        return running.phases
 
 
-def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work, *, in_place: bool) -> None:
+def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work) -> None:
     """Raise HostError unless the disk has room for the image and for what is scratch on the way."""
-    twice = compression.parse(spec.compression).on or not in_place
+    twice = compression.parse(spec.compression).on
     esp = sum(source.stat().st_size for source in spec.esp.values())
     # The ESP and the root partition are each made in a file of their own.
     need = store.size * (2 if twice else 1) + 2 * (root.size + esp)
@@ -96,25 +102,6 @@ def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work, *, i
             f"image {spec.name} needs about {format_size(need)}, and {place} has {format_size(free)} free",
             hint="free some space, or build it on another disk",
         )
-
-
-def _can_insert(work: _Work, toolbox: Toolbox) -> bool:
-    """Return whether the file system can make room in front of what is written (fallocate(2): ext4, xfs)."""
-    probe = work.directory / "probe"
-    probe.write_bytes(bytes(MIB))
-    try:
-        _insert(probe, MIB, toolbox)
-    except ToolError as error:
-        if "not supported" not in error.stderr and "Invalid argument" not in error.stderr:
-            raise
-        return False
-    finally:
-        probe.unlink()
-    return True
-
-
-def _insert(file: Path, length: int, toolbox: Toolbox) -> None:
-    toolbox.run("fallocate", "--insert-range", "--offset", "0", "--length", str(length), file)
 
 
 def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
@@ -187,23 +174,19 @@ def _write_store(
     totals: Totals,
     toolbox: Toolbox,
     running: progress.Step,
-    *,
-    in_place: bool,
 ) -> int:
-    """Write the erofs, into the disk file with room in front of it or into a file of its own; return its size."""
+    """Write the erofs, to its place in the disk file or into a file of its own; return the size of its partition."""
     stored = contract.store_partition
     volume = mkerofs.Volume(
         label=stored.label,
         uuid=str(repart.partition_uuid(spec.seed, stored)),
         compression=compression.parse(spec.compression),
     )
-    file = work.disk if in_place else work.store
+    file, start = (work.store, 0) if volume.compression.on else (work.disk, _store_start(contract))
     names = [spec.store.source(path).name for path in spec.store.paths]
-    written = mkerofs.write(file, volume, spec.store.directory, names, totals, toolbox, running)
+    written = mkerofs.write(file, volume, spec.store.directory, names, totals, toolbox, running, offset=start)
     size = round_up(written, MIB)
-    os.truncate(file, size)
-    if in_place:
-        _insert(file, _store_start(contract), toolbox)
+    os.truncate(file, start + size)
     return size
 
 
@@ -217,9 +200,8 @@ def _store_start(contract: Contract) -> int:
     return start
 
 
-def _partition(
-    spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int, *, in_place: bool
-) -> None:
+def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int) -> None:
+    in_place = not work.store.exists()
     start = _store_start(contract)
     least = start + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
     size = round_up(least, contract.disk.granularity_bytes)

@@ -1,31 +1,99 @@
 """Builds what an image.json describes: a raw disk, the archive that Compute Engine takes, or both."""
 
 import contextlib
-import tempfile
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests import progress
+from vmtests.errors import ImageError, from_os
+from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
-from vmtests.image import archive
+from vmtests.image import archive, compare, deep
 from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec
+from vmtests.image.target import beside
+from vmtests.resources import cache_dir
+
+STDOUT = Path("-")
+"""The archive that is written to standard output."""
 
 
-def build(spec: ImageSpec, toolbox: Toolbox, *, disk: Path | None = None, packed: Path | None = None) -> None:
-    """Write the image to `disk`, and into the archive `packed`; without `disk` the raw image is scratch beside it.
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """What is to be built and looked at: `twice` builds it again and compares, `deep` runs the checkers on it."""
 
-    Raises HostError when a tool fails or the disk is full.
+    disk: Path | None = None
+    packed: Path | None = None
+    twice: bool = False
+    deep: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each part took, filled in by what does it."""
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count the seconds of a block."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+
+def build(spec: ImageSpec, toolbox: Toolbox, order: Order) -> None:
+    """Build an image, which appears whole or not at all; without `order.disk` the raw image is scratch.
+
+    Raises HostError when a tool fails or the disk is full, ImageError when it is not what it should be.
     """
     with contextlib.ExitStack() as stack:
-        if disk is None:
-            if packed is None:
-                return
-            try:
-                scratch = tempfile.TemporaryDirectory(prefix=f".{packed.name}.", dir=packed.absolute().parent)
-            except OSError as error:
-                raise HostError(f"{packed.absolute().parent} is not writable: {error.strerror}") from error
-            disk = Path(stack.enter_context(scratch)) / archive.MEMBER
+        disk = order.disk or stack.enter_context(_scratch(order.packed)) / archive.MEMBER
         # Nix takes no relative name for its state.
-        assemble(spec, disk.absolute(), toolbox)
-        if packed is not None:
-            archive.pack(disk, packed)
+        order.seconds |= assemble(spec, disk.absolute(), toolbox)
+        if order.twice:
+            with order.part("check"):
+                _again(spec, disk, toolbox)
+        finish(disk, toolbox, order)
+
+
+def finish(disk: Path, toolbox: Toolbox, order: Order) -> None:
+    """Check the file systems of a disk and pack it, as far as `order` says so; raises as `build` does."""
+    if order.deep:
+        with order.part("deep"):
+            deep.check(disk, toolbox)
+    if order.packed is not None:
+        with order.part("archive"):
+            _pack(disk, order.packed)
+
+
+def _again(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> None:
+    """Build an image anew and compare; raises ImageError, with the first file that differs."""
+    with beside(disk) as directory:
+        again = directory / archive.MEMBER
+        assemble(spec, again, toolbox)
+        with progress.step("comparing the two"):
+            found = compare.difference(disk, again, toolbox)
+    if found is not None:
+        raise ImageError(
+            f"two builds of {spec.name} differ: {found}",
+            hint="something that goes into it changes, or a tool writes times or random numbers",
+        )
+    progress.stderr().print(f"two builds of {spec.name} are the same bytes")
+
+
+@contextlib.contextmanager
+def _scratch(packed: Path | None) -> Iterator[Path]:
+    with scratch(cache_dir()) if packed in {None, STDOUT} else beside(packed) as directory:
+        yield directory
+
+
+def _pack(disk: Path, packed: Path) -> None:
+    """Pack a disk into the file `packed`, or to standard output. Raises as `archive.pack` does."""
+    if packed != STDOUT:
+        archive.pack(disk, packed)
+        return
+    archive.check(disk)
+    try:
+        with progress.step("archive") as running:
+            archive.write(disk, sys.stdout.buffer, running)
+    except OSError as error:
+        raise from_os("the archive cannot be written to standard output", error) from error

@@ -10,16 +10,18 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from vmtests.contract import Contract
 from vmtests.errors import from_os
-from vmtests.host.scratch import remove
+from vmtests.host.scratch import remove, remove_unowned, scratch
 from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
+from vmtests.image.spec import ImageSpec
 from vmtests.resources import cache_dir
 
 KEEP = 6
@@ -49,10 +51,11 @@ def key(contract: Contract, modules: Modules, toolbox: Toolbox) -> str:
     return digest.hexdigest()[:20]
 
 
-def reference_image(contract: Contract, modules: Modules, toolbox: Toolbox) -> Path:
+def reference_image(contract: Contract, modules: Modules, toolbox: Toolbox, keep: Callable[[Path], object]) -> Path:
     """Return the reference image as a raw disk in the cache, built now unless it is there.
 
-    Nothing may write to it: machines work on overlays. Raises HostError when it cannot be built.
+    Nothing may write to it: machines work on overlays. `keep` is given the directory that is not to be removed
+    (`scratch.owned`). Raises HostError when it cannot be built.
     """
     images = cache_dir() / "images"
     place = images / f"reference{'+' if str(modules) else ''}{modules}-{key(contract, modules, toolbox)}"
@@ -62,38 +65,51 @@ def reference_image(contract: Contract, modules: Modules, toolbox: Toolbox) -> P
         if not disk.exists():
             _build(place, contract, modules, toolbox)
         os.utime(place)
-    _prune(images, place)
+        keep(place)
+    _prune(images)
     return disk
 
 
+@contextlib.contextmanager
+def described(contract: Contract, modules: Modules, toolbox: Toolbox) -> Iterator[ImageSpec]:
+    """Give the reference image as an image.json describes it; what it is made of is there while the block runs."""
+    with scratch(cache_dir()) as directory:
+        yield _describe(contract, modules, toolbox, directory)
+
+
+def _describe(contract: Contract, modules: Modules, toolbox: Toolbox, directory: Path) -> ImageSpec:
+    image_json = directory / "image.json"
+    image_json.write_bytes(spec.to_json(reference.describe(contract, modules, directory, toolbox, cache_dir())))
+    # Through the same door as everybody: what is built is what the file says.
+    return spec.load(image_json)
+
+
 def _build(place: Path, contract: Contract, modules: Modules, toolbox: Toolbox) -> None:
-    # What a killed build left: only its own, since the lock is held.
-    for leftover in place.parent.glob(f".{place.name}.*"):
+    # What a killed process left: only this image's, since the lock is held.
+    for leftover in (place, *place.parent.glob(f".{place.name}.*")):
         remove(leftover)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    scratch_directory = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
-        described = reference.describe(contract, modules, scratch, toolbox, cache_dir())
-        image_json = scratch / "image.json"
-        image_json.write_bytes(spec.to_json(described))
-        # Through the same door as everybody: what is built is what the file says.
-        whole = scratch / "image"
+        described_image = _describe(contract, modules, toolbox, scratch_directory)
+        whole = scratch_directory / "image"
         whole.mkdir()
-        assemble.assemble(spec.load(image_json), whole / "disk.raw", toolbox)
-        system_map = next(described.esp[contract.boot.kernel].parent.glob("System.map-*"), None)
+        assemble.assemble(described_image, whole / "disk.raw", toolbox)
+        system_map = next(described_image.esp[contract.boot.kernel].parent.glob("System.map-*"), None)
         if system_map is not None:
             shutil.copy2(system_map, whole / "System.map")
         whole.rename(place)
     except OSError as error:
         raise from_os("the image cannot be built", error) from error
     finally:
-        remove(scratch)
+        remove(scratch_directory)
 
 
-def _prune(images: Path, keep: Path) -> None:
-    entries = [entry for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True)[KEEP:]:
-        if entry == keep:
-            continue
-        # One that is being built or fetched just now is in use.
-        with contextlib.suppress(Timeout), FileLock(images / f"{entry.name}.lock", timeout=0):
-            remove(entry)
+def _prune(images: Path) -> None:
+    """Remove the images that were used least recently, and what killed processes left of others."""
+    found = [entry for entry in images.iterdir() if entry.is_dir()]
+    whole = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda path: path.stat().st_mtime)
+    for entry in (*whole[:-KEEP], *(entry for entry in found if entry.name.startswith("."))):
+        name = entry.name[1:].rpartition(".")[0] if entry.name.startswith(".") else entry.name
+        # One that is being built or fetched just now is in use, and one that a session stands on is owned.
+        with contextlib.suppress(Timeout), FileLock(images / f"{name}.lock", timeout=0):
+            remove_unowned(entry)

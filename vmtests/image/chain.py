@@ -1,14 +1,18 @@
 """Any image's way to boot, followed as firmware and boot loader would: what is there, and what would stop it.
 
 A breach is what would not boot; whatever is not understood, or only unusual, is a note. Firmware: EDK2's
-UefiBootManagerLib and PartitionDxe, which start `\\EFI\\BOOT\\BOOTX64.EFI` of any FAT file system on the disk.
+UefiBootManagerLib and PartitionDxe, which start the fallback program of any FAT file system on the disk.
 """
 
-from collections.abc import Generator, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from vmtests.causes import Cause
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
-from vmtests.image import fat, gpt, grub, initramfs, layout, loader, pe
+from vmtests.image import eltorito, fat, gpt, grub, initramfs, layout, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.files import Files, FilesError
@@ -16,10 +20,33 @@ from vmtests.image.filesystem import CONTAINERS
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source
 
-FALLBACK = "/EFI/BOOT/BOOTX64.EFI"
 _TEXT = 1 << 18  # bytes of a configuration that are read
 _SUBJECT = "boot"
 _LINUX = "/EFI/Linux"
+_ARCHITECTURES = {
+    "IA32": "32 bits", "AA64": "ARM", "ARM": "32-bit ARM", "RISCV64": "RISC-V", "LOONGARCH64": "LoongArch",
+    "IA64": "Itanium",
+}  # fmt: skip
+"""By their names in UEFI 2.10, table 3.2."""
+_EL_TORITO = "a boot image"
+_LISTENERS = {
+    "cloud-init": ("/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"),
+    "qemu-guest-agent": ("/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"),
+}
+_GRUB = f"grub{GUEST.efi}.efi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loader:
+    """How a boot loader is told from others, and the method that goes on from it, by its ESP and its path there."""
+
+    follow: Callable[["Chain", Volume, str], Iterator[Check]]
+    section: str = ""
+    """Of its program; no other program has it."""
+    component: bytes = b""
+    """What begins its line in the section .sbat."""
+    says: bytes = b""
+    """Words somewhere in its program, where nothing else tells it."""
 
 
 class Chain:
@@ -36,6 +63,8 @@ class Chain:
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self._gone_through: list[str] = []
+        self.bios_only = False
 
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
@@ -49,22 +78,49 @@ class Chain:
             )
             if bios:
                 yield note(_SUBJECT, "protective MBR", "ignored", f"{text}; it boots with BIOS only")
+                yield from self._by_bios(bios)
             else:
                 hint = "sfdisk --disk-set or parted's pmbr_boot off clears the flag"
                 yield breach(_SUBJECT, "protective MBR", "ignored", text, hint, cause=Cause.GPT_DESTROYED)
             return
-        starting = [volume for volume in self._volumes if self._has(volume, FALLBACK)]
+        fallback = GUEST.fallback
+        starting = [volume for volume in self._volumes if self._has(volume, fallback)]
         starting.sort(key=lambda volume: volume.type != layout.ESP)
         if not starting:
             yield self._nothing(bios)
+            if bios:
+                yield from self._by_bios(bios)
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
-            text = f"{FALLBACK} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
+            text = f"{fallback} is on {esp.where}, which is of type {esp.type}: OVMF starts it, other firmware may not"
             yield note(_SUBJECT, "ESP", esp.type, text)
-        yield from self._program(esp, FALLBACK)
+        yield from self._program(esp, fallback)
+
+    def listens(self) -> frozenset[str]:
+        """Return who on the disk listens to what a cloud hands to a guest, where that can be read."""
+        found = set()
+        if any(word.startswith(("ignition.", "flatcar.first_boot", "flatcar.oem")) for word in self.options.split()):
+            found.add("ignition")
+        for volume in self._volumes:
+            if volume.system is not None and volume.system.type.startswith("ext"):
+                with contextlib.suppress(FilesError):
+                    files = self._files(volume)
+                    for name, paths in _LISTENERS.items():
+                        if files is not None and any(files.find(path) is not None for path in paths):
+                            found.add(name)
+        return frozenset(found)
+
+    def _by_bios(self, name: str) -> Iterator[Check]:
+        """Follow what a BIOS starts, as far as that is read here."""
+        self.bios_only = True
+        self.steps.append(f"BIOS: {name}")
+        if name == "GRUB":
+            yield from self._grub(None, "")
 
     def _bios(self) -> str:
+        if any(image.platform == eltorito.BIOS for image in eltorito.boot_images(self._disk)):
+            return _EL_TORITO
         code = self._disk.read(0, 440)
         if not code.strip(b"\0"):
             return ""
@@ -75,10 +131,14 @@ class Chain:
 
     def _nothing(self, bios: str) -> Check:
         if bios:
-            text = f"it is for BIOS only: {bios} is in its first sector, and nothing that UEFI firmware starts"
-            self.steps.append(f"BIOS: {bios}")
+            place = "boot catalog" if bios == _EL_TORITO else "first sector"
+            text = f"it is for BIOS only: {bios} is in its {place}, and nothing that UEFI firmware starts"
             return note(_SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
+        if self._volumes and self._volumes[0].system is not None and self._volumes[0].system.type == "iso9660":
+            text = "it is a CD-ROM image from which nothing boots: its boot catalog (El Torito) is empty, or not there"
+            hint = "xorriso's -b and -e, or grub-mkrescue, make one"
+            return breach(_SUBJECT, "boot catalog", "empty", text, hint, cause=Cause.BOOTLOADER_MISSING)
         if not esps:
             text = "there is no ESP and no boot loader for BIOS: nothing on the disk is started"
             return breach(
@@ -88,9 +148,23 @@ class Chain:
             what = "nothing that is known" if esps[0].system is None else esps[0].system.type
             text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
             return breach(_SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
-        text = f"{FALLBACK} is not on the ESP ({esps[0].where}), and firmware without variables starts nothing else"
+        where = f"the ESP ({esps[0].where})"
+        text = f"{GUEST.fallback} is not on {where}, and firmware without variables starts nothing else"
+        if others := self._other_loaders(esps[0]):
+            text = f"{text}: there is {others}"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(_SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
+
+    def _other_loaders(self, esp: Volume) -> str:
+        """Name the first programs for firmware that are on the ESP, and why it does not start them."""
+        with contextlib.suppress(FilesError):
+            names = [path for path in _names(self._files(esp)) if path.lower().endswith(".efi")]
+            for path in sorted(names, key=lambda path: not path.upper().startswith("/EFI/BOOT/BOOT")):
+                foreign = _ARCHITECTURES.get(path.upper().removeprefix("/EFI/BOOT/BOOT").removesuffix(".EFI"))
+                return (
+                    f"{clean(path)}, for {foreign}" if foreign else f"{clean(path)}, for which it needs a boot entry"
+                )
+        return ""
 
     def _readable(self, volume: Volume) -> Iterator[Check]:
         """Whether EDK2 takes the FAT as what it was made; it counts clusters. Sectors of any size are read."""
@@ -113,7 +187,7 @@ class Chain:
         except FilesError:
             return False
 
-    def _program(self, esp: Volume, path: str, depth: int = 0) -> Iterator[Check]:
+    def _program(self, esp: Volume, path: str) -> Iterator[Check]:
         files = self._files(esp)
         assert files is not None
         real = files.find(path)
@@ -124,7 +198,7 @@ class Chain:
         head = files.read(real, pe.HEAD)
         program = pe.parse(head)
         if (reason := pe.fault(program)) is not None or isinstance(program, str):
-            text = f"boot loader {real} is no EFI program for x86-64: {reason}"
+            text = f"boot loader {real} is no EFI program for {GUEST.shown}: {reason}"
             yield breach(_SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return
         self.files.append(real)
@@ -134,50 +208,47 @@ class Chain:
         kind = self._kind(files, real, program, head)
         self.steps.append(f"{real} ({kind})")
         yield passed(_SUBJECT, "boot loader", f"{real} ({kind})")
-        if kind == "systemd-boot":
-            yield from self._systemd_boot(esp)
-        elif kind == "GRUB":
-            yield from self._grub(esp)
-        elif kind == "shim" and depth == 0:
-            directory = real.rpartition("/")[0]
-            yield from self._shim(esp, directory)
-        elif kind == "Linux":
+        if kind == "Linux":
             yield from self._release(pe.parse_kernel(head), real)
+        elif kind in self._LOADERS and kind not in self._gone_through:
+            self._gone_through.append(kind)
+            yield from self._LOADERS[kind].follow(self, esp, real)
         else:
             yield note(_SUBJECT, "boot loader", real, f"what {real} starts is not known here")
 
     def _kind(self, files: Files, path: str, program: pe.Program, head: bytes) -> str:
-        if ".sdmagic" in program.sections or b"systemd-boot" in head:
-            return "systemd-boot"
+        component = b""
         if (sbat := program.sections.get(".sbat")) is not None:
             # Its second line names the component (SBAT.md of shim).
-            text = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
-            if b"\nshim," in text:
-                return "shim"
-        if "mods" in program.sections:
-            return "GRUB"
+            component = files.pick(path, ((sbat.offset, min(sbat.size, 4096)),))[0]
+        for name, known in self._LOADERS.items():
+            if known.section and known.section in program.sections:
+                return name
+            if known.component and known.component in component:
+                return name
         if pe.parse_kernel(head) is not None:
             return "Linux"
         whole = files.read(path, 8 << 20)
-        return "systemd-boot" if b"LoaderInfo: systemd-boot" in whole else "GRUB" if b"GRUB" in whole else "unknown"
+        return next((name for name, known in self._LOADERS.items() if known.says and known.says in whole), "unknown")
 
-    def _shim(self, esp: Volume, directory: str) -> Iterator[Check]:
-        if self._has(esp, f"{directory}/grubx64.efi"):
-            yield from self._program(esp, f"{directory}/grubx64.efi", 1)
+    def _shim(self, esp: Volume, path: str) -> Iterator[Check]:
+        directory = path.rpartition("/")[0]
+        if self._has(esp, f"{directory}/{_GRUB}"):
+            yield from self._program(esp, f"{directory}/{_GRUB}")
             return
         files = self._files(esp)
         assert files is not None
-        if self._has(esp, f"{directory}/fbx64.efi"):
-            # shim's fallback makes an entry of every \EFI\*\BOOTX64.CSV and starts the first.
-            for name in sorted(path for path in _names(files) if path.lower().endswith("/bootx64.csv")):
+        if self._has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+            # shim's fallback makes an entry of every \EFI\*\BOOT{architecture}.CSV and starts the first.
+            for name in sorted(path for path in _names(files) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
                 place = name.rpartition("/")[0]
-                if self._has(esp, f"{place}/grubx64.efi"):
-                    yield from self._program(esp, f"{place}/grubx64.efi", 1)
+                if self._has(esp, f"{place}/{_GRUB}"):
+                    yield from self._program(esp, f"{place}/{_GRUB}")
                     return
-        text = f"shim finds no {directory}/grubx64.efi to start"
+        text = f"shim finds no {directory}/{_GRUB} to start"
         yield breach(_SUBJECT, "boot loader", "missing", text, cause=Cause.BOOTLOADER_MISSING)
 
-    def _systemd_boot(self, esp: Volume) -> Iterator[Check]:
+    def _systemd_boot(self, esp: Volume, _: str) -> Iterator[Check]:
         sources = [esp, *(volume for volume in self._volumes if volume.type == layout.XBOOTLDR)]
         found: list[tuple[loader.Entry, Volume, Files]] = []
         lost: list[str] = []
@@ -205,7 +276,7 @@ class Chain:
             program = pe.parse(files.read(files.find(entry.unified) or "", pe.HEAD))
             if isinstance(program, str) or (reason := pe.fault(program)) is not None:
                 reason = program if isinstance(program, str) else reason
-                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for x86-64: {reason}"
+                text = f"{entry.unified}, which systemd-boot starts, is no EFI program for {GUEST.shown}: {reason}"
                 yield breach(_SUBJECT, "kernel", entry.unified, text, cause=Cause.KERNEL_INVALID)
             elif program.is_uki:
                 yield from self._unified(volume, entry.unified, program, entry.options)
@@ -219,7 +290,7 @@ class Chain:
                 name = path.rpartition("/")[2].lower()
                 entry = loader.parse(_text(files, path), path)
                 program = entry.kernel or entry.unified
-                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", "x64"):
+                if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", GUEST.efi):
                     continue
                 if program is None:
                     lost.append(f"{path} names no kernel")
@@ -301,9 +372,16 @@ class Chain:
         yield passed(_SUBJECT, "initrd", shown)
         yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, self._toolbox)
 
-    def _grub(self, esp: Volume) -> Iterator[Check]:
-        order = [*(volume for volume in self._volumes if volume is not esp), esp]
-        small = _text(self._files(esp), next((p for p in _names(self._files(esp)) if p.endswith("/grub.cfg")), ""))
+    def _grub(self, esp: Volume | None, _: str) -> Iterator[Check]:
+        order = [volume for volume in self._volumes if volume is not esp]
+        small = place = ""
+        if esp is not None:
+            order.append(esp)
+            place = next((path for path in _names(self._files(esp)) if path.lower().endswith("/grub.cfg")), "")
+            small = _text(self._files(esp), place)
+            if "menuentry" in small:
+                yield from self._menu(esp, small, place)
+                return
         wanted = grub.device(small)
         for volume in order:
             if (files := self._files(volume)) is None:
@@ -345,9 +423,12 @@ class Chain:
     def _options(self, options: str, origin: str, *, has_initrd: bool) -> Iterator[Check]:
         self.options = options
         consoles = [value.split(",")[0] for value in values(options, "console")]
-        if not any(console.startswith("ttyS") for console in consoles):
-            text = f"the command line of {origin} has no console=ttyS0: the boot cannot be followed on the serial line"
+        if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
+            missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
+            text = f"the command line of {origin} {missing}"
             yield note(_SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+        else:
+            yield passed(_SUBJECT, "console", " ".join(consoles))
         roots = values(options, "root")
         if not roots:
             return
@@ -356,15 +437,20 @@ class Chain:
         if (wrong := self._absent(root)) and not self._unseen():
             text = f"root={clean(root)} of {origin} leads nowhere: {wrong}"
             yield breach(_SUBJECT, "root device", root, text, cause=Cause.PARTITION_MISSING)
+        elif (count := self._count(root)) > 1:
+            text = (
+                f"root={clean(root)} of {origin} fits {count} partitions of the disk: which one is mounted is chance"
+            )
+            yield note(_SUBJECT, "root device", root, text)
         elif not has_initrd and root.partition("=")[0] in ("UUID", "LABEL"):
             text = (
                 f"root={clean(root)} of {origin} needs an initrd, and there is none: the kernel knows PARTUUID= only"
             )
             yield breach(_SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
 
-    def _absent(self, root: str) -> str:
-        """Say what is not there of what `root=` names; nothing where it is, or where that cannot be told."""
-        key, _, value = root.partition("=")
+    def _named(self, root: str) -> tuple[str, list[str] | None]:
+        """Return what `root=` names, and all that the disk has of its kind; None where that cannot be told."""
+        key, _, value = root.strip('"').partition("=")
         links = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
                  "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
         for link, name in links.items():
@@ -377,9 +463,26 @@ class Chain:
             "PARTUUID": [volume.unique.lower() for volume in self._volumes],
             "PARTLABEL": [volume.label.lower() for volume in self._volumes],
         }.get(key)
-        if have is None or "\\x" in value or "/" in value:
-            return ""
-        return "" if value.strip('"').lower() in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+        return value.strip('"').lower(), None if "\\x" in value or "/" in value else have
+
+    def _absent(self, root: str) -> str:
+        """Say what is not there of what `root=` names; nothing where it is, or where that cannot be told."""
+        value, have = self._named(root)
+        return "" if have is None or value in have else f"the disk has {', '.join(filter(None, have)) or 'none'}"
+
+    def _count(self, root: str) -> int:
+        """Return how many `root=` fits; the parts of one btrfs have one name."""
+        value, have = self._named(root)
+        if any(volume.system is not None and volume.system.type == "btrfs" for volume in self._volumes):
+            return 0
+        return 0 if have is None else have.count(value)
+
+    _LOADERS: ClassVar[dict[str, _Loader]] = {
+        "systemd-boot": _Loader(section=".sdmagic", says=b"LoaderInfo: systemd-boot", follow=_systemd_boot),
+        "shim": _Loader(component=b"\nshim,", follow=_shim),
+        "GRUB": _Loader(section="mods", says=b"GRUB", follow=_grub),
+    }
+    """The boot loaders that are followed; another is another row, and a method that finds its kernel."""
 
 
 def _text(files: Files | None, path: str) -> str:

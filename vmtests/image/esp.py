@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vmtests.causes import Cause
 from vmtests.contract import Contract
+from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
 from vmtests.image.check import Check, Readable, breach, note, passed
@@ -147,7 +148,7 @@ def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) ->
     """
     missing, invalid = causes
     if (real := files.find(path)) is None:
-        hint = "bootctl install, or copy systemd-bootx64.efi there" if what == "boot loader" else None
+        hint = f"bootctl install, or copy {GUEST.systemd_boot} there" if what == "boot loader" else None
         yield breach(_SUBJECT, what, "missing", f"{what} {path} is not on the ESP", hint, cause=missing)
         return None
     try:
@@ -157,7 +158,8 @@ def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) ->
         return None
     program = pe.parse(head)
     if (reason := pe.fault(program)) is not None or isinstance(program, str):
-        yield breach(_SUBJECT, what, real, f"{what} {real} is no EFI program for x86-64: {reason}", cause=invalid)
+        text = f"{what} {real} is no EFI program for {GUEST.shown}: {reason}"
+        yield breach(_SUBJECT, what, real, text, cause=invalid)
         return None
     yield passed(_SUBJECT, what, real)
     return program, head

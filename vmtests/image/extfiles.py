@@ -4,8 +4,9 @@ Own code, since the file system may be in any image format, of which only what i
 bytes are hostile: every walk is bounded, and nothing is followed twice.
 """
 
+import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vmtests.image.check import Readable, clean
@@ -82,6 +83,34 @@ class ExtFiles:
         if found is None or found[1].kind != _REGULAR:
             raise FilesError(f"{clean(path)} is no file")
         yield from self._data(found[1], offset, size)
+
+    def walk(
+        self, limit: int, enter: Callable[[str], bool]
+    ) -> Iterator[tuple[str, int, int, Callable[[], Iterator[bytes]]]]:
+        """Yield files, `limit` at most: path, mode, size in bytes, and what gives the content. Raises FilesError.
+
+        A directory is entered once, if `enter` says so of its path.
+        """
+        seen = {_ROOT_INODE}
+        waiting: list[tuple[str, _Inode]] = [("", self._inode(_ROOT_INODE))]
+        while waiting:
+            place, directory = waiting.pop()
+            for name, number in self._entries(directory):
+                if name in (".", "..") or limit <= 0:
+                    continue
+                limit -= 1
+                inode = self._inode(number)
+                path = f"{place}/{name}"
+                yield path, inode.mode, inode.size, functools.partial(self._content_of, inode)
+                if inode.kind == _DIRECTORY and number not in seen and enter(path):
+                    seen.add(number)
+                    waiting.append((path, inode))
+
+    def _content_of(self, inode: _Inode) -> Iterator[bytes]:
+        if inode.kind == _LINK:
+            yield self._target(inode).encode("utf-8", "replace")
+        elif inode.kind == _REGULAR:
+            yield from self._data(inode, 0, inode.size)
 
     def _resolve(self, path: str) -> tuple[str, _Inode] | None:
         waiting = [part for part in path.split("/") if part]

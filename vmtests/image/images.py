@@ -28,16 +28,24 @@ class Images:
         self._given = contract
         self._host = host
 
-    def find(self, name: str = "reference", modules: Sequence[str] = (), *, contract: Contract | None = None) -> Image:
+    def find(
+        self,
+        name: str = "reference",
+        modules: Sequence[str] = (),
+        *,
+        contract: Contract | None = None,
+        direct: bool = False,
+    ) -> Image:
         """Return an image by name: `reference`, built unless it is in the cache; `nix[:FLAKE#ATTR]`; or a disk's path.
 
-        It is held to `contract`, if that is given. The module `debug` is handed to the guest of an image that is
+        It is held to `contract`, if that is given. `direct` is for `Hardware.kernel`: what starts without the image's
+        boot loader may have none, nor a partition table. The module `debug` is handed to the guest of an image that is
         built already. Raises InputError for what is no image, HostError when it cannot be built.
         """
         parsed, toolbox = Modules.parse(modules), self._host.toolbox
         if name == "reference":
             # It is built to what we promise; it may be held to what somebody else does.
-            path = cache.reference_image(contracts.default(), parsed, toolbox)
+            path = cache.reference_image(contracts.default(), parsed, toolbox, self._host.keep)
             shown, own = f"reference{'+' if str(parsed) else ''}{parsed}", parsed
             archive = None
         else:
@@ -52,7 +60,10 @@ class Images:
             path=path,
             modules=own,
             inspection=inspect(
-                path, contract or self._given or (None if own is None else contracts.default()), toolbox
+                path,
+                contract or self._given or (None if own is None else contracts.default()),
+                toolbox,
+                direct=direct,
             ),
             archive=archive,
             debug=own is None and parsed.debug,

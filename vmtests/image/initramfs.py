@@ -8,7 +8,7 @@ unpacks to a terabyte, costs no memory, and no more time than LIMIT takes.
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vmtests.causes import Cause
@@ -16,7 +16,7 @@ from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import Check, breach, note, passed
 from vmtests.image.files import FilesError
-from vmtests.image.stream import Stream, StreamError, unpacked
+from vmtests.image.stream import Stream, StreamError, packing_of, unpacked
 
 LIMIT = 256 << 20
 """Bytes of an initrd, packed and unpacked each, that are looked at."""
@@ -29,13 +29,13 @@ _NAME_LIMIT = 4096
 _BUILTIN_LIMIT = 1 << 20
 _TRAILER = b"TRAILER!!!"
 _PIECE = 1 << 20
+_NOTHING = bytes(_PIECE)
+_MEMBERS = 300_000  # of an initrd; whole systems in one have less
+_ARCHIVES = 200  # of an initrd; most have two
 # NixOS has them in a store path of their own.
 _WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
 _MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
 _BUILTIN = re.compile(rf"{_WHERE}modules\.builtin$")
-_STREAMS = {
-    b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\x5d\0\0": "lzma",
-}  # fmt: skip
 
 
 class InitramfsError(Exception):
@@ -52,8 +52,6 @@ class Modules:
 
     loadable: dict[str, set[str]] = field(default_factory=dict)
     builtin: dict[str, set[str]] = field(default_factory=dict)
-    archives: int = 0
-    """Archives that were read to their ends."""
 
 
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
@@ -102,47 +100,99 @@ def wanted(contract: Contract) -> set[str]:
 def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
     """Return the modules of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
     found = Modules()
+
+    def look(member: Member) -> None:
+        if match := _MODULE.match(member.name):
+            found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
+        if match := _BUILTIN.match(member.name):
+            names = member.read(_BUILTIN_LIMIT).decode("utf-8", errors="replace").split()
+            own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
+            found.builtin.setdefault(match["release"], set()).update(own)
+
+    walk(chunks, toolbox, look)
+    return found
+
+
+class Member:
+    """A file of an initrd, while it passes: its path without a leading slash, its mode, and its size in bytes."""
+
+    def __init__(self, name: str, mode: int, size: int, reader: "_Reader") -> None:
+        self.name = name
+        self.mode = mode
+        self.size = size
+        self._reader = reader
+        self.left = size
+
+    def read(self, limit: int) -> bytes:
+        """Return the next bytes of its content, `limit` at most."""
+        data = self._reader.take(min(self.left, limit))
+        self.left -= len(data)
+        return data
+
+
+def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], None]) -> None:
+    """Have `look` see each file of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
     with tempfile.TemporaryFile(buffering=0) as file:
         size = 0
         for chunk in chunks:
-            file.write(chunk[: LIMIT - size])
-            size += len(chunk)
-            if size >= LIMIT:
+            if len(chunk) > _PIECE or chunk != _NOTHING[: len(chunk)]:
+                os.pwrite(file.fileno(), chunk[: LIMIT - size], size)
+            size = min(size + len(chunk), LIMIT)
+            os.ftruncate(file.fileno(), size)  # what is nothing but zeros costs nothing
+            if size == LIMIT:
                 break
-        size = min(size, LIMIT)
         place = 0
+        bounds = _Bounds()
+        reader: _Reader | None
         while place < size:
             head = os.pread(file.fileno(), 6, place)
             if head[:6] in _MAGICS:
                 file.seek(place)
                 reader = _Reader(file)
-                _archive(reader, found)
+                _archive(reader, bounds, look)
                 place += reader.place or size
             elif head[:1] == b"\0":
                 place += _zeros(os.pread(file.fileno(), _PIECE, place))
             else:
-                packing = next((name for magic, name in _STREAMS.items() if head.startswith(magic)), None)
+                packing = packing_of(head)
                 if packing is None:
                     raise InitramfsError("it is compressed with something that is not read here")
                 os.lseek(file.fileno(), place, os.SEEK_SET)
-                before = found.archives
+                reader = None
                 try:
                     with unpacked(file.fileno(), packing, toolbox) as stream:
                         reader = _Reader(stream)
-                        while reader.place < LIMIT and _archive(reader, found):
+                        while reader.place < LIMIT and _archive(reader, bounds, look):
                             pass
                 except StreamError as error:
                     if "ends too early" in str(error) and size < LIMIT:
                         raise CutError(str(error)) from error
-                    if found.archives == before:
+                    if reader is None or reader.archives == 0:
                         raise InitramfsError(f"it cannot be unpacked: {error}") from error
                     # What comes behind a stream is skipped by the kernel, or another one; a tool may refuse it.
                 break
-    return found
 
 
 def _zeros(data: bytes) -> int:
-    return len(data) - len(data.lstrip(b"\0"))
+    """Return how many zeros `data` begins with; most data is nothing else, which is seen at once."""
+    return len(data) if data == _NOTHING[: len(data)] else len(data) - len(data.lstrip(b"\0"))
+
+
+class _Bounds:
+    """Counts what an initrd holds: a small one can unpack to millions of archives, or members."""
+
+    def __init__(self) -> None:
+        self._archives = self._members = 0
+
+    def archive(self) -> None:
+        self._archives += 1
+        if self._archives > _ARCHIVES:
+            raise InitramfsError(f"it has more than {_ARCHIVES} archives")
+
+    def member(self) -> None:
+        self._members += 1
+        if self._members > _MEMBERS:
+            raise InitramfsError(f"it has more than {_MEMBERS} members")
 
 
 class _Reader:
@@ -150,16 +200,20 @@ class _Reader:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._ahead = b""
+        self._ahead = b""  # what was read, from `_at` on: members are small, and a read costs more than a slice
+        self._at = 0
         self.place = 0
+        self.archives = 0
+        """Archives that were read to their ends."""
 
     def take(self, size: int) -> bytes:
-        data = bytearray(self._ahead[:size])
-        self._ahead = self._ahead[size:]
-        while len(data) < size and (more := self._stream.read(size - len(data))):
-            data += more
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        while len(data) < size and (more := self._stream.read(_PIECE)):
+            self._ahead, self._at = more, size - len(data)
+            data += more[: self._at]
         self.place += len(data)
-        return bytes(data)
+        return data
 
     def skip(self, size: int) -> None:
         while size > 0 and self.place < LIMIT and (data := self.take(min(_PIECE, size))):
@@ -167,36 +221,32 @@ class _Reader:
 
     def skip_zeros(self) -> None:
         while self.place < LIMIT and (data := self.take(_PIECE)):
-            if rest := data.lstrip(b"\0"):
-                self._ahead = rest + self._ahead
-                self.place -= len(rest)
+            if (zeros := _zeros(data)) < len(data):
+                self._ahead, self._at = data + self._ahead[self._at :], zeros
+                self.place -= len(data) - zeros
                 return
 
 
-def _archive(reader: _Reader, found: Modules) -> bool:
-    """Note the modules of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+def _archive(reader: _Reader, bounds: _Bounds, look: Callable[[Member], None]) -> bool:
+    """Show the files of one archive, up to its trailer or where it is damaged; say whether more may follow."""
+    bounds.archive()
     while reader.place < LIMIT:
         header = reader.take(_HEADER)
         if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
             return False
-        size, name_size = int(header[54:62], 16), int(header[94:102], 16)
+        bounds.member()
+        mode, size, name_size = (int(header[at : at + 8], 16) for at in (14, 54, 94))
         if not 0 < name_size <= _NAME_LIMIT:
             return False
         name = reader.take(name_size)[:-1]
         reader.skip(-(_HEADER + name_size) % 4)
         if name == _TRAILER:
-            found.archives += 1
+            reader.archives += 1
             reader.skip(-reader.place % 4)
             reader.skip_zeros()
             return True
         path = name.decode("utf-8", errors="replace").removeprefix("./").lstrip("/")
-        if match := _MODULE.match(path):
-            found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
-        content = b""
-        if match := _BUILTIN.match(path):
-            content = reader.take(min(size, _BUILTIN_LIMIT))
-            names = content.decode("utf-8", errors="replace").split()
-            own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
-            found.builtin.setdefault(match["release"], set()).update(own)
-        reader.skip(size - len(content) + -size % 4)
+        member = Member(path, mode, size, reader)
+        look(member)
+        reader.skip(member.left + -size % 4)
     return False

@@ -20,9 +20,10 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment
 
 from vmtests.errors import HostError
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 
-_LIBRARY_PATH = ("lib64", "lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu/systemd", "lib")
+_LIBRARY_PATH = ("lib64", f"lib/{GUEST.triplet}", f"lib/{GUEST.triplet}/systemd", "lib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

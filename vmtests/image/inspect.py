@@ -20,6 +20,7 @@ from vmtests.image.layout import Volume
 from vmtests.image.source import Format, Source, open_disk
 from vmtests.sizes import format_size
 
+_BREACHES, _NOTES, _PARTITIONS = 6, 4, 8  # that fit on a screen, with their hints
 _STYLES = {Status.OK: "green", Status.NOTE: "yellow", Status.BREACH: "red"}
 
 
@@ -41,11 +42,40 @@ class Inspection:
     files: tuple[str, ...] = ()
     contract: Contract = field(default_factory=contracts.default)
     """What the image was held to."""
+    sector_size: int = 512
+    """Bytes in a sector, by its GPT."""
+    bios_only: bool = False
+    """Whether only a BIOS starts it."""
+    listens: frozenset[str] = frozenset()
+    """Who in it listens to its host, as far as that is seen: `cloud-init`, `ignition`, `qemu-guest-agent`."""
+
+    def talks_on(self, console: str) -> bool:
+        """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
+        told = (check.value.split() for check in self.checks if check.what == "console" and check.ok)
+        return any(word.startswith(console) for words in told for word in words)
+
+    @property
+    def disc(self) -> bool:
+        """Whether it is a CD-ROM image, and no disk."""
+        return any(
+            not item.number and item.system is not None and item.system.type == "iso9660" for item in self.volumes
+        )
 
     @property
     def root(self) -> str:
         """What `root=` of the kernel's command line names; empty where nothing is known of it."""
         return next((check.value for check in self.checks if check.what == esp.ROOT), "")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By what a boot may ask for a partition, as `UUID=` or `PARTLABEL=` (udev's links), and which one it is."""
+        named: dict[str, str] = {}
+        for volume in self.volumes:
+            system = volume.system
+            words = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
+            words |= {} if system is None else {"UUID": system.uuid, "LABEL": system.label}
+            named |= {f"{key}={value}": volume.where for key, value in words.items() if value}
+        return named
 
     @property
     def breaches(self) -> tuple[Check, ...]:
@@ -65,6 +95,10 @@ class Inspection:
             "packing": self.packing,
             "contract": self.contract.origin,
             "size": self.size,
+            "sector_size": self.sector_size,
+            "bios_only": self.bios_only,
+            "disc": self.disc,
+            "listens": sorted(self.listens),
             "ok": self.ok,
             "breaches": [check.sentence for check in self.breaches],
             "notes": [check.sentence for check in self.checks if check.status is Status.NOTE],
@@ -76,7 +110,8 @@ class Inspection:
     def render(self, console: Console, *, everything: bool = False) -> None:
         """Print what is wrong, what is worth a sentence, the partitions and the way to boot, then the verdict.
 
-        With `everything` a table of all checks comes before that.
+        It is about a screen, what is wrong first and how much more there is. With `everything` nothing is left out,
+        and a table of all checks comes before that.
         """
         if everything:
             rows = RichTable(box=None, pad_edge=False)
@@ -86,14 +121,16 @@ class Inspection:
                 shown = Text(check.status.value, style=_STYLES[check.status])
                 rows.add_row(Text(check.subject), Text(check.what), Text(check.value), shown)
             console.print(rows)
-        for status in (Status.BREACH, Status.NOTE):
-            for check in self.checks:
-                if check.status is status:
-                    console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
-                    if check.hint:
-                        console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+        for status, most in ((Status.BREACH, _BREACHES), (Status.NOTE, _NOTES)):
+            told = [check for check in self.checks if check.status is status]
+            for check in told if everything else told[:most]:
+                console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
+                if check.hint:
+                    console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+            if not everything and len(told) > most:
+                console.print(Text(f"{len(told) - most} more {status} lines: --all shows them"), soft_wrap=True)
         parts = RichTable(box=None, pad_edge=False, show_header=False)
-        for volume in self.volumes:
+        for volume in self.volumes if everything else self.volumes[:_PARTITIONS]:
             system = "no file system" if volume.system is None else volume.system.type
             size = format_size(volume.content.size)
             parts.add_row(
@@ -101,6 +138,8 @@ class Inspection:
             )
         if self.volumes:
             console.print(parts)
+        if not everything and len(self.volumes) > _PARTITIONS:
+            console.print(Text(f"{len(self.volumes) - _PARTITIONS} more partitions: --all shows them"))
         if self.steps:
             console.print(Text(f"boot: {' → '.join(self.steps)}"), soft_wrap=True)
         count = len(self.breaches)
@@ -110,17 +149,20 @@ class Inspection:
         console.print(Text.assemble(name, (verdict, "green" if self.ok else "red")), soft_wrap=True)
 
 
-def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Format | None = None) -> Inspection:
+def inspect(
+    path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Format | None = None, direct: bool = False
+) -> Inspection:
     """Check the image `path`, without booting or changing it.
 
     It is held against `contract`; without one, an image of the project's own layout against the project's, and any
     other only against what any image promises: that firmware, loader and kernel find what they look for. With `form`
-    it is a disk of that format, whatever it looks like.
+    it is a disk of that format, whatever it looks like. With `direct` somebody starts a kernel without its boot
+    loader, and nothing is said of that.
 
     Faults of the image are breaches of the result. Raises InputError when the path is no disk image that can be read
     whole, HostError when the host cannot read it.
     """
-    with open_disk(path, toolbox, form=form) as disk:
+    with open_disk(path, toolbox, form=form, direct=direct) as disk:
         default = contracts.default()
         size = gpt.sector_size(disk) or (contract or default).disk.sector_size or default.disk.sector_size
         if gpt.sector_size(disk) is None and not gpt.is_protective(disk):
@@ -133,7 +175,7 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
         if Promise.STORE in held.promises:
             checks = tuple(_checks(disk, table, held, toolbox))
         else:
-            checks = tuple(_any(disk, table, found, chain))
+            checks = tuple(_any(disk, table, found, None if direct else chain))
             if held.origin:
                 known = gpt.sector_size(disk)
                 # What the contract says of it comes first: it is what somebody wants to know.
@@ -149,6 +191,9 @@ def inspect(path: Path, contract: Contract | None, toolbox: Toolbox, *, form: Fo
             steps=tuple(clean(step) for step in chain.steps),
             files=tuple(chain.files),
             contract=held,
+            sector_size=gpt.sector_size(disk) or 512,
+            bios_only=chain.bios_only,
+            listens=chain.listens(),
         )
 
 
@@ -169,7 +214,7 @@ def is_ours(contract: Contract, volumes: list[Volume]) -> bool:
     return store.label in labels or (others <= labels and alike)
 
 
-def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) -> Iterator[Check]:
+def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | None) -> Iterator[Check]:
     """Check a disk that somebody else has laid out."""
     yield from disk.checks
     for check in table.checks:
@@ -183,7 +228,7 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain) ->
         yield from layout.check(volume)
         yield from _superblock(volume)
     try:
-        yield from chain.check()
+        yield from () if chain is None else chain.check()
     except FilesError as error:
         text = f"the files that the boot needs cannot be read: {error}"
         yield breach("boot", "files", "unreadable", text, cause=Cause.ESP_UNREADABLE)

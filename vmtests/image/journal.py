@@ -1,13 +1,10 @@
 """The journal on a disk, read without booting it: what a guest that died in stage 2 had to say."""
 
-import subprocess
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vmtests.errors import HostError, ImageError, from_os
-from vmtests.host.sandbox import tool_env, tool_error
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, gpt
 from vmtests.image.check import Slice
@@ -15,9 +12,6 @@ from vmtests.image.source import Source, open_disk
 
 PLACE = "/var/log/journal"
 """Where journald keeps what outlives a boot (systemd-journald.service(8))."""
-
-TOOL_SECONDS = 60.0
-"""Seconds that each of e2fsck, debugfs and journalctl may need."""
 
 _CORRECTED = 1  # e2fsck(8): errors were corrected
 
@@ -46,8 +40,9 @@ def _find(disk: Path, target: Path, toolbox: Toolbox, since: float) -> int:
                 )
             place = f"/proc/self/fd/{descriptor}"
             # What was mounted when the power went has its newest blocks in the file system's own journal.
-            _run(toolbox, "e2fsck", "-p", "-E", "journal_only", place, descriptor=descriptor)
-            _run(toolbox, "debugfs", "-R", f'rdump {PLACE} "{directory}"', place, descriptor=descriptor)
+            given = (descriptor,)
+            toolbox.read("e2fsck", "-p", "-E", "journal_only", place, descriptors=given, well=(0, _CORRECTED))
+            toolbox.read("debugfs", "-R", f'rdump {PLACE} "{directory}"', place, descriptors=given)
             if any(directory.rglob("*.journal")):
                 return _export(directory, target, toolbox, since)
     raise ImageError(f"no ext4 partition of the disk has a journal in {PLACE}")
@@ -65,28 +60,7 @@ def _ext4_partitions(source: Source) -> list[tuple[int, int]]:
 def _export(directory: Path, target: Path, toolbox: Toolbox, since: float) -> int:
     # Files of one machine are in a directory of its machine id; of others there are none on a disk of one system.
     holders = sorted({path.parent for path in directory.rglob("*.journal")})
-    options = (f"--directory={holders[0]}", f"--since=@{since:.0f}", "--output=export", "--no-pager", "--quiet")
+    options = (f"--directory={holders[0]}", f"--since=@{since:.6f}", "--output=export", "--no-pager", "--quiet")
     with target.open("wb") as file:
-        _run(toolbox, "journalctl", *options, output=file.fileno())
+        toolbox.read("journalctl", *options, output=file.fileno())
     return target.stat().st_size
-
-
-def _run(toolbox: Toolbox, name: str, *args: str, descriptor: int | None = None, output: int | None = None) -> None:
-    kept: Sequence[int] = () if descriptor is None else (descriptor,)
-    try:
-        result = subprocess.run(
-            toolbox.argv(name, *args),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if output is None else output,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env({"TZ": "UTC"}),
-            pass_fds=kept,
-            timeout=TOOL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HostError(f"{name} did not end within {TOOL_SECONDS:g} s") from error
-    if result.returncode not in {0, _CORRECTED}:
-        raise tool_error(name, result.returncode, result.stderr)

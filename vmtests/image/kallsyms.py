@@ -6,11 +6,11 @@ where they follow each other as num_syms, names, markers, token_table, token_ind
 """
 
 import bisect
-import gzip
-import lzma
 import struct
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from vmtests.host.tools import Toolbox
+from vmtests.image.stream import whole
 
 TEXT = 0xFFFFFFFF81000000
 """Where the kernel's text is linked to begin (arch/x86, __START_KERNEL with the default CONFIG_PHYSICAL_START)."""
@@ -21,8 +21,6 @@ _MARKERS_LIMIT = 1 << 16
 _NAMES_LIMIT = 1 << 17  # bytes; the names behind the last marker are fewer than 256
 _KERNEL_LIMIT = 256 << 20
 _FAR = 1 << 20  # bytes; no function is longer
-
-Unpack = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +55,16 @@ def parse_map(text: str) -> Symbols | None:
     return _sorted(found)
 
 
-def unpack(kernel: bytes, tools: Mapping[bytes, Unpack]) -> bytes | None:
-    """Return the ELF file in a bzImage; None where there is none. `tools` unpack by the first bytes of a payload."""
+def unpack(kernel: bytes, toolbox: Toolbox | None = None) -> bytes | None:
+    """Return the ELF file in a bzImage; None where there is none. Only zstd needs the tools."""
     if kernel[0x202:0x206] != b"HdrS" or len(kernel) < 0x250:
         return None
     setup = kernel[0x1F1] or 4
     offset, length = struct.unpack_from("<II", kernel, 0x248)
     # Its last four bytes are the size once unpacked.
     payload = kernel[(setup + 1) * 512 + offset :][: max(length - 4, 0)]
-    known: Mapping[bytes, Unpack] = {b"\x1f\x8b": gzip.decompress, b"\xfd7zXZ\0": lzma.decompress, **tools}
-    for magic, tool in known.items():
-        if payload.startswith(magic):
-            try:
-                image = tool(payload)
-            except (OSError, EOFError, lzma.LZMAError):
-                return None
-            return image if image.startswith(b"\x7fELF") and len(image) <= _KERNEL_LIMIT else None
-    return None
+    image = whole(payload, _KERNEL_LIMIT, toolbox)
+    return image if image is not None and image.startswith(b"\x7fELF") else None
 
 
 def read(image: bytes) -> Symbols | None:

@@ -11,6 +11,7 @@ from vmtests.contract import TYPES
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat, gpt
 from vmtests.image.check import Check, Slice, breach, clean, passed
+from vmtests.image.eltorito import EFI, boot_images
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
 from vmtests.image.filesystem import FileSystem, probe
@@ -72,7 +73,14 @@ def volumes(disk: Source, table: gpt.Table) -> list[Volume]:
     for number, kind_, start, count in mbr(disk):
         name = _MBR_TYPES.get(kind_, f"{kind_:02x}")
         found.append(_volume(disk, number, "", name, f"{signature}-{number:02x}", start * 512, count * 512))
-    return found or [_volume(disk, 0, "", "whole", "", 0, disk.size)]
+    return found or [_volume(disk, 0, "", "whole", "", 0, disk.size), *_on_disc(disk)]
+
+
+def _on_disc(disk: Source) -> Iterator[Volume]:
+    """Yield what UEFI starts from a CD-ROM: the FAT that its boot catalog names."""
+    for number, image in enumerate(boot_images(disk), start=1):
+        if image.platform == EFI and image.start < disk.size:
+            yield _volume(disk, number, "El Torito", ESP, "", image.start, disk.size - image.start)
 
 
 def _volume(disk: Source, number: int, label: str, kind: str, unique: str, start: int, size: int) -> Volume:

@@ -18,12 +18,12 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, grouping
 from vmtests.image.compression import Compression
 from vmtests.image.survey import Totals
+from vmtests.image.target import start_writing
 from vmtests.sizes import KIB, MIB
 
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
 
-_LABEL_LIMIT = 15  # bytes (mkfs.erofs(1), -L)
 _LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
 _TAIL = 4 * KIB  # of what was said on standard error
 _PIPE_SIZE = MIB
@@ -46,12 +46,16 @@ def write(
     totals: Totals,
     toolbox: Toolbox,
     running: progress.Step,
+    *,
+    offset: int = 0,
 ) -> int:
-    """Write the file system of the entries `names` of `directory` into `file`, and return its size in bytes.
+    """Write the file system of the entries `names` of `directory` into the new `file`, and return its size in bytes.
 
-    `totals` is what they are in all. Scratch files are beside `file`. Raises ToolError, and HostError when what
-    was written is not whole.
+    It begins at `offset`, with a hole in front of it; one that is compressed cannot. `totals` is what they are in all.
+    Scratch files are beside `file`. Raises ToolError, and HostError when what was written is not whole.
     """
+    # mkfs.erofs up to 1.9.3 copies to the wrong place what it finds in a file of its own, as all that it compresses.
+    assert offset == 0 or not volume.compression.on
     with tempfile.TemporaryDirectory(dir=file.parent) as made:
         work = Path(made)
         base = work / "base"
@@ -70,20 +74,17 @@ def write(
             *("--null", "--verbatim-files-from", f"--files-from={listed}"),
         )
         writer = toolbox.argv(
-            *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{_label(volume.label)}"),
+            *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{volume.label}"),
             *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none"),
+            *([f"--offset={offset}"] if offset else []),
             file,
         )
         # What is compressed is first written to a file of its own by mkfs.erofs, in its temporary directory.
         _stream(reader, writer, tool_env({"TMPDIR": os.fspath(work)}), file, totals, running)
     if groups:
         with file.open("rb+") as opened:
-            grouping.undo(opened.fileno())
-    return _verified_size(file, totals.inodes + 2)  # the root and .links
-
-
-def _label(label: str) -> str:
-    return label.encode()[:_LABEL_LIMIT].decode(errors="ignore")
+            grouping.undo(opened.fileno(), offset)
+    return _verified_size(file, offset, totals.inodes + 2)  # the root and .links
 
 
 def _stream(
@@ -145,16 +146,17 @@ def _watch(
         if source.poll() or b"<E>" in os.pread(said, _TAIL, max(os.fstat(said).st_size - _TAIL, 0)):
             return
         try:
+            start_writing(file)
             running.amount(file.stat().st_blocks * 512, totals.size)
         except FileNotFoundError:
             continue
 
 
-def _verified_size(file: Path, inodes: int) -> int:
+def _verified_size(file: Path, offset: int, inodes: int) -> int:
     """Return the bytes of the file system in `file`, which mkfs.erofs 1.8 leaves longer, with a hole at its end."""
     with file.open("rb") as opened:
-        superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
+        superblock = erofs.parse(os.pread(opened.fileno(), MIB, offset + erofs.OFFSET))
     # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
-    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes != inodes:
+    if superblock is None or offset + superblock.size > file.stat().st_size or superblock.inodes != inodes:
         raise HostError("mkfs.erofs did not write a whole file system", hint="is the disk full?")
     return superblock.size

@@ -86,7 +86,12 @@ def _find() -> str:
         )
     try:
         shown = subprocess.run(
-            [nix, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            [nix, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         ).stdout
     except OSError as error:
         raise HostError(f"{nix} cannot be run: {error.strerror}") from error

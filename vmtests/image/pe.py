@@ -9,10 +9,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vmtests.host.architecture import GUEST
+
 HEAD = 0x10000
 """Bytes from the beginning of a program that `parse` and `parse_kernel` want to see."""
 
-X86_64 = 0x8664
 EFI_APPLICATION = 10
 _PE32_PLUS = 0x20B
 
@@ -94,11 +95,11 @@ def parse(head: bytes) -> Program | str:
 
 
 def fault(program: Program | str) -> str | None:
-    """Return why the firmware of an x86-64 machine would not start a program; None where it would."""
+    """Return why the firmware of a machine would not start a program; None where it would."""
     if isinstance(program, str):
         return program
-    if program.machine != X86_64:
-        return f"it is for machine {program.machine:04x}, not {X86_64:04x} (x86-64)"
+    if program.machine != GUEST.pe_machine:
+        return f"it is for machine {program.machine:04x}, not {GUEST.pe_machine:04x} ({GUEST.shown})"
     if program.subsystem != EFI_APPLICATION:
         return f"its subsystem is {program.subsystem}, not {EFI_APPLICATION} (EFI application)"
     return None

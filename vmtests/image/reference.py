@@ -21,6 +21,7 @@ import msgspec
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import InputError
+from vmtests.host.architecture import GUEST
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.host.tree import make_tree
@@ -103,14 +104,14 @@ def describe(contract: Contract, modules: Modules, work: Path, toolbox: Toolbox,
     _initrd(tree, contract, modules, work / "initrd", initrd, toolbox)
     entry = _entry(contract, modules, system, work)
     kernel = next((tree / "boot").glob("vmlinuz-*"))
-    boot_loader = toolbox_file(toolbox, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+    boot_loader = toolbox_file(toolbox, f"usr/lib/systemd/boot/efi/{GUEST.systemd_boot}")
     return ImageSpec(
         version=1,
         name=f"reference{'+' if str(modules) else ''}{modules}",
         esp={
             contract.boot.loader: boot_loader,
             # A later `bootctl update` looks here (bootctl(1)).
-            "/EFI/systemd/systemd-bootx64.efi": boot_loader,
+            f"/EFI/systemd/{GUEST.systemd_boot}": boot_loader,
             contract.boot.loader_config: entry.parent / "loader.conf",
             contract.boot.entry: entry,
             contract.boot.kernel: kernel,

@@ -24,7 +24,8 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
     if blocks is not None:
         lines.append(f"CopyBlocks={blocks}")
     elif partition.name != "store":
-        lines.append(f"Format={partition.filesystem}")
+        if partition.filesystem:
+            lines.append(f"Format={partition.filesystem}")
         lines += [f"CopyFiles={_escape(source)}:{_escape(target)}" for target, source in content.items()]
     if partition.size_bytes is None:
         # It has the size of its content; what the disk has besides is root's.
@@ -48,4 +49,4 @@ def write_definitions(
     directory.mkdir(parents=True)
     for index, partition in enumerate(contract.partition, start=1):
         text = definition(partition, seed, content.get(partition.name, {}))
-        (directory / f"{index * 10}-{partition.name}.conf").write_text(text)
+        (directory / f"{index:03}-{partition.name}.conf").write_text(text)

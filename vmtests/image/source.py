@@ -39,6 +39,7 @@ __all__ = ["Adopted", "Format", "Source", "adopt", "open_disk"]
 _LEAST = 128 * 512  # a table, its backup and something between them
 _DEPTH = 3  # of packings in each other
 _HINT = Other(name="").hint
+_BARE = f"{_HINT}; or start a kernel on it: --kernel FILE --append 'root=/dev/sda'"
 _BUILD = "vmtests build --out makes a disk image"
 _LISTED = 1000  # entries of a directory that are looked at
 
@@ -118,10 +119,13 @@ class Adopted:
 
 
 @contextmanager
-def open_disk(path: Path, toolbox: Toolbox, *, form: Format | None = None, trusted: bool = False) -> Iterator[Source]:
+def open_disk(
+    path: Path, toolbox: Toolbox, *, form: Format | None = None, trusted: bool = False, direct: bool = False
+) -> Iterator[Source]:
     """Open the disk image `path` for reading; with `form` it is a disk of that format whatever it looks like.
 
     A directory stands for the one image in it. `trusted` is for overlays of our own, whose backing files are anywhere.
+    `direct` is for a kernel that is started without a boot loader, for which a file system without a table will do.
 
     Raises InputError when there is no such image, or it is empty, truncated, encrypted, unreadable or no disk;
     HostError when the host cannot read or unpack it.
@@ -141,7 +145,7 @@ def open_disk(path: Path, toolbox: Toolbox, *, form: Format | None = None, trust
             source.checks = (found.check,) if found.packing.startswith("tar") else ()
             if not found.refused:
                 source.format = Format.ARCHIVE
-        _refuse_what_is_no_disk(path, source)
+        _refuse_what_is_no_disk(path, source, direct=direct)
         yield source
 
 
@@ -271,7 +275,7 @@ def _open(path: Path, files: ExitStack) -> int:
     return descriptor
 
 
-def _refuse_what_is_no_disk(path: Path, source: Source) -> None:
+def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None:
     sector = gpt.sector_size(source)
     if sector is not None:
         claimed = gpt.claimed_sectors(source, sector)
@@ -286,15 +290,12 @@ def _refuse_what_is_no_disk(path: Path, source: Source) -> None:
         # It says that it has a table, so what is wrong is in the image; the checks of the table name it.
         return
     bare = bare_filesystem(source)
-    if bare is not None and bare.type == "vfat":
-        return  # firmware starts a boot loader from it
-    if bare is not None and bare.type == "iso9660":
-        text = f"{path} is a CD-ROM image (ISO 9660) without a partition table, which no disk boots from"
-        raise InputError(text, hint="xorriso and grub-mkrescue make hybrid ones, which boot as disks")
+    if bare is not None and (direct or bare.type in ("vfat", "iso9660")):
+        return  # firmware starts a boot loader from it, or what somebody starts by hand mounts it
     if bare is not None and bare.type == "crypto_LUKS":
         raise InputError(f"{path} is encrypted with LUKS as a whole", hint="give a disk whose table can be read")
     if bare is not None:
-        raise InputError(f"{path} is a bare {bare.type} file system without a partition table", hint=_HINT)
+        raise InputError(f"{path} is a bare {bare.type} file system without a partition table", hint=_BARE)
     if like := disguised(source.read(0, 512)):
         text = f"{path} is said to be a raw disk, but begins as {like} does"
         raise InputError(text, hint="if it is one, give it a name that says so")

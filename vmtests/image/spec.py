@@ -28,6 +28,7 @@ it. Version 1:
 
 import dataclasses
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ import msgspec
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.image.spec_check import check_esp, refuse_unknown
+from vmtests.image import compression
+from vmtests.image.spec_check import check_contract, check_esp, refuse_unknown
 
 VERSION = 1
 DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
@@ -87,9 +89,11 @@ class ImageSpec:
     seed: str = DEFAULT_SEED
     contract: dict[str, Any] | None = None
 
-    def image_contract(self) -> Contract:
-        """Return the contract that this image is built to."""
-        return contracts.default() if self.contract is None else contracts.from_data(self.contract, self.name)
+    def image_contract(self, origin: str = "") -> Contract:
+        """Return the contract that this image is built to; raises InputError, which names `origin`, if it is none."""
+        return (
+            contracts.default() if self.contract is None else contracts.from_data(self.contract, origin or self.name)
+        )
 
 
 def _decode_path(kind: type, value: object) -> object:
@@ -127,16 +131,18 @@ def load(path: Path) -> ImageSpec:
         spec = msgspec.convert(data, ImageSpec, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}", hint="docs/image-json.md describes the format") from error
-    spec = _absolute(spec, path.absolute().parent)
-    check(spec, str(path))
+    places, spec = _absolute(spec, path.absolute().parent)
+    _check(spec, places, str(path))
     return spec
 
 
-def _absolute(spec: ImageSpec, base: Path) -> ImageSpec:
-    return dataclasses.replace(
+def _absolute(spec: ImageSpec, base: Path) -> tuple[list[str], ImageSpec]:
+    """Return the spec with whole file names and all store paths, and where each of these is named."""
+    places, store = _listed(spec.store, base)
+    return places, dataclasses.replace(
         spec,
         esp={target: base / source for target, source in spec.esp.items()},
-        store=_listed(spec.store, base),
+        store=store,
         registration=None if spec.registration is None else base / spec.registration,
         root=tuple(
             RootEntry(
@@ -150,39 +156,44 @@ def _absolute(spec: ImageSpec, base: Path) -> ImageSpec:
     )
 
 
-def _listed(store: StoreSpec, base: Path) -> StoreSpec:
-    """Return `store` with the paths of its list, each once, in the order in which they are named."""
-    listed: list[str] = []
+def _listed(store: StoreSpec, base: Path) -> tuple[list[str], StoreSpec]:
+    """Return `store` with the paths of its list, each once, in the order in which they are named, and their places."""
+    named = {path: f"store.paths[{index}]" for index, path in reversed(list(enumerate(store.paths)))}
+    places = {path: named[path] for path in store.paths}
     if store.path_list is not None:
         try:
-            listed = (base / store.path_list).read_text().splitlines()
+            listed = (base / store.path_list).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the list of store paths {base / store.path_list} cannot be read: {error}") from error
-    paths = dict.fromkeys([*store.paths, *listed])
-    return StoreSpec(directory=base / store.directory, paths=tuple(paths))
+        for number, path in enumerate(listed, 1):
+            places.setdefault(path, f"store.path_list, line {number}")
+    return list(places.values()), StoreSpec(directory=base / store.directory, paths=tuple(places))
 
 
-def check(spec: ImageSpec, origin: str) -> None:
+def _check(spec: ImageSpec, places: Sequence[str], origin: str) -> None:
     """Raise InputError when the spec names what does not exist or contradicts itself."""
-    contract = spec.image_contract()
+    contract = spec.image_contract(f"of {origin}")
+    check_contract(contract, f"{origin}: contract")
     try:
         uuid.UUID(spec.seed)
     except ValueError as error:
-        raise InputError(f"{origin}: seed {spec.seed!r} is not a UUID") from error
+        raise InputError(f"{origin}: seed: {spec.seed!r} is not a UUID") from error
+    try:
+        compression.parse(spec.compression)
+    except InputError as error:
+        raise InputError(f"{origin}: compression: {error.message}", hint=error.hint) from error
     check_esp(spec.esp, contract, origin)
     if not spec.store.paths:
-        raise InputError(f"{origin}: the store has no paths", hint="an image without a store cannot boot")
+        raise InputError(f"{origin}: store: it has no paths", hint="an image without a store cannot boot")
     prefix = contract.store.mount + "/"
-    for number, path in enumerate(spec.store.paths, 1):
+    for place, path in zip(places, spec.store.paths, strict=True):
         name = path.removeprefix(prefix)
         if not path.startswith(prefix) or not name or "/" in name or name.startswith("."):
-            raise InputError(
-                f"{origin}: store path {number}, {path!r}, is not a path directly below {contract.store.mount}"
-            )
+            raise InputError(f"{origin}: {place}: {path!r} is not a path directly below {contract.store.mount}")
         if not (source := spec.store.source(path)).exists() and not source.is_symlink():
-            raise InputError(f"{origin}: store path {number}, {source}, does not exist")
+            raise InputError(f"{origin}: {place}: {source} does not exist")
     if spec.registration is not None and not spec.registration.is_file():
-        raise InputError(f"{origin}: registration {spec.registration} is not a file")
+        raise InputError(f"{origin}: registration: {spec.registration} is not a file")
     if spec.state is not None:
         _check_path(spec.state, "state", origin)
     seen: dict[str, int] = {}
@@ -192,23 +203,23 @@ def check(spec: ImageSpec, origin: str) -> None:
             entry.source is not None or entry.symlink is not None
         ):
             raise InputError(
-                f"{origin}: root[{index}].path {entry.path} is there already: root[{earlier}] puts it there"
+                f"{origin}: root[{index}].path: {entry.path} is there already: root[{earlier}] puts it there"
             )
 
 
 def _check_path(path: str, place: str, origin: str) -> None:
     parts = Path(path).parts
     if not path.startswith("/") or ".." in parts or len(parts) < 2:
-        raise InputError(f"{origin}: {place} {path!r} is not an absolute path below /")
+        raise InputError(f"{origin}: {place}: {path!r} is not an absolute path below /")
 
 
 def _check_entry(entry: RootEntry, place: str, origin: str) -> None:
     _check_path(entry.path, f"{place}.path", origin)
     if entry.source is not None and entry.symlink is not None:
-        raise InputError(f"{origin}: {place}, {entry.path}, has both a source and a symlink")
+        raise InputError(f"{origin}: {place}: {entry.path} has both a source and a symlink")
     if entry.source is not None and not entry.source.exists():
-        raise InputError(f"{origin}: {place}.source {entry.source}, to be {entry.path}, does not exist")
+        raise InputError(f"{origin}: {place}.source: {entry.source}, to be {entry.path}, does not exist")
     if entry.source is not None and not (entry.source.is_file() or entry.source.is_dir()):
-        raise InputError(f"{origin}: {place}.source {entry.source} is neither a file nor a directory")
+        raise InputError(f"{origin}: {place}.source: {entry.source} is neither a file nor a directory")
     if entry.mode is not None and (not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4):
-        raise InputError(f"{origin}: {place}.mode {entry.mode!r} of {entry.path} is not octal")
+        raise InputError(f"{origin}: {place}.mode: {entry.mode!r} of {entry.path} is not octal")

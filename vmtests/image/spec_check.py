@@ -6,9 +6,10 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 
-from vmtests.contract import Contract
+from vmtests.contract import Contract, Partition
 from vmtests.errors import InputError
-from vmtests.sizes import format_size, round_up
+from vmtests.image.survey import Totals
+from vmtests.sizes import GIB, KIB, MIB, format_size, round_up
 
 _SECTOR = 512  # bytes; the ESP has clusters of one sector
 _FAT_ENTRY = 8  # bytes of a cluster in the two tables
@@ -16,6 +17,14 @@ _FAT_RESERVED = 64 * _SECTOR  # the boot sector and its like
 _FAT_NAME = 255  # characters
 _FAT_FORBIDDEN = set('"*:<>?\\|') | {chr(number) for number in range(32)}
 _LFN = 13  # characters of a long name in one directory entry of 32 bytes
+
+_BUILT = {"esp": ("vfat", "FAT", 11), "store": ("erofs", "erofs", 15), "root": ("ext4", "ext4", 16)}
+"""File systems that are made: their names, and the bytes of a label (mkfs.fat(8), mkfs.erofs(1), mke2fs(8))."""
+
+_PATTERN = set("*?[")
+_EXT4_BLOCK = 4 * KIB
+_OWN_INODES = 12  # of an ext4: ten that are kept, lost+found and the orphan file
+_EXT4_NAME = 64  # bytes of an inode's name in its directory, more or less
 
 
 def refuse_unknown(data: object, kind: object, origin: str, place: str = "") -> None:
@@ -46,22 +55,22 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
     for target, source in files.items():
         place = f"esp[{target!r}]"
         if not target.startswith("/"):
-            raise InputError(f"{origin}: ESP path {target!r} is not absolute")
+            raise InputError(f"{origin}: {place}: the path is not absolute")
         parts = target.split("/")[1:]
         if any(part in {"", ".", ".."} or len(part) > _FAT_NAME or _FAT_FORBIDDEN & set(part) for part in parts):
-            raise InputError(f"{origin}: {place} is no name that FAT takes")
+            raise InputError(f"{origin}: {place}: FAT does not take this name")
         if not source.is_file():
-            raise InputError(f"{origin}: {source}, to be {target} on the ESP, is not a file")
+            raise InputError(f"{origin}: {place}: {source} is not a file")
         # FAT does not tell upper from lower case.
         if (folded := target.casefold()) in seen:
-            raise InputError(f"{origin}: {place} is the same file as esp[{seen[folded]!r}] on FAT")
+            raise InputError(f"{origin}: {place}: on FAT it is the same file as esp[{seen[folded]!r}]")
         seen[folded] = target
         need += round_up(source.stat().st_size, _SECTOR)
         for depth, part in enumerate(parts):
             parents.setdefault("/".join(parts[:depth]).casefold(), set()).add(part.casefold())
     for target in seen:
         if target[1:] in parents:
-            raise InputError(f"{origin}: esp[{seen[target]!r}] is a file, and other files of the ESP are below it")
+            raise InputError(f"{origin}: esp[{seen[target]!r}]: other files of the ESP are below it")
     need += sum(
         round_up(32 * (2 + sum(1 + -(-len(name) // _LFN) for name in names)), _SECTOR) for names in parents.values()
     )
@@ -69,7 +78,62 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
     room = (size - _FAT_RESERVED) * _SECTOR // (_SECTOR + _FAT_ENTRY)
     if need > room:
         raise InputError(
-            f"{origin}: esp needs {format_size(need)}, and the ESP of {format_size(size)} has room for"
+            f"{origin}: esp: it needs {format_size(need)}, and the ESP of {format_size(size)} has room for"
             f" {format_size(max(room, 0))}",
             hint="give the contract's partition esp a larger size, or put fewer or smaller files on it",
         )
+
+
+def check_contract(contract: Contract, place: str) -> None:
+    """Raise InputError for a contract that a disk can be held to, but none can be built to."""
+    if missing := _BUILT.keys() - {partition.name for partition in contract.partition}:
+        raise InputError(
+            f"{place}: no partition is called {' or '.join(sorted(missing))}",
+            hint="an image is built with partitions called esp, store and root; others may be added",
+        )
+    for index, partition in enumerate(contract.partition):
+        key = f"{place}.partition[{index}]"
+        kind, name, limit = _BUILT.get(partition.name, (partition.filesystem, partition.filesystem, 0))
+        if partition.filesystem != kind:
+            raise InputError(f"{key}.filesystem: {partition.name} is built as {kind}, not as {partition.filesystem}")
+        _check_label(partition, key, name, limit)
+        if partition.copies > 1 or partition.verity:
+            word = "verity" if partition.verity else "copies"
+            raise InputError(f"{key}.{word}: such a partition can be checked, but not built")
+        if partition.size is None and partition.name != "store":
+            raise InputError(f"{key}.size: {partition.name} needs one", hint="only the store has that of its content")
+
+
+def _check_label(partition: Partition, key: str, name: str, limit: int) -> None:
+    label = partition.label
+    if not label or _PATTERN & set(label):
+        raise InputError(f"{key}.label: {label!r} is no label that one partition can have")
+    if limit and (length := len(label.encode(errors="replace"))) > limit:
+        text = f"{key}.label: {label!r} has {length} bytes, and a label of {name} {limit} at most"
+        raise InputError(text, hint="the file system is labelled as its partition is")
+
+
+def check_root(root: Totals, database: int, contract: Contract, place: str) -> None:
+    """Raise InputError when the root partition has no room for `root` and a Nix database of `database` bytes."""
+    size = contract.root.size_bytes or 0
+    room, inodes = _ext4_room(size)
+    need = root.blocks + root.directories * _EXT4_BLOCK + root.inodes * _EXT4_NAME + database
+    if need > room or root.inodes > inodes:
+        what = f"{format_size(need)} in {root.inodes} inodes"
+        raise InputError(
+            f"{place}: root: it needs {what}, and the root partition of {format_size(size)} has room for"
+            f" {format_size(max(room, 0))} in {inodes}",
+            hint="give the contract's partition root a larger size, or put less on it",
+        )
+
+
+def _ext4_room(size: int) -> tuple[int, int]:
+    """Return the bytes and inodes that an ext4 of `size` bytes leaves as systemd-repart makes it.
+
+    It has mke2fs.conf(5)'s type `default`, blocks of 4 KiB and no reserve (mkfs-util.c of systemd 257); the journal
+    is that of ext2fs_default_journal_size() of e2fsprogs 1.47.
+    """
+    inodes = size // (16 * KIB)
+    steps = ((128 * MIB, 4), (GIB, 16), (2 * GIB, 32), (16 * GIB, 64), (32 * GIB, 128), (64 * GIB, 256))
+    journal = next((mebibytes for below, mebibytes in steps if size < below), 1024) * MIB
+    return size - inodes * 256 - journal - MIB // 2 - size // 200, inodes - _OWN_INODES

@@ -16,8 +16,14 @@ from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 
 PIECE = 1 << 20
-"""Bytes that are read at a time."""
+"""Bytes that are unpacked at a time."""
 
+_INPUT = 1 << 16  # packed bytes that are read at a time; what is left of them is copied at each member and each piece
+
+_MAGICS = {
+    b"\x1f\x8b": Packing.GZIP, b"\xfd7zXZ\0": Packing.XZ, b"\x28\xb5\x2f\xfd": Packing.ZSTD, b"BZh": Packing.BZIP2,
+    b"\x5d\0\0": "lzma",
+}  # fmt: skip
 _XZ_MEMORY = 96 << 20  # bytes; `xz -9` needs 65 MiB to unpack
 _ZSTD_MEMORY = "--memory=128MB"
 
@@ -98,6 +104,8 @@ class _Inside:
         self._packing = packing
         self._inner = self._new()
         self._left = b""
+        self._ahead = b""  # unpacked already, from `_at` on: a decompressor that is asked for little at a time is slow
+        self._at = 0
 
     def _new(self) -> _Decompressor:
         if self._packing == Packing.GZIP:
@@ -108,32 +116,32 @@ class _Inside:
         return _Block(lzma.LZMADecompressor(form, memlimit=_XZ_MEMORY))
 
     def read(self, size: int, /) -> bytes:
-        found = bytearray()
+        found = [self._ahead[self._at : self._at + size]] if self._at < len(self._ahead) else []
+        missing = size - sum(map(len, found))
+        self._at += size - missing
         try:
-            while len(found) < size:
-                piece = self._piece(size - len(found))
-                if piece is None:
-                    break
-                if len(piece) == size:
-                    return piece  # as it mostly is, and copied by nobody
-                found += piece
+            while missing and (piece := self._piece(PIECE)) is not None:
+                if piece:
+                    found.append(piece[:missing])
+                    self._ahead, self._at = piece, len(found[-1])
+                    missing -= self._at
         except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             raise StreamError(_reason(error)) from error
-        return bytes(found)
+        return b"".join(found)
 
     def _piece(self, size: int) -> bytes | None:
         """Return some bytes, which may be none yet; None at the end."""
         if self._inner.eof:
-            rest = self._inner.unused_data or self._file.read(PIECE)
+            rest = self._inner.unused_data or self._file.read(_INPUT)
             # Padding behind the last member: zeros (xz(1), and tapes of gzip).
             while rest and not rest.strip(b"\0"):
-                rest = self._file.read(PIECE)
+                rest = self._file.read(_INPUT)
             rest = rest.lstrip(b"\0")
             if not rest:
                 return None
             self._inner, self._left = self._new(), rest
         data, self._left = self._left, b""
-        if not data and self._inner.hungry and not (data := self._file.read(PIECE)):
+        if not data and self._inner.hungry and not (data := self._file.read(_INPUT)):
             # Its input may be used up while output still waits.
             if (rest := self._inner.pull(b"", size)) or self._inner.eof:
                 return rest
@@ -162,7 +170,7 @@ class _Zstd:
     def read(self, size: int, /) -> bytes:
         assert self._process.stdout is not None
         data = self._process.stdout.read(size)
-        if len(data) < size and self._process.wait() != 0:
+        if not data and self._process.wait() != 0:
             self._errors.seek(0)
             lines = self._errors.read(4096).decode("utf-8", errors="replace").strip().splitlines()
             last = lines[-1].rpartition(": ")[2].strip() if lines else "it is damaged"
@@ -199,3 +207,23 @@ def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None) -> Iterator
             yield _Zstd(process, errors)
         finally:
             process.kill()
+
+
+def packing_of(head: bytes) -> str | None:
+    """Return the packing of a stream that begins with `head`; None where it is none that is unpacked here."""
+    return next((packing for magic, packing in _MAGICS.items() if head.startswith(magic)), None)
+
+
+def whole(data: bytes, limit: int, toolbox: Toolbox | None = None) -> bytes | None:
+    """Return what is inside a compressed stream; None where it is none, damaged, or larger than `limit` bytes."""
+    if (packing := packing_of(data)) is None:
+        return None
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(data)
+        file.seek(0)
+        try:
+            with unpacked(file.fileno(), packing, toolbox) as stream:
+                found = stream.read(limit + 1)
+        except StreamError:
+            return None
+    return found if len(found) <= limit else None

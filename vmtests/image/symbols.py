@@ -1,12 +1,10 @@
 """Names for the addresses of an image's kernel: its System.map where there is one, else what the kernel carries."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from vmtests.errors import ImageError
-from vmtests.host.sandbox import tool_env
+from vmtests.errors import HostError, ImageError
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, fat, gpt, kallsyms
 from vmtests.image.check import Slice
@@ -15,9 +13,7 @@ from vmtests.image.source import Source, open_disk
 
 _BOOT = "/boot"
 _KERNEL_LIMIT = 64 << 20  # bytes of a compressed kernel
-_OUTPUT_LIMIT = 256 << 20
 _SECONDS = 20.0
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _NAMES = ("vmlinuz", "bzimage", "kernel", "linux")
 
 
@@ -35,7 +31,7 @@ def find(disk: Path, toolbox: Toolbox) -> Symbols:
                 found = kallsyms.parse_map(data.decode("ascii", "replace"))
             else:
                 kernels += 1
-                image = kallsyms.unpack(data, {_ZSTD: lambda payload: _filter(toolbox, "zstd", "-dcq", stdin=payload)})
+                image = kallsyms.unpack(data, toolbox)
                 found = None if image is None else kallsyms.read(image)
             if found is not None:
                 return found
@@ -67,30 +63,18 @@ def _candidates(source: Source, toolbox: Toolbox) -> Iterator[tuple[str, bytes]]
 
 def _ext4_files(descriptor: int, offset: int, toolbox: Toolbox) -> Iterator[tuple[str, bytes]]:
     place = f"/proc/self/fd/{descriptor}?offset={offset}"
-    listing = _filter(toolbox, "debugfs", "-R", f"ls -p {_BOOT}", place, descriptor=descriptor)
+    listing = _read(toolbox, f"ls -p {_BOOT}", place, descriptor)
     # Each line is /inode/mode/uid/gid/name/size/.
     names = [line.split(b"/")[5].decode("ascii", "replace") for line in listing.splitlines() if line.count(b"/") > 6]
     for prefix in ("System.map-", "vmlinuz-"):
         for name in sorted(names, reverse=True):
             if name.startswith(prefix) and not set(name) & set(' "\\'):
-                yield name, _filter(toolbox, "debugfs", "-R", f"cat {_BOOT}/{name}", place, descriptor=descriptor)
+                yield name, _read(toolbox, f"cat {_BOOT}/{name}", place, descriptor)
 
 
-def _filter(
-    toolbox: Toolbox, name: str, *args: str, stdin: bytes | None = None, descriptor: int | None = None
-) -> bytes:
-    """Return what a tool writes for `stdin`; nothing where it fails or takes too long."""
+def _read(toolbox: Toolbox, command: str, place: str, descriptor: int) -> bytes:
+    """Return what debugfs says to a command; nothing where it fails or takes too long."""
     try:
-        result = subprocess.run(
-            toolbox.argv(name, *args),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=tool_env(),
-            pass_fds=() if descriptor is None else (descriptor,),
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        return toolbox.read("debugfs", "-R", command, place, descriptors=(descriptor,), seconds=_SECONDS)
+    except HostError:
         return b""
-    return result.stdout[:_OUTPUT_LIMIT] if result.returncode == 0 else b""

@@ -1,15 +1,18 @@
 """Files that appear whole or not at all: written beside their place, made durable, renamed."""
 
 import contextlib
-import fcntl
+import ctypes
 import glob
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmtests.errors import HostError
-from vmtests.host.scratch import remove, remove_unowned
+from vmtests.errors import at_named
+from vmtests.host.scratch import owned, remove, remove_unowned
+
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; sync_file_range(2)
+_libc = ctypes.CDLL(None)
 
 
 @contextlib.contextmanager
@@ -26,14 +29,12 @@ def beside(target: Path) -> Iterator[Path]:
     try:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
-        raise HostError(f"{parent} is not writable: {error.strerror}") from error
-    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        yield path
-    finally:
-        remove(path)
-        os.close(held)
+        raise at_named(f"{parent} is not writable", error, "name another place") from error
+    with owned(path):
+        try:
+            yield path
+        finally:
+            remove(path)
 
 
 def publish(file: Path, target: Path) -> None:
@@ -41,6 +42,19 @@ def publish(file: Path, target: Path) -> None:
     sync(file)
     file.replace(target)
     sync(target.absolute().parent)
+
+
+def start_writing(file: Path) -> None:
+    """Have the kernel begin to write what is in memory of a file, so that the disk works while more is made.
+
+    Left to itself it waits until a tenth of all memory is to be written (Documentation/admin-guide/sysctl/vm.rst,
+    dirty_background_ratio). Raises FileNotFoundError.
+    """
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        _libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

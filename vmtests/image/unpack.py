@@ -41,6 +41,7 @@ _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
 _AGAIN = "copy or download it again"
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
+_MAP = 8 << 20  # bytes of a member's headers with the map of its holes: 350,000 ranges
 _TYPES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "5": "a directory"}
 
 
@@ -111,6 +112,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
     """Unpack the one disk of a tar; return its name, and why Compute Engine would refuse the archive."""
     found, others, odd, refused = "", [], "", ""
     members = 0
+    stream.headers(_MAP)
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", tarinfo=_Header) as archive:
         for member in archive:
             members += 1
@@ -125,9 +127,12 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
                 raise _several(path, [found, member.name])
             else:
                 found = member.name
+                stream.headers(None)
                 _copy_member(path, archive, member, write)
+                stream.headers(_MAP)
                 if member.pax_headers:
                     refused = "it is not a tar of the old GNU format"
+    stream.headers(None)
     if not found:
         what = odd or ", ".join(clean(name) for name in others[:3])
         if not what:
@@ -217,6 +222,7 @@ class _Ahead:
     def __init__(self, inner: Stream) -> None:
         self._inner = inner
         self._place = 0
+        self._allowed: int | None = None
         self._last = b""
         self._waiting = self._full(MIB)
         self.head = self._waiting[: HEAD + 512]
@@ -228,7 +234,19 @@ class _Ahead:
             found += data
         return bytes(found)
 
+    def headers(self, limit: int | None) -> None:
+        """Let `read` give `limit` bytes more, for a reader that keeps them in memory; None is no limit."""
+        self._allowed = limit
+
     def read(self, size: int, /) -> bytes:
+        data = self._take(size)
+        if self._allowed is not None:
+            self._allowed -= len(data)
+            if self._allowed < 0:
+                raise StreamError("the headers of its archive do not end")
+        return data
+
+    def _take(self, size: int) -> bytes:
         data, self._waiting = self._waiting[:size], self._waiting[size:]
         if len(data) < size:
             data += self._full(size - len(data))
@@ -249,7 +267,7 @@ class _Ahead:
         if place == self._place - 1 and self._last:
             self._waiting, self._last = self._last + self._waiting, b""
             self._place = place
-        while self._place < place and self.read(min(MIB, place - self._place)):
+        while self._place < place and self._take(min(MIB, place - self._place)):
             pass
         if self._place > place:
             raise StreamError("its archive goes back")

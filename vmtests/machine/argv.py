@@ -3,90 +3,28 @@
 The machine is as near to a Compute Engine instance as QEMU comes (Compute Engine's "Requirements for
 building custom images", and what its instances show of themselves): a virtio-scsi disk "Google
 PersistentDisk" with 4 KiB physical sectors, virtio-net in 10.128.0.0/20, two 16550A serial ports, an entropy
-device, Google's SMBIOS strings. The board is q35, because OVMF offers secure boot on no other.
+device, Google's SMBIOS strings.
 """
 
-import base64
-import string
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from vmtests.errors import InputError
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware, FirmwareFile
+from vmtests.machine.hardware import DiskBus, DiskFaults, Hardware, Net
 
 FIRMWARE_DEBUG_PORT = 0x402
-"""The I/O port on which OVMF writes its debug messages, when it was built to write any (OvmfPkg/README)."""
+"""The I/O port on which OVMF and SeaBIOS write debug messages, when built to write any (OvmfPkg/README)."""
 
-_IDENTITY = uuid.UUID("76d7e575-0000-4000-8000-000000000001")
+AGENT = "org.qemu.guest_agent.0"
+"""The virtio port on which QEMU's guest agent listens (qemu-ga(8))."""
+
 _USUAL_SCALE = 4.0  # of TCG: only KVM that is slower than that has a larger one
 _DEVICE_SECONDS = 90.0
-_NAME_LIMIT = 255  # systemd's credential_name_valid: a name is a file name
-_NAME_BAD = frozenset(string.whitespace + "/:=,")
-
-
-class Net(StrEnum):
-    """What the guest's network card is connected to; ssh from the host works with all but `NONE`."""
-
-    NONE = "none"
-    ISOLATED = "isolated"
-    """Nothing but the host's ssh: a guest on a host in a cloud must not find that host's metadata."""
-    USER = "user"
-    """The host's network, through QEMU's user-mode stack."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskFaults:
-    """How a machine's disk is broken, by QEMU's blkdebug and throttle drivers (docs/devel/testing/blkdebug.rst)."""
-
-    bad_sector: int | None = None
-    """A sector of 512 bytes that cannot be read."""
-    full: bool = False
-    """Whether every write finds the host's disk full, upon which QEMU stops the guest."""
-    bytes_per_second: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
-    """A machine as one would order it. Raises InputError when it cannot be built."""
-
-    memory_mib: int = 1024
-    cpus: int = 2
-    disk_size: int | None = None
-    """Bytes; None leaves the image's own size."""
-    secure_boot: bool = False
-    tpm: bool = False
-    net: Net = Net.ISOLATED
-    hostname: str = "vm-1"
-    domain: str = "us-central1-a.c.p.internal"
-    address: str = "10.128.0.2"
-    """What the guest gets by DHCP, in 10.128.0.0/20; its hardware address is made of it."""
-    nvme: bool = False
-    """The disk is an NVMe namespace instead of a virtio-scsi disk, as with the newer machine types."""
-    identity: uuid.UUID = _IDENTITY
-    """SMBIOS system UUID; serial numbers are made of it."""
-    credentials: Mapping[str, bytes] = field(default_factory=dict)
-    """systemd credentials by name (systemd.system-credentials(7)), handed in through SMBIOS type 11."""
-    disk_faults: DiskFaults = DiskFaults()
-    cmdline_extra: str = ""
-    """Appended to the kernel's command line by systemd-boot (≥ 256) or systemd-stub (≥ 254)."""
-    qemu_args: tuple[str, ...] = ()
-    """QEMU's own arguments, behind all of ours (qemu(1)): another device, say. What is wrong in them QEMU says."""
-
-    def __post_init__(self) -> None:
-        if self.memory_mib < 32 or self.cpus < 1:
-            raise InputError(
-                f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs cannot boot",
-                hint="32 MiB and one CPU are the least",
-            )
-        for name in self.credentials:
-            if not 0 < len(name) <= _NAME_LIMIT or _NAME_BAD & set(name) or name in {".", ".."}:
-                raise InputError(f"{name!r} is not the name of a credential", hint="systemd.exec(5) says what is")
-        if "\0" in self.cmdline_extra or "\n" in self.cmdline_extra:
-            raise InputError("what is added to the kernel's command line has to be one line")
+_FURTHER_SLOT = 6  # the first on the PCI bus that nothing else is in
+_CD_PORT = 5  # the last of six of the board's AHCI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +32,17 @@ class Parts:
     """What a machine is put together of; sockets are the numbers of file descriptors that QEMU inherits."""
 
     accelerator: Accelerator
-    firmware: Firmware
+    firmware: Firmware | None
+    """None is QEMU's own BIOS."""
     variables: Path
     disk: Path
     """A qcow2 file."""
+    further: tuple[Path, ...] = ()
+    """Those of the further disks, the seed's last."""
     credential_files: tuple[Path, ...]
     """Files with `oem_strings`, in their order."""
+    fw_cfg_files: tuple[Path, ...] = ()
+    """Files with what `Hardware.fw_cfg` holds, in its order."""
     qmp_fd: int
     serial_fds: tuple[int, int]
     serial_logs: tuple[Path, Path]
@@ -111,14 +54,7 @@ class Parts:
     the devices comes in by QMP.
     """
     tpm_fd: int | None = None
-
-
-def oem_strings(hardware: Hardware) -> list[bytes]:
-    """Return the SMBIOS type 11 strings that carry credentials, in base64, which any value survives."""
-    return [
-        f"io.systemd.credential.binary:{name}=".encode() + base64.b64encode(value)
-        for name, value in hardware.credentials.items()
-    ]
+    agent_fd: int | None = None
 
 
 def comma(value: str | Path) -> str:
@@ -131,6 +67,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
     return [
         *_board(hardware, parts),
         *_firmware(parts),
+        *_direct(hardware, parts),
         *_smbios(hardware, parts),
         *_disk(hardware, parts),
         *_net(hardware),
@@ -138,6 +75,7 @@ def qemu_args(hardware: Hardware, parts: Parts) -> list[str]:
         *("-device", "virtio-rng-pci,rng=rng0,addr=5"),
         *_consoles(parts),
         *_tpm(parts),
+        *_agent(parts),
         *hardware.qemu_args,
     ]
 
@@ -147,10 +85,13 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
     # holds its TSC against its own late ticks (kernel/time/clocksource.c), calls the TSC unstable, and was seen to
     # forget the timers of a processor when it changes clocks.
     hpet = "off" if parts.accelerator.name is AcceleratorName.KVM else "on"
-    machine = f"q35,hpet={hpet},x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
+    machine = f"{GUEST.board},hpet={hpet},x-oem-id=Google,x-oem-table-id=GOOGTBL,memory-backend=ram0"
     # What a fork writes stays its own: the template's file is mapped privately (QEMU ≥ 8.2 for `rom=off`).
     sharing = "share=off,readonly=on,rom=off" if parts.template else "share=on"
-    if parts.firmware.needs_smm:
+    if parts.firmware is None:
+        # SeaBIOS shows its screen on the serial line then, and a boot loader's that has no word for serial lines.
+        machine += ",graphics=off"
+    elif parts.firmware.needs_smm:
         machine += ",smm=on"
     threads = ",thread=multi" if parts.accelerator.name is AcceleratorName.TCG else ""
     return [
@@ -177,7 +118,8 @@ def _board(hardware: Hardware, parts: Parts) -> list[str]:
 
 
 def _firmware(parts: Parts) -> list[str]:
-    firmware = parts.firmware
+    if (firmware := parts.firmware) is None:
+        return []
     secure = ("-global", "driver=cfi.pflash01,property=secure,value=on") if firmware.needs_smm else ()
 
     def flash(unit: int, file: FirmwareFile, path: Path, extra: str = "") -> tuple[str, str]:
@@ -187,6 +129,18 @@ def _firmware(parts: Parts) -> list[str]:
         *secure,
         *flash(0, firmware.code, firmware.code.inside, ",readonly=on"),
         *flash(1, firmware.vars_template, parts.variables),
+    ]
+
+
+def _direct(hardware: Hardware, parts: Parts) -> list[str]:
+    """Return what starts a kernel without a boot loader, which could add words to its command line."""
+    if hardware.kernel is None:
+        return []
+    line = f"{hardware.append} {_cmdline_extra(hardware, parts.accelerator)}".strip()
+    return [
+        *("-kernel", str(hardware.kernel.absolute())),
+        *(() if hardware.initrd is None else ("-initrd", str(hardware.initrd.absolute()))),
+        *(("-append", line) if line else ()),
     ]
 
 
@@ -207,7 +161,7 @@ def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
     serial = f"GoogleCloud-{hardware.identity.hex.upper()}"
     google = "version=,manufacturer=Google"
     tables = [
-        "type=0,vendor=Google,version=Google,date=10/25/2025,uefi=on",
+        f"type=0,vendor=Google,version=Google,date=10/25/2025{'' if parts.firmware is None else ',uefi=on'}",
         f"type=1,{google},product=Google Compute Engine,serial={serial},uuid={hardware.identity}",
         f"type=2,{google},product=Google Compute Engine,serial=Board-{serial},asset={hardware.identity}",
         f"type=3,{google}",
@@ -220,7 +174,10 @@ def _smbios(hardware: Hardware, parts: Parts) -> list[str]:
         ]
     # By file: everybody on the host can read a command line.
     tables += [f"type=11,path={comma(path)}" for path in parts.credential_files]
-    return [item for table in tables for item in ("-smbios", table)]
+    args = [item for table in tables for item in ("-smbios", table)]
+    for name, path in zip(hardware.fw_cfg, parts.fw_cfg_files, strict=True):
+        args += ["-fw_cfg", f"name={comma(name)},file={comma(path)}"]
+    return args
 
 
 def _disk_faults(faults: DiskFaults) -> tuple[list[str], str]:
@@ -247,30 +204,54 @@ def _disk_faults(faults: DiskFaults) -> tuple[list[str], str]:
 
 
 def _disk(hardware: Hardware, parts: Parts) -> list[str]:
+    bus, sector = hardware.disk_bus or DiskBus.VIRTIO_SCSI, hardware.sector_size or 512
+    broken, top = _disk_faults(hardware.disk_faults)
+    args = [*_blocks(0, parts.disk), *broken]
+    if bus is DiskBus.VIRTIO_SCSI:
+        args += ["-device", "virtio-scsi-pci,id=scsi0,addr=3"]
+    # Only devices with a boot index are tried: OVMF takes the others, network boot too, off its list.
+    args += ["-device", f"{_device(bus, 0, top, sector)},bootindex=1"]
+    further = DiskBus.SATA if bus is DiskBus.CDROM else bus
+    for number, path in enumerate(parts.further, start=1):
+        args += [
+            *_blocks(number, path),
+            "-device",
+            _device(further, number, f"disk{number}", hardware.sector_size or 512),
+        ]
+    if hardware.cdrom is not None:
+        disc = f"driver=file,node-name=disc0,read-only=on,filename={comma(hardware.cdrom.absolute())}"
+        args += ["-blockdev", disc, "-device", f"ide-cd,bus=ide.{_CD_PORT},drive=disc0,bootindex=2"]
+    return args
+
+
+def _blocks(number: int, path: Path) -> Iterator[str]:
+    """Yield what makes `disk<number>` of a qcow2 file."""
     # A power cut here ends QEMU and not the host, whose page cache survives: a flush has to leave QEMU, no
     # more.
     cache = "cache.no-flush=on"
-    broken, top = _disk_faults(hardware.disk_faults)
-    blocks = [
-        *("-blockdev", f"driver=file,node-name=file0,{cache},filename={comma(parts.disk)}"),
-        *("-blockdev", f"driver=qcow2,node-name=disk0,{cache},file=file0"),
-        *broken,
-    ]
-    if hardware.nvme:
-        sectors = "physical_block_size=4096,logical_block_size=512"
-        return [*blocks, "-device", f"nvme,drive={top},serial=nvme_card-pd,{sectors},addr=3,bootindex=1"]
-    return [
-        *blocks,
-        *("-device", "virtio-scsi-pci,id=scsi0,addr=3"),
-        "-device",
-        # The guest's rule that makes google-persistent-disk-0 reads the designator that `device_id` sets.
-        # Only devices with a boot index are tried: OVMF takes the others, network boot too, off its list.
-        (
-            f"scsi-hd,bus=scsi0.0,scsi-id=1,lun=0,drive={top},vendor=Google,product=PersistentDisk,ver=1,"
-            "device_id=persistent-disk-0,rotation_rate=1,physical_block_size=4096,logical_block_size=512,"
-            "bootindex=1"
-        ),
-    ]
+    yield from ("-blockdev", f"driver=file,node-name=file{number},{cache},filename={comma(path)}")
+    yield from ("-blockdev", f"driver=qcow2,node-name=disk{number},{cache},file=file{number}")
+
+
+def _device(bus: DiskBus, number: int, node: str, sector: int) -> str:
+    """Return the guest's disk: the first one is the image's."""
+    name, sectors = f"persistent-disk-{number}", f"physical_block_size=4096,logical_block_size={sector}"
+    slot = f"addr={_FURTHER_SLOT + number - 1}" if number else "addr=3"
+    match bus:
+        case DiskBus.VIRTIO_SCSI:
+            # The guest's rule that makes google-persistent-disk-0 reads the designator that `device_id` sets.
+            return (
+                f"scsi-hd,bus=scsi0.0,scsi-id={number + 1},lun=0,drive={node},vendor=Google,product=PersistentDisk,"
+                f"ver=1,device_id={name},rotation_rate=1,{sectors}"
+            )
+        case DiskBus.VIRTIO_BLK:
+            return f"virtio-blk-pci,drive={node},serial={name},{sectors},{slot}"
+        case DiskBus.NVME:
+            return f"nvme,drive={node},serial=nvme_card-pd{number or ''},{sectors},{slot}"
+        case DiskBus.SATA:
+            return f"ide-hd,bus=ide.{number},drive={node},serial={name},rotation_rate=1,{sectors}"
+        case DiskBus.CDROM:
+            return f"ide-cd,bus=ide.{number},drive={node},serial={name}"
 
 
 def _net(hardware: Hardware) -> list[str]:
@@ -316,4 +297,13 @@ def _tpm(parts: Parts) -> list[str]:
         *("-chardev", f"socket,id=tpm,fd={parts.tpm_fd}"),
         *("-tpmdev", "emulator,id=tpm0,chardev=tpm"),
         *("-device", "tpm-crb,tpmdev=tpm0"),
+    ]
+
+
+def _agent(parts: Parts) -> list[str]:
+    if parts.agent_fd is None:
+        return []
+    return [
+        *("-chardev", f"socket,id=agent,fd={parts.agent_fd}"),
+        *("-device", "virtio-serial-pci,id=ports0", "-device", f"virtserialport,chardev=agent,name={AGENT}"),
     ]

@@ -62,16 +62,21 @@ def _file_name(name: bytes) -> Iterator[str]:
         yield text
 
 
-def machine_view(firmware: Firmware, image: Path, template: Template | None, writable: tuple[Path, ...]) -> View:
-    """Return what QEMU sees: an image's chain, a template, the host's firmware; and `writable`, which it may change.
+def machine_view(
+    firmware: Firmware | None,
+    image: Path,
+    template: Template | None,
+    writable: tuple[Path, ...],
+    others: tuple[Path, ...] = (),
+) -> View:
+    """Return what QEMU sees: an image's chain, a template, firmware, `others`; and `writable`, which it may change.
 
     The chain begins at `image` and not at the disk, in which QEMU could have named any file before a power cut.
     """
-    code = firmware.code
-    readable = [path for path in disk_files(image) if path not in writable]
+    readable = [path for path in (*disk_files(image), *others) if path not in writable]
     if template is not None:
         readable += [template.ram, template.state]
     # That of a tree is in the tree.
-    if code.inside == code.outside:
-        readable.append(code.outside)
+    if firmware is not None and firmware.code.inside == firmware.code.outside:
+        readable.append(firmware.code.outside)
     return View(readable=tuple(readable), writable=writable)

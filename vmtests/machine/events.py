@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 from vmtests.text import TEXT_LIMIT, clean
 
-RESET, SHUTDOWN, EXIT = "RESET", "SHUTDOWN", "exit"
+RESET, SHUTDOWN, STOP, EXIT = "RESET", "SHUTDOWN", "STOP", "exit"
 """Names that the follower knows: QMP's, and `exit` for the end of the process."""
+
+HELD = frozenset({"debug", "finish-migrate", "paused", "postmigrate"})
+"""States of a machine that somebody has stopped, and lets go on (QEMU qapi/run-state.json, `RunState`)."""
 
 _STDERR_LINES = 4
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -14,29 +13,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vmtests.errors import GuestError, HostError
+from vmtests.errors import GuestError, HostError, InputError, at_named
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
-from vmtests.machine import argv, disk, hpet
-from vmtests.machine.argv import Hardware, Net
+from vmtests.machine import argv, disk, drives, hpet
 from vmtests.machine.confine import machine_view
+from vmtests.machine.hardware import Hardware, Net, oem_strings
 from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
-from vmtests.machine.qmp import Qmp, QmpLostError
+from vmtests.machine.qmp import Qmp, QmpLostError, forwarded_port
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.machine.tpm import start_tpm
 from vmtests.sizes import MIB
 
-CONSOLE_PORT, DEBUG_PORT = 0, 1
-"""The serial ports: ttyS0, which the boot is followed on, and ttyS1 for a debug shell."""
+CONSOLE_PORT, DEBUG_PORT, AGENT_PORT = 0, 1, 3
+"""Serial ports: ttyS0, which the boot is followed on, ttyS1 for a debug shell; and the guest agent's."""
 
 _MIGRATION_LOOK = 0.002  # seconds between two looks at a migration that takes some hundredths of a second
 _END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
 _RESULTS = ("ttyS0.log", "ttyS1.log", "qemu.argv", "qemu.stderr", "swtpm.log")
-_FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
 
 
 class QemuMachine:
@@ -57,7 +56,7 @@ class QemuMachine:
         *,
         toolbox: Toolbox,
         accelerator: Accelerator,
-        firmware: Firmware,
+        firmware: Firmware | None,
         hardware: Hardware,
         image: Path,
         results: Path,
@@ -74,6 +73,7 @@ class QemuMachine:
         self._hardware = hardware
         self._template = template
         self._image = disk.backing(image if template is None else template.disk)
+        self._others = tuple(drives.readable(hardware, template))
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
@@ -107,18 +107,15 @@ class QemuMachine:
             if (template := self._template) is None:
                 self.renew()
             else:
-                shutil.copyfile(template.overlay, mine.disk)
-                shutil.copyfile(template.variables, mine.variables)
-                shutil.copytree(template.tpm, mine.tpm)
-            for path, text in zip(self._credential_files(), argv.oem_strings(self._hardware), strict=True):
-                path.write_bytes(text)
+                drives.take(self._hardware, template, mine)
+            handed = (*oem_strings(self._hardware), *self._hardware.fw_cfg.values())
+            for path, data in zip((*self._credential_files(), *self._fw_cfg_files()), handed, strict=True):
+                path.write_bytes(data)
             self._spawn()
         except OSError as error:
             self.close()
-            raise HostError(
-                f"{error.filename or self._results} cannot be written: {error.strerror}",
-                hint="free some space, or name another directory with --vm-results",
-            ) from error
+            what = f"{error.filename or self._results} cannot be written"
+            raise at_named(what, error, "name another directory with --vm-results") from error
         except BaseException:
             self.close()
             raise
@@ -137,7 +134,7 @@ class QemuMachine:
                     self._resume(template)
                     self._template = None  # the next power-on is a cold one
                 if self._hardware.net is not Net.NONE:
-                    self._ssh_port = self._find_ssh_port()
+                    self._ssh_port = forwarded_port(self.execute)
         except BaseException:
             self._end()
             raise
@@ -178,7 +175,7 @@ class QemuMachine:
     def ssh_port(self) -> int:
         """The port on 127.0.0.1 that leads to the guest's port 22; another one after each power-on."""
         if self._ssh_port is None:
-            raise HostError("the machine has no network card", hint="give it Hardware(net=Net.ISOLATED)")
+            raise InputError("the machine has no network card", hint="give it Hardware(net=Net.ISOLATED)")
         return self._ssh_port
 
     def start(self) -> None:
@@ -187,7 +184,7 @@ class QemuMachine:
         Raises MachineExitError when QEMU refuses its command line.
         """
         if self.alive:
-            raise HostError("the machine is powered on already")
+            raise InputError("the machine is powered on already")
         self._end()
         self._spawn()
         self.load()
@@ -199,13 +196,11 @@ class QemuMachine:
         The image of one with `own` stays as it is. Raises HostError, OSError.
         """
         if self.alive:
-            raise HostError("the machine is powered on")
+            raise InputError("the machine is powered on")
         mine = Template(self._files)
         if not self._own:
             disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
-        shutil.copyfile(self._firmware.vars_template.outside, mine.variables)
-        shutil.rmtree(mine.tpm, ignore_errors=True)
-        mine.tpm.mkdir()
+        drives.make(self._hardware, mine, self._firmware, self._toolbox)
 
     @contextlib.contextmanager
     def snapshot(self, directory: Path) -> Iterator[Template]:
@@ -231,10 +226,7 @@ class QemuMachine:
                 copy_sparse(life.ram, template.ram)
                 # Of a fork the memory is in the stream, and this file has to be as long as others expect.
                 os.truncate(template.ram, self._hardware.memory_mib * MIB)
-                shutil.copyfile(mine.disk, template.disk)
-                shutil.copyfile(mine.variables, template.variables)
-                shutil.copytree(mine.tpm, template.tpm)
-                disk.make_overlay(self._toolbox, disk.backing(template.disk), template.overlay, None)
+                drives.keep(self._hardware, mine, template, self._toolbox)
                 yield template
             finally:
                 self.execute("cont")
@@ -245,11 +237,10 @@ class QemuMachine:
             ) from error
 
     def _stop_unused_timers(self) -> None:
-        life = self._running()
-        if self._accelerator.name is not AcceleratorName.KVM and life.qmp is not None:
+        if self._accelerator.name is not AcceleratorName.KVM:
             # A QEMU that does not let it has forks that cost more, and no other harm.
             with contextlib.suppress(HostError):
-                hpet.stop_unused_timers(self.execute, life.qmp.give)
+                hpet.stop_unused_timers(self.execute, self.give)
 
     def _resume(self, template: Template) -> None:
         with resuming():
@@ -283,6 +274,13 @@ class QemuMachine:
         assert life.qmp is not None
         with self._waiting(life):
             return life.qmp.execute(command, arguments, timeout=timeout)
+
+    def give(self, name: str, descriptor: int) -> None:
+        """Hand QEMU a file descriptor, which its commands know by `name`; raises as `execute` does."""
+        life = self._running()
+        assert life.qmp is not None
+        with self._waiting(life):
+            life.qmp.give(name, descriptor)
 
     def serial(self, port: int = CONSOLE_PORT) -> socket.socket:
         """Return a socket that gets all bytes of a serial port from now on; what it sends is typed.
@@ -350,7 +348,7 @@ class QemuMachine:
         """Wait until QEMU ends, at most `timeout` seconds; raises GuestError when it does not."""
         life = self._life
         if life is None:
-            raise HostError("the machine was never powered on")
+            raise InputError("the machine was never powered on")
         if not life.exited.wait(timeout) or life.exit is None:
             raise GuestError(f"the machine is still on after {timeout:g} s", hint="power_cut() ends it at once")
         return life.exit
@@ -365,7 +363,7 @@ class QemuMachine:
     def _running(self) -> Life:
         life = self._life
         if life is None:
-            raise HostError("the machine is not powered on")
+            raise InputError("the machine is not powered on")
         if life.exit is not None:
             raise MachineExitError(life.exit, self._command)
         return life
@@ -384,7 +382,7 @@ class QemuMachine:
     def _files(self) -> Path:
         """The directory of the machine's own files."""
         if self._private is None:
-            raise HostError("the machine is not powered on")
+            raise InputError("the machine is not powered on")
         return self._private
 
     @property
@@ -397,6 +395,9 @@ class QemuMachine:
     def _credential_files(self) -> tuple[Path, ...]:
         assert self._private is not None
         return tuple(self._private / f"oem-{number}" for number in range(len(self._hardware.credentials)))
+
+    def _fw_cfg_files(self) -> tuple[Path, ...]:
+        return tuple(self._files / f"fw-{number}" for number in range(len(self._hardware.fw_cfg)))
 
     def _spawn(self) -> None:
         """Start QEMU with all its wires attached, its monitor not connected yet."""
@@ -420,6 +421,10 @@ class QemuMachine:
             life.wires.add_port(console, lambda data: life.listener.feed(data))
             life.wires.add_port(debug, None)
             life.wires.add_port(firmware, lambda data: life.listener.feed_firmware(data))
+            agent_fd = None
+            if self._hardware.agent:
+                agent, agent_fd = pair()
+                life.wires.add_port(agent, None)
             life.wires.add_reader(stderr, life.on_stderr)
             tpm_fd = None
             if self._hardware.tpm:
@@ -433,7 +438,9 @@ class QemuMachine:
                 firmware=self._firmware,
                 variables=self._private / "variables",
                 disk=self.disk,
+                further=drives.paths(self._hardware, Template(self._private)),
                 credential_files=self._credential_files(),
+                fw_cfg_files=self._fw_cfg_files(),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
                 serial_logs=(self._result("ttyS0.log"), self._result("ttyS1.log")),
@@ -441,11 +448,13 @@ class QemuMachine:
                 ram=Path(f"/proc/self/fd/{life.ram}") if self._template is None else self._template.ram,
                 template=self._template is not None,
                 tpm_fd=tpm_fd,
+                agent_fd=agent_fd,
             )
             own = (self._private, parts.disk, *parts.serial_logs)
-            view = machine_view(self._firmware, self._image.path, self._template, own)
-            command = self._toolbox.argv("qemu-system-x86_64", *argv.qemu_args(self._hardware, parts), view=view)
-            inherited = [qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, *([] if tpm_fd is None else [tpm_fd])]
+            view = machine_view(self._firmware, self._image.path, self._template, own, self._others)
+            command = self._toolbox.argv(GUEST.qemu, *argv.qemu_args(self._hardware, parts), view=view)
+            ours = (qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, tpm_fd, agent_fd)
+            inherited = [fd for fd in ours if fd is not None]
             if self._namespace is not None:
                 command = [*self._namespace.argv, *command]
                 inherited += self._namespace.fds
@@ -467,13 +476,6 @@ class QemuMachine:
                 huge_pages=self._template is None,
             )
             failed.pop_all()
-
-    def _find_ssh_port(self) -> int:
-        # QMP has no command for it that QEMU 10 is built with; the human monitor has.
-        answer = self.execute("human-monitor-command", {"command-line": "info usernet"})
-        if not (match := _FORWARD.search(str(answer))):
-            raise HostError("QEMU does not say which port leads to the guest's ssh")
-        return int(match[1])
 
     def _end(self) -> None:
         """End QEMU and the TPM if they run, and give back all that one life has taken."""

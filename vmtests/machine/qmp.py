@@ -7,6 +7,7 @@ waits for it. A connection that is lost ends every wait at once.
 import asyncio
 import concurrent.futures
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -21,6 +22,7 @@ CONNECT_SECONDS = 30.0
 """How long QEMU may take to greet; on a loaded host it maps its firmware for seconds."""
 
 _CLOSE_SECONDS = 5.0
+_FORWARD = re.compile(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\s")
 
 _T = TypeVar("_T")
 
@@ -154,3 +156,12 @@ class Qmp:
             raise QmpTimeoutError(f"QMP: {what}: no answer in {timeout:g} s") from error
         except (QMPError, EOFError, OSError, concurrent.futures.CancelledError) as error:
             raise QmpLostError(f"QMP: {what}: the connection is lost") from error
+
+
+def forwarded_port(execute: Callable[[str, Mapping[str, object]], object]) -> int:
+    """Return the port on 127.0.0.1 that leads to the guest's port 22; raises HostError."""
+    # QMP has no command for it that QEMU 10 is built with; the human monitor has.
+    answer = execute("human-monitor-command", {"command-line": "info usernet"})
+    if not (match := _FORWARD.search(str(answer))):
+        raise HostError("QEMU does not say which port leads to the guest's ssh")
+    return int(match[1])

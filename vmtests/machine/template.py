@@ -42,6 +42,14 @@ class Template:
         """An empty overlay over `disk`, copied for each fork: that is faster than to make one."""
         return self.directory / "overlay.qcow2"
 
+    def further(self, number: int) -> Path:
+        """The further disk of a number, from 1 on: a qcow2 file."""
+        return self.directory / f"disk-{number}.qcow2"
+
+    def further_overlay(self, number: int) -> Path:
+        """An empty overlay over it."""
+        return self.directory / f"overlay-{number}.qcow2"
+
     @property
     def variables(self) -> Path:
         """The firmware's variables."""

@@ -68,12 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check_console(config: pytest.Config) -> None:
-    from vmtests.cli import terminal
+    from vmtests.cockpit.run import own
 
     if config.getoption("numprocesses", None) is not None:
         raise pytest.UsageError("--vm-console needs one process, without --numprocesses")
     try:
-        with terminal.own():
+        with own():
             pass
     except VmtestsError as error:
         raise pytest.UsageError(str(error)) from error

@@ -10,17 +10,11 @@ from typing import Self
 
 import pytest
 
-from vmtests import contract as contracts
 from vmtests.boot.stages import Stage
-from vmtests.errors import InputError
-from vmtests.gce.lab import DEFAULT_MACHINE, SUITE_LIFETIME, GceLab
-from vmtests.gce.settings import Settings
-from vmtests.guest.login import Login
-from vmtests.machine.argv import Hardware
-from vmtests.plugin.options import machine_types
+from vmtests.machine.hardware import Hardware
 from vmtests.plugin.run import Run
+from vmtests.plugin.targets import LABORATORIES
 from vmtests.qemu.lab import Lab
-from vmtests.sizes import parse_seconds
 from vmtests.vm import ColdVm, FreshVms, Heartbeat, Image, Kept, Laboratory, Vm
 
 _NAME_LIMIT = 80  # bytes, of the 255 that a file's name may have; a number and others' suffixes come after it
@@ -47,47 +41,9 @@ class Machines:
     @contextlib.contextmanager
     def of(cls, config: pytest.Config, machine_type: str = "") -> Iterator[Self]:
         """Give those of a run, on one machine type where they are on Compute Engine."""
-        run, option = config.stash[RUN], config.getoption
-        name = getattr(config, "workerinput", {}).get("testrunuid", "")
-        with run.uncaptured():
-            limit = option("vm_timeout")
-            timeout = None if limit is None else parse_seconds(limit)
-            file = option("vm_contract")
-            contract = None if file is None else contracts.load(Path(file))
-            who, key = option("vm_login"), option("vm_login_key")
-            login = Login.parse(who or "root", None if key is None else Path(key)) if who or key else None
-        if option("vm_target") == "qemu":
-            with Lab(
-                run.results,
-                accelerator=option("vm_accel"),
-                run=name,
-                timeout=timeout,
-                contract=contract,
-                login=login,
-            ) as lab:
-                yield cls(config, run, lab)
-            return
-        with run.uncaptured():
-            if option("vm_from") is not None:
-                raise InputError("--vm-from needs machines that can be kept: --vm-target=qemu")
-            settings = Settings.find(
-                project=option("gce_project"),
-                zones=option("gce_zone"),
-                bucket=option("gce_bucket"),
-                endpoint=option("gce_endpoint"),
-            )
-        directory = run.results / machine_type if len(machine_types(config)) > 1 else run.results
-        machine = machine_type or DEFAULT_MACHINE
-        with GceLab(
-            directory,
-            settings,
-            machine=machine,
-            lifetime=SUITE_LIFETIME,
-            run=name,
-            timeout=timeout,
-            contract=contract,
-        ) as cloud:
-            yield cls(config, run, cloud)
+        run = config.stash[RUN]
+        with LABORATORIES[config.getoption("vm_target")](config, run, machine_type) as lab:
+            yield cls(config, run, lab)
 
     def image(self, name: str | None, modules: tuple[str, ...] | None) -> Image:
         """Return the image that a test names, or that of the options; modules are of the reference image."""
@@ -106,15 +62,16 @@ class Machines:
                 if (stage := self._option("vm_from")) is not None and isinstance(self.lab, Lab):
                     rewound = self.lab.rewind(image, Stage(stage), hardware, name=name, watch=Heartbeat())
                     vm = stack.enter_context(rewound)
-                    stack.enter_context(self.run.at_hand(vm))
+                    stack.enter_context(self.run.at_hand(vm, self.lab))
                     place = self.lab.host.scratch / f"from-{stage}-{name}"
                     ready = Ready(vm=vm, snapshot=vm.snapshot(place), hardware=hardware)
                 else:
                     reuse = self._option("vm_reuse")
                     started = self.lab.start(image, hardware, name=name, watch=Heartbeat(), cache=reuse)
                     start = stack.enter_context(started)
-                    stack.enter_context(self.run.at_hand(start.vm))
+                    stack.enter_context(self.run.at_hand(start.vm, self.lab))
                     ready = Ready(vm=start.vm, snapshot=start.wait(), hardware=hardware)
+                    ready.vm.keep()
             yield ready
 
     _first = True
@@ -169,7 +126,7 @@ class Machines:
 
     def _enter(self, stack: contextlib.ExitStack, machine: Vm) -> Vm:
         stack.enter_context(machine)
-        stack.enter_context(self.run.at_hand(machine))
+        stack.enter_context(self.run.at_hand(machine, self.lab))
         return machine
 
     def _name(self, test: str) -> str:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vmtests.plugin.options import TARGETS
+
 if TYPE_CHECKING:  # it takes longer to import than pytest
-    from vmtests.machine.argv import Hardware
+    from vmtests.machine.hardware import Hardware
 
 MARKER = "vm"
 _PROMISES = ("store", "entry", "root", "grow", "partitions", "mounts", "units")
@@ -45,8 +47,10 @@ class Needs:
             if isinstance(modules, str) or not isinstance(modules, Iterable):
                 raise ValueError(f"@pytest.mark.vm(modules=…) takes a list of names; not {modules!r}")
             said["modules"] = tuple(modules)
-        if said.get("target") not in {None, "qemu", "gce"}:
-            raise ValueError(f"@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not {said['target']!r}")
+        if said.get("target") not in {None, *TARGETS}:
+            raise ValueError(
+                f"@pytest.mark.vm(target=…) takes {' or '.join(map(repr, TARGETS))}; not {said['target']!r}"
+            )
         if (promises := said.get("promises")) is not None:
             words = (promises,) if isinstance(promises, str) else tuple(promises)  # type: ignore[arg-type]
             if wrong := [word for word in words if word not in _PROMISES]:

@@ -90,6 +90,9 @@ TOLD = "vmtests_options"
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
+TARGETS = ("qemu", "gce")
+"""Where machines run; `targets.LABORATORIES` has what makes them there."""
+
 REWINDS = ("bootloader", "kernel", "initrd", "switch-root", "userspace", "ready")
 """The stages at whose beginning a machine can be kept (`Stage`, which takes longer to import than pytest)."""
 
@@ -108,6 +111,10 @@ OPTIONS = (
         help="who logs in where our credentials give no way in", shown="root, without a password",
     ),
     Option(name="vm-login-key", metavar="FILE", help="a private key that lets that user in over ssh"),
+    Option(
+        name="vm-seed", choices=("auto", "nocloud", "ignition", "none"), default=lambda: "auto", shown="auto",
+        help="what a cloud would hand to the guest to let us in; auto is what the image listens to",
+    ),
     Option(
         name="vm-module", metavar="debug|bloat[:SIZE]", kind=Kind.WORDS, default=list,
         help="a module built into the reference image; may be given several times",
@@ -131,11 +138,11 @@ OPTIONS = (
         help="begin the boot where this stage begins, which the first such run keeps",
     ),
     Option(
-        name="vm-target", choices=("qemu", "gce"), help="where machines run", default=lambda: "qemu", shown="qemu"
+        name="vm-target", choices=TARGETS, help="where machines run", default=lambda: "qemu", shown="qemu"
     ),
     Option(
         name="vm-console", kind=Kind.FLAG, default=lambda: False,
-        help="attach the terminal to the guest's console when a test fails, before its machine ends; Ctrl-] goes on",
+        help="open the cockpit when a test fails, at its machine and before that ends, with its console taken",
     ),
     Option(name="vm-results", metavar="DIR", help="the directory of the results, used as it is"),
     Option(name="gce-project", metavar="ID", help="the project", shown="that of the credentials"),
@@ -145,6 +152,22 @@ OPTIONS = (
     ),
     Option(name="gce-bucket", metavar="NAME", help="the bucket for uploads", shown="PROJECT-vmtests"),
     Option(name="gce-endpoint", metavar="URL", help="an emulator on this host, as it prints it"),
+    Option(name="gce-network", metavar="NAME", help="the network of the instances", shown="default"),
+    Option(name="gce-subnetwork", metavar="NAME", help="its subnetwork; both may be links from projects/ on"),
+    Option(
+        name="gce-internal", kind=Kind.FLAG, default=lambda: False,
+        help="give instances no external address: this host reaches their network",
+    ),
+    Option(
+        name="gce-spot", kind=Kind.FLAG, default=lambda: False,
+        help="instances that cost less, and that Compute Engine may take away",
+    ),
+    Option(name="gce-disk-type", metavar="TYPE", help="the type of the boot disk", shown="as the machine type has it"),
+    Option(
+        name="gce-os-login", kind=Kind.FLAG, default=lambda: False,
+        help="leave logins to OS Login: nothing is run in the guest",
+    ),
+    Option(name="gce-instances", metavar="N", help="how many there may be at a time", shown="8"),
     Option(
         name="gce-machine", metavar="TYPE[,TYPE…]", shown="that of vmtests gce run",
         help="machine types; the tests run on one after the other",

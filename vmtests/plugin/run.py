@@ -9,10 +9,9 @@ from typing import Self
 
 import pytest
 
-from vmtests.cli import terminal
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest.guest import NoWayInError
-from vmtests.vm import BootError, Vm
+from vmtests.vm import BootError, Laboratory, Vm
 
 _PLUGIN = "vmtests-run"
 
@@ -23,7 +22,7 @@ class Run:
     def __init__(self, config: pytest.Config, results: Path) -> None:
         self._config = config
         self.results = results
-        self._machines: list[Vm] = []
+        self._machines: list[tuple[Vm, Laboratory]] = []
         self._see_above: dict[BaseException, str] = {}
         self._told: set[BaseException] = set()
 
@@ -72,9 +71,9 @@ class Run:
             raise failure from None
 
     @contextlib.contextmanager
-    def at_hand(self, vm: Vm) -> Iterator[None]:
-        """Have a machine at hand for --vm-console as long as it is there, also when it does not get ready."""
-        self._machines.append(vm)
+    def at_hand(self, vm: Vm, lab: Laboratory) -> Iterator[None]:
+        """Have a laboratory's machine at hand for --vm-console as long as it is there, ready or not."""
+        self._machines.append((vm, lab))
         try:
             yield
         except pytest.fail.Exception as failure:
@@ -82,13 +81,15 @@ class Run:
                 self._visit(str(failure.msg))
             raise
         finally:
-            self._machines.remove(vm)
+            self._machines.remove((vm, lab))
 
     def _visit(self, why: str) -> None:
-        """With --vm-console attach the terminal to the machine that was made last."""
+        """With --vm-console open the cockpit at the machine that was made last."""
         if self._config.getoption("vm_console") and self._machines:
+            from vmtests.cockpit.visit import visit
+
             with self._capture_suspended():
-                terminal.visit(self._machines[-1], why)
+                visit(*self._machines[-1], why)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

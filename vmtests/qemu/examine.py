@@ -17,9 +17,9 @@ from vmtests.boot import hang
 from vmtests.boot.hang import Look, Opinion
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
-from vmtests.errors import Owner, VmtestsError
+from vmtests.errors import GuestError, HostError, Owner, VmtestsError
 from vmtests.guest.login import SEEN, Prompt, prompt
-from vmtests.image.kallsyms import Symbols
+from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.qmp import QmpCommandError, QmpTimeoutError
 
 PAUSES = (0.3, 0.5, 0.7, 0.5)
@@ -59,7 +59,8 @@ class QemuDoctor:
     """Examines a machine under QEMU; what it finds is written to `directory`, which is made when it is needed.
 
     `scale` stretches what the guest gets to answer (1 for KVM). `symbols` returns names for the addresses of the
-    guest's kernel; it is called when they are needed, and raises ImageError where there are none.
+    guest's kernel; it is called when they are needed, and raises ImageError where there are none. `serial` says that
+    the kernel is known to talk on the serial line.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class QemuDoctor:
         *,
         scale: float = 1.0,
         symbols: Callable[[], Symbols] | None = None,
+        serial: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._machine = machine
         self._directory = directory
         self._scale = scale
         self._symbols = symbols
+        self._serial = serial
         self._sleep = sleep
 
     def look(self, stage: Stage, /) -> Opinion:
@@ -96,24 +99,37 @@ class QemuDoctor:
             looks.append(self._look())
         self.keep()
         if stage.before(Stage.KERNEL) or all(cpu.halted for look in looks for cpu in look.cpus):
-            return hang.opinion(stage, looks)  # and no address is named
+            return hang.opinion(stage, looks, serial=self._serial)  # and no address is named
         name, note = self._names()
-        return hang.opinion(stage, looks, name).followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
+        found = hang.opinion(stage, looks, name, serial=self._serial)
+        return found.followed_by(Opinion(evidence=(("symbols", note),) if note else ()))
 
     def _names(self) -> tuple[Callable[[int], str], str]:
         """Return what names an address of the kernel, and where nothing does, why."""
         if self._symbols is None:
             return hex, ""
-        if (handler := self._first_handler()) not in _KERNELS:
-            return hex, "the processor has no kernel's interrupt handlers"
         try:
-            known = self._symbols()
+            known, base = self.kernel()
         except VmtestsError as error:
             return hex, error.message
+        return (lambda address: known.name(address, base)), ""
+
+    def kernel(self, *, fixed: bool = False) -> tuple[Symbols, int]:
+        """Return the symbols of the kernel that runs, and where its text begins; raises VmtestsError for neither.
+
+        With `fixed` it is where it was linked to be, and need not run yet.
+        """
+        if self._symbols is None:
+            raise HostError("the image's kernel is not known")
+        if (handler := self._first_handler()) not in _KERNELS:
+            if fixed:
+                return self._symbols(), TEXT
+            raise GuestError("the processor has no kernel's interrupt handlers")
+        known = self._symbols()
         base = known.base(_FIRST_HANDLER, handler)
         if base is None or base % _ALIGN:
-            return hex, f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel"
-        return (lambda address: known.name(address, base)), ""
+            raise GuestError(f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel")
+        return known, base
 
     def _first_handler(self) -> int:
         """Return the address of the handler of interrupt 0, which tells where KASLR has put the kernel; 0 for none.

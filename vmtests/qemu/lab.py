@@ -8,17 +8,13 @@ with Lab(results) as lab:
 """
 
 import contextlib
-import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.text import Text
 
-from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
@@ -26,15 +22,14 @@ from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest import credentials
 from vmtests.guest.login import Login
+from vmtests.guest.seed import Seed, seeded
 from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
-from vmtests.host.lazy import lazy
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image
-from vmtests.image.images import Images
 from vmtests.image.reference import recipe
-from vmtests.machine.argv import Hardware
 from vmtests.machine.disk import backing
+from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
 from vmtests.machine.life import ResumeError
 from vmtests.qemu import snapshots
 from vmtests.qemu.pool import Pool
@@ -42,12 +37,16 @@ from vmtests.qemu.snapshots import Snapshot
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB
+from vmtests.vm.laboratory import Base
 
 REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
 """The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
 
 DISK_SIZE = 4 * GIB
 """Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
+
+_NAMED = {"/dev/vd": DiskBus.VIRTIO_BLK, "/dev/nvme": DiskBus.NVME}
+"""Buses by what the guest calls its disks (Documentation/admin-guide/devices.txt of Linux)."""
 
 
 class QemuStart:
@@ -72,15 +71,15 @@ class QemuStart:
         return self._kept
 
 
-class Lab:
+class Lab(Base):
     """Images and machines on this host, and a directory for their results; a context manager.
 
     `results` may be a function that makes the directory: it is called when the first machine needs it, so that bad
     input leaves nothing behind. `accelerator` is `auto`, `kvm` or `tcg`, tried with `cpus` processors. Laboratories
     that name the same `run` share what they make for it: images that are unpacked, and booted machines. With `host`
     all three are that one's. `timeout` limits each boot as a whole, in seconds. `login` is who logs in where our
-    credentials give no way in. Raises HostError when the host cannot
-    run a machine.
+    credentials give no way in; `seed` is what a cloud would hand to the guest, to the same end. Raises HostError when
+    the host cannot run a machine.
     """
 
     forks = True
@@ -96,33 +95,16 @@ class Lab:
         cpus: int = 2,
         timeout: float | None = None,
         login: Login | None = None,
+        seed: Seed = Seed.AUTO,
     ) -> None:
-        self._results = results
+        super().__init__(results, host or Host(accelerator=accelerator, run=run, cpus=cpus), contract, timeout)
+        self._seed = seed
         self._login = login
-        self._timeout = timeout
-        self.contract = contract or contracts.default()
-        self._stack = contextlib.ExitStack()
-        self.host = self._stack.enter_context(host or Host(accelerator=accelerator, run=run, cpus=cpus))
-        self.images = Images(contract, self.host)
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
-        self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    @lazy
-    def results(self) -> Path:
-        """The directory for results."""
-        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
-
-    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+    def image(self, name: str = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
         """Return an image by its name; see `Images.find`."""
-        return self.images.find(name, modules)
+        return self.images.find(name, modules, direct=direct)
 
     @contextlib.contextmanager
     def start(
@@ -169,25 +151,65 @@ class Lab:
             self._go_on(image, ordered, place, lock, found, name, watch) as (vm, kept),
         ):
             if kept is None:
-                if stage is not Stage.READY:
-                    vm.snapshot_of_stage(place, stage)
-                elif vm.wait_verdict().ready:
-                    vm.snapshot(place)
-                snapshots.prune(place)
+                self._keep_at(vm, stage, place)
                 lock.share()
             yield vm
+
+    @staticmethod
+    def _keep_at(vm: QemuVm, stage: Stage, place: Path) -> None:
+        if stage is not Stage.READY:
+            vm.snapshot_of_stage(place, stage)
+        elif vm.wait_verdict().ready:
+            vm.snapshot(place)
+        snapshots.prune(place)
+
+    def place(self, image: Image, stage: Stage, hardware: Hardware | None = None, *, debug: bool = False) -> Path:
+        """Return the directory in which `rewind` keeps a machine; its record is there when one is kept."""
+        return self._place(image, self._order(image, hardware, debug=debug), stage, cache=True)
+
+    def keep(self, vm: QemuVm, stage: Stage, hardware: Hardware | None = None, *, debug: bool = False) -> bool:
+        """Keep a machine for `rewind` when `stage` begins, in the place of the one that is there.
+
+        `hardware` and `debug` are what it was ordered with. False when the boot has its verdict before, or somebody
+        else goes on from what is there. Raises HostError.
+        """
+        if not vm.follower.wait_stage(stage):
+            return False
+        place = self.place(vm.image, stage, hardware, debug=debug)
+        with snapshots.Lock(place) as lock:
+            if not lock.alone_now():
+                return False
+            remove(place)
+            self._keep_at(vm, stage, place)
+        return True
+
+    @contextlib.contextmanager
+    def go_on(self, image: Image, kept: Snapshot, *, name: str = "", watch: Watch | None = None) -> Iterator[QemuVm]:
+        """Give a machine that goes on from `kept`, in the logs of that boot. Raises HostError."""
+        with self._forked(image, kept.give_logs(self.results / name), name, watch, by_serial=False) as vm:
+            yield vm
+
+    def _place(self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool) -> Path:
+        # What a device holds may change at any time.
+        lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
+        base = cache_dir() if cache and lasts else self.host.scratch
+        return snapshots.directory(
+            base,
+            image.path,
+            image.contract,
+            hardware,
+            self.host.toolbox,
+            self.host.accelerator,
+            stage,
+            handed=f"{self._seed} {'' if self._login is None else self._login.user}",
+        )
 
     @contextlib.contextmanager
     def _kept(
         self, image: Image, hardware: Hardware, stage: Stage, *, cache: bool, anew: bool = False
     ) -> Iterator[tuple[Path, snapshots.Lock, Snapshot | None]]:
         """Give the place of a kept machine, its lock, which is held alone where there is none, and what is there."""
-        # What a device holds may change at any time.
-        lasts = image.path.is_file() and not image.path.is_relative_to(self.host.scratch)
-        base = cache_dir() if cache and lasts else self.host.scratch
-        place = snapshots.directory(
-            base, image.path, image.contract, hardware, self.host.toolbox, self.host.accelerator, stage
-        )
+        place = self._place(image, hardware, stage, cache=cache)
         with snapshots.Lock(place) as lock:
             if anew:
                 lock.alone()
@@ -217,7 +239,7 @@ class Lab:
             vm = None
             if kept is not None:
                 try:
-                    given = kept.give_logs(self.results / name)
+                    given = kept.give_logs(self._results_of(name))
                     vm = stack.enter_context(self._forked(image, given, name, watch, by_serial=False))
                 except ResumeError as error:
                     told = f"a kept machine does not go on and is booted again: {error.message}"
@@ -241,12 +263,18 @@ class Lab:
     def _cold(self, image: Image, hardware: Hardware, name: str, watch: Watch | None) -> QemuVm:
         """Put a machine together that boots, with all that its guest is handed."""
         results = self._results_of(name)
-        key, token = Key.generate(results), f"vmtests-ready-{secrets.token_hex(8)}"
+        key, token = Key.generate(self.host.private()), f"vmtests-ready-{secrets.token_hex(8)}"
         handed = {**credentials.all_of(key.public, image.contract, token), **hardware.credentials}
+        given = seeded(self._seed, image.inspection.listens, key.public, self._login, hardware.hostname)
         return QemuVm(
             image,
             results,
-            replace(hardware, credentials=handed),
+            replace(
+                hardware,
+                credentials=handed,
+                seed=hardware.seed or given.disk,
+                fw_cfg={**given.fw_cfg, **hardware.fw_cfg},
+            ),
             key=key,
             token=token,
             knowledge=Knowledge(image.contract, image.inspection),
@@ -264,7 +292,7 @@ class Lab:
             image,
             results,
             kept.record.hardware,
-            key=kept.key.copy(results),
+            key=kept.key.copy(self.host.private()),
             token=kept.record.token,
             knowledge=Knowledge(image.contract, image.inspection),
             pool=self.pool,
@@ -275,11 +303,6 @@ class Lab:
             snapshot=kept,
             by_serial=by_serial,
         )
-
-    def _results_of(self, name: str) -> Path:
-        results = self.results / name if name else self.results
-        results.mkdir(parents=True, exist_ok=True)
-        return results
 
     def machine(
         self,
@@ -305,6 +328,30 @@ class Lab:
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
             handed = {**credentials.debug_shell(), **hardware.credentials}
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
-        if hardware.disk_size is None:
+        hardware = _fitting(hardware, image)
+        if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return hardware
+
+
+def _fitting(hardware: Hardware, image: Image) -> Hardware:
+    """Return hardware with the firmware and the bus that the image is made for, where none is named.
+
+    Raises InputError for a file that is not there.
+    """
+    hardware.need_files()
+    if hardware.firmware is None:
+        bios = image.inspection.bios_only and hardware.kernel is None and not hardware.secure_boot
+        hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)
+    if hardware.disk_bus is None:
+        hardware = replace(hardware, disk_bus=_bus(image))
+    if hardware.agent is None:
+        hardware = replace(hardware, agent="qemu-guest-agent" in image.inspection.listens)
+    return replace(hardware, sector_size=hardware.sector_size or image.inspection.sector_size)
+
+
+def _bus(image: Image) -> DiskBus:
+    if image.inspection.disc:
+        return DiskBus.CDROM
+    root = image.inspection.root
+    return next((bus for name, bus in _NAMED.items() if root.startswith(name)), DiskBus.VIRTIO_SCSI)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmtests.host.admission import OVERHEAD
 from vmtests.host.host import Host
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import FirmwareKind, Hardware
 from vmtests.machine.qemu import QemuMachine
 from vmtests.machine.standby import Standby
 from vmtests.machine.template import Template
@@ -62,7 +62,11 @@ class Pool:
         return QemuMachine(
             toolbox=self.host.toolbox,
             accelerator=self.host.accelerator,
-            firmware=self.host.firmware(secure_boot=hardware.secure_boot),
+            firmware=(
+                None
+                if hardware.firmware is FirmwareKind.BIOS
+                else self.host.firmware(secure_boot=hardware.secure_boot)
+            ),
             hardware=hardware,
             image=image,
             results=results,

@@ -5,11 +5,12 @@ import socket
 from collections.abc import Iterator
 
 from vmtests.errors import GuestError
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
 from vmtests.guest.login import SEEN
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import HOST_KEYS_COMMAND, scan_host_key
-from vmtests.machine.qemu import CONSOLE_PORT, QemuMachine
+from vmtests.machine.qemu import AGENT_PORT, CONSOLE_PORT, QemuMachine
 
 _GRACE = 5.0  # seconds, without KVM so many times more, for what comes right after the guest is up
 _SCAN = 15.0
@@ -21,12 +22,17 @@ _NETWORK = (
 
 
 class QemuReach:
-    """Reaches the guest of `machine`; `scale` stretches what it gets to answer (1 for KVM)."""
+    """Reaches the guest of `machine`; `scale` stretches what it gets to answer (1 for KVM).
 
-    def __init__(self, machine: QemuMachine, *, scale: float) -> None:
+    With `agent` the machine has a port for QEMU's guest agent.
+    """
+
+    def __init__(self, machine: QemuMachine, *, scale: float, agent: bool = False) -> None:
+        self._agent = agent
         self._machine = machine
         self._scale = scale
         self._lines = contextlib.ExitStack()
+        self._serial: socket.socket | None = None
 
     @property
     def ssh_address(self) -> tuple[str, int]:
@@ -54,8 +60,17 @@ class QemuReach:
         return shell
 
     def _shell(self) -> SerialShell:
-        serial = self._lines.enter_context(contextlib.closing(self._machine.serial()))
-        return SerialShell(serial, answer_timeout=30.0 * self._scale)
+        self._serial = self._lines.enter_context(contextlib.closing(self._machine.serial()))
+        return SerialShell(self._serial, answer_timeout=30.0 * self._scale)
+
+    def open_agent(self, guest: Guest, /) -> Agent | None:  # noqa: ARG002 - it takes commands of whoever has its port
+        """Find QEMU's guest agent on its virtio port; None where the machine has no such port."""
+        if not self._agent:
+            return None
+        line = self._lines.enter_context(contextlib.closing(self._machine.serial(AGENT_PORT)))
+        agent = Agent(line, scale=self._scale)
+        agent.connect(_GRACE * self._scale)
+        return agent
 
     @contextlib.contextmanager
     def line(self, guest: Guest, /) -> Iterator[socket.socket]:
@@ -74,12 +89,19 @@ class QemuReach:
         try:
             shell = guest.shell
         except GuestError:
-            return scan_host_key(*self.ssh_address, _SCAN * self._scale)
+            return scan_host_key(*self.ssh_address, _SCAN * self._scale, lost=lambda: guest.lost)
         keys = tuple(shell.run(HOST_KEYS_COMMAND).check().lines)
         if not shell.run(_NETWORK.format(seconds=round(_GRACE * self._scale)), 4 * _GRACE * self._scale).ok:
             raise GuestError("the guest has no network, by which ssh could reach it")
         return keys
 
+    def interrupt(self) -> None:
+        """End what waits on the serial console."""
+        if (serial := self._serial) is not None:
+            with contextlib.suppress(OSError):
+                serial.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the lines."""
+        self._serial = None
         self._lines.close()

@@ -25,9 +25,10 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
 from vmtests.guest.ssh import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
+from vmtests.host.architecture import GUEST
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
@@ -46,9 +47,12 @@ LOGS = {
 }
 """What a snapshot keeps of a boot's logs, and what it is a copy of."""
 
-_RECORD = "record.json"
+RECORD = "record.json"
+_SAMPLES, _BLOCK, _ENDS = 64, 4096, 64 << 10  # blocks of an image that are looked at, and bytes of each
 _PACKAGE = Path(__file__).parents[1]
-_NO_PART = frozenset({"cli", "emulator", "faults", "gce", "plugin", "plugin.py", "report", "suite", "testing"})
+_NO_PART = frozenset(
+    {"cli", "cockpit", "emulator", "faults", "gce", "plugin", "plugin.py", "report", "suite", "testing"}
+)
 """Rooms that take no part in a boot or in judging it; all others do, those that are still to come, too."""
 
 
@@ -119,10 +123,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def save(snapshot: Snapshot) -> None:
     """Write the record, which makes the entry whole; raises HostError."""
-    path = snapshot.template.directory / _RECORD
-    partial = path.with_name(f"{_RECORD}.partial")
+    path = snapshot.template.directory / RECORD
+    partial = path.with_name(f"{RECORD}.partial")
     try:
-        partial.write_bytes(msgspec.json.encode(snapshot.record))
+        partial.write_bytes(msgspec.json.encode(snapshot.record, enc_hook=str))
         partial.replace(path)
     except OSError as error:
         raise HostError(f"{path} cannot be written: {error.strerror}") from error
@@ -134,13 +138,14 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
     With `clear`, for who holds its lock alone, what is not sound is removed, with a word about it.
     """
     try:
-        data = (directory / _RECORD).read_bytes()
-        snapshot = Snapshot(template=Template(directory), record=msgspec.json.decode(data, type=Record, strict=False))
+        data = (directory / RECORD).read_bytes()
+        record = msgspec.json.decode(data, type=Record, strict=False, dec_hook=lambda kind, value: kind(value))
+        snapshot = Snapshot(template=Template(directory), record=record)
         if (wrong := _wrong(snapshot)) is None:
-            os.utime(directory / _RECORD)
+            os.utime(directory / RECORD)
             return snapshot
     except FileNotFoundError as error:
-        wrong = "" if error.filename == str(directory / _RECORD) else f"{error.filename} is missing"
+        wrong = "" if error.filename == str(directory / RECORD) else f"{error.filename} is missing"
     except (msgspec.DecodeError, OSError) as error:
         wrong = str(error)
     if clear:
@@ -181,27 +186,46 @@ def directory(
     toolbox: Toolbox,
     accelerator: Accelerator,
     stage: Stage = Stage.READY,
+    *,
+    handed: str = "",
 ) -> Path:
     """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU.
 
-    It is kept where `stage` began.
+    It is kept where `stage` began. `handed` names what else its guest was given.
     """
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
-    # same time of modification, and `cp -a` writes the next over the last.
-    stat = image.stat()
-    qemu = toolbox.tools["qemu-system-x86_64"]
+    # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
+    # one time for all files: what is in the image counts, too.
+    stats = [(str(path), *_identity(path)) for path in (image, *hardware.files) if path.exists()]
+    qemu = toolbox.tools[GUEST.qemu]
     known = (
         VERSION,
-        (str(image), stat.st_size, stat.st_ctime_ns, stat.st_ino),
+        stats,
         (qemu.version, str(toolbox.root(qemu.name))),
         (str(accelerator.name), accelerator.cpu, state_of_host() if accelerator.name is AcceleratorName.KVM else ""),
         hardware,
         repr(contract),
         str(stage),
+        handed,
         _code(),
     )
-    digest = hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:20]
+    digest = hashlib.sha256(msgspec.json.encode(known, enc_hook=str)).hexdigest()[:20]
     return base / "snapshots" / f"{image.parent.name[:60]}-{digest}"
+
+
+def _identity(path: Path) -> tuple[int, int, int, str]:
+    stat = path.stat()
+    return stat.st_size, stat.st_ctime_ns, stat.st_ino, _sample(path, stat.st_size)
+
+
+def _sample(image: Path, size: int) -> str:
+    """Return a digest of an image's ends, with its partition tables, and of blocks all over it: milliseconds."""
+    digest = hashlib.sha256()
+    with image.open("rb", buffering=0) as file:
+        for place in (0, *(size * part // _SAMPLES for part in range(1, _SAMPLES)), max(size - _ENDS, 0)):
+            length = _ENDS if place == 0 or place + _ENDS >= size else _BLOCK
+            digest.update(os.pread(file.fileno(), length, place // _BLOCK * _BLOCK))
+    return digest.hexdigest()
 
 
 def _code() -> str:
@@ -238,6 +262,14 @@ class Lock:
         """Hold it alone; waits for all others. What was seen before may have changed."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
+    def alone_now(self) -> bool:
+        """Hold it alone if nobody else holds it; if not it is held no more."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
 
 def prune(keep: Path) -> None:
     """Remove what was left half made, and the entries used longest ago until the rest fits in LIMIT."""
@@ -248,7 +280,7 @@ def prune(keep: Path) -> None:
                 sizes[entry] = sum(path.stat().st_blocks * 512 for path in entry.iterdir())
     total = sum(sizes.values())
     for entry in sorted(sizes, key=_used):
-        whole = (entry / _RECORD).exists()
+        whole = (entry / RECORD).exists()
         if entry == keep or (whole and total <= LIMIT):
             continue
         with contextlib.suppress(BlockingIOError), entry.with_name(f"{entry.name}.lock").open("ab") as file:
@@ -259,5 +291,5 @@ def prune(keep: Path) -> None:
 
 def _used(entry: Path) -> float:
     with contextlib.suppress(OSError):
-        return (entry / _RECORD).stat().st_mtime
+        return (entry / RECORD).stat().st_mtime
     return 0.0

@@ -19,18 +19,20 @@ from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
+from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import Key
+from vmtests.host.results import held
 from vmtests.host.scratch import remove
 from vmtests.image import symbols
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.machine.hardware import Hardware
 from vmtests.qemu import diagnosis, snapshots
 from vmtests.qemu.diagnosis import Diagnosis
 from vmtests.qemu.examine import QemuDoctor
 from vmtests.qemu.pool import Pool
 from vmtests.qemu.reach import QemuReach
 from vmtests.qemu.snapshots import Snapshot
-from vmtests.vm.vm import Vm
+from vmtests.vm.vm import BootError, Vm
 
 _POWEROFF_SECONDS = 120.0
 # The cursor on a screen that nobody looks at blinks five times a second (Linux, drivers/video/fbdev/core/fbcon.c): of
@@ -101,8 +103,11 @@ class QemuVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.enter_context(held(self.results))
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past
+        accelerator = self._pool.host.accelerator.name
+        self.say_what_is_booted(f"{accelerator}, {self.hardware.cpus} CPUs, {self.hardware.memory_mib} MiB")
         if snapshot is None:
             with contextlib.suppress(OSError):
                 self.results.mkdir(parents=True, exist_ok=True)
@@ -113,11 +118,12 @@ class QemuVm(Vm):
             self.qemu = self._pool.cold(self.hardware, self.image.path, self.results)
         else:
             self.qemu = self._pool.fork(self.hardware, snapshot.template, self.results)
-        doctor = QemuDoctor(
+        self.doctor = QemuDoctor(
             self.qemu,
             self.results / "diagnosis",
             scale=self.scale,
             symbols=lambda: symbols.find(self.image.path, self._pool.host.toolbox),
+            serial=self.image.inspection.talks_on("ttyS"),
         )
         self.follower = self._stack.enter_context(
             Follower(
@@ -127,21 +133,20 @@ class QemuVm(Vm):
                 ready_token=self._token,
                 knowledge=self._knowledge,
                 past=past,
-                doctor=doctor,
+                doctor=self.doctor,
                 late=lambda: self.qemu.late,
                 watch=self._watch,
+                on_failure=lambda: self.guest.interrupt(),
             )
         )
-        # A guest that was kept in the middle of its boot has the time of then.
-        kept = past.started if past is not None and past.verdict is None else None
-        self._started = time.time() if kept is None else kept.timestamp()
-        self.qemu.move(self.results, self.follower)
-        self._stack.enter_context(self.qemu)
-        reach = QemuReach(self.qemu, scale=self.scale)
+        self._started = time.time() if past is None else past.power_on(time.time())
+        reach = QemuReach(self.qemu, scale=self.scale, agent=bool(self.hardware.agent))
         entered = snapshot is None or snapshot.record.prepared is not None
         self.guest = Guest(
             reach, self._own_key, scale=self.scale, by_serial=self._by_serial and entered, login=self._login
         )
+        self.qemu.move(self.results, self.follower)
+        self._stack.enter_context(self.qemu)
         self._stack.callback(self.guest.hang_up)
         if snapshot is not None and snapshot.record.past.verdict is not None:
             prepared = snapshot.record.prepared
@@ -170,6 +175,8 @@ class QemuVm(Vm):
         with contextlib.suppress(GuestError):
             self.shell.run(_STILL_CURSOR)
             prepared = self.shell.prepare()
+        if (failure := self.follower.failure_after_ready) is not None:
+            raise BootError(failure, self.results, self.image.inspection, self.console)
         return self._keep(directory, verdict, host_keys, prepared)
 
     def snapshot_of_stage(self, directory: Path, stage: Stage) -> Snapshot | None:
@@ -178,6 +185,15 @@ class QemuVm(Vm):
         Who goes on from it is in the middle of a boot. Raises HostError when the snapshot cannot be written.
         """
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
+
+    def snapshot_here(self, directory: Path) -> Snapshot:
+        """Keep the machine in `directory` as it is at this moment, wherever its boot is; it goes on afterwards.
+
+        Who goes on from one that had not got ready is judged anew. Raises HostError when the snapshot cannot be
+        written.
+        """
+        verdict = self.verdict
+        return self._keep(directory, verdict if verdict is not None and verdict.ready else None, ())
 
     def _keep(
         self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str | None = None
@@ -269,6 +285,9 @@ class QemuVm(Vm):
         return True
 
     # In the guest.
+
+    def _nearest(self) -> SerialShell:
+        return self.shell
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.report.record import Boot, Run
 
@@ -39,6 +40,13 @@ class Comparison:
     stages: tuple[Change, ...]
     units: tuple[Change, ...]
     tests: tuple[str, ...]
+    boot: Boot
+    """The earlier run's first boot."""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What became of each unit that is worth a line, by its name and stage as they are written here."""
+        return {change.what: change.word for change in self.units}
 
 
 def compare(now: Run, then: Run) -> Comparison:
@@ -62,6 +70,7 @@ def compare(now: Run, then: Run) -> Comparison:
         stages=tuple(stages),
         units=tuple(sorted((c for c in units if c.word), key=lambda c: c.word)),
         tests=tuple(tests),
+        boot=other,
     )
 
 
@@ -71,7 +80,12 @@ def _change(what: str, now: float | None, then: float | None) -> Change:
 
 
 def _units(boot: Boot) -> dict[str, Unit]:
-    return {f"{unit.name} ({unit.stage})": unit for unit in boot.units}
+    return {written(unit): unit for unit in boot.units}
+
+
+def written(unit: Unit) -> str:
+    """Return a unit's name and the manager that started it, which is what two boots have alike."""
+    return f"{unit.name} ({'initrd' if unit.stage.before(Stage.USERSPACE) else 'system'})"
 
 
 def _seconds(unit: Unit | None) -> float | None:

@@ -4,6 +4,7 @@ for (const boot of document.querySelectorAll(".boot")) {
   const bars = [...boot.querySelectorAll(".bar")];
   const lines = [...boot.querySelectorAll(".lines li")];
   const form = boot.querySelector("form"), [box, only] = form.querySelectorAll("input");
+  const of = form.querySelector("select");
   const out = form.querySelector("output"), list = boot.querySelector(".lines");
   let zoom = 1, hits = [], hit = -1;
   // Within the list, so that the page does not jump.
@@ -64,7 +65,9 @@ for (const boot of document.querySelectorAll(".boot")) {
   box.oninput = () => {
     const wanted = box.value.toLowerCase();
     hits = lines.filter((li) => {
-      const found = wanted !== "" && li.querySelector("code").textContent.toLowerCase().includes(wanted);
+      const shown = of.value === "" || li.dataset.of === of.value;
+      li.hidden = !shown;
+      const found = shown && wanted !== "" && li.querySelector("code").textContent.toLowerCase().includes(wanted);
       li.classList.toggle("hit", found);
       return found;
     });
@@ -73,10 +76,18 @@ for (const boot of document.querySelectorAll(".boot")) {
     list.classList.toggle("only", only.checked && wanted !== "");
     next();
   };
-  only.onchange = box.oninput;
+  only.onchange = of.onchange = box.oninput;
   form.onsubmit = (event) => { event.preventDefault(); next(); };
   const evidence = lines.filter((li) => li.classList.contains("evidence"));
   const button = boot.querySelector(".to-evidence");
   if (button) button.onclick = () => show(evidence[0]);
   if (evidence.length) show(evidence[0]);
+}
+for (const button of document.querySelectorAll(".go")) {
+  button.onclick = () => {
+    const boot = document.getElementById(button.dataset.boot);
+    boot.open = true;
+    boot.scrollIntoView();
+    boot.querySelector("summary").focus();
+  };
 }

@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import json
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmtests.boot.console import Line
+from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import HostError
-from vmtests.report.against import Comparison, compare
+from vmtests.report.against import Comparison, compare, written
 from vmtests.report.mountgraph import graph
-from vmtests.report.record import Boot, Run, read
+from vmtests.report.record import Boot, Run, Test, read
 from vmtests.report.trace import trace
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ class Bar:
     start: float
     seconds: float | None
     late: bool
+    word: str = ""
+    """`new` or `slower`, against an earlier run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +64,26 @@ class Row:
 class Drawn:
     """One boot, ready for the template."""
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, tests: Sequence[Test] = (), then: Comparison | None = None) -> None:
         self.boot = boot
+        self.tests = tests
+        self._words = {} if then is None else then.words
         self.graph = graph(boot.mounts)
         marked = {(round(e.t, 2), e.text.strip()) for e in boot.told.evidence}
         self.rows = [
             Row(number=n, line=line, evidence=(round(line.t, 2), line.text.strip()) in marked)
             for n, line in enumerate(boot.lines)
         ]
-        self.scale = max(boot.end, *(line.t for line in boot.lines if line.stage != "ready"), 0.001)
-        self.stages = [self._stage(stage, start) for stage, start in boot.starts.items()]
+        self._times = [line.t for line in boot.lines]
+        earlier = None if then is None else then.boot
+        self.scale = max(
+            boot.end,
+            0.0 if earlier is None else sum(earlier.seconds.values()),
+            *(line.t for line in boot.lines if line.stage != "ready"),
+            0.001,
+        )
+        self.stages = [self._stage(boot, stage, start) for stage, start in boot.starts.items()]
+        self.then = [] if earlier is None else [self._stage(earlier, s, t) for s, t in earlier.starts.items()]
         units = sorted((u for u in boot.units if u.first is not None), key=lambda u: (u.first or 0.0, u.name))
         self.units = [self._unit(unit, n * _ROW) for n, unit in enumerate(units)]
         self.events = [
@@ -80,8 +95,8 @@ class Drawn:
         self.height = max(len(self.units), 1) * _ROW
         self.ticks = [(100.0 * n / 5, self.scale * n / 5) for n in range(6)]
 
-    def _stage(self, stage: str, start: float) -> Bar:
-        return self._bar(start, self.boot.seconds.get(stage, 0.0), stage, "stage", stage, 0)  # type: ignore[call-overload]
+    def _stage(self, boot: Boot, stage: Stage, start: float) -> Bar:
+        return self._bar(start, boot.seconds.get(stage, 0.0), stage, "stage", stage, 0)
 
     def _unit(self, unit: Unit, y: int) -> Bar:
         start = unit.first or 0.0
@@ -89,11 +104,13 @@ class Drawn:
         seconds = unit.seconds
         if unit.ended is None and unit.began is not None:
             seconds = None
-        return self._bar(start, seconds, unit.name, kind, unit.stage, y)
+        return self._bar(start, seconds, unit.name, kind, unit.stage, y, self._words.get(written(unit), ""))
 
-    def _bar(self, start: float, seconds: float | None, label: str, kind: str, stage: str, y: int) -> Bar:
+    def _bar(
+        self, start: float, seconds: float | None, label: str, kind: str, stage: str, y: int, word: str = ""
+    ) -> Bar:
         x = min(100.0 * start / self.scale, 100.0)
-        line = next((row.number for row in self.rows if row.line.t >= start - 0.0005), max(len(self.rows) - 1, 0))
+        line = min(bisect_left(self._times, start - 0.0005), max(len(self.rows) - 1, 0))
         return Bar(
             x=x,
             width=min(100.0 * (seconds or 0.0) / self.scale, 100.0 - x),
@@ -105,24 +122,27 @@ class Drawn:
             start=start,
             seconds=seconds,
             late=x > _LATE,
+            word=word,
         )
 
 
 def render(run: Run, against: Run | None = None) -> str:
     """Return the page of a run, against an earlier one."""
     comparison: Comparison | None = None if against is None else compare(run, against)
-    style, script = _text("page.css"), _text("page.js")
     # The boot that failed first is open, else the first.
     opened = next((n for n, boot in enumerate(run.boots) if boot.told.word != "ready"), 0)
-    return _template().render(
+    places = {boot.name: n for n, boot in reversed(list(enumerate(run.boots)))}
+    drawn = [
+        Drawn(boot, [test for test in run.tests if boot.name in test.machines], comparison if n == 0 else None)
+        for n, boot in enumerate(run.boots)
+    ]
+    return fill(
+        "page.html.j2",
         run=run,
-        drawn=[Drawn(boot) for boot in run.boots],
+        drawn=drawn,
         opened=opened,
+        places=places,
         comparison=comparison,
-        style=style,
-        script=script,
-        style_digest=_digest(style),
-        script_digest=_digest(script),
     )
 
 
@@ -134,12 +154,13 @@ def write(directory: Path, out: Path | None = None, against: Path | None = None)
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    _put(path, page)
-    _put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    put(path, page)
+    put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
     return path
 
 
-def _put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
+    """Write a page beside its place and rename it there; raises HostError."""
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         beside.write_text(text, encoding="utf-8", errors="replace")
@@ -158,12 +179,20 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def fill(template: str, /, **values: object) -> str:
+    """Return a template filled with values, the style sheet and the script, which its policy names."""
+    style, script = _text("page.css"), _text("page.js")
+    return _template(template).render(
+        **values, style=style, script=script, style_digest=_digest(style), script_digest=_digest(script)
+    )
+
+
 @cache
-def _template() -> "Template":
+def _template(name: str) -> "Template":
     # Here, since a run without machines must not wait for it.
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["ours"] = Markup  # of the style sheet and the script, which are the package's own
-    return environment.from_string(_text("page.html.j2"))
+    return environment.from_string(_text(name))

@@ -1,8 +1,11 @@
 """What directories of results tell, read back: a boot's lines, times and verdict, a run's machines and tests."""
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 from xml.etree import ElementTree
@@ -13,12 +16,16 @@ from vmtests.boot.console import Line
 from vmtests.boot.replay import explain
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
-from vmtests.errors import InputError
-from vmtests.guest.facts import Mount
+from vmtests.errors import GuestError, InputError
+from vmtests.guest.facts import Mount, parse_mountinfo
+from vmtests.report import journal
 from vmtests.text import clean
 
 LINES = 6000
 """Lines of a console that are shown: its first third and its end; a browser of a telephone bears that."""
+
+MACHINE = "vmtests.machine"
+"""The property of a test case in junit.xml that names a machine which the test had."""
 
 _MACHINES = 40  # of a run
 _XML_LIMIT = 64 << 20
@@ -78,6 +85,15 @@ class Boot:
     cut: int
     inspection: Mapping[str, Any] | None
     mounts: tuple[Mount, ...]
+    started: datetime | None = None
+    heard: bool = False
+    """Whether the guest's journal tells of its units, and not the console alone."""
+
+    @property
+    def title(self) -> str:
+        """What a page calls it."""
+        again = f", boot {self.number}" if self.number > 1 else ""
+        return f"{self.name or 'the machine'}{again}"
 
     @property
     def end(self) -> float:
@@ -87,7 +103,9 @@ class Boot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
-    """A test as junit.xml has it: `outcome` is `passed`, `failed`, `error` or `skipped`."""
+    """A test as junit.xml has it: `outcome` is `passed`, `failed`, `error` or `skipped`, `machines` the directories of
+    the machines that it had, "" for the one that a run shares.
+    """
 
     __test__ = False
 
@@ -95,6 +113,7 @@ class Test:
     outcome: str
     seconds: float
     message: str = ""
+    machines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,9 +176,12 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
     timelines = sorted(place.glob("timeline*.json"), key=lambda path: (len(path.name), path.name))
     known = [raw for path in timelines if isinstance(raw := _json(path), dict)] or [{}]
     inspection = _json(place / "inspection.json")
+    entries = next((found for file in journal.FILES if (found := journal.read(place / file))), [])
     for raw in known:
         try:
             number = int(raw.get("boot", 1))
+            began = raw.get("started")
+            started = None if began is None else datetime.fromisoformat(began)
             lines, cut = _lines(place / "console.jsonl", number)
             starts = {Stage(s): float(t) for s, t in raw.get("start", {"firmware": 0.0}).items()}
             seconds = {Stage(s): float(t) for s, t in raw.get("seconds", {}).items()}
@@ -168,6 +190,10 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             raise InputError(f"{place} has a timeline that vmtests did not write: {error}") from error
         if not lines and number > 1:
             continue
+        heard = journal.of_boot(entries, number, started)
+        if (zero := journal.offset(heard, lines, started)) is not None:
+            units = journal.merge(units, journal.units(heard, zero, starts), heard)
+            lines = _sorted([*lines, *journal.lines(heard, zero, starts, lines)])
         yield Boot(
             name=name,
             number=number,
@@ -178,8 +204,14 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             lines=lines,
             cut=cut,
             inspection=inspection if isinstance(inspection, dict) else None,
-            mounts=_mounts(place / "mounts.json"),
+            mounts=_mounts(place),
+            started=started,
+            heard=bool(heard),
         )
+
+
+def _sorted(lines: Sequence[Line]) -> tuple[Line, ...]:
+    return tuple(sorted(lines, key=attrgetter("t")))
 
 
 def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
@@ -239,11 +271,13 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
     return tuple(shown), total - len(shown)
 
 
-def _mounts(path: Path) -> tuple[Mount, ...]:
-    try:
-        return tuple(msgspec.json.decode(path.read_bytes(), type=list[Mount]))
-    except (OSError, msgspec.DecodeError):
-        return ()
+def _mounts(place: Path) -> tuple[Mount, ...]:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return tuple(msgspec.json.decode((place / "mounts.json").read_bytes(), type=list[Mount]))
+    for told in ("mountinfo.txt", "diagnosis/mountinfo.txt"):
+        with contextlib.suppress(OSError, GuestError):
+            return tuple(parse_mountinfo((place / told).read_text(encoding="utf-8", errors="replace")))
+    return ()
 
 
 def _json(path: Path) -> object:
@@ -267,10 +301,12 @@ def _tests(path: Path) -> Iterator[Test]:
             if child.tag in {"failure", "error", "skipped"}:
                 outcome = "failed" if child.tag == "failure" else child.tag
                 message = child.get("message") or ""
+        machines = {p.get("value", "") for p in case.iter("property") if p.get("name") == MACHINE}
         where = case.get("classname", "").rpartition(".")[2]
         yield Test(
             name=f"{where}::{case.get('name', '')}",
             outcome=outcome,
             seconds=float(case.get("time") or 0.0),
             message=message[:2000],
+            machines=tuple(sorted(clean(machine) for machine in machines)),
         )

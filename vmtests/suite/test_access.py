@@ -34,7 +34,7 @@ def test_ssh_separates_streams(vm: Vm) -> None:
 @pytest.mark.vm(promises="store")
 def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
     """A host key other than the one read on the serial line is refused, not trusted."""
-    other = Key.generate(vm.results, name="other_host")
+    other = Key.generate(vm.key.path.parent, name="other_host")
     with (
         Ssh(*vm.ssh_address, vm.key, [other.public]) as ssh,
         pytest.raises(GuestError, match="host key"),
@@ -45,7 +45,7 @@ def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
 @pytest.mark.vm(promises="store")
 def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
     """Only the key of this run, handed in as a credential, opens the guest."""
-    other = Key.generate(vm.results, name="other_user")
+    other = Key.generate(vm.key.path.parent, name="other_user")
     keys = vm.run("cat /etc/ssh/ssh_host_*_key.pub").check().lines
     with Ssh(*vm.ssh_address, other, keys) as ssh, pytest.raises(GuestError, match="refused"):
         ssh.connect(60.0)

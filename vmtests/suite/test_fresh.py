@@ -34,6 +34,19 @@ def test_fresh_machines_draw_different_random_numbers(fresh_vms: FreshVms) -> No
 
 
 @pytest.mark.vm(target="qemu")
+def test_machine_is_forked_where_it_is(fresh_vm: Vm) -> None:
+    """A fork has what was in the memory and on the disk of its machine; then neither sees what the other writes."""
+    nonce = secrets.token_hex(8)
+    fresh_vm.run(f"echo {nonce} > /run/before; echo {nonce} > /var/before").check()
+    with fresh_vm.fork() as fork:
+        assert fork.run("cat /run/before /var/before").check().lines == [nonce] * 2
+        for vm, name in ((fork, "fork"), (fresh_vm, "origin")):
+            vm.run(f"echo {name} > /run/after; echo {name} > /var/after; sync").check()
+        for vm, name in ((fork, "fork"), (fresh_vm, "origin")):
+            assert vm.run("cat /run/after /var/after").check().lines == [name] * 2
+
+
+@pytest.mark.vm(target="qemu")
 def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
     """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
     before = time.time()

@@ -7,10 +7,14 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.host import tools
+from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt
@@ -108,21 +112,6 @@ def table(entries: Sequence[bytes], *, sectors: int = 4096, size: int = 512) -> 
     return disk
 
 
-def sparse_copy(source: Path, target: Path) -> None:
-    """Copy a file without its holes."""
-    with source.open("rb") as old, target.open("wb") as new:
-        size = os.fstat(old.fileno()).st_size
-        new.truncate(size)
-        place = 0
-        while place < size:
-            try:
-                start = os.lseek(old.fileno(), place, os.SEEK_DATA)
-            except OSError:  # ENXIO: a hole up to the end
-                break
-            place = os.lseek(old.fileno(), start, os.SEEK_HOLE)
-            os.pwrite(new.fileno(), os.pread(old.fileno(), place - start, start), start)
-
-
 class SmallImage:
     """A small raw disk that can be broken, and inspected in a tenth of a second.
 
@@ -136,7 +125,7 @@ class SmallImage:
 
     def copy(self, target: Path) -> "SmallImage":
         """Copy it to a file, without its holes, and return the copy."""
-        sparse_copy(self.path, target)
+        copy_disk(self.path, target)
         return SmallImage(target, self.contract, self.toolbox)
 
     @property
@@ -225,10 +214,28 @@ def small_image(directory: Path, contract: Contract | None = None, toolbox: Tool
     system = directory / "store" / STORE_PATH.rpartition("/")[2]
     system.mkdir(parents=True)
     (system / "init").write_text("#!/bin/sh\n")
-    spec = ImageSpec(version=1, name="test", esp=esp, store=StoreSpec(directory=system.parent, paths=(STORE_PATH,)))
+    spec = ImageSpec(
+        version=1,
+        name="test",
+        esp=esp,
+        store=StoreSpec(directory=system.parent, paths=(STORE_PATH,)),
+        contract=_said(contract),
+    )
     disk = directory / "disk.raw"
     assemble(spec, disk, toolbox)
     return SmallImage(disk, contract, toolbox)
+
+
+def _said(contract: Contract) -> dict[str, Any]:
+    """Return a contract as it stands in a file, without what is not said."""
+
+    def said(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: said(inner) for key, inner in value.items() if inner is not None}
+        return [said(inner) for inner in value] if isinstance(value, list) else value
+
+    told: dict[str, Any] = msgspec.to_builtins(contract)
+    return {key: said(value) for key, value in told.items() if key != "origin"}
 
 
 LINUX = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")

@@ -9,6 +9,7 @@ from typing import Self
 
 from vmtests.boot import Follower, Verdict
 from vmtests.errors import GuestError, InputError
+from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
@@ -156,9 +157,17 @@ class _NoWay:
         del guest
         raise _has_none("serial line")
 
+    def open_agent(self, guest: Guest, /) -> Agent | None:
+        """Return None: there is no port for one."""
+        del guest
+        return None
+
     def find_host_keys(self, guest: Guest, /) -> tuple[str, ...]:
         del guest
         raise _has_none("host key")
+
+    def interrupt(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         pass

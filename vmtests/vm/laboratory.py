@@ -1,14 +1,22 @@
-"""What a target has to offer: a laboratory, which makes images and machines."""
+"""What a target has to offer: a laboratory, which makes images and machines; and what all of them have."""
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
+from vmtests import contract as contracts
 from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
+from vmtests.host.host import Host
+from vmtests.host.lazy import lazy
+from vmtests.host.results import held
 from vmtests.image.image import Image
-from vmtests.machine.argv import Hardware
+from vmtests.image.images import Images
+from vmtests.machine.hardware import Hardware
 from vmtests.vm.vm import Vm
 
 Kept = Any
@@ -61,3 +69,38 @@ class Laboratory(Protocol):
         self, image: Image, hardware: Hardware | None = ..., *, name: str = ..., watch: Watch | None = ...
     ) -> Vm:
         """Return a machine, to be entered, that boots then."""
+
+
+class Base:
+    """A host, images, and a directory of results for each machine; a context manager."""
+
+    def __init__(
+        self, results: Path | Callable[[], Path], host: Host, contract: Contract | None, timeout: float | None
+    ) -> None:
+        self._results = results
+        self._timeout = timeout
+        self._stack = contextlib.ExitStack()
+        self.host = self._stack.enter_context(host)
+        self.contract = contract or contracts.default()
+        self.images = Images(contract, host)
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @lazy
+    def results(self) -> Path:
+        """The directory for results."""
+        return (self._results if isinstance(self._results, Path) else self._results()).absolute()
+
+    def _results_of(self, name: str) -> Path:
+        """Make and return the directory of a machine's results; raises InputError while another machine has it."""
+        results = self.results / name if name else self.results
+        results.mkdir(parents=True, exist_ok=True)
+        with held(results):
+            return results

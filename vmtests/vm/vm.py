@@ -5,8 +5,9 @@
 
 import abc
 import contextlib
+import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,17 @@ from vmtests.guest.ssh import Key, Ssh
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 
+KEEP_SECONDS = 10.0
+"""Seconds that a guest with KVM gets to tell what a report shows of it."""
+
 _LAST_LINES = 12
+# What systemd says of its jobs, in both stages, and every warning.
+_KEPT = {
+    "mountinfo.txt": "cat /proc/self/mountinfo",
+    "journal.export": "journalctl -b -q -o export --no-pager -n 4000 --output-fields="
+    "MESSAGE,UNIT,JOB_TYPE,JOB_RESULT,PRIORITY,SYSLOG_IDENTIFIER,_TRANSPORT,_RUNTIME_SCOPE,"
+    "_SOURCE_MONOTONIC_TIMESTAMP _PID=1 + PRIORITY=0 + PRIORITY=1 + PRIORITY=2 + PRIORITY=3 + PRIORITY=4",
+}
 
 
 class BootError(VmtestsError):
@@ -152,7 +163,8 @@ class Vm(abc.ABC):
     @property
     def shell(self) -> SerialShell:
         """A root shell on a serial line, found at the first use of each boot; raises GuestError."""
-        return self.guest.shell
+        with self._in_guest():
+            return self.guest.shell
 
     def line(self) -> AbstractContextManager[socket.socket]:
         """Give a person a serial line, with a shell if there is one; commands are run on others, or after it again.
@@ -164,7 +176,8 @@ class Vm(abc.ABC):
     @property
     def host_keys(self) -> tuple[str, ...]:
         """The public host keys of the guest's sshd, found at the first use of each boot, and not over the network."""
-        return self.guest.host_keys
+        with self._in_guest():
+            return self.guest.host_keys
 
     @property
     def ssh(self) -> Ssh:
@@ -172,7 +185,8 @@ class Vm(abc.ABC):
 
         The host's key is known before, so that no other guest can answer.
         """
-        return self.guest.ssh
+        with self._in_guest():
+            return self.guest.ssh
 
     def run(
         self,
@@ -189,9 +203,22 @@ class Vm(abc.ABC):
 
         A machine that is logged in on its serial line already runs it there, until `ssh` is used, or it is restarted.
         """
+        with self._in_guest():
+            return self.guest.run(command, timeout, stdin=stdin, limit=limit)
+
+    @contextlib.contextmanager
+    def _in_guest(self) -> Iterator[None]:
+        """Do something in the guest; raises what became of it, where it fails meanwhile or has failed before."""
+        self._check_alive()
+        try:
+            yield
+        except GuestError:
+            self._check_alive()
+            raise
+
+    def _check_alive(self) -> None:
         if (failure := self.follower.failure_after_ready) is not None:
             raise GuestError(failure.sentence, hint=failure.hint)
-        return self.guest.run(command, timeout, stdin=stdin, limit=limit)
 
     @property
     def facts(self) -> Facts:
@@ -210,6 +237,28 @@ class Vm(abc.ABC):
     def units(self) -> Units:
         """The units of the guest's systemd, as they are now."""
         return self.facts.units()
+
+    def say_what_is_booted(self, machine: str) -> None:
+        """Write `booted.json`: the image, by name and place, and the kind of machine, in words."""
+        known = {"image": self.image.name, "path": str(self.image.path), "machine": machine}
+        with contextlib.suppress(OSError):
+            self.results.mkdir(parents=True, exist_ok=True)
+            (self.results / "booted.json").write_text(json.dumps(known), encoding="utf-8")
+
+    def keep(self) -> None:
+        """Keep what a report shows of a booted guest: `mountinfo.txt`, and its jobs' journal as `journal.export`.
+
+        What it does not tell in KEEP_SECONDS (times `scale`) is left out.
+        """
+        for file, command in _KEPT.items():
+            with contextlib.suppress(VmtestsError, OSError):
+                told = self._nearest().run(command, KEEP_SECONDS * self.scale)
+                if told.ok:
+                    (self.results / file).write_bytes(told.stdout_bytes)
+
+    def _nearest(self) -> "Vm | SerialShell":
+        """Return what runs a command with the least preparation."""
+        return self
 
     # Power.
 

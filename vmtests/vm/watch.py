@@ -20,4 +20,4 @@ class Heartbeat:
         if (now := time.monotonic()) - self._shown < progress.QUIET_SECONDS:
             return
         self._shown = now
-        self._console.print(Text(follower.pulse))
+        self._console.print(Text(str(follower.pulse)))

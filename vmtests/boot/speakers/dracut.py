@@ -1,6 +1,6 @@
 """dracut's initrd, with and without systemd in it."""
 
-from vmtests.boot.rules import DEVICE_HINT, MORE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, MORE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -21,6 +21,15 @@ SPEAKER = Speaker(
         sign(Stage.SWITCH_ROOT, r"dracut: Switching root", "dracut: Switching root"),
     ),
     failures=(
+        rule(
+            Cause.PROMPT_WAITS,
+            r"Break (?:before|at|after) .{1,60}$",
+            "a break was asked for, and the boot waits in its shell",
+            ASKED_HINT,
+            "Break before 'pre-mount'",
+            stages=STAGE1,
+            asked=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             _SAID + r"(?P<device>(?:/dev/|/\S{0,80}|(?:PART)?(?:UUID|LABEL)=)\S{1,300}?) does not exist\.?$",

@@ -13,6 +13,11 @@ SPEAKER = Speaker(
     source="GRUB grub-core/kern/{main,err,rescue_reader}.c, normal/{main,menu}.c, loader/, fs/fshelp.c, "
     "commands/search.c, kern/efi/sb.c",
     signs=(
+        sign(
+            Stage.BOOTLOADER,
+            r"error: \S{0,20}grub-core/",
+            "error: ../../grub-core/kern/disk_common.c:26:attempt to read or write outside",
+        ),
         sign(Stage.BOOTLOADER, r"(?:Welcome to GRUB!|GRUB loading\.{0,2}|GNU GRUB +version)", "Welcome to GRUB!"),
         sign(
             Stage.BOOTLOADER,

@@ -1,6 +1,6 @@
 """initramfs-tools, the initrd of Debian and Ubuntu."""
 
-from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -14,6 +14,15 @@ SPEAKER = Speaker(
         sign(Stage.INITRD, r"Begin: .{1,120}\.\.\.", "Begin: Loading essential drivers ... done."),
     ),
     failures=(
+        rule(
+            Cause.PROMPT_WAITS,
+            r"Spawning shell within the initramfs",
+            "a break was asked for, and the boot waits in its shell",
+            ASKED_HINT,
+            "Spawning shell within the initramfs",
+            stages=STAGE1,
+            asked=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             r"ALERT! +(?P<device>\S{1,300}) does not exist\.? +Dropping to a shell!",

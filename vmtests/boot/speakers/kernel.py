@@ -1,6 +1,7 @@
 """The Linux kernel: its start, its search for root and init, panics, crashes, lockups."""
 
 from vmtests.boot.rules import (
+    ASKED_HINT,
     BOOTING,
     EARLY,
     MEMORY_HINT,
@@ -17,7 +18,7 @@ from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
 
-_PANIC = r"(?:---\[ end )?Kernel panic - not syncing: "
+_PANIC = r" ?(?:---\[ end )?Kernel panic - not syncing: "
 _CPU_HINT = "the call trace after it names the function; try another accelerator, CPU model or kernel"
 _STARVED = "give the machine a processor of its own, or the host less to do; a guest that stands still for so long \
 was not let run"
@@ -42,6 +43,15 @@ SPEAKER = Speaker(
         sign(
             Stage.KERNEL, r"Booting Linux on physical CPU", "Booting Linux on physical CPU 0x0000000000 [0x410fd083]"
         ),
+        # What drivers of every machine say, where the kernel does not stamp its lines.
+        sign(
+            Stage.KERNEL,
+            r"(?:ACPI: (?:bus type PCI|Interpreter enabled|Using IOAPIC)|SCSI subsystem initialized$|NET: Registered "
+            r"|clocksource: |Calibrating delay loop|Dentry cache hash table|devtmpfs: |Freeing unused kernel|usbcore: "
+            r"registered)",
+            "SCSI subsystem initialized",
+            until=Stage.BOOTLOADER,
+        ),
         # run_init_process(); with an initrd the program is /init.
         sign(Stage.INITRD, r"Run /init as init process$", "Run /init as init process"),
         sign(
@@ -54,6 +64,18 @@ SPEAKER = Speaker(
         sign(Stage.KERNEL, r"kexec_core: Starting new kernel$", "kexec_core: Starting new kernel", restart=True),
     ),
     failures=(
+        # dracut.cmdline(7), initramfs-tools(7), mkinitcpio(8), systemd(1), nixos stage-1-init.sh.
+        rule(
+            Cause.PROMPT_WAITS,
+            r"(?:Kernel c|C)ommand line: (?:.{0,900} )?(?P<what>rd\.break(?:=\S{1,40})?|break(?:=\S{1,40})?|single"
+            r"|rescue|emergency|(?:rd\.)?systemd\.unit=(?:rescue|emergency)\.target|boot\.debug1\w*)(?: |$)",
+            "the kernel's command line asks for a shell ({what}), and the boot waits in it",
+            ASKED_HINT,
+            "Kernel command line: root=/dev/vda1 rd.break console=ttyS0",
+            stages=BOOTING,
+            kernel=True,
+            asked=True,
+        ),
         rule(
             Cause.BOOTLOADER_ERROR,
             r"EFI stub: ERROR: (?P<what>.{1,300})$",
@@ -294,6 +316,26 @@ SPEAKER = Speaker(
             MEMORY_HINT,
             "Out of memory: Killed process 231 (systemd-udevd) total-vm:1000kB",
             kernel=True,
+        ),
+        # kernel/reboot.c. What restarts may have meant to; nobody means to have a machine that is off.
+        rule(
+            Cause.POWERED_OFF,
+            r"reboot: (?:Power down|System halted)$",
+            "the guest powered itself off",
+            "the lines before it say what asked for it",
+            "reboot: Power down",
+            kernel=True,
+            layer=Layer.RESULT,
+            fatal=True,
+        ),
+        rule(
+            Cause.UNEXPECTED_RESET,
+            r"reboot: (?:Restarting system|machine restart)(?: with command .{1,80})?$",
+            "the guest restarted by itself",
+            "the lines before it say what asked for it",
+            "reboot: Restarting system",
+            kernel=True,
+            layer=Layer.RESULT,
         ),
         rule(
             Cause.MODULE_MISSING,

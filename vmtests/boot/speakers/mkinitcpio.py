@@ -1,6 +1,6 @@
 """mkinitcpio, the initrd of Arch Linux, with its busybox hooks; archiso's hooks too."""
 
-from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -10,6 +10,8 @@ SPEAKER = Speaker(
     source="mkinitcpio init, init_functions (err, msg, launch_interactive_shell, poll_device, fsck_root, "
     "default_mount_handler), hooks of encrypt, lvm2; archiso",
     signs=(
+        # udevd's first words, which `quiet` leaves alone; Debian's and NixOS' scripts start it, too.
+        sign(Stage.INITRD, r"[Ss]tarting (?:systemd-udevd )?version \d", "Starting version 249.7-1-arch"),
         sign(
             Stage.INITRD,
             r":: (?:running (?:early |late |cleanup |emergency )?hook|Triggering uevents|performing fsck|mounting"
@@ -18,6 +20,15 @@ SPEAKER = Speaker(
         ),
     ),
     failures=(
+        rule(
+            Cause.PROMPT_WAITS,
+            r":: (?:Pre|Post)-mount break requested",
+            "a break was asked for, and the boot waits in its shell",
+            ASKED_HINT,
+            ":: Post-mount break requested, type 'exit' to resume operation",
+            stages=STAGE1,
+            asked=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             r"(?:ERROR: (?:Unable to find root )?device '(?P<device>.{1,300}?)'(?:\.| not found.{0,60})"

@@ -1,6 +1,6 @@
 """mkinitfs, the initrd of Alpine Linux; postmarketOS' too."""
 
-from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -18,6 +18,15 @@ SPEAKER = Speaker(
         ),
     ),
     failures=(
+        rule(
+            Cause.PROMPT_WAITS,
+            r"Entering single mode\.",
+            "a break was asked for, and the boot waits in its shell",
+            ASKED_HINT,
+            "Entering single mode. Type 'exit' to continue boot.",
+            stages=STAGE1,
+            asked=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             r" \* Mounting boot media(?P<which>(?: in ro mode)?): ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",

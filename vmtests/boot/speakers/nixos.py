@@ -1,6 +1,6 @@
 """NixOS: its scripted stage 1, the units of its systemd stage 1, and its stage 2."""
 
-from vmtests.boot.rules import DEVICE_HINT, STAGE1, SYSTEMD, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, STAGE1, SYSTEMD, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -21,6 +21,15 @@ SPEAKER = Speaker(
         ),
     ),
     failures=(
+        rule(
+            Cause.PROMPT_WAITS,
+            r"Starting interactive shell\.\.\.",
+            "a break was asked for, and the boot waits in its shell",
+            ASKED_HINT,
+            "Starting interactive shell...",
+            stages=STAGE1,
+            asked=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             r"Timed out waiting for device (?P<device>\S{1,300}?), trying to mount anyway\.?",

@@ -51,16 +51,6 @@ SPEAKER = Speaker(
             layer=Layer.UNIT,
             fatal=True,
         ),
-        # dialog(1), in which KIWI's and others' installers speak.
-        rule(
-            Cause.UNIT_FAILED,
-            r"[│|x] {1,4}(?P<what>(?:Failed|Error|ERROR|Cannot|Could not|Unable|No )\b.{3,120}?) {1,80}[│|x]$",
-            "a dialog waits for somebody to read it: {what}",
-            "what it says went wrong before; its program's own log has more",
-            "│ Failed to kexec boot system                  │",
-            stages=STAGE1,
-            layer=Layer.OBJECT,
-        ),
         rule(
             Cause.EMERGENCY_SHELL,
             r"(?:(?:Dropping|Spawning|Starting|Falling back|Entering|dropping) (?:in)?to (?:a |an |the )?(?:rescue "

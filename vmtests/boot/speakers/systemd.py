@@ -110,6 +110,18 @@ SPEAKER = Speaker(
             stages=SYSTEMD,
             layer=Layer.OBJECT,
         ),
+        # A getty is all that waits for it.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            rf"\[TIME\] Timed out waiting for (?:device )?{UNIT}(?P<device>(?:/dev/|dev-)(?:tty|hvc|console)\w{{0,20}}"
+            r"(?:\.device)?)\.?$",
+            "the terminal {device} did not appear",
+            "the login on it is missed by nobody but who looks there; console= on the command line names those that "
+            "are wanted",
+            "[ TIME ] Timed out waiting for device /dev/ttyS0.",
+            stages=SYSTEMD,
+            layer=Layer.NOTE,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             rf"\[TIME\] Timed out waiting for (?:device )?{UNIT}(?P<device>.+?)\.?$",

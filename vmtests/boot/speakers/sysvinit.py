@@ -19,8 +19,17 @@ SPEAKER = Speaker(
         sign(Stage.USERSPACE, r"- runit: (?:\$Id|enter stage: )", "- runit: enter stage: /etc/runit/1"),
         sign(
             Stage.USERSPACE,
-            r"(?:s6-(?:linux-init|rc)|init: \S+ main process|mountall: |\s\* Starting .{1,100}\[ OK \])",
+            r"(?:s6-(?:linux-init|rc)|init: \S+ main process|mountall: |\s\* (?:Starting|Stopping) .{1,100}(?:\[ OK \]"
+            r"|\.{3}done\.))",
             "s6-linux-init: info: starting",
+        ),
+        # rc.sysinit of old Fedora and RHEL.
+        sign(
+            Stage.USERSPACE,
+            r"(?:\s{2,30}Welcome to \S+(?: \S+){0,4} ?|\s{2,30}Press 'I' to enter interactive startup\.|Entering "
+            r"(?:non-)?interactive startup)$",
+            "                Welcome to Fedora ",
+            since=Stage.KERNEL,
         ),
         sign(
             Stage.USERSPACE,
@@ -50,7 +59,7 @@ SPEAKER = Speaker(
             r"|(?:An error occurred|Errors were found) while (?:mounting|checking) .{1,160}|Continue to wait,? or "
             r"Press S to skip.{0,80}"
             r"|.{0,80}fsck failed\. ?Please repair manually.{0,60}|Mounting local "
-            r"filesystems?\.{3}.{0,20}failed.{0,40}|.{0,40}failed!$))",
+            r"filesystems?\.{3}.{0,20}failed.{0,40}|.{1,60}\.{3} ?failed!$))",
             "a file system that is to be mounted is not there or damaged: {what}{wait}",
             "fstab must name what is there; `nofail` lets the boot go on without it",
             "The disk drive for /data is not ready yet or not present.",

@@ -19,6 +19,12 @@ SPEAKER = Speaker(
             r"|init Ramdisk|fdt))|Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
             "## Booting kernel from Legacy Image at 42000000 ...",
         ),
+        sign(
+            Stage.FIRMWARE,
+            r"(?:switch to partitions #\d, OK|(?:mmc|usb|nvme|scsi|virtio)\s?\d(?:\(part \d\))? is current device)",
+            "switch to partitions #0, OK",
+            forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE}),
+        ),
         sign(Stage.KERNEL, r"Starting kernel \.\.\.", "Starting kernel ..."),
     ),
     failures=(
@@ -34,6 +40,17 @@ SPEAKER = Speaker(
             "takes",
             "Bad Linux ARM64 Image magic!",
             stages=EARLY,
+        ),
+        # What a boot script does without: overlays of the device tree, and an environment.
+        rule(
+            Cause.KERNEL_MISSING,
+            r"(?:\*\* )?(?P<what>(?:File not found|Unable to read file|Failed to load) '?\S{0,200}(?:overlay|fixup"
+            r"|\.dtbo|[Ee]nv(?:\.txt|\b)|\.bmp|\.scr)\S{0,100})",
+            "U-Boot misses a file that it can do without: {what}",
+            _HINT,
+            "** File not found /boot/dtb/rockchip/overlay/rk3328-fixup.scr **",
+            stages=EARLY,
+            layer=Layer.NOTE,
         ),
         rule(
             Cause.KERNEL_MISSING,

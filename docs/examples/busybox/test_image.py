@@ -1,0 +1,5 @@
+from vmtests import Vm
+
+
+def test_it_is_what_it_says(vm: Vm) -> None:
+    assert vm.run("hostname").lines == ["appliance"]

@@ -1,0 +1,1 @@
+"""The examples of docs/examples, as somebody would copy them."""

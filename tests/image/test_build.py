@@ -1,0 +1,126 @@
+"""What was built is checked, compared with a second build, and packed."""
+
+import dataclasses
+import gzip
+import io
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vmtests.contract import Contract
+from vmtests.errors import ImageError
+from vmtests.host.tools import Toolbox
+from vmtests.image import compare, deep
+from vmtests.image.assemble import assemble
+from vmtests.image.build import STDOUT, Order, build
+from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
+from vmtests.sizes import MIB
+from vmtests.testing.images import SmallImage, program
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory, contract: Contract) -> ImageSpec:
+    """A spec with a file of several blocks in each partition."""
+    work = tmp_path_factory.mktemp("described")
+    (work / "store/abc-thing").mkdir(parents=True)
+    (work / "store/abc-thing/small").write_text("small")
+    (work / "store/abc-thing/large").write_bytes(bytes(range(256)) * 256)
+    (work / "etc").mkdir()
+    (work / "etc/large").write_bytes(bytes(range(256)) * 256)
+    (work / "loader").write_bytes(program())
+    (work / "kernel").write_bytes(bytes(range(256)) * 256)
+    return ImageSpec(
+        version=1,
+        name="thing",
+        esp={contract.boot.loader: work / "loader", contract.boot.kernel: work / "kernel"},
+        store=StoreSpec(directory=work / "store", paths=("/nix/store/abc-thing",)),
+        root=(RootEntry(path="/etc", source=work / "etc"),),
+    )
+
+
+@pytest.fixture(scope="module")
+def disk(
+    described: ImageSpec, tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: Toolbox
+) -> SmallImage:
+    """The disk of it."""
+    path = tmp_path_factory.mktemp("disk") / "disk.raw"
+    assemble(described, path, toolbox)
+    return SmallImage(path, contract, toolbox)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd,level=3,cluster=16K"])
+def test_build_is_compared_with_a_second_one(
+    described: ImageSpec, tmp_path: Path, toolbox: Toolbox, capsys: pytest.CaptureFixture[str], compression: str
+) -> None:
+    """`--check` finds the same bytes, `--deep` no fault, and each says how long it took."""
+    order = Order(disk=tmp_path / "disk.raw", twice=True, deep=True)
+    build(dataclasses.replace(described, compression=compression), toolbox, order)
+    assert "two builds of thing are the same bytes" in capsys.readouterr().err
+    assert order.seconds.keys() == {"survey", "root", "store", "partitions", "durable", "check", "deep"}
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
+
+
+@pytest.mark.parametrize(
+    ("number", "content", "found"),
+    [
+        (1, bytes(range(256)), "partition 1 `ESP`, file /EFI/nixos/kernel.efi"),
+        (2, bytes(range(256)) * 16, "partition 2 `nix-store`, file /abc-thing/large"),
+        (3, bytes(range(256)) * 16, "partition 3 `root`, file /etc/large"),
+    ],
+)
+def test_first_file_that_differs_is_named(
+    disk: SmallImage, tmp_path: Path, toolbox: Toolbox, number: int, content: bytes, found: str
+) -> None:
+    """A file with one other byte is found in each file system."""
+    other = disk.copy(tmp_path / "other.raw")
+    place = other.path.read_bytes().index(content, disk.start(number))
+    other.write(place + 100, b"!")
+    assert compare.difference(disk.path, other.path, toolbox) == found
+    assert compare.difference(disk.path, disk.path, toolbox) is None
+
+
+def test_what_is_no_file_is_told_by_its_partition(disk: SmallImage, tmp_path: Path, toolbox: Toolbox) -> None:
+    """A superblock and a table differ, too, and so do sizes."""
+    other = disk.copy(tmp_path / "other.raw")
+    other.write(disk.start(3) + 1024 + 0x78, b"label")
+    assert compare.difference(disk.path, other.path, toolbox) == "partition 3 `root`, in its metadata"
+    other = disk.copy(tmp_path / "table.raw")
+    other.edit_entry(2, 48, b"\1")
+    assert compare.difference(disk.path, other.path, toolbox) == "the partition table"
+    os.truncate(other.path, disk.size + MIB)
+    assert "one has 1 GiB" in str(compare.difference(disk.path, other.path, toolbox))
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "said"),
+    [
+        (1, 32 * 512, "FATs differ"),
+        (2, 1024 + 16, "superblock chksum doesn't match"),
+        (3, 4096, "Corrupt group descriptor"),
+    ],
+)
+def test_damage_is_found_by_the_file_systems_own_checkers(
+    disk: SmallImage, tmp_path: Path, toolbox: Toolbox, number: int, place: int, said: str
+) -> None:
+    """`--deep` names the partition whose checker is not content, also where that exits with 0."""
+    other = disk.copy(tmp_path / "other.raw")
+    other.write(disk.start(number) + place, b"\xff" * 24)
+    with pytest.raises(ImageError, match=f"partition {number} .* is damaged: .*{said}"):
+        deep.check(other.path, toolbox)
+
+
+def test_archive_goes_to_standard_output(
+    described: ImageSpec, toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a file of its own the disk is scratch, and what is written holds it whole."""
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
+    sink = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding="utf-8"))
+    build(described, toolbox, Order(packed=STDOUT))
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(sink.getvalue()))) as packed:
+        (member,) = packed.getmembers()
+    assert (member.name, member.size % (1 << 30)) == ("disk.raw", 0)
+    assert not list((tmp_path / "cache").glob("scratch-*"))

@@ -1,0 +1,147 @@
+"""A build that is killed, or whose disk is full, leaves nothing that is taken for an image, and nothing for long."""
+
+import contextlib
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmtests.contract import Contract
+from vmtests.errors import HostError
+from vmtests.host.tools import Toolbox
+from vmtests.image import archive, mkerofs, repart
+from vmtests.image.build import Order, build
+from vmtests.image.spec import ImageSpec, StoreSpec
+from vmtests.sizes import MIB
+from vmtests.testing.images import program
+
+KILLS = 10
+_BUILD = "import pickle, sys; from vmtests.image.build import build; build(*pickle.load(sys.stdin.buffer))"
+
+
+@pytest.fixture
+def described(tmp_path: Path, contract: Contract) -> ImageSpec:
+    """A spec with some files."""
+    (tmp_path / "store/abc-thing").mkdir(parents=True)
+    for number in range(20):
+        (tmp_path / f"store/abc-thing/{number}").write_bytes(random.Random(number).randbytes(MIB))
+    (tmp_path / "loader").write_bytes(program())
+    store = StoreSpec(directory=tmp_path / "store", paths=("/nix/store/abc-thing",))
+    return ImageSpec(version=1, name="thing", esp={contract.boot.loader: tmp_path / "loader"}, store=store)
+
+
+def _start(spec: ImageSpec, toolbox: Toolbox, order: Order) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", _BUILD], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None
+    with process.stdin as stdin:
+        pickle.dump((spec, toolbox, order), stdin)
+    return process
+
+
+def _disk(disk: Path) -> bytes:
+    """Return what is in a disk, without its holes."""
+    with disk.open("rb") as file:
+        ranges = list(archive.data_ranges(file.fileno(), disk.stat().st_size))
+        return b"".join(os.pread(file.fileno(), length, offset) for offset, length in ranges)
+
+
+def _users(directory: Path) -> list[str]:
+    """Return the command lines of processes that name a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes()
+            if os.fsencode(directory) in line and int(process.name) != os.getpid():
+                found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_build_that_is_killed_leaves_nothing_half_made(described: ImageSpec, toolbox: Toolbox, tmp_path: Path) -> None:
+    """At ten moments: what has its name is whole, its processes end with it, the next build removes what it left."""
+    place = tmp_path / "out"
+    place.mkdir()
+    disk, packed = place / "disk.raw", place / "image.tar.gz"
+    order = Order(disk=disk, packed=packed)
+    started = time.monotonic()
+    assert _start(described, toolbox, order).wait() == 0
+    took = time.monotonic() - started
+    whole = (_disk(disk), packed.read_bytes())
+    moments = random.Random(18)
+    half = 0
+    for _ in range(KILLS):
+        disk.unlink(missing_ok=True)
+        packed.unlink(missing_ok=True)
+        process = _start(described, toolbox, order)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0.2, 1) * took)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 10
+        while users := _users(place):
+            assert time.monotonic() < deadline, users
+        if disk.exists():
+            assert _disk(disk) == whole[0]
+        if packed.exists():
+            assert packed.read_bytes() == whole[1]
+        half += any(path.name.startswith(".") for path in place.iterdir())
+    assert half, "no build was killed on its way"
+    assert _start(described, toolbox, order).wait() == 0
+    assert (_disk(disk), packed.read_bytes()) == whole
+    assert sorted(path.name for path in place.iterdir()) == ["disk.raw", "image.tar.gz"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256M", "none", place], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("only who may mount can fill a disk of his own")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize(("module", "name"), [(mkerofs, "write"), (repart, "write_definitions"), (archive, "write")])
+def test_disk_that_fills_up_leaves_nothing_half_made(
+    described: ImageSpec,
+    toolbox: Toolbox,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+) -> None:
+    """No space when the store, the partitions or the archive are to be written: one sentence, and no file."""
+    real: Callable[..., Any] = getattr(module, name)
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(MIB)) == MIB:
+                pass
+        return real(*args, **kwargs)
+
+    order = Order(disk=small_disk / "disk.raw", packed=small_disk / "image.tar.gz")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        with pytest.raises(HostError) as caught:
+            build(described, toolbox, order)
+    assert "No space left" in caught.value.message
+    assert "free some space" in str(caught.value.hint)
+    left = {path.name for path in small_disk.iterdir()} - {"filler"}
+    assert left == ({"disk.raw"} if module is archive else set())
+    (small_disk / "filler").unlink()
+    build(described, toolbox, order)
+    assert {path.name for path in small_disk.iterdir()} == {"disk.raw", "image.tar.gz"}

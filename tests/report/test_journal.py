@@ -1,0 +1,72 @@
+"""The guest's journal on the console's clock, of a recorded boot whose /boot never came; and hostile bytes."""
+
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vmtests.boot.console import Line
+from vmtests.boot.stages import Stage
+from vmtests.report import journal
+from vmtests.report.record import read
+
+RECORDED = Path(__file__).with_name("recorded")
+
+
+def test_journal_of_both_stages_is_on_the_consoles_clock() -> None:
+    """A unit that console and journal tell has the same time in both, in stage 1 as afterwards."""
+    (boot,) = read(RECORDED).boots
+    told = {(unit.name, unit.stage.before(Stage.USERSPACE)): unit for unit in boot.units}
+    assert boot.heard
+    for name, early, shown in (
+        ("sysroot-nix-store.mount", True, "Mounted /sysroot/nix/store."),
+        ("systemd-sysctl.service", False, "Finished Apply Kernel Variables."),
+    ):
+        ended = told[name, early].ended
+        assert ended is not None
+        (line,) = (line.t for line in boot.lines if line.source == "console" and shown in line.text and line.t > ended)
+        assert 0.0 <= line - ended < 1.0
+
+
+def test_unit_of_both_sources_is_told_once() -> None:
+    """What the console calls by its description is the journal's unit; what the journal lost is the console's."""
+    (boot,) = read(RECORDED).boots
+    names = [(unit.name, unit.stage) for unit in boot.units]
+    assert len(names) == len(set(names))
+    assert not {"Apply Kernel Variables", "PersistentDisk root"} & {name for name, _ in names}
+    assert ("/boot", Stage.USERSPACE) in names
+
+
+def test_lines_of_the_journal_stand_among_the_consoles() -> None:
+    """A warning that never came to the console is there, in its place."""
+    (boot,) = read(RECORDED).boots
+    assert [line.t for line in boot.lines] == sorted(line.t for line in boot.lines)
+    assert any("GPT:2097151 != 8388607" in line.text for line in boot.lines if line.source == "journal")
+
+
+def test_entry_with_any_bytes_is_read_and_a_cut_end_is_left_out(tmp_path: Path) -> None:
+    """A field with a size may hold newlines and terminal sequences; an entry without a clock is none."""
+    message = b"one\ntwo=\x1b[2J"
+    whole = b"__MONOTONIC_TIMESTAMP=2500000\n__REALTIME_TIMESTAMP=9000000\nMESSAGE\n" + struct.pack("<Q", len(message))
+    data = whole + message + b"\nPRIORITY=3\n\nMESSAGE=no clock\n\n" + whole[:-8] + b"\xff" * 8 + b"x"
+    (tmp_path / "journal.export").write_bytes(data)
+    (entry,) = journal.read(tmp_path / "journal.export")
+    assert (entry.monotonic, entry.priority) == (2.5, 3)
+    assert entry.text.isprintable()
+
+
+def test_kernels_own_times_set_the_clock() -> None:
+    """The zero of the guest's clock is where the least late of the lines with the kernel's time says."""
+    lines = [Line(t=t, text=f"[{k:12.6f}] x", stage=Stage.KERNEL) for t, k in ((9.0, 1.0), (7.2, 2.0), (9.5, 3.0))]
+    assert journal.offset([], lines, None) == 5.2
+
+
+def test_boot_is_known_by_its_date() -> None:
+    """Of a journal of two boots each gets its own entries; without a date they are counted."""
+
+    def entry(boot: str, real: float) -> journal.Entry:
+        return journal.Entry(monotonic=1.0, real=real, boot=boot, text=boot, priority=6, by="", initrd=False)
+
+    both = [entry("a", 100.0), entry("b", 200.0)]
+    assert journal.of_boot(both, 2, datetime.fromtimestamp(150, UTC)) == [both[1]]
+    assert journal.of_boot(both, 2, None) == [both[1]]
+    assert journal.of_boot(both, 3, None) == []

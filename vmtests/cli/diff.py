@@ -1,0 +1,150 @@
+"""`vmtests diff`."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtests import progress
+from vmtests.cli.common import add_accel, add_hardware, add_json, add_results, hardware, print_json
+from vmtests.errors import InputError
+from vmtests.host import tools
+from vmtests.host.results import new_directory
+from vmtests.image import contents, diff
+from vmtests.image.diff import Difference
+from vmtests.image.image import Image
+from vmtests.machine.hardware import Hardware
+from vmtests.qemu.lab import Lab
+from vmtests.report import booted, page
+from vmtests.report.booted import Booted, Times
+from vmtests.report.record import Boot, read
+from vmtests.text import printable
+from vmtests.vm import Heartbeat
+
+EXAMPLES = """\
+vmtests diff reference reference+debug
+vmtests diff yesterday.raw today.raw --boot 4 --html diff.html
+vmtests diff results/20261127T020000Z results/latest
+"""
+
+_SIGNS = {"added": ("+", "green"), "missing": ("-", "red"), "changed": ("~", "yellow")}
+_TOLD = 200  # differences that are printed; --json and --html have all
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    which = "an image (a disk's path, `reference`, `reference+debug`, `nix:FLAKE#ATTR`), or a directory of results"
+    parser.add_argument("first", metavar="A", help=which)
+    parser.add_argument("second", metavar="B", help="the same, to be compared with it")
+    parser.add_argument(
+        "--boot",
+        nargs="?",
+        type=int,
+        const=1,
+        metavar="N",
+        help="boot each N times (default: once), too; from four on it is known which times differ and not by chance",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page that needs no network")
+    add_accel(parser)
+    add_hardware(parser)
+    add_results(parser)
+    add_json(parser)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what differs between two images, or between what their boots left."""
+    names = (arguments.first, arguments.second)
+    recorded = [Path(name).is_dir() and _has_boot(Path(name)) for name in names]
+    if arguments.boot is not None and (arguments.boot < 1 or any(recorded)):
+        raise InputError("--boot N is for images, and N is one at least", hint="results are compared as they are")
+    differences: list[Difference] = []
+    boots: Booted | None = None
+    if all(recorded):
+        boots = booted.compare(list(read(Path(names[0])).boots), list(read(Path(names[1])).boots))
+    elif any(recorded):
+        raise InputError("one of them is an image and the other what a boot left", hint="compare two of a kind")
+    else:
+        machine, toolbox = hardware(arguments), tools.find()
+        with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel, cpus=arguments.cpus) as lab:
+            found = []
+            for name in names:
+                path = _image(name, lab).path
+                with progress.step(f"reading {printable(name)}"):
+                    found.append(contents.read(path, toolbox))
+            differences = diff.compare(found[0], found[1])
+            if arguments.boot is not None:
+                one, other = (_boots(lab, name, n, arguments.boot, machine) for n, name in enumerate(names))
+                boots = booted.compare(one, other)
+    if arguments.html is not None:
+        page.put(arguments.html, page.fill("diff.html.j2", names=names, differences=differences, boots=boots))
+    if arguments.json:
+        told = {
+            "differences": [d.to_json() for d in differences],
+            "booted": None if boots is None else boots.to_json(),
+        }
+        print_json({"first": names[0], "second": names[1], **told})
+    else:
+        _show(differences, boots)
+    return 0
+
+
+def _has_boot(directory: Path) -> bool:
+    return any(directory.glob("console.jsonl")) or any(directory.glob("*/console.jsonl"))
+
+
+def _image(name: str, lab: Lab) -> Image:
+    """Return an image; `reference+debug+bloat:1G` is the reference image with modules."""
+    known, *modules = name.split("+")
+    return lab.image(known, modules) if known == "reference" else lab.image(name)
+
+
+def _boots(lab: Lab, name: str, side: int, times: int, machine: Hardware) -> list[Boot]:
+    found: list[Boot] = []
+    for number in range(1, times + 1):
+        place = f"{'ab'[side]}-{number}"
+        with lab.machine(_image(name, lab), machine, name=place, watch=Heartbeat()) as vm:
+            verdict = vm.wait_verdict()
+            if verdict.ready:
+                vm.keep()
+            else:
+                vm.diagnose(verdict)
+        found.append(read(lab.results / place).boots[0])
+    return found
+
+
+def _show(differences: list[Difference], boots: Booted | None) -> None:
+    console = Console(highlight=False)
+    section = ""
+    told = [*differences, *(boots.differences if boots else ())]
+    for difference in told[:_TOLD]:
+        if difference.section != section:
+            section = difference.section
+            console.print(Text(section, "bold"))
+        sign, style = _SIGNS[difference.word]
+        facts = " → ".join(fact for fact in (difference.first, difference.second) if fact)
+        console.print(Text.assemble(f"  {sign} ", (difference.name, style), f"  {facts}"), soft_wrap=True)
+        for line in difference.lines:
+            console.print(Text(f"      {line}"), soft_wrap=True)
+    if len(told) > _TOLD:
+        console.print(f"… and {len(told) - _TOLD} more: --json and --html have all")
+    if not told:
+        console.print("nothing differs")
+    if boots is not None:
+        counts = " and ".join(str(count) for count in boots.boots)
+        console.print(_table(f"seconds, medians of {counts} boots", [*boots.stages, *boots.units]))
+
+
+def _table(title: str, rows: list[Times]) -> Table:
+    table = Table(box=None, title=title, title_justify="left", header_style="bold")
+    table.add_column("")
+    for column in ("A", "B"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in rows:
+        times = ("-" if t is None else f"{t:.2f}" for t in (row.first, row.second))
+        chance = f" (by chance 1 in {1 / row.chance:.0f})" if row.word and row.chance else ""
+        table.add_row(Text(row.name), *times, Text(f"{row.word}{chance}", "red" if "slower" in row.word else ""))
+    return table

@@ -1,0 +1,66 @@
+"""`vmtests torture`."""
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
+from vmtests.errors import InputError
+from vmtests.faults.torture import Outcome, Scene, Torture, moments
+from vmtests.host.results import new_directory
+from vmtests.qemu.lab import Lab
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_image(parser)
+    add_modules(parser)
+    parser.add_argument("--moments", type=int, default=30, metavar="N", help="how often (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which moments (default: %(default)s)")
+    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
+    add_json(parser, "print one JSON object a line")
+    add_accel(parser)
+    add_results(parser)
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Cut the power at many moments and look at each next boot."""
+    if arguments.jobs < 1 or arguments.moments < 1:
+        raise InputError("-j and --moments take numbers from 1 on")
+    console, outcomes = Console(highlight=False), []
+    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+        image = lab.image(arguments.image, arguments.module)
+        wanted = moments(arguments.moments, lab.host.accelerator.scale, arguments.seed)
+        for outcome in Torture(image, lab).run(wanted, jobs=arguments.jobs):
+            outcomes.append(outcome)
+            print_json(outcome.to_json()) if arguments.json else _show(console, outcome)
+            sys.stdout.flush()
+    if not arguments.json:
+        console.print(_table(outcomes))
+    return 0 if all(outcome.right for outcome in outcomes) else 1
+
+
+def _show(console: Console, outcome: Outcome) -> None:
+    mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
+    moment = outcome.moment
+    told = f" {moment.number} {moment.scene}, cut after {moment.seconds:.1f} s"
+    if outcome.stage:
+        told += f" in {outcome.stage}"
+    if outcome.synced:
+        told += f", {outcome.synced} rounds synced"
+    console.print(Text.assemble(mark, f"{told}; next boot {outcome.seconds:.0f} s {outcome.failure}".rstrip()))
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table("power cut in", "stage", "moments", "ready with what was synced", "rounds synced", box=None)
+    for scene in Scene:
+        ours = [outcome for outcome in outcomes if outcome.moment.scene is scene]
+        for stage in sorted({outcome.stage for outcome in ours}):
+            here = [outcome for outcome in ours if outcome.stage == stage]
+            right, synced = sum(outcome.right for outcome in here), sum(outcome.synced for outcome in here)
+            table.add_row(str(scene), stage or "ready", str(len(here)), str(right), str(synced) if synced else "")
+    return table

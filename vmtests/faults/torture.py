@@ -1,0 +1,217 @@
+"""The power is cut at many moments, and each next boot has to get ready with what had been synced.
+
+Each moment is a machine of its own: one that goes on from where another was kept (in the middle of its first boot, or
+ready), runs for a while, and is killed. What the guest said of itself decides what has to be there: a line on the
+console is printed after the sync that it tells of. A QEMU that is killed loses what its guest had not flushed from its
+memory, and what QEMU itself had not: the tables of the disk's qcow2 file.
+"""
+
+import contextlib
+import random
+import re
+import shlex
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vmtests.boot.stages import Stage
+from vmtests.errors import GuestError
+from vmtests.qemu.lab import Lab
+from vmtests.qemu.snapshots import Snapshot
+from vmtests.qemu.vm import QemuVm
+from vmtests.vm import BootError, Image
+
+_LOOK_SECONDS = 0.02
+_SPAN = {"store write": 6.0, "reboot": 25.0}  # seconds, of a guest on KVM, in which the power is cut
+_BOOT_SPAN = 15.0
+_DIRECTORY = "vmtests-torture"
+_SAID = re.compile(r"vmtests-torture synced (\d+)")
+
+# Each round makes a directory with a file that was written over and one that replaces another by its name, and a path
+# of Nix where there is one; it is told when the file system has all of it. The content says which round it is.
+_WRITER = """\
+d={store}/{directory}; mkdir -p $d; i=0
+while [ $i -lt 100000 ]; do
+  i=$((i+1)); mkdir $d/$i
+  head -c 70000 /dev/zero | tr '\\0' $((i % 10)) > $d/$i/data; echo $i > $d/$i/new; mv $d/$i/new $d/$i/name
+  if command -v nix-store >/dev/null; then echo $i > /tmp/torture-$i; nix-store --add /tmp/torture-$i > $d/$i/path; fi
+  sync; printf '\\r\\nvmtests-torture synced %d\\r\\n' $i > /dev/{console}
+done
+"""
+
+# Says the first round of those that were told of which is not as it was written.
+_READER = """\
+d={store}/{directory}; i=0
+while [ $i -lt {rounds} ]; do
+  i=$((i+1))
+  [ "$(cat $d/$i/name)" = $i ] || {{ echo "$i: name"; exit 1; }}
+  [ "$(tr -d $((i % 10)) < $d/$i/data | wc -c)-$(wc -c < $d/$i/data)" = 0-70000 ] || {{ echo "$i: data"; exit 1; }}
+  [ ! -s $d/$i/path ] || nix-store --check-validity $(cat $d/$i/path) || {{ echo "$i: not valid in Nix"; exit 1; }}
+  [ ! -s $d/$i/path ] || [ "$(cat $(cat $d/$i/path))" = $i ] || {{ echo "$i: content of the Nix path"; exit 1; }}
+done
+mkdir {store}/{directory}-after && rm -r {store}/{directory}-after || exit 1
+command -v nix-store >/dev/null || exit 0
+echo after > /tmp/torture-after && nix-store --add /tmp/torture-after >/dev/null
+"""
+
+
+class Scene(StrEnum):
+    """What the guest does when the power is cut."""
+
+    FIRST_BOOT = "first boot"
+    STORE_WRITE = "store write"
+    REBOOT = "reboot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When the power is cut: so many `seconds` after the machine goes on."""
+
+    number: int
+    scene: Scene
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of it: where the boot was (empty where the guest was ready), how many rounds had been synced, and why
+    the next boot is not as it has to be; nothing where it is.
+    """
+
+    moment: Moment
+    stage: str
+    synced: int
+    seconds: float
+    failure: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the next boot got ready with all that had been synced."""
+        return not self.failure
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as `vmtests torture --json` prints it."""
+        return {
+            "number": self.moment.number,
+            "scene": str(self.moment.scene),
+            "cut_after_s": round(self.moment.seconds, 3),
+            "stage": self.stage or None,
+            "synced": self.synced,
+            "next_boot_s": round(self.seconds, 1),
+            "right": self.right,
+            "failure": self.failure or None,
+        }
+
+
+def moments(count: int, scale: float, seed: int) -> list[Moment]:
+    """Return `count` moments, spread over what is done; `scale` is how much slower than on KVM that is."""
+    choose = random.Random(seed)  # noqa: S311 - to be had again
+    scenes = list(Scene)
+    spans = {Scene.FIRST_BOOT: _BOOT_SPAN, Scene.STORE_WRITE: _SPAN["store write"], Scene.REBOOT: _SPAN["reboot"]}
+    each = {scene: len(range(number, count, len(scenes))) for number, scene in enumerate(scenes)}
+    found = []
+    for number in range(count):
+        scene = scenes[number % len(scenes)]
+        # One in each part of the time, so that none is left out, and nowhere the same.
+        part = (number // len(scenes) + choose.random()) / each[scene]
+        found.append(Moment(number=number + 1, scene=scene, seconds=part * spans[scene] * scale))
+    return found
+
+
+class Torture:
+    """Cuts the power of machines with one image; results of those that went wrong are kept below `torture-N`."""
+
+    def __init__(self, image: Image, lab: Lab) -> None:
+        self._image = image
+        self._lab = lab
+        self._ending = threading.Event()
+        # Makes what is kept, one after the other; what comes after finds it.
+        self._turn = threading.Lock()
+
+    def run(self, wanted: Sequence[Moment], *, jobs: int = 1) -> Iterator[Outcome]:
+        """Run moments, `jobs` at a time, and give each outcome as it comes; raises HostError."""
+        with (
+            self._lab.start(self._image, name="torture-ready") as start,
+            ThreadPoolExecutor(jobs) as pool,
+        ):
+            snapshot = start.wait()
+            if start.vm.qemu.alive:
+                start.vm.power_cut()
+            futures = [pool.submit(self._one, moment, snapshot) for moment in wanted]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                self._ending.set()
+                for future in futures:
+                    future.cancel()
+
+    def _one(self, moment: Moment, snapshot: Snapshot) -> Outcome:
+        name = f"torture-{moment.number}"
+        if moment.scene is Scene.FIRST_BOOT:
+            with self._in_first_boot(name) as vm:
+                return self._cut(moment, vm)
+        with self._lab.fork(self._image, snapshot, name=name) as vm:
+            if moment.scene is Scene.STORE_WRITE:
+                self._write(vm)
+            else:
+                vm.begin_reboot()
+            return self._cut(moment, vm)
+
+    @contextlib.contextmanager
+    def _in_first_boot(self, name: str) -> Iterator[QemuVm]:
+        with contextlib.ExitStack() as stack:
+            with self._turn:
+                vm = stack.enter_context(self._lab.rewind(self._image, Stage.INITRD, name=name))
+            yield vm
+
+    def _write(self, vm: QemuVm) -> None:
+        console = vm.image.contract.boot.console
+        script = _WRITER.format(store=_store(vm), directory=_DIRECTORY, console=console)
+        vm.run(f"setsid {_in_store(vm, script)} >/dev/null 2>&1 </dev/null &").check()
+
+    def _cut(self, moment: Moment, vm: QemuVm) -> Outcome:
+        self._wait(moment.seconds)
+        booting = vm.verdict is None
+        stage = str(vm.follower.stage) if booting else ""
+        if vm.qemu.alive:
+            vm.power_cut()
+        synced = max((int(match[1]) for line in vm.console if (match := _SAID.search(line.text))), default=0)
+        began = time.monotonic()
+        failure = ""
+        try:
+            vm.power_on()
+            failure = self._look(vm, synced)
+        except (BootError, GuestError) as error:
+            failure = error.message
+        seconds = time.monotonic() - began
+        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure)
+
+    def _look(self, vm: QemuVm, synced: int) -> str:
+        """Return what is not as it has to be; nothing where all is well."""
+        script = _READER.format(store=_store(vm), directory=_DIRECTORY, rounds=synced)
+        found = vm.run(_in_store(vm, script), 600.0)
+        if found.exit_code == 0:
+            return ""
+        return f"what was synced is not there: {(found.stdout.strip() or found.stderr.strip())[-200:]}"
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._ending.wait(min(left, _LOOK_SECONDS)):
+            pass
+
+
+def _store(vm: QemuVm) -> str:
+    return vm.image.contract.store.mount or "/var"
+
+
+def _in_store(vm: QemuVm, script: str) -> str:
+    """Return the command that runs `script` as Nix writes to the store: in a mount namespace where it is writable."""
+    inner = f"PATH=$PATH:/run/current-system/sw/bin; {script}"
+    if mount := vm.image.contract.store.mount:
+        whole = shlex.quote(f"mount -o remount,bind,rw {mount} || exit 1; {inner}")
+        return f"unshare --mount --propagation private sh -c {whole}"
+    return f"sh -c {shlex.quote(inner)}"

@@ -1,0 +1,93 @@
+"""A machine's own files: its disks, further ones, the seed that cloud-init looks for, firmware variables, the TPM."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vmtests.host.firmware import Firmware
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
+from vmtests.machine.confine import disk_files
+from vmtests.machine.disk import backing, make_overlay
+from vmtests.machine.hardware import Hardware
+from vmtests.machine.template import Template
+
+SEED_LABEL = "CIDATA"
+"""The label of the file system in which NoCloud looks (cloud-init, doc/rtd/reference/datasources/nocloud.rst)."""
+
+_SEED_SIZE = "1024"  # KiB
+
+
+def paths(hardware: Hardware, mine: Template) -> tuple[Path, ...]:
+    """Return the files of a machine's further disks."""
+    return tuple(mine.further(number) for number in range(1, hardware.further + 1))
+
+
+def make(hardware: Hardware, mine: Template, firmware: Firmware | None, toolbox: Toolbox) -> None:
+    """Make what a machine has before its first power-on, but for the image's disk.
+
+    Raises InputError, HostError, OSError.
+    """
+    if firmware is None:
+        mine.variables.touch()
+    else:
+        shutil.copyfile(firmware.vars_template.outside, mine.variables)
+    shutil.rmtree(mine.tpm, ignore_errors=True)
+    mine.tpm.mkdir()
+    for number, disk in enumerate(hardware.disks, start=1):
+        path = mine.further(number)
+        path.unlink(missing_ok=True)
+        if disk.image is None:
+            toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", path, str(disk.size))
+        else:
+            make_overlay(toolbox, backing(disk.image), path, disk.size)
+    if hardware.seed:
+        _make_seed(hardware, mine, toolbox)
+
+
+def _make_seed(hardware: Hardware, mine: Template, toolbox: Toolbox) -> None:
+    raw, source = mine.directory / "seed.img", mine.directory / "seed"
+    raw.unlink(missing_ok=True)
+    toolbox.run("mkfs.vfat", "-n", SEED_LABEL, "-C", raw, _SEED_SIZE)
+    for name, data in hardware.seed.items():
+        source.write_bytes(data)
+        command = ["mcopy", "-i", os.fspath(raw), os.fspath(source), f"::{name}"]
+        run_in(toolbox.root("mcopy"), command, env={"MTOOLSRC": os.devnull})
+    # Whole, and not over a file of this machine, which a template of it outlives.
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, mine.further(hardware.further))
+    raw.unlink()
+    source.unlink()
+
+
+def take(hardware: Hardware, template: Template, mine: Template) -> None:
+    """Copy what a fork writes to; raises OSError."""
+    shutil.copyfile(template.overlay, mine.disk)
+    for number, path in enumerate(paths(hardware, mine), start=1):
+        shutil.copyfile(template.further_overlay(number), path)
+    shutil.copyfile(template.variables, mine.variables)
+    shutil.copytree(template.tpm, mine.tpm)
+
+
+def keep(hardware: Hardware, mine: Template, template: Template, toolbox: Toolbox) -> None:
+    """Copy the files of a machine that stands still to its template; raises HostError, OSError."""
+    pairs = {template.disk: (mine.disk, template.overlay)}
+    for number, path in enumerate(paths(hardware, mine), start=1):
+        pairs[template.further(number)] = (path, template.further_overlay(number))
+    for kept, (path, overlay) in pairs.items():
+        shutil.copyfile(path, kept)
+        make_overlay(toolbox, backing(kept), overlay, None)
+    shutil.copyfile(mine.variables, template.variables)
+    shutil.copytree(mine.tpm, template.tpm)
+
+
+def readable(hardware: Hardware, template: Template | None) -> Iterator[Path]:
+    """Yield the host's files that QEMU reads for its further disks, its disc and its kernel."""
+    yield from (path.absolute() for path in (hardware.kernel, hardware.initrd, hardware.cdrom) if path is not None)
+    if template is not None:
+        for path in paths(hardware, template):
+            yield from disk_files(path)
+    else:
+        for disk in hardware.disks:
+            if disk.image is not None:
+                yield from disk_files(disk.image.absolute())

@@ -1,0 +1,229 @@
+"""The guest's journal, of stage 1 and after, on the clock of its console.
+
+Read in journalctl's export format (systemd docs/JOURNAL_EXPORT_FORMATS.md); the fields of jobs are those of
+job_emit_start_message() and job_emit_done_message() in systemd's src/core/job.c.
+"""
+
+import re
+import statistics
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from vmtests.boot.console import Line
+from vmtests.boot.stages import Stage
+from vmtests.boot.units import UNITS_LIMIT, Unit
+from vmtests.text import clean
+
+FILES = ("journal.export", "diagnosis/journal.export", "diagnosis/journal-on-disk.export")
+"""Where a journal may be in a directory of results, the best first."""
+
+_FILE_LIMIT = 64 << 20
+_ENTRIES = 50_000
+_SHOWN = 600  # entries among the console's lines
+_ENOUGH = 5  # lines, of which one may be at fault
+_WARNING = 4  # syslog(3)
+_START = frozenset({"start", "restart", "verify-active", "reload-or-start"})
+# What stands before a unit's description, as UNIT_STATUS_FORMATS of systemd's unit types have it.
+_TOLD = re.compile(
+    r"(?:Starting|Mounting|Activating swap|Started|Finished|Mounted|Activated swap|Found device|Reached target"
+    r"|Failed to (?:start|mount|activate swap)|Timed out (?:starting|mounting|waiting for device)"
+    r"|(?:Dependency|Assertion) failed for) (?P<shown>.+?)(?:\.\.\.|…|\.)?$"
+)
+_KERNEL_TIME = re.compile(r"\[ {0,8}(\d{1,7}\.\d{6})\] ")
+_BARE = re.compile(r"^(?:\[[A-Z ]{2,8}\] |\[ {0,8}\d+\.\d+\] |\S{1,40}\[\d+\]: )+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An entry: `monotonic` and `real` are seconds of the guest's two clocks, `initrd` that stage 1 wrote it."""
+
+    monotonic: float
+    real: float
+    boot: str
+    text: str
+    priority: int
+    by: str
+    initrd: bool
+    unit: str = ""
+    job: str = ""
+    result: str = ""
+
+
+def read(path: Path) -> list[Entry]:
+    """Read an export; nothing where there is none. What is no entry is left out, a cut end too."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_FILE_LIMIT)
+    except OSError:
+        return []
+    found = []
+    for fields in _blocks(data):
+        if (entry := _entry(fields)) is not None:
+            found.append(entry)
+            if len(found) == _ENTRIES:
+                break
+    return found
+
+
+def _blocks(data: bytes) -> Iterator[Mapping[str, str]]:
+    fields: dict[str, str] = {}
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        line = data[at:end]
+        at = end + 1
+        if not line:
+            if fields:
+                yield fields
+            fields = {}
+            continue
+        name, equals, value = line.partition(b"=")
+        if not equals:  # a size of eight bytes, then so many bytes that may be anything
+            size = struct.unpack_from("<Q", data, at)[0] if at + 8 <= len(data) else 0
+            if size > len(data):
+                return
+            value = data[at + 8 : at + 8 + size]
+            at += 8 + size + 1
+        fields.setdefault(name.decode("ascii", "replace"), value[:4096].decode("utf-8", "replace"))
+    if fields:
+        yield fields
+
+
+def _entry(fields: Mapping[str, str]) -> Entry | None:
+    try:
+        own = fields.get("_SOURCE_MONOTONIC_TIMESTAMP") if fields.get("_TRANSPORT") == "kernel" else None
+        monotonic = int(own or fields["__MONOTONIC_TIMESTAMP"])
+        real = int(fields["__REALTIME_TIMESTAMP"])
+        priority = int(fields.get("PRIORITY", "6"))
+    except (KeyError, ValueError):
+        return None
+    if not 0 <= monotonic < 1 << 50:
+        return None
+    return Entry(
+        monotonic=monotonic / 1e6,
+        real=real / 1e6,
+        boot=fields.get("_BOOT_ID", ""),
+        text=clean(fields.get("MESSAGE", "")),
+        priority=priority,
+        by=clean(fields.get("SYSLOG_IDENTIFIER") or fields.get("_COMM", "")),
+        initrd=fields.get("_RUNTIME_SCOPE") == "initrd",
+        unit=clean(fields.get("UNIT", "")),
+        job=fields.get("JOB_TYPE", ""),
+        result=fields.get("JOB_RESULT", ""),
+    )
+
+
+def of_boot(entries: Sequence[Entry], number: int, started: datetime | None) -> list[Entry]:
+    """Return the entries of one boot of a machine that was switched on at `started`, its `number`-th."""
+    boots: dict[str, list[Entry]] = {}
+    for entry in entries:
+        boots.setdefault(entry.boot, []).append(entry)
+    if started is None:
+        return list(boots.values())[number - 1] if 0 < number <= len(boots) else []
+    # The guest's clock has whole seconds when it is read first.
+    later = [known for known in boots.values() if known[-1].real > started.timestamp() - 2]
+    return later[0] if later else []
+
+
+def offset(entries: Sequence[Entry], lines: Sequence[Line], started: datetime | None) -> float | None:
+    """Return the seconds from power-on to the zero of the guest's clock; None where nothing tells.
+
+    Lines that console and journal have equally often tell it, half of them early, since a journal that has just begun
+    takes what waited; else lines with the kernel's time, which are late or right, never early; else the date of
+    power-on, to a second.
+    """
+    of_journal: dict[str, list[float]] = {}
+    for entry in entries:
+        of_journal.setdefault(entry.text, []).append(entry.monotonic)
+    of_console: dict[str, list[float]] = {}
+    late = []
+    for line in lines:
+        if line.source == "console":
+            of_console.setdefault(_BARE.sub("", line.text), []).append(line.t)
+            if match := _KERNEL_TIME.match(line.text):
+                late.append(line.t - float(match[1]))
+    both = [
+        seen - written
+        for text, times in of_console.items()
+        if len(times) == len(of_journal.get(text, ()))
+        for seen, written in zip(times, of_journal[text], strict=True)
+    ]
+    if len(both) >= _ENOUGH or (both and not late):
+        return max(statistics.median(both), 0.0)
+    if late:
+        return max(sorted(late)[len(late) // 20], 0.0)
+    if started is None or not entries:
+        return None
+    return max(entries[-1].real - entries[-1].monotonic - started.timestamp(), 0.0)
+
+
+def units(entries: Sequence[Entry], zero: float, starts: Mapping[Stage, float]) -> list[Unit]:
+    """Return the units whose start the journal tells, in seconds since power-on; `zero` is that of its clock."""
+    known: dict[tuple[bool, str], Unit] = {}
+    for entry in entries:
+        if not entry.unit or entry.job not in _START:
+            continue
+        t = round(entry.monotonic + zero, 3)
+        key = (entry.initrd, entry.unit)
+        if key not in known:
+            if len(known) == UNITS_LIMIT:
+                break
+            known[key] = Unit(name=entry.unit, stage=_stage(t, starts, initrd=entry.initrd))
+        unit = known[key]
+        if not entry.result:
+            unit.began = t if unit.began is None else unit.began
+        elif not unit.result:
+            unit.ended, unit.result = t, entry.result
+    return list(known.values())
+
+
+def _stage(t: float, starts: Mapping[Stage, float], *, initrd: bool) -> Stage:
+    stage = next((s for s, start in reversed(list(starts.items())) if start <= t), Stage.KERNEL)
+    if initrd:
+        return Stage.INITRD if not stage.before(Stage.USERSPACE) else stage
+    return stage
+
+
+def merge(of_console: Sequence[Unit], of_journal: Sequence[Unit], entries: Sequence[Entry]) -> tuple[Unit, ...]:
+    """Return all units once: the journal's where it tells of one, under the name or the description of the console."""
+    told = {(unit.stage.before(Stage.USERSPACE), unit.name): unit for unit in of_journal}
+    named: dict[tuple[bool, str], str] = {}
+    for entry in entries:
+        if entry.unit and entry.job and (match := _TOLD.match(entry.text)):
+            shown = match["shown"].removeprefix(f"{entry.unit} - ")
+            named[(entry.initrd, shown)] = entry.unit
+    kept = []
+    for unit in of_console:
+        early = unit.stage.before(Stage.USERSPACE)
+        better = told.get((early, unit.name)) or told.get((early, named.get((early, unit.name), "")))
+        if better is None:
+            kept.append(unit)
+            continue
+        better.queued, better.waits_for = unit.queued, unit.waits_for
+        # The journal begins when its daemon does: what ran before is told by the console alone.
+        better.began = unit.began if better.began is None else better.began
+        if not better.result:
+            better.ended, better.result = unit.ended, unit.result
+    return (*kept, *of_journal)
+
+
+def lines(
+    entries: Sequence[Entry], zero: float, starts: Mapping[Stage, float], shown: Sequence[Line]
+) -> Iterator[Line]:
+    """Yield what the journal has and the console has not, of warnings and worse."""
+    seen = {_BARE.sub("", line.text) for line in shown} | {line.text for line in shown}
+    left = _SHOWN
+    for entry in entries:
+        if entry.priority > _WARNING or not entry.text or entry.text in seen:
+            continue
+        seen.add(entry.text)
+        left -= 1
+        if left < 0:
+            return
+        t = entry.monotonic + zero
+        text = f"{entry.by}: {entry.text}" if entry.by else entry.text
+        yield Line(t=round(t, 3), text=text, stage=_stage(t, starts, initrd=entry.initrd), source="journal")
