@@ -30,7 +30,7 @@
   systemd.tmpfiles.rules = [ "d /run/sshd 0755 root root - -" ];
   systemd.coredump.enable = false;
   security.pam.services.login.rules.session.lastlog.enable = lib.mkForce false;
-  systemd.services.lastlog2-import.enable = false;
+  systemd.services.lastlog2-import.enable = lib.mkForce false;
   services.dbus.implementation = lib.mkForce "dbus";
   programs.command-not-found.enable = false; programs.nano.enable = false;
   services.logrotate.enable = false;

@@ -40,7 +40,9 @@ def bring(vm: Vm, directory: Path, name: str) -> Generation:
 def activate(vm: Vm, action: str) -> str:
     """Run the profile's switch-to-configuration, with systemd's search path alone; return what it said."""
     command = f"systemd-run --quiet --pipe --wait --collect {PROFILE}/bin/switch-to-configuration {action} 2>&1"
-    return vm.run(command, SLOW).check().stdout
+    result = vm.run(command, SLOW)
+    assert result.ok, result.stdout
+    return result.stdout
 
 
 def entries(vm: Vm) -> list[str]:
