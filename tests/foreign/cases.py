@@ -41,6 +41,18 @@ class Case:
     make: Callable[[], Path]
 
 
+def case(
+    name: str,
+    there: str,
+    make: Callable[[str], Path],
+    expected: str = OK,
+    words: str = "",
+    boots: bool | None = None,
+) -> Case:
+    """Return a case whose maker is told its name."""
+    return Case(name=name, there=there, expected=expected, words=words, boots=boots, make=lambda: make(name))
+
+
 class Cases:
     """Makes all cases below a directory."""
 
@@ -108,16 +120,6 @@ class Cases:
 
     def good(self) -> Iterator[Case]:
         """Yield what boots: no breach is said of it."""
-
-        def case(
-            name: str,
-            there: str,
-            make: Callable[[str], Path],
-            expected: str = OK,
-            words: str = "",
-            boots: bool | None = None,
-        ) -> Case:
-            return Case(name=name, there=there, expected=expected, words=words, boots=boots, make=lambda: make(name))
 
         yield case("entry", "systemd-boot, type #1 entry, ext4", self.on_esp, boots=True)
         yield case("mbr", "the same with an MBR", lambda n: self.on_esp(n, table="dos"), boots=True)

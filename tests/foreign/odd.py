@@ -3,13 +3,13 @@
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from vmtests.sizes import MIB
 
-from .cases import BREACH, FALLBACK, LINE, NOTE, OK, Case, Cases
+from .cases import BREACH, FALLBACK, LINE, NOTE, Case, Cases, case
 from .disks import BIOS_GRUB, ESP, LINUX, ROOT, SWAP, X86_ROOT, XBOOTLDR, Part
 
 CONF = "/loader/entries/debian.conf"
@@ -29,19 +29,8 @@ class Odd:
         yield from self._loaders()
         yield from self._roots()
 
-    def _case(
-        self,
-        name: str,
-        there: str,
-        make: Callable[[str], Path],
-        expected: str = OK,
-        words: str = "",
-        boots: bool | None = None,
-    ) -> Case:
-        return Case(name=name, there=there, expected=expected, words=words, boots=boots, make=lambda: make(name))
-
     def _tables(self) -> Iterator[Case]:
-        case, esp, disk = self._case, self.c.on_esp, self.k.disk
+        esp, disk = self.c.on_esp, self.k.disk
         yield case("hybrid-mbr", "a hybrid MBR: EE, and the ESP again as 0c", self._hybrid, boots=True)
         yield case("sectors-4k", "a GPT with sectors of 4096 bytes", self._sectors_4k, boots=True)
         yield case(
@@ -103,7 +92,7 @@ class Odd:
         )
 
     def _loaders(self) -> Iterator[Case]:
-        case, esp = self._case, self.c.on_esp
+        esp = self.c.on_esp
         none = dict.fromkeys(self.c.base)
         for name, options in (
             ("fat12", ("-F12", "-s32")),
@@ -247,7 +236,7 @@ class Odd:
         )
 
     def _roots(self) -> Iterator[Case]:
-        case, esp = self._case, self.c.on_esp
+        esp = self.c.on_esp
         line = {CONF: self.c.entry("root=/dev/sda2 console=ttyS0")}
         magics = {
             "bcachefs": (4096 + 24, bytes.fromhex("c68573f666ce90a9d96a60cf803df7ef")),

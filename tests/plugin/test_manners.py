@@ -51,7 +51,7 @@ def test_their_marker(): pass
 def test_fails():
     assert 1 == 2
 
-@pytest.mark.skip(reason="theirs")
+@pytest.mark.skip(reason="a skip of theirs, which has to stay one beside us")
 def test_skipped(): pass
 
 @pytest.mark.parametrize("number", range(12))

@@ -117,7 +117,9 @@ def test_directory_without_a_boot_is_bad_input(tmp_path: Path) -> None:
         page.write(tmp_path)
 
 
-@pytest.mark.skipif(not BROWSER, reason="no browser on this host: apt-get install chromium")
+@pytest.mark.skipif(
+    not BROWSER, reason="there is no Chromium, which `make test` installs as root: apt-get install chromium"
+)
 def test_browser_finds_its_way_without_error_or_request(tmp_path: Path) -> None:
     """In Chromium a click on a stage shows its line, search finds, and nothing is loaded or goes wrong."""
     from playwright.sync_api import sync_playwright

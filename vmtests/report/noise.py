@@ -2,7 +2,7 @@
 
 Timings of boots have long tails, so ranks are compared (Mann and Whitney, Annals of Mathematical Statistics 18), with
 the exact distribution, which small sets need, and mid-ranks for ties. Own code of a few lines, since the libraries
-that have it bring a hundred megabytes; docs/decisions says more.
+that have it bring a hundred megabytes; decision 5.
 """
 
 import math
