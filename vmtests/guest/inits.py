@@ -94,7 +94,7 @@ def _systemd_failed(runner: Runner) -> tuple[str, ...]:
 
 
 def _systemd_up(runner: Runner) -> tuple[str, ...]:
-    return tuple(unit.name for unit in Facts(runner).units() if unit.active == "active")
+    return tuple(name for name, unit in Facts(runner).units().items() if unit.active == "active")
 
 
 def _systemd_unit(runner: Runner, name: str) -> Service:
