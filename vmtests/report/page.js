@@ -27,6 +27,7 @@ for (const boot of document.querySelectorAll(".boot")) {
     const before = (chart.scrollLeft + chart.clientWidth / 2) / wide.offsetWidth;
     zoom = Math.min(Math.max(to, 1), 64);
     wide.style.width = zoom * 100 + "%";
+    wide.classList.toggle("zoomed", zoom > 1);
     chart.scrollLeft = before * wide.offsetWidth - chart.clientWidth / 2;
   };
   const change = { in: () => scale(zoom * 2), out: () => scale(zoom / 2), fit: () => scale(1) };

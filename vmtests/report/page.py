@@ -7,6 +7,7 @@ Content-Security-Policy lets run the one script and the one style sheet whose di
 import base64
 import hashlib
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ROW = 20  # pixels
 _LATE = 60.0  # per cent: a label further right than that stands left of its bar
 _LABEL = 60  # characters
+_TELEPHONE = 3.4  # pixels of a per cent of the waterfall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class Bar:
     start: float
     seconds: float | None
     late: bool
+    tight: bool
+    """Whether its label has no room in it on a telephone."""
     word: str = ""
     """`new` or `slower`, against an earlier run."""
 
@@ -91,7 +95,7 @@ class Drawn:
         ]
         self.evidence = [self._bar(e.t, None, e.text, "evidence", boot.told.stage, 0) for e in boot.told.evidence]
         self.height = max(len(self.units), 1) * _ROW
-        self.ticks = [(100.0 * n / 5, self.scale * n / 5) for n in range(6)]
+        self.ticks = [(100.0 * t / self.scale, t) for t in _ticks(self.scale)]
 
     def _stage(self, boot: Boot, stage: Stage, start: float) -> Bar:
         return self._bar(start, boot.seconds.get(stage, 0.0), stage, "stage", stage, 0)
@@ -120,8 +124,16 @@ class Drawn:
             start=start,
             seconds=seconds,
             late=x > _LATE,
+            tight=100.0 * (seconds or 0.0) / self.scale * _TELEPHONE < len(label) * 8 + 10,
             word=word,
         )
+
+
+def _ticks(seconds: float) -> list[float]:
+    """Return round times from 0 on, at most seven: those of a telephone do not touch."""
+    step = 10.0 ** math.floor(math.log10(seconds / 6))
+    step *= next(times for times in (1, 2, 5, 10) if times * step >= seconds / 6)
+    return [round(n * step, 6) for n in range(int(seconds / step) + 1)]
 
 
 def render(run: Run, against: Run | None = None) -> str:

@@ -10,7 +10,7 @@ from vmtests.host import outputs
 from vmtests.report import page
 from vmtests.report.history import WHOLE, Finding, Trend
 
-_WIDTH, _HEIGHT, _TOP, _LEFT = 720, 120, 10, 62
+_WIDTH, _HEIGHT, _TOP, _LEFT = 460, 110, 10, 62
 _MEDIAN_OF = 20  # runs that the line is the median of
 
 
