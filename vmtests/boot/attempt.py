@@ -163,7 +163,8 @@ class Attempt:
         if heard == "hello" and stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
             self._enter(Stage.INITRD, line.t)
         failing = self.suspicious or self._judge.failing
-        if not heard and self._readiness.asks(normal, shell=self._course.shell(stage, normal.text, failing)):
+        shell = not self._judge.rescuing and self._course.shell(stage, normal.text, failing)
+        if not heard and self._readiness.asks(normal, shell=shell):
             self._up(line, getty=True)
 
     def _look_for_shell(self, normal: NormalLine, line: Line) -> None:
@@ -375,6 +376,8 @@ class Attempt:
     def _fail(self, t: float) -> None:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
+        if failure.stage is self.stage:
+            failure = replace(failure, stage=self._place)
         if self.verdict is None:
             self.verdict = self._blamed(self._explained(failure), t)
         else:

@@ -29,6 +29,8 @@ _PREFIXES = tuple(
         r"(?!kernel:)[\w.-]{1,64} (?=(?:kernel|[A-Za-z(][^\s\[\]]{0,63}\[\d+\]): )",
         # journalctl: the kernel's own
         r"kernel: ",
+        # the runtime interface of containers (CRI), as kubelet keeps it
+        r"std(?:out|err) [FP] ",
         # NixOS' test driver, docker compose, packer, vagrant, test runners
         r"[\w.-]{1,40} ?# ",
         r"[\w.-]{1,40} {0,12}\| ",
@@ -43,6 +45,9 @@ _PREFIXES = tuple(
 
 # logfmt, as runtimes of virtual machines for containers write it.
 _LOGFMT = re.compile(r'\b(?:vmconsole|console|log|msg)="((?:[^"\\]|\\.)*)"\s*$')
+
+# journalctl -o json; Fluent Bit, Docker, Loki, Cloud Logging, Elastic, OpenTelemetry.
+_KEYS = ("MESSAGE", "message", "line", "log", "msg", "text", "textPayload", "content", "body")
 
 
 class Undress:
@@ -121,8 +126,9 @@ def _unpacked(line: str) -> str:
         fields = json.loads(line)
     except (ValueError, RecursionError):
         return line
-    for key in ("MESSAGE", "message", "log", "msg", "text", "textPayload"):
-        if isinstance(fields, dict) and isinstance(said := fields.get(key), str):
-            by = fields.get("SYSLOG_IDENTIFIER") if key == "MESSAGE" else None
-            return f"systemd[1]: {said}" if by == "systemd" else said
+    for part in (fields, *fields.values()):  # what was said may be one level down
+        for key in _KEYS if isinstance(part, dict) else ():
+            if isinstance(said := part.get(key), str):
+                by = part.get("SYSLOG_IDENTIFIER") if key == "MESSAGE" else None
+                return f"systemd[1]: {said}" if by == "systemd" else said.rstrip("\r\n")
     return line
