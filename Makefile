@@ -12,7 +12,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes docs fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes commands docs fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -114,6 +114,9 @@ images: host $(STAMP)     ## disks and files as other people make them, inspecte
 
 examples: host $(STAMP)   ## build docs/examples, boot each and run its tests; NAMES="NAME NAME" for some
 	$(BIN)/python -m tests.examples results/examples $(NAMES)
+
+commands: host $(STAMP)   ## run the commands of README and docs that boot machines; PAGES="docs/tutorial.md" for some
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.docs $(PAGES)
 
 bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench
