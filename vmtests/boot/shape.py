@@ -6,6 +6,7 @@ keeps its quotation.
 
 import json
 import re
+from collections import Counter
 from datetime import datetime
 
 _LOOKED_AT = 40  # lines by which the shape is found
@@ -51,6 +52,12 @@ _PREFIXES = tuple(
         r"`",
     )
 )
+
+_PROGRAM = re.compile(
+    r"(?!systemd|kernel|dracut|ignition|coreos|ostree|cloud-init|initrd)[A-Za-z][\w.@()/-]{0,60}\[\d{1,7}\]: "
+)
+_NEARLY_ALL = 0.8
+_FEW = 5  # lines; of fewer nobody can say that they are all of one program
 
 
 # logfmt, as runtimes of virtual machines for containers write it.
@@ -109,7 +116,11 @@ class Undress:
                     self._prefixes.append(prefix)
                     break
             else:
-                return
+                break
+        # A program that runs the machine, and whose output the journal keeps.
+        heads = Counter(match[0] for line in lines if (match := _PROGRAM.match(line)))
+        if heads and (most := heads.most_common(1)[0])[1] >= _NEARLY_ALL * max(len(lines), _FEW):
+            self._prefixes.append(re.compile(re.escape(most[0])))
 
     def _bare(self, text: str) -> tuple[str, datetime | None]:
         text, clock = _unpacked(text), None
