@@ -115,7 +115,7 @@ def test_release_without_an_option_is_named(evaluate: Callable[[str], Any], tmp_
 
 
 def test_store_path_that_is_a_link_stays_one(evaluate: Callable[[str], Any], tmp_path: Path) -> None:
-    """systemd-repart copies what a link leads to; in upstream's image, the path of the store is the link nevertheless."""
+    """systemd-repart copies what a link leads to; in upstream's image a path of the store is the link itself."""
     (tmp_path / "paths").mkdir()
     (tmp_path / "paths/tool").write_text("a program\n")
     (tmp_path / "paths/link").symlink_to("/nix/store/tool")
