@@ -27,7 +27,7 @@ _TOGETHER = {"gce", "fuzz"}
 """Rooms with the tests of a cloud."""
 
 
-class Rooms(LoadScopeScheduling):  # type: ignore[misc] - pytest-xdist has no types
+class Rooms(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """Has each file run by one worker, which makes what its tests share once.
 
     Those of a cloud stay together, too: its client library takes two seconds to import.
