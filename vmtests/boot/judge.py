@@ -33,7 +33,7 @@ _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Swit
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
-    r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?(?P<what>.+?)\.?$"
+    r"(?:\S+\.[a-z]+ - |\S*(?:…|\.{3}|\ufffd)\S* ?- )?(?P<what>.+?)\.?$"
 )
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from vmtests import progress
 from vmtests.cli.common import add_accel, add_hardware, add_json, add_results, hardware, print_json
 from vmtests.errors import InputError
-from vmtests.host import tools
+from vmtests.host import outputs, tools
 from vmtests.host.results import new_directory
 from vmtests.image import contents, diff
 from vmtests.image.diff import Difference
@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     recorded = [Path(name).is_dir() and _has_boot(Path(name)) for name in names]
     if arguments.boot is not None and (arguments.boot < 1 or any(recorded)):
         raise InputError("--boot N is for images, and N is one at least", hint="results are compared as they are")
+    if arguments.html is not None:
+        outputs.check(arguments.html, "--html")
     differences: list[Difference] = []
     boots: Booted | None = None
     if all(recorded):
@@ -73,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
                 one, other = (_boots(lab, name, n, arguments.boot, machine) for n, name in enumerate(names))
                 boots = booted.compare(one, other)
     if arguments.html is not None:
-        page.put(arguments.html, page.fill("diff.html.j2", names=names, differences=differences, boots=boots))
+        text = page.fill("diff.html.j2", names=names, differences=differences, boots=boots)
+        outputs.write(arguments.html, text, "--html")
     if arguments.json:
         told = {
             "differences": [d.to_json() for d in differences],

@@ -5,11 +5,9 @@ Content-Security-Policy lets run the one script and the one style sheet whose di
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING
 from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
-from vmtests.errors import HostError
+from vmtests.host import outputs
 from vmtests.report.against import Comparison, compare, written
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import Boot, Run, Test, read
@@ -161,26 +159,15 @@ def render(run: Run, against: Run | None = None) -> str:
 def write(directory: Path, out: Path | None = None, against: Path | None = None) -> Path:
     """Write the page of a directory of results, and `trace.json` of each boot's first; return where the page is.
 
-    Raises InputError where a directory has no boot, HostError where the page cannot be written.
+    Raises InputError where a directory has no boot, or the page cannot be where it is to be, HostError on a full disk.
     """
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    put(path, page)
-    put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    outputs.write(path, page, "--out")
+    if path.is_file():  # and not a pipe
+        outputs.write(path.with_name("trace.json"), json.dumps(trace(run.boots[0])), "--out")
     return path
-
-
-def put(path: Path, text: str) -> None:
-    """Write a page beside its place and rename it there; raises HostError."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", errors="replace")
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise HostError(f"{path} cannot be written: {error.strerror}", hint="name another place with --out") from error
 
 
 def _text(name: str) -> str:

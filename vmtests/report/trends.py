@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.boot.stages import Stage
+from vmtests.host import outputs
 from vmtests.report import page
 from vmtests.report.history import WHOLE, Finding, Trend
 
@@ -102,5 +103,5 @@ def _shown(trend: Trend) -> list[str]:
 
 def write(path: Path, directory: Path, trends: Sequence[Trend], findings: Sequence[Finding]) -> Path:
     """Write the page to `path`; raises HostError."""
-    page.put(path, render(directory, trends, findings))
+    outputs.write(path, render(directory, trends, findings), "--out")
     return path

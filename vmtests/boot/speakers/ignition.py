@@ -63,7 +63,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROVISIONING_FAILED,
-            r"\[FAILED\] Failed to start (?:\S+ - |\S*…\S* ?-? ?)?(?P<unit>.{0,40}[Ii]gnition.{0,80}?)\.?$",
+            r"\[FAILED\] Failed to start (?:\S+ - |\S*(?:…|\ufffd)\S* ?-? ?)?(?P<unit>.{0,40}[Ii]gnition.{0,80}?)\.?$",
             "Ignition's unit failed: {unit}",
             _HINT,
             "[FAILED] Failed to start Ignition OSTree: Regenerate Filesystem UUID (boot).",
