@@ -5,12 +5,14 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from vmtests.errors import GuestError, InputError
-from vmtests.guest.line import SerialLine
 from vmtests.guest.wire import Nonce, pauses
 from vmtests.text import printable
+
+if TYPE_CHECKING:
+    from vmtests.guest.line import SerialLine
 
 SEEN = 8192
 """Bytes of what a line has written that tell what is on it now."""
@@ -83,7 +85,7 @@ def prompt(seen: bytes) -> Prompt:
 
 
 def find_shell(
-    serial: SerialLine,
+    serial: "SerialLine",
     user: str,
     password: str | None,
     deadline: float,
