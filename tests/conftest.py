@@ -1,9 +1,17 @@
 """What the tests of several rooms use."""
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# As for anybody, modules are compiled once, and not by each of the processes that tests start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
+sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 # How long an example takes is the host's affair: machines may boot beside the tests.
 settings.register_profile("vmtests", deadline=None)

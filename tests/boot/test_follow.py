@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Budgets, Cause, Follower, Stage, Verdict
+from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError, Owner
 from vmtests.testing import ManualClock
 from vmtests.testing.consoles import READY_TOKEN

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Cause, Follower, Stage
 from vmtests.boot.console import ConsoleLog, Line
-from vmtests.boot.stages import MATCH_LIMIT
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import MATCH_LIMIT, Stage
+from vmtests.boot.verdict import Cause
 from vmtests.testing import ManualClock
 
 from .consoles import IN_INITRD

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from vmtests.boot import Cause, Follower, skim
+from vmtests.boot import skim
+from vmtests.boot.follow import Follower
 from vmtests.boot.replay import Replay, explain
+from vmtests.boot.verdict import Cause
 from vmtests.resources import fixture
 
 WRITTEN = fixture("consoles/written")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Cause, Stage
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.qmp import QmpCommandError
 from vmtests.qemu.examine import PAUSES, QemuDoctor

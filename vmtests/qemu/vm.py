@@ -17,10 +17,10 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError
 from vmtests.guest.guest import Guest
+from vmtests.guest.keys import Key
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key
 from vmtests.host.results import held
 from vmtests.host.scratch import remove
 from vmtests.image import symbols

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -22,11 +22,14 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.guest import Guest
+from vmtests.guest.keys import Key
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key, Ssh
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
+
+if TYPE_CHECKING:
+    from vmtests.guest.ssh import Ssh
 
 KEEP_SECONDS = 10.0
 """Seconds that a guest with KVM gets to tell what a report shows of it."""
@@ -181,7 +184,7 @@ class Vm(abc.ABC):
             return self.guest.host_keys
 
     @property
-    def ssh(self) -> Ssh:
+    def ssh(self) -> "Ssh":
         """A connection to the guest's sshd, opened at the first use of each boot.
 
         Its host key was read on the console before, so that another guest that answers is refused.
