@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes commands docs fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -126,13 +126,24 @@ bench: host $(STAMP)      ## measure, and write the table in the README
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bench/bin/python bench/table.py
 
+pictures: host browser $(STAMP)  ## draw docs/pictures anew, of recorded boots, in Chromium
+	$(BIN)/python -m docs.make_pictures
+
+SITE := results/site
+
+site: | host              ## docs/ as a site, in results/site; a link that leads nowhere is an error
+	$(PYTHON) -m venv $(VENV)/site
+	$(VENV)/site/bin/pip install --quiet --no-compile --constraint constraints.txt sphinx myst-parser furo
+	$(VENV)/site/bin/sphinx-build -q -W --keep-going -b html docs $(SITE)
+	@echo $(SITE)/index.html
+
 docs: $(STAMP)            ## write docs/api.md and the man page anew
 	$(BIN)/python docs/make_api.py
 	$(BIN)/python docs/make_man.py
 
 constraints:              ## pin the newest version of every Python package
 	$(PYTHON) -m venv --clear $(VENV)/pins
-	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench]'
+	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench,site]'
 	{ sed -n 1p constraints.txt; $(VENV)/pins/bin/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
 	rm -rf $(VENV)/pins
 

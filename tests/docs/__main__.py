@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import indent
 
 from tests.docs import stage
 from tests.docs.blocks import ROOT, Block, Who, blocks
 
 _SECONDS = 3600.0
+_SAID = 4000  # characters, of the end
 
 
 def main() -> int:
@@ -36,7 +38,7 @@ def main() -> int:
         place = Path(name)
         disk = place / "made.raw"
         subprocess.run(
-            ["vmtests", "build", "--out", str(disk)], check=True, env=dict(stage.environment()), stdout=sys.stderr
+            ["vmtests", "build", "--out", str(disk)], check=True, env=dict(stage.environment(place)), stdout=sys.stderr
         )
         for number, page in enumerate(sorted({block.page for block in chosen})):
             mine = [block for block in chosen if block.page == page]
@@ -56,10 +58,12 @@ def _page(mine: list[Block], place: Path, disk: Path) -> int:
         for command in block.commands:
             if command.who is not Who.NOBODY:
                 began = time.monotonic()
-                wrong = stage.run(command, place, seconds=_SECONDS)
+                said, wrong = stage.run(command, place, seconds=_SECONDS)
                 bad += bool(wrong)
                 took = f"{time.monotonic() - began:.0f} s"
                 print(f"{'WRONG' if wrong else 'right'} {block.name} ({took}): {wrong or command.text}", flush=True)
+                if said and not wrong:
+                    print(indent(said[-_SAID:], "    "), flush=True)
     return bad
 
 

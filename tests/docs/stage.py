@@ -24,14 +24,14 @@ def prepare(place: Path, disk: Path) -> None:
     (runs / "latest").symlink_to("run019")
 
 
-def environment() -> Mapping[str, str]:
-    """Return ours, with the commands of this environment in front."""
+def environment(place: Path) -> Mapping[str, str]:
+    """Return ours, in front the commands of an environment that was made in the place, and of this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("VMTESTS_RESULTS", "PYTEST_"))}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}", "COLUMNS": "120"}
+    return {**kept, "PATH": f"{place}/venv/bin:{Path(sys.executable).parent}:{kept.get('PATH', '')}", "COLUMNS": "120"}
 
 
-def run(command: Command, place: Path, *, seconds: float) -> str:
-    """Run a command as a person's shell does; return what is wrong with how it ended, or nothing.
+def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
+    """Run a command as a person's shell does; return what it said, and what is wrong with how it ended, or nothing.
 
     One that serves until Ctrl-C gets that after its first line.
     """
@@ -39,7 +39,7 @@ def run(command: Command, place: Path, *, seconds: float) -> str:
     with subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", command.text],
         cwd=place,
-        env=environment(),
+        env=environment(place),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -59,7 +59,8 @@ def run(command: Command, place: Path, *, seconds: float) -> str:
         finally:
             _end(process)
     right = {0, 130, -signal.SIGINT} if serves else {command.status}
-    return "" if process.returncode in right else f"{command.text}\n{said[-3000:]}\nexit status {process.returncode}"
+    wrong = "" if process.returncode in right else f"{command.text}\n{said[-3000:]}\nexit status {process.returncode}"
+    return said, wrong
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -35,7 +35,7 @@ def test_commands_of_a_block_do_what_they_are_shown_for(block: Block, tmp_path: 
     stage.prepare(tmp_path, disk)
     for command in block.commands:
         if command.who is Who.TEST:
-            wrong = stage.run(command, tmp_path, seconds=_SECONDS)
+            _, wrong = stage.run(command, tmp_path, seconds=_SECONDS)
             assert not wrong, f"{block.name}: {wrong}"
 
 

@@ -20,6 +20,8 @@ pytestmark = browser.needed
 Scheme = Literal["light", "dark"]
 Open = Callable[[Path, Scheme], Page]
 
+_AT = """document.querySelector(".lines .at")"""
+
 # WCAG 2: of what is written and what is behind it, of all elements with text of their own.
 _CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -145,3 +147,15 @@ def test_difference_is_readable(tmp_path: Path, open_: Open, scheme: Scheme) -> 
     assert HOSTILE in (tab.locator(".differences").first.text_content() or "")
     assert tab.locator("th", has_text="initrd").count() > 0
     stands(tab, scheme)
+
+
+def test_evidence_is_in_sight_below_lines_that_wrap(tmp_path: Path, open_: Open) -> None:
+    """On a telephone, whose lines are as high as their words need, the page opens where the evidence is."""
+    place = results(tmp_path / "a")
+    lines = (place / "console.jsonl").read_text().splitlines()
+    long = [json.dumps({"boot": 1, "t": 4, "stage": "kernel", "source": "console", "text": "word " * 300})] * 40
+    (place / "console.jsonl").write_text("\n".join([*lines[:2], *long, *lines[2:]]) + "\n")
+    tab = open_(page.write(place), "light")
+    tab.locator(".console").evaluate("e => e.scrollIntoView()")
+    inside = "e => { const l = e.parentNode, a = e.getBoundingClientRect(), b = l.getBoundingClientRect();"
+    tab.wait_for_function(f"() => ({inside} return a.top >= b.top && a.bottom <= b.bottom }})({_AT})", timeout=20_000)
