@@ -9,10 +9,13 @@ STAMP  := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 
+# Plugins that are there to be tested with, and take a second of each process to import.
+QUICK := -p no:html -p no:syrupy -p no:rerunfailures
+
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes chaos docs fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes chaos commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -24,7 +27,7 @@ boot: host $(STAMP)       ## build the reference image and boot it
 
 test: host browser $(STAMP)  ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
-	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=worksteal
+	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
@@ -118,10 +121,24 @@ images: host $(STAMP)     ## disks and files as other people make them, inspecte
 examples: host $(STAMP)   ## build docs/examples, boot each and run its tests; NAMES="NAME NAME" for some
 	$(BIN)/python -m tests.examples results/examples $(NAMES)
 
+commands: host $(STAMP)   ## run the commands of README and docs that boot machines; PAGES="docs/tutorial.md" for some
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.docs $(PAGES)
+
 bench: host $(STAMP)      ## measure, and write the table in the README
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bench/bin/python bench/table.py
+
+pictures: host browser $(STAMP)  ## draw docs/pictures anew, of recorded boots, in Chromium
+	$(BIN)/python -m docs.make_pictures
+
+SITE := results/site
+
+site: | host              ## docs/ as a site, in results/site; a link that leads nowhere is an error
+	$(PYTHON) -m venv $(VENV)/site
+	$(VENV)/site/bin/pip install --quiet --no-compile --constraint constraints.txt sphinx myst-parser furo
+	$(VENV)/site/bin/sphinx-build -q -W --keep-going -b html docs $(SITE)
+	@echo $(SITE)/index.html
 
 docs: $(STAMP)            ## write docs/api.md and the man page anew
 	$(BIN)/python docs/make_api.py
@@ -129,7 +146,7 @@ docs: $(STAMP)            ## write docs/api.md and the man page anew
 
 constraints:              ## pin the newest version of every Python package
 	$(PYTHON) -m venv --clear $(VENV)/pins
-	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench]'
+	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench,site]'
 	{ sed -n 1p constraints.txt; $(VENV)/pins/bin/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
 	rm -rf $(VENV)/pins
 

@@ -1,5 +1,6 @@
 """The README's example, as a stranger has it: against the wheel, type-checked strictly, and run."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.build import build_wheel
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,9 +48,8 @@ def cold_vm(vm):
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment in which only the wheel is installed, and what it depends on."""
     work = tmp_path_factory.mktemp("stranger")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", work, ROOT], check=True, capture_output=True)
-    (wheel,) = work.glob("*.whl")
+    with contextlib.chdir(ROOT):  # as whoever installs it does (PEP 517)
+        wheel = work / build_wheel(str(work))
     venv.create(work / "venv", symlinks=True)
     (site,) = (work / "venv/lib").glob("python*/site-packages")
     zipfile.ZipFile(wheel).extractall(site)

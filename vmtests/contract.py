@@ -49,6 +49,7 @@ TYPES = {
 
 _WHOLE = "fixtures/contract.toml is a complete one"
 _UNIT = re.compile(r"[\w:.\\@-]+\.(?:service|socket|target|mount|swap|timer|path|device|automount|slice|scope)")
+_SERVICE = re.compile(r"[\w:.\\@+-]+")  # as other inits call it; systemd takes it for NAME.service (systemctl(1))
 
 
 class Promise(StrEnum):
@@ -393,8 +394,9 @@ def _check(contract: Contract) -> None:
             places.add(mount.where)
     for key in ("ready", "active", "may_fail"):
         value = getattr(contract.units, key)
+        name = _UNIT if key == "ready" else _SERVICE
         for unit in (value,) if isinstance(value, str) else value:
-            if not _UNIT.fullmatch(unit.replace("*", "x").replace("?", "x")):
+            if not name.fullmatch(unit.replace("*", "x").replace("?", "x")):
                 raise _Wrong(f"units.{key}", f"{unit!r} is no name of a unit", "as in multi-user.target, ssh.service")
 
 

@@ -115,8 +115,20 @@ let
     // optionalAttrs (p ? size && !(p.grow or false)) { SizeMaxBytes = p.size; }
     // optionalAttrs (p.read_only or false) { Minimize = "best"; };
 
-  # upstream's builder, and then a disk of whole GiB, as Compute Engine asks for: the second table goes to its new end.
+  # upstream's builder, with two changes. systemd-repart follows a link that is itself the source of a copy, and a store
+  # path may be a link: those are copied with a directory that holds them. And the disk is one of whole GiB, as Compute
+  # Engine asks for: the second table goes to its new end.
   image = config.image.repart.image.overrideAttrs (old: {
+    postPatch = (old.postPatch or "") + ''
+      definition=$finalRepartDefinitions/20-${lower.name}.conf
+      mkdir links
+      sed -n 's/^CopyFiles=\(.*\):.*/\1/p' "$definition" | while read -r path; do
+        [ -L "$path" ] || continue
+        cp -a "$path" links/
+        sed -i "\\|^CopyFiles=$path:|d" "$definition"
+      done
+      echo "CopyFiles=$PWD/links:/" >> "$definition"
+    '';
     postBuild = (old.postBuild or "") + ''
       truncate --size=%1G ${config.image.baseName}.raw
       sfdisk --relocate gpt-bak-std ${config.image.baseName}.raw

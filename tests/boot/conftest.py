@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vmtests.boot import Follower
+from vmtests.boot.follow import Follower
 from vmtests.testing import ManualClock
 
 

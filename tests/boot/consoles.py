@@ -1,6 +1,7 @@
 """Consoles as text, and how they are fed to a follower."""
 
-from vmtests.boot import Follower, Verdict
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
 from vmtests.testing import ManualClock
 
 GOOD_BOOT = b"""\

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Budgets, Stage, SystemClock, load_factor
+from vmtests.boot.budgets import Budgets, load_factor
+from vmtests.boot.clock import SystemClock
+from vmtests.boot.stages import Stage
 
 
 def host(proc: Path, pressure: str | None = None, load: float | None = None) -> Path:

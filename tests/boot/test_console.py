@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import ConsoleLog, Line, Stage
-from vmtests.boot.console import KEPT_LINES
+from vmtests.boot.console import KEPT_LINES, ConsoleLog, Line
+from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Cause, Follower, MachineEvent, Stage
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.errors import GuestError, Owner
 from vmtests.image.check import breach
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
+from vmtests.machine.events import MachineEvent
 from vmtests.testing import ManualClock
 
 from .consoles import IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, drip, failed

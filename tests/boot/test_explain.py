@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Cause, Follower, Stage
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.boot.waits import path
 from vmtests.image import esp
 from vmtests.image.check import Check, breach, passed

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Cause, Follower, MachineEvent, Stage
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.errors import Owner
+from vmtests.machine.events import MachineEvent
 from vmtests.testing import ManualClock
 
 from .consoles import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, STORE_MISSING, failed

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Budgets, Cause, Follower, Stage, Verdict
+from vmtests import contract
+from vmtests.boot.budgets import Budgets
+from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import GuestError, Owner
 from vmtests.testing import ManualClock
+from vmtests.testing.consoles import READY_TOKEN
 
 from .consoles import GOOD_BOOT, IN_INITRD, NIXOS_BOOT, PANIC, drip, failed
 
@@ -60,6 +66,42 @@ class TestReady:
         follower.feed(GOOD_BOOT.replace(b"Started \x1b[0;1;39mssh", b"Started \x1b[0;1;39mother"))
         verdict = follower.wait_verdict()
         assert (verdict.ready, clock.waits, follower.timeline.starts[Stage.READY]) == (True, [8.0], 8.0)
+
+    @pytest.mark.parametrize(
+        ("unit", "line", "sentence"),
+        [
+            ("multi-user.target", b"", "multi-user.target was reached and no start job is left"),
+            (
+                "multi-user.target",
+                b"Startup finished in 1s (kernel) + 2s (userspace) = 3s.\n",
+                "multi-user.target was",
+            ),
+            ("ssh.service", b"", "ssh.service was reached and no start job is left"),
+            ("graphical.target", b"", ""),
+            ("graphical.target", b"[  OK  ] Reached target Graphical Interface.\n", "graphical.target was reached"),
+            ("app.target", b"[  OK  ] Reached target app.target - Our application.\n", "app.target was reached"),
+            ("app.target", b"         Starting app.target - Our application...\n", ""),
+            (
+                "app.target",
+                b"Startup finished in 1s (kernel) + 2s (userspace) = 3s.\n",
+                "systemd has finished starting",
+            ),
+        ],
+    )
+    def test_the_contract_says_what_has_to_be_reached(self, make: Make, unit: str, line: bytes, sentence: str) -> None:
+        """A boot is ready with the contract's unit, whichever it is, and the sentence names that one."""
+        promised = contract.from_data({"units": {"ready": unit}}, "here")
+        follower = make(knowledge=Knowledge(promised, None))
+        follower.feed(GOOD_BOOT + line)
+        assert (follower.verdict.sentence if follower.verdict else "")[: len(sentence) or 1] == sentence
+
+    def test_a_guest_says_that_the_contracts_unit_is_reached(self, make: Make) -> None:
+        """The sentence names the unit that the guest was to wait for."""
+        promised = contract.from_data({"units": {"ready": "app.target"}}, "here")
+        follower = make(knowledge=Knowledge(promised, None), ready_token=READY_TOKEN)
+        follower.feed(GOOD_BOOT + f"{READY_TOKEN} running\n".encode())
+        assert follower.verdict is not None
+        assert "app.target was reached and no start job is left; systemd is running" == follower.verdict.sentence
 
     def test_output_delays_the_settling(self, follower: Follower, clock: ManualClock) -> None:
         """Every line that comes begins the silence anew."""

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from vmtests.boot import Cause, Follower, Stage
+from vmtests.boot.follow import Follower
 from vmtests.boot.hang import Cpu, Look, Opinion, kernel_words, opinion, parse_registers
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.errors import HostError, Owner
 from vmtests.testing import ManualClock
 

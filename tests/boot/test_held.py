@@ -2,8 +2,9 @@
 
 import pytest
 
-from vmtests.boot import Follower, MachineEvent
+from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
+from vmtests.machine.events import MachineEvent
 from vmtests.testing import ManualClock
 
 from .consoles import GOOD_BOOT, IN_INITRD

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vmtests.boot import Follower, skim
+from vmtests.boot import skim
+from vmtests.boot.follow import Follower
 from vmtests.boot.replay import explain
 from vmtests.resources import fixture
 from vmtests.testing import ManualClock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Follower
+from vmtests.boot.follow import Follower
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.machine.events import MachineEvent

@@ -16,9 +16,10 @@ import msgspec
 import pytest
 
 from vmtests import contract
-from vmtests.boot import Follower, Stage
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
 from vmtests.boot.replay import Replay
+from vmtests.boot.stages import Stage
 from vmtests.image import esp
 from vmtests.image.check import Check, passed
 from vmtests.image.inspect import Inspection

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from vmtests import image
-from vmtests.boot import Cause, Stage
 from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL, RULES, SILENCES
 from vmtests.boot.rules import EventRule, LineRule, Sign, Speaker
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.skim import fixed
 from vmtests.boot.speakers import LINE_RULES, SIGNS, SPEAKERS
-from vmtests.boot.stages import normalise, torn
+from vmtests.boot.stages import Stage, normalise, torn
+from vmtests.boot.verdict import Cause
 from vmtests.resources import fixture
 
 EVERY_RULE: tuple[LineRule | EventRule, ...] = (*LINE_RULES, ABSENT_DEVICE, INITRD_SHELL, *RULES)

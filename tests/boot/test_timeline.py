@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Stage, Timeline
+from vmtests.boot.stages import Stage
+from vmtests.boot.timeline import Timeline
 from vmtests.errors import HostError
 from vmtests.testing.clock import EPOCH
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from vmtests.boot import Scanner, Stage, normalise
 from vmtests.boot.course import Course
+from vmtests.boot.scanner import Scanner
+from vmtests.boot.stages import Stage, normalise
 from vmtests.boot.units import UNITS_LIMIT, Unit, Units
 from vmtests.resources import fixture
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from vmtests.boot import Cause, Evidence, Stage, Verdict
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.errors import Owner
 
 

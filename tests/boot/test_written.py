@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from vmtests.boot import Cause, Follower, skim
+from vmtests.boot import skim
+from vmtests.boot.follow import Follower
 from vmtests.boot.replay import Replay, explain
+from vmtests.boot.verdict import Cause
 from vmtests.resources import fixture
 
 WRITTEN = fixture("consoles/written")
@@ -25,7 +27,10 @@ def test_a_written_console_gets_its_verdict(name: str) -> None:
     assert {key: told[key] for key in EXPECTED[name]} == EXPECTED[name]
 
 
-COLLECTED = {"gha", "journal", "quoted-indented", "runtime-logfmt", "dracut-initqueue-headless"}
+COLLECTED = {
+    *("gha", "journal", "quoted-indented", "runtime-logfmt", "dracut-initqueue-headless", "cri-no-root"),
+    *("json-lines-ready", "cloud-logging-nested", "initrd-target-headless", "vmm-in-journal"),
+}
 """Those in which each line has something in front that no machine prints."""
 
 
@@ -64,13 +69,39 @@ def test_the_last_of_two_boots_counts_and_the_first_is_named() -> None:
         "serial | ",
         "[2024-01-02 03:04:05] ",
         "    qemu: ",
+        "2024-01-02T03:04:05.123456789Z stdout F ",
+        "build\tRun the machine\t2024-01-02T03:04:05.1234567Z ",
+        "<13>1 2024-01-02T03:04:05.1Z host qemu 99 - - ",
+        "1704164645.123456 host qemu[99]: ",
+        "2024-01-02 03:04:05.123 INFO  console - ",
+        "  17  ",
+        "17:",
     ],
 )
 def test_the_prefix_of_a_collector_is_taken_off(prefix: str) -> None:
     """Test drivers, CI and containers put something in front of each line."""
-    lines = GOOD.read_text().splitlines()
-    data = "".join(f"{prefix}{line}\n" for line in lines).encode()
-    assert explain([data]).verdict.word == "ready"
+    for name, verdict in ((GOOD.stem, "ready"), ("xfs-rhel", "failed")):
+        lines = (WRITTEN / f"{name}.log").read_text().splitlines()
+        told = explain(["".join(f"{prefix}{line}\n" for line in lines).encode()]).to_json()
+        assert (told["verdict"], told["cause"]) == (verdict, EXPECTED[name]["cause"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda line: json.dumps({"log": f"{line}\n", "stream": "stdout"}),
+        lambda line: json.dumps({"labels": {"vm": "a"}, "line": line}),
+        lambda line: json.dumps({"insertId": "x", "jsonPayload": {"message": line}}),
+        lambda line: json.dumps({"MESSAGE": [*line.encode()], "SYSLOG_IDENTIFIER": "qemu"}),
+        lambda line: f"    {json.dumps(line)},",
+    ],
+    ids=["docker", "loki", "cloud-logging", "journal-bytes", "list"],
+)
+def test_a_line_in_json_is_taken_out(wrap: Callable[[str], str]) -> None:
+    """Collectors' JSON has the line under a key of theirs."""
+    lines = (WRITTEN / "xfs-rhel.log").read_text().splitlines()
+    told = explain(["".join(f"{wrap(line)}\n" for line in lines).encode()]).to_json()
+    assert {key: told[key] for key in EXPECTED["xfs-rhel"]} == EXPECTED["xfs-rhel"]
 
 
 def test_a_long_recording_keeps_what_matters_in_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,8 +61,8 @@ def test_what_is_no_image_is_refused(
     [
         (("build", "--module", "foo"), "unknown module 'foo'"),
         (("build", "--module", "bloat:0"), "'0' is not a size"),
-        (("build", "--out", "none/disk.raw"), "is no place for a file"),
-        (("build", "--archive", "."), "is no place for a file"),
+        (("build", "--out", "none/disk.raw"), "cannot be written: there is no directory"),
+        (("build", "--archive", "."), "cannot be written: it is a directory"),
         (("build", "--spec", "image.json"), "--spec needs --out"),
         (("build", "--spec", "image.json", "--out", "x"), "image.json cannot be read"),
         (("build", "--spec", "image.json", "--out", "x", "--module", "debug"), "exclude each other"),

@@ -1,9 +1,12 @@
 """The cockpit at the machine of a test that failed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
 import pytest
+
+from tests.conftest import QUICK
 
 _LAB = """
 import contextlib, pathlib, socket
@@ -66,7 +69,7 @@ def test_failed_test_opens_the_cockpit(pytester: pytest.Pytester, monkeypatch: p
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(Path("/nowhere")))
     pytester.makeconftest(_LAB)
     pytester.makepyfile(_FAILING)
-    child = pytester.spawn_pytest("--vm-console --vm-results=mine", expect_timeout=150)
+    child = pytester.spawn_pytest(f"{QUICK} --vm-console --vm-results=mine", expect_timeout=150)
     for name in ("test_fails-1", "test_stuck-1"):
         child.expect(rf"hello from \S*{name}")
         child.send("q\x1d")  # q is the guest's, until the line is given back
@@ -77,9 +80,9 @@ def test_failed_test_opens_the_cockpit(pytester: pytest.Pytester, monkeypatch: p
     child.close()
 
 
-def test_console_is_for_one_process(pytester: pytest.Pytester) -> None:
+def test_console_is_for_one_process(pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:
     """Workers have no terminal: --vm-console with --numprocesses is refused in one sentence."""
     pytester.makepyfile("def test_it(): pass")
-    result = pytester.runpytest_subprocess("--vm-console", "--numprocesses=2")
+    result = run("--vm-console", "--numprocesses=2")
     assert pytest.ExitCode.USAGE_ERROR == result.ret
     result.stderr.fnmatch_lines(["*--vm-console needs one process*"])

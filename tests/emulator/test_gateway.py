@@ -10,7 +10,7 @@ import pytest
 from tests.emulator.conftest import PROJECT, ZONE, Client
 from vmtests.emulator.fake import BOOT
 from vmtests.emulator.gateway import parse_user
-from vmtests.guest.ssh import Key
+from vmtests.guest.keys import Key
 
 USER = f"{PROJECT}.{ZONE}.vm.me"
 

@@ -11,7 +11,7 @@ from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError
 from vmtests.faults import catalogue as faults
-from vmtests.faults.apply import Broken, broken
+from vmtests.faults.apply import Broken, broken, keep
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Initrd, Machine, Options, Overwrite, Root, Step, Table
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
@@ -50,6 +50,21 @@ def test_every_fault_can_be_done_and_leaves_the_image_alone(
                 assert disk.stat().st_size == made.disk.stat().st_size
     assert before == disk.stat().st_mtime_ns
     assert [] == list(tmp_path.iterdir())
+
+
+def test_broken_disk_can_be_kept(disk: Path, contract: Contract, toolbox: Toolbox, tmp_path: Path) -> None:
+    """It is where it was asked for, whole and alone; never over another file, and not of a fault of the machine."""
+    fault = faults.catalogue()["root-label-wrong"]
+    out = tmp_path / "broken.raw"
+    keep(fault, disk, out, contract, toolbox)
+    assert any("rooot" in str(breach) for breach in inspect(out, contract, toolbox).breaches)
+    assert [out] == list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="is there already"):
+        keep(fault, disk, out, contract, toolbox)
+    with pytest.raises(InputError, match="breaks the machine or its host"):
+        keep(faults.catalogue()["qemu-killed"], disk, tmp_path / "other.raw", contract, toolbox)
+    with pytest.raises(InputError, match="cannot be written"):
+        keep(fault, disk, tmp_path / "nowhere/broken.raw", contract, toolbox)
 
 
 def test_bytes_count_from_either_end_of_a_partition(break_: Break) -> None:

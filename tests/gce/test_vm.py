@@ -1,6 +1,7 @@
 """A machine on Compute Engine is followed, judged, switched and deleted as any other."""
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +115,26 @@ def test_metadata_lets_in_the_key_and_hides_the_token() -> None:
     assert ("TRUE", "TRUE") == (given["serial-port-enable"], given["enable-guest-attributes"])
     assert "secrettoken" not in startup_script("secrettoken")
     assert "announce secre ttoken" in given["startup-script"]
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_script_tells_host_keys_whatever_the_init(tmp_path: Path, systemd: bool) -> None:
+    """A shell runs it; only a guest with systemd says that its last job has ended."""
+    programs = {
+        "systemd-run": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+        "systemctl": '[ "$*" = "is-system-running --wait" ] && echo running',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "ssh_host_a_key.pub").write_text("ssh-ed25519 AAAA root@vm\n")
+    script = startup_script("secrettoken").replace("PATH=$PATH", f"PATH={tmp_path}:$PATH")
+    script = script.replace("> /dev/console", f">> {tmp_path}/console").replace("/etc/ssh", str(tmp_path))
+    script = script.replace("/run/systemd/system", str(tmp_path) if systemd else "/nowhere")
+    subprocess.run(["sh", "-c", script], check=True)
+    told = [line.strip() for line in (tmp_path / "console").read_text().split("\n")]
+    expected = ["secrettoken hostkey ssh-ed25519 AAAA", *(["secrettoken running"] if systemd else [])]
+    assert expected == list(filter(None, told))
 
 
 def test_keys_of_cloud_init_are_taken() -> None:

@@ -30,7 +30,8 @@ from vmtests.emulator.serialport import LIMIT
 from vmtests.errors import VmtestsError
 from vmtests.gce import guest
 from vmtests.gce.guest import HostKeys
-from vmtests.guest.ssh import Key, Ssh
+from vmtests.guest.keys import Key
+from vmtests.guest.ssh import Ssh
 from vmtests.host.host import Host
 from vmtests.sizes import MIB
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Cause, Line, Stage, Verdict
+from vmtests.boot.console import Line
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import HostError, Owner
 from vmtests.guest import diagnosis as questions
 from vmtests.qemu import diagnosis

@@ -6,7 +6,7 @@ from vmtests.errors import GuestError
 from vmtests.guest.login import Login
 from vmtests.guest.serial import SerialShell
 
-from .conftest import Guest, MakeGuest
+from .conftest import Connect, Guest, MakeGuest
 from .test_serial import GETTY
 
 
@@ -86,3 +86,67 @@ def test_password_is_typed_behind_our_own_name_only(make_guest: MakeGuest) -> No
     assert b"secret" not in bytes(guest.sent)
     guest = make_guest("sh", "-c", GETTY, "getty", "secret")
     assert _says_hello(_careful(guest, login=Login(password="secret"), grace=5))
+
+
+RESPAWNED = """
+while :; do
+    printf '\n(none) login: '; read -r name || exit
+    [ "$name" = root ] || continue
+    times=$((times + 1))
+    if [ "$times" -gt "$1" ]; then exec bash --norc --noprofile -i; fi
+    printf '\n# '
+    for line in 1 2 3 4; do read -r typed; eval "$typed"; printf '# '; done
+done
+"""
+
+
+def test_shell_that_ends_while_it_is_made_ready_is_entered_again(make_guest: MakeGuest, connect: Connect) -> None:
+    """busybox's shell can end with an interrupt: nothing is typed as a name again and again, root logs in anew."""
+    guest = make_guest("bash", "-c", RESPAWNED, "getty", "1")
+    assert _says_hello(connect(guest))
+    names = [line for line in bytes(guest.sent).splitlines() if line == b"root"]
+    assert len(names) == 2
+
+
+def test_shell_that_ends_each_time_is_one_sentence(make_guest: MakeGuest, connect: Connect) -> None:
+    """A line whose shell never stays is told after three logins, by what it asks for."""
+    with pytest.raises(GuestError, match=r"shell ended, and its serial line asks for a login: '\(none\) login:'"):
+        connect(make_guest("bash", "-c", RESPAWNED, "getty", "9"))
+
+
+def test_shell_that_is_gone_between_two_commands_is_told_at_once(make_guest: MakeGuest, connect: Connect) -> None:
+    """A shell that somebody ended is told when it is first missed, and can be logged in to again."""
+    guest = make_guest("bash", "-c", "while :; do printf 'login: '; read -r name; bash --norc --noprofile -i; done")
+    shell = connect(guest)
+    guest.connection.sendall(b"exit\n")
+    with pytest.raises(GuestError, match="shell ended, and its serial line asks for a login"):
+        shell.run("echo hello")
+    shell.login()
+    assert _says_hello(shell)
+
+
+SULOGIN = r"""
+printf 'Give root password for maintenance\n(or %s): ' "$1"
+stty -echo; read -r word; stty echo
+[ "$word" = secret ] || { printf '\nLogin incorrect\n\n'; sleep 60; }
+exec bash --norc --noprofile -i
+"""
+
+
+@pytest.mark.parametrize("other", ["press Control-D to continue", "type Control-D for normal startup"])
+def test_maintenance_asks_for_roots_own_password(make_guest: MakeGuest, other: str) -> None:
+    """sulogin gets root's password where it was told, and nothing at all where it was not or is somebody else's."""
+    for login in (None, Login(user="debian", password="secret")):
+        guest = make_guest("bash", "-c", SULOGIN, "sulogin", other)
+        with pytest.raises(GuestError, match="asks for root's password for maintenance"):
+            _careful(guest, login=login, grace=5.0)
+        assert bytes(guest.sent) == b""
+    guest = make_guest("bash", "-c", SULOGIN, "sulogin", other)
+    assert _says_hello(_careful(guest, login=Login(password="secret"), grace=5.0))
+
+
+@pytest.mark.parametrize("other", ["press Control-D to continue", "type Control-D to continue"])
+def test_maintenance_without_a_password_wants_a_key(make_guest: MakeGuest, other: str) -> None:
+    """sulogin of a root account that has no password, or need not tell it, gets Enter."""
+    script = f"printf 'Press Enter for maintenance\n(or {other}): '; read -r x; exec bash --norc -i"
+    assert _says_hello(_careful(make_guest("bash", "-c", script), grace=5.0))

@@ -17,8 +17,9 @@ import paramiko
 import pytest
 
 from vmtests.errors import GuestError, InputError
+from vmtests.guest.keys import Key
 from vmtests.guest.result import GuestTimeout
-from vmtests.guest.ssh import Key, Ssh
+from vmtests.guest.ssh import Ssh
 
 
 class Files(paramiko.SFTPServerInterface):

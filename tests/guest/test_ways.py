@@ -10,9 +10,9 @@ import pytest
 from vmtests.errors import GuestError
 from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest, NoWayInError
+from vmtests.guest.keys import Key
 from vmtests.guest.result import Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key
 
 
 class _Shell:

@@ -1,7 +1,9 @@
 """What tests/nix/promises.nix says of the modules, evaluated by real Nix over poor stubs of NixOS."""
 
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,34 @@ def test_release_without_an_option_is_named(evaluate: Callable[[str], Any], tmp_
             f"(import {nixpkgs}/nixos.nix {{ modules = ["
             f" {PROJECT}/nix/hosts {PROJECT}/nix/modules/google-compute-repart.nix ]; }}).config.image.baseName"
         )
+
+
+def test_store_path_that_is_a_link_stays_one(evaluate: Callable[[str], Any], tmp_path: Path) -> None:
+    """systemd-repart copies what a link leads to; in upstream's image a path of the store is the link itself."""
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths/tool").write_text("a program\n")
+    (tmp_path / "paths/link").symlink_to("/nix/store/tool")
+    definition = tmp_path / "repart.d/20-store.conf"
+    definition.parent.mkdir()
+    copies = "".join(f"CopyFiles={tmp_path}/paths/{name}:/{name}\n" for name in ("tool", "link"))
+    definition.write_text(f"[Partition]\nType=linux-generic\nFormat=erofs\nMinimize=best\n{copies}")
+    patch = evaluate(f'let {SETUP} in (evaluate example).config.system.build.image.postPatch or ""')
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", patch],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "finalRepartDefinitions": "repart.d"},
+    )
+    toolbox, disk = tools.find(), tmp_path / "disk.raw"
+    toolbox.run(
+        "systemd-repart",
+        *("--empty=create", "--size=auto", "--dry-run=no", "--offline=yes", "--no-pager", "--split=yes"),
+        *("--definitions", definition.parent, disk),
+    )
+    [store] = tmp_path.glob("disk.*.raw")
+    toolbox.run("fsck.erofs", f"--extract={tmp_path / 'store'}", store)
+    assert (tmp_path / "store/tool").read_text() == "a program\n"
+    assert (tmp_path / "store/link").readlink() == Path("/nix/store/tool")
 
 
 def test_conflict_is_refused(evaluate: Callable[[str], Any]) -> None:

@@ -11,7 +11,9 @@ _CONFTEST = """
 import contextlib
 from pathlib import Path
 import pytest
-from vmtests.boot import Cause, Evidence, Line, Stage, Verdict
+from vmtests.boot.console import Line
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.errors import Owner
 from vmtests.plugin.machines import RUN, Machines
 from vmtests.vm import BootError

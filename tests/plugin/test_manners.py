@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUICK
+
 Run = Callable[..., pytest.RunResult]
 
 THEIR_CONFTEST = """
@@ -75,9 +77,6 @@ SNAPSHOTS = """
 def their_pytest(directory: Path, *arguments: str, ours: bool) -> str:
     """Run pytest as they do, in a process of its own, with or without the plugin of this project."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    # As for anybody, modules are compiled once.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
     command = [sys.executable, "-m", "pytest", *(() if ours else ("-p", "no:vmtests")), "-p", "no:hypothesispytest"]
     ended = subprocess.run(
         [*command, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
@@ -105,21 +104,29 @@ def outcomes(told: str) -> list[str]:
     return [*each, re.sub(r" in [\d.]+s.*", "", lines[-1].strip("= "))]
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2", "-p", "no:junitxml")])
-def test_their_results_are_the_same(theirs: Path, arguments: tuple[str, ...]) -> None:
+def test_their_results_are_the_same(theirs: Path) -> None:
     """With syrupy, pytest-html and pytest-rerunfailures every test ends as it does without us; no file is left.
 
-    pytest-xdist gives tests to as many workers, through the scheduler that it says it has.
+    pytest-xdist gives tests to as many workers, through the scheduler that it says it has; without it, they end as
+    they do with it.
     """
     report = ("--html=report.html", "--self-contained-html", "-v", "-p", "no:cacheprovider")
-    without = their_pytest(theirs, *report, *arguments, ours=False)
+    workers_too = (*report, "-n", "2", "-p", "no:junitxml")
+    without = their_pytest(theirs, *workers_too, ours=False)
     before = {path.name for path in theirs.iterdir()}
-    with_us = their_pytest(theirs, *report, *arguments, ours=True)
+    with_us = their_pytest(theirs, *workers_too, ours=True)
+    alone = their_pytest(theirs, *report, "-p", "no:junitxml", ours=True)
     assert outcomes(without) == outcomes(with_us)
+    assert set(map(_bare, outcomes(with_us))) == set(map(_bare, outcomes(alone)))
     assert before == {path.name for path in theirs.iterdir()}
     assert "1 rerun" in outcomes(without)[-1]
-    if arguments:
-        assert (["LoadScheduling"], 2) == workers(without) == workers(with_us)
+    assert (["LoadScheduling"], 2) == workers(without) == workers(with_us)
+
+
+def _bare(outcome: str) -> str:
+    """Return a line of outcomes as `TEST: WORD`: with workers the word stands in front."""
+    words = re.findall(r"\S+::\S+|\b[A-Z]{4,}\b", outcome)
+    return ": ".join(sorted(words)) if words else outcome
 
 
 def workers(told: str) -> tuple[list[str], int]:
@@ -191,7 +198,7 @@ def test_our_files_stay_together_and_theirs_do_not(pytester: pytest.Pytester) ->
         @pytest.mark.parametrize("number", range(24))
         def test_many(number): pass
     """)  # fmt: skip
-    told = their_pytest(pytester.path, "-n", "2", "-v", ours=True)
+    told = their_pytest(pytester.path, *QUICK.split(), "-n", "2", "-v", ours=True)
     at = re.findall(r"\[(gw\d)\] \[ *\d+%\] PASSED (\w+).py", told)
     assert len(at) == 32
     where = {file: {worker for worker, other in at if other == file} for _, file in at}

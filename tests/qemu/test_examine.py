@@ -1,11 +1,12 @@
-"""The hang doctor at the bedside: what it asks of QEMU and of the guest's kernel, and what it keeps."""
+"""A machine that hangs is looked at: what is asked of QEMU and of the guest's kernel, and what is kept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from vmtests.boot import Cause, Stage
+from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause
 from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.qmp import QmpCommandError
 from vmtests.qemu.examine import PAUSES, QemuDoctor

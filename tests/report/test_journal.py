@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
+from vmtests.boot.units import Unit
 from vmtests.report import journal
 from vmtests.report.record import read
 
@@ -70,3 +71,24 @@ def test_boot_is_known_by_its_date() -> None:
     assert journal.of_boot(both, 2, datetime.fromtimestamp(150, UTC)) == [both[1]]
     assert journal.of_boot(both, 2, None) == [both[1]]
     assert journal.of_boot(both, 3, None) == []
+
+
+def test_unit_whose_name_the_console_cuts_is_told_once() -> None:
+    """systemd cuts at 80 columns, a start elsewhere than its end; the journal has the whole, if only of its stop."""
+    unit, other = "systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service"
+
+    def stopped(name: str, shown: str) -> journal.Entry:
+        text = f"Stopped {name} - {shown}."
+        return journal.Entry(
+            monotonic=9.0, real=9.0, boot="", text=text, priority=6, by="", initrd=True, unit=name, job="stop"
+        )
+
+    told = [stopped(unit, "Create Nodes in /dev gracefully"), stopped(other, "Create Nodes in /dev")]
+    began = Unit(name="systemd-tmpfiles-setup-de… Nodes in /dev gracefully", stage=Stage.INITRD, began=1.0)
+    ended = Unit(
+        name="systemd-tmpfiles-setup-dev…ate Nodes in /dev gracefully", stage=Stage.INITRD, ended=2.0, result="done"
+    )
+    either = Unit(name="systemd-tmpfiles-…", stage=Stage.INITRD, began=3.0)
+    one, two = journal.merge([began, ended, either], [], told)
+    assert (one.name, one.began, one.ended, one.result) == (unit, 1.0, 2.0, "done")
+    assert two.name == "systemd-tmpfiles-…"

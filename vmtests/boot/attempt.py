@@ -18,6 +18,7 @@ from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.waits import Waits
+from vmtests.contract import ANY
 from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
@@ -59,7 +60,8 @@ class Attempt:
         self._late = late
         self._late_before = late()
         self._token = token
-        self._readiness = Readiness(token, ready, budgets.settle_seconds)
+        unit = ANY.units.ready if knowledge is None else knowledge.ready_unit
+        self._readiness = Readiness(token, ready, budgets.settle_seconds, unit)
         self._knowledge = knowledge
         self._waits = Waits(knowledge)
         self._examinations = 0
@@ -163,7 +165,8 @@ class Attempt:
         if heard == "hello" and stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
             self._enter(Stage.INITRD, line.t)
         failing = self.suspicious or self._judge.failing
-        if not heard and self._readiness.asks(normal, shell=self._course.shell(stage, normal.text, failing)):
+        shell = not self._judge.rescuing and self._course.shell(stage, normal.text, failing)
+        if not heard and self._readiness.asks(normal, shell=shell):
             self._up(line, getty=True)
 
     def _look_for_shell(self, normal: NormalLine, line: Line) -> None:
@@ -332,7 +335,8 @@ class Attempt:
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             self._enter(step.stage, t)
-        if step.ready and self._readiness.open:
+        up = step.ready or not self.stage.before(Stage.USERSPACE)
+        if up and self._readiness.open and self._readiness.reached(normal.text, any_unit=step.ready):
             self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
 
     def _enter(self, stage: Stage, t: float) -> None:
@@ -375,6 +379,8 @@ class Attempt:
     def _fail(self, t: float) -> None:
         self.timeline.end(t)
         failure = self._judge.verdict(t, self.timeline.seconds)
+        if failure.stage is self.stage:
+            failure = replace(failure, stage=self._place)
         if self.verdict is None:
             self.verdict = self._blamed(self._explained(failure), t)
         else:

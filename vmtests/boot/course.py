@@ -34,7 +34,10 @@ _MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
 _MANAGER = re.compile(r"systemd \d\S* running in system mode")
 # systemd's own units of an initrd, where nothing else says that this is one.
 _INITRD_UNIT = re.compile(
-    r"(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing ).*(?:\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b)"
+    r"(?!.*\bdracut-shutdown\b)"  # which the system has, to go back into its initrd
+    r"(?:(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing |(?:Stopp|Unmount)ed ).*"
+    r"(?:\b[Ii]nitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \()"
+    r"|[\w\\@.-]{0,80}(?:initrd|sysroot|dracut|ignition)[\w\\@.-]{0,80}\.(?:service|target|mount|device|path): )"
 )
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as

@@ -132,6 +132,11 @@ class Knowledge:
         self._names = {} if inspected is None else {_folded(name): it for name, it in inspected.names.items()}
         self._root = "" if inspected is None else inspected.root.replace("PARTLABEL=", BY_LABEL, 1)
 
+    @property
+    def ready_unit(self) -> str:
+        """The unit that is reached when the system is up."""
+        return self._contract.units.ready
+
     def absent(self, device: str) -> bool:
         """Whether `device` is a link by a partition label that the disk's table does not have."""
         label = device.removeprefix(BY_LABEL)

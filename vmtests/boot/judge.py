@@ -28,12 +28,12 @@ _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 _SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
-_OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|/mnt-root|/new_root")
+_OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \(|/mnt-root|/new_root")
 _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
-    r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?(?P<what>.+?)\.?$"
+    r"(?:\S+\.[a-z]+ - |\S*(?:…|\.{3}|\ufffd)\S* ?- )?(?P<what>.+?)\.?$"
 )
 
 
@@ -110,6 +110,11 @@ class Judge:
     def broken(self) -> bool:
         """Whether something failed that a system needs, and nothing mended it."""
         return any(clue.rule.layer is Layer.OBJECT for clue in self._clues)
+
+    @property
+    def rescuing(self) -> bool:
+        """Whether a shell to repair the system was announced: a prompt behind it is that shell's."""
+        return self._finding is not None and self._finding.rule.cause in _SHELLS
 
     @property
     def failing(self) -> bool:

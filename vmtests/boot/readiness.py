@@ -7,6 +7,7 @@ from vmtests.boot.console import Line
 from vmtests.boot.course import LOGIN_PROMPT
 from vmtests.boot.jobs import JOBS_NAMED
 from vmtests.boot.stages import NormalLine
+from vmtests.contract import ANY
 
 ANY_RUN = "vmtests-ready-"
 """Stands for the token of any run: a recording that is explained has one that nobody knows any more."""
@@ -18,20 +19,28 @@ _UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|devi
 # The states of systemctl(1), `is-system-running`.
 _WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 
-_OF_SYSTEMD = re.compile(r"Reached target|Startup finished in")
+_UP = "(?:Reached target|Started|Finished|Mounted|Listening on|Found device|Activated swap|Created slice)"
+_TARGET = re.compile(r"(?:\[OK\] )?Reached target (?:(?P<unit>[\w:.\\@-]+\.target)(?: ?- .+)?|(?P<described>.+?))\.?$")
+_DESCRIBED = {"Multi-User System": "multi-user.target", "Graphical Interface": "graphical.target"}
+_FINISHED = "Startup finished in"
 _QUOTED = 120  # characters of a line in a sentence
 
 
 class Readiness:
     """What speaks for a boot that is ready.
 
-    systemd prints no more status once a getty has the console (src/core/manager.c, `n_on_console`), which on a
-    slow machine is before multi-user.target. So a guest that can be told to is asked to print `token` and its
-    state when its last job has ended; of others a login prompt and a long silence have to do. A guest that greeted
-    with the token is known to do as it was asked. `ready` is the line that a caller waits for instead.
+    `unit` is what has to be reached, as systemd names it. systemd prints no more status once a getty has the console
+    (src/core/manager.c, `n_on_console`), which on a slow machine is before multi-user.target. So a guest that can be
+    told to is asked to print `token` and its state when its last job has ended; of others a login prompt and a long
+    silence have to do. A guest that greeted with the token is known to do as it was asked. `ready` is the line that a
+    caller waits for instead.
     """
 
-    def __init__(self, token: str, ready: re.Pattern[str] | None, settle_seconds: float) -> None:
+    def __init__(
+        self, token: str, ready: re.Pattern[str] | None, settle_seconds: float, unit: str = ANY.units.ready
+    ) -> None:
+        self._unit = unit
+        self._unit_up = re.compile(rf"(?:\[OK\] )?{_UP} {re.escape(unit)}(?: ?- .+)?\.?$")
         end = r"[0-9a-f]{16}" if token == ANY_RUN else ""
         said = rf"{re.escape(token)}{end} (?P<word>{_WORDS})\b(?P<units>(?: {_UNIT})*)"
         self._announcement = re.compile(said) if token else None
@@ -79,6 +88,13 @@ class Readiness:
             return "up"
         return ""
 
+    def reached(self, text: str, *, any_unit: bool) -> bool:
+        """Whether a line says that the unit is reached; `any_unit` that it is one of those that end a usual boot."""
+        if self._unit_up.match(text):
+            return True
+        target = _target(text)
+        return any_unit and (not target or self._unit == ANY.units.ready or target == self._unit)
+
     def asks(self, normal: NormalLine, *, shell: bool) -> bool:
         """Whether a line asks for a login, or is the prompt of a `shell`, and nothing more is known."""
         return self._ready is None and self.target is None and (shell or bool(LOGIN_PROMPT.match(normal.text)))
@@ -97,7 +113,7 @@ class Readiness:
             return None
         end = self.settle_end(last_output)
         if self._told:
-            sentence = f"multi-user.target was reached and no start job is left; systemd is {self._told}"
+            sentence = f"{self._unit} was reached and no start job is left; systemd is {self._told}"
             sentence += f": {', '.join(self.failed_units[:JOBS_NAMED])} failed" if self.failed_units else ""
             return sentence, self.target.t
         if self._greeted or ((running or self._getty) and t < end):
@@ -110,7 +126,12 @@ class Readiness:
             )
             return f"{said}, and has nothing more to say", end
         said = self.target.text.strip()[:_QUOTED]
-        said = "multi-user.target was reached" if _OF_SYSTEMD.search(said) else f'the system said "{said}"'
+        if self._unit_up.match(said):
+            said = f"{self._unit} was reached"
+        elif target := _target(said):
+            said = f"{target} was reached"
+        else:
+            said = "systemd has finished starting up" if _FINISHED in said else f'the system said "{said}"'
         if running:
             return f"{said}; the end of {len(running)} start jobs was not seen", end
         return f"{said} and no start job is left", last_output
@@ -118,3 +139,9 @@ class Readiness:
     def silence(self) -> float:
         """Return for how many seconds a recording that ends is taken to stay quiet."""
         return self._settle_seconds * _GETTY_SETTLE
+
+
+def _target(text: str) -> str:
+    """Return the target that a line says is reached; empty where it says none."""
+    match = _TARGET.match(text)
+    return "" if match is None else match["unit"] or _DESCRIBED.get(match["described"], "")

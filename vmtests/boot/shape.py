@@ -6,6 +6,7 @@ keeps its quotation.
 
 import json
 import re
+from collections import Counter
 from datetime import datetime
 
 _LOOKED_AT = 40  # lines by which the shape is found
@@ -17,11 +18,17 @@ _ISO = r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(?: ?(?:Z|UTC
 _PREFIXES = tuple(
     re.compile(pattern)
     for pattern in (
+        # syslog, RFC 5424
+        rf"<\d{{1,3}}>1 {_ISO} \S{{1,64}} \S{{1,48}} \S{{1,20}} \S{{1,32}} (?:-|\[[^\]]{{1,200}}\]) \ufeff?",
+        # gh run view --log: job and step
+        r"[\w ./(),-]{3,120}? \ufeff?(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z )",
         # CI (GitHub, Azure), docker logs -t, journalctl -o short-iso, cloud collectors, `ts`
         rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?(?: ?[|:] ?|[ \t])",
         # journalctl -o short[-precise], syslog, with the host's name
         r"\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
         r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
+        # journalctl -o short-unix
+        r"\d{10}\.\d{1,9} [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
         r"\[?\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
         # journalctl -o short-monotonic
         r"\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
@@ -29,6 +36,12 @@ _PREFIXES = tuple(
         r"(?!kernel:)[\w.-]{1,64} (?=(?:kernel|[A-Za-z(][^\s\[\]]{0,63}\[\d+\]): )",
         # journalctl: the kernel's own
         r"kernel: ",
+        # the runtime interface of containers (CRI), as kubelet keeps it
+        r"std(?:out|err) [FP] ",
+        # programs that log a console under a level and their own name
+        r"\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\]?:? {1,2}(?:\[?[\w.$/-]{1,60}\]? {0,2}[-:|] )?",
+        # grep -n, cat -n, editors
+        r" {0,6}\d{1,7}(?:: ?| {1,2})",
         # NixOS' test driver, docker compose, packer, vagrant, test runners
         r"[\w.-]{1,40} ?# ",
         r"[\w.-]{1,40} {0,12}\| ",
@@ -40,9 +53,20 @@ _PREFIXES = tuple(
     )
 )
 
+_PROGRAM = re.compile(
+    r"(?!systemd|kernel|dracut|ignition|coreos|ostree|cloud-init|initrd)[A-Za-z][\w.@()/-]{0,60}\[\d{1,7}\]: "
+)
+_NEARLY_ALL = 0.8
+_FEW = 5  # lines; of fewer nobody can say that they are all of one program
+
 
 # logfmt, as runtimes of virtual machines for containers write it.
 _LOGFMT = re.compile(r'\b(?:vmconsole|console|log|msg)="((?:[^"\\]|\\.)*)"\s*$')
+
+# journalctl -o json; Fluent Bit, Docker, Loki, Cloud Logging, Elastic, OpenTelemetry.
+_KEYS = ("MESSAGE", "message", "line", "log", "msg", "text", "textPayload", "content", "body")
+
+_CSI = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,4}[@-~]")  # as in the scanner, which saw it spelled as text
 
 
 class Undress:
@@ -79,7 +103,7 @@ class Undress:
     def _find(self, lines: list[str]) -> None:
         # What was quoted somewhere is indented as a whole.
         indents = sorted(len(line) - len(line.lstrip()) for line in lines)
-        if len(lines) > 2 and (least := indents[len(indents) // 20]):
+        if len(lines) > 2 and (least := indents[len(indents) // 8]):
             self._prefixes.append(re.compile(rf"\s{{1,{least}}}"))
             lines = [line[min(least, len(line) - len(line.lstrip())) :] for line in lines]
         for _ in range(_DEEP):
@@ -92,7 +116,11 @@ class Undress:
                     self._prefixes.append(prefix)
                     break
             else:
-                return
+                break
+        # A program that runs the machine, and whose output the journal keeps.
+        heads = Counter(match[0] for line in lines if (match := _PROGRAM.match(line)))
+        if heads and (most := heads.most_common(1)[0])[1] >= _NEARLY_ALL * max(len(lines), _FEW):
+            self._prefixes.append(re.compile(re.escape(most[0])))
 
     def _bare(self, text: str) -> tuple[str, datetime | None]:
         text, clock = _unpacked(text), None
@@ -111,18 +139,31 @@ def _date(text: str) -> datetime | None:
         return None
 
 
+def _decoded(said: object) -> object:
+    """Return text that journalctl gives as a list of bytes, since it is no UTF-8 or has escapes."""
+    if isinstance(said, list) and said and all(isinstance(byte, int) and 0 <= byte < 256 for byte in said):
+        return bytes(said).decode("utf-8", "replace")
+    return said
+
+
 def _unpacked(line: str) -> str:
     """Return what a line of `journalctl -o json` or of a collector's JSON says; else the line."""
     if line.startswith(("time=", "ts=", "level=")) and (match := _LOGFMT.search(line)):
         return match[1].replace('\\"', '"')
-    if not line.startswith("{") or not line.endswith("}"):
+    bare = line.strip().removesuffix(",")
+    if (bare[:1], bare[-1:]) not in {("{", "}"), ('"', '"')}:
         return line
     try:
-        fields = json.loads(line)
+        fields = json.loads(bare)
     except (ValueError, RecursionError):
         return line
-    for key in ("MESSAGE", "message", "log", "msg", "text", "textPayload"):
-        if isinstance(fields, dict) and isinstance(said := fields.get(key), str):
-            by = fields.get("SYSLOG_IDENTIFIER") if key == "MESSAGE" else None
-            return f"systemd[1]: {said}" if by == "systemd" else said
+    if isinstance(fields, str):  # an element of a list of lines
+        return _CSI.sub("", fields)
+    if not isinstance(fields, dict):
+        return line
+    for part in (fields, *fields.values()):  # what was said may be one level down
+        for key in _KEYS if isinstance(part, dict) else ():
+            if isinstance(said := _decoded(part.get(key)), str):
+                by = part.get("SYSLOG_IDENTIFIER") if key == "MESSAGE" else None
+                return f"systemd[1]: {said}" if by == "systemd" else _CSI.sub("", said).rstrip("\r\n")
     return line

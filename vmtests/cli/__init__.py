@@ -4,18 +4,21 @@ Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input 
 """
 
 import argparse
+import contextlib
+import errno
 import importlib
 import json
+import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
-from vmtests.errors import HostError, VmtestsError, of_host
+from vmtests.errors import HostError, VmtestsError, from_os, of_host
 
 COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
@@ -48,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What ends a process politely ends its machines and removes its scratch files too.
         signal.signal(signal.SIGTERM, _terminated)
         command: Callable[[argparse.Namespace], int] = arguments.command
-        return command(arguments)
+        with _standard_output():
+            return command(arguments)
     except VmtestsError as error:
         return _fail(error, arguments)
     except KeyboardInterrupt:
@@ -89,6 +93,22 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             command.epilog = "examples:\n" + textwrap.indent(EXAMPLES[name], "  ")
     return whole
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """Have all that is printed where it goes; raises HostError on a full disk, of which Python tells when it ends."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or error.filename is not None:
+            raise
+        # What is left would be tried once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise from_os("standard output cannot be written", error) from error
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

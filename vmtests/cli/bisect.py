@@ -13,6 +13,7 @@ from vmtests import contract as contracts
 from vmtests import progress
 from vmtests.cli.common import add_accel, add_contract, add_hardware, add_json, add_results, hardware, print_json
 from vmtests.errors import HostError, InputError, Owner, VmtestsError
+from vmtests.host import outputs
 from vmtests.host.results import new_directory
 from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
@@ -143,9 +144,7 @@ def _booted(
 
 def _keep(path: Path, search: Bisection) -> None:
     told = {search.names[number]: str(word) for number, word in search.known.items()}
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    outputs.write(path, json.dumps(told, indent=2) + "\n", "--results")
 
 
 def _resume(path: Path, search: Bisection) -> None:

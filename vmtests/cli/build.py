@@ -9,7 +9,7 @@ from pathlib import Path
 from vmtests import contract as contracts
 from vmtests.cli.common import add_json, add_modules, print_json
 from vmtests.errors import InputError, at_named
-from vmtests.host import tools
+from vmtests.host import outputs, tools
 from vmtests.host.copies import copy_disk
 from vmtests.host.meter import Meter
 from vmtests.host.process import give_way
@@ -79,11 +79,10 @@ def _refuse(arguments: argparse.Namespace) -> None:
         compression.parse(arguments.compress)
         if not (arguments.out or arguments.archive or looks):
             raise InputError("--compress needs --out or --archive", hint="the cache has the reference image as it is")
-    for target in (arguments.out, arguments.archive):
-        if target in {None, STDOUT} and target is not arguments.out:
-            continue
-        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
-            raise InputError(f"{target} is no place for a file", hint="name a file in a directory that exists")
+    if arguments.out is not None:
+        outputs.check_disk(arguments.out, "--out")
+    if arguments.archive not in {None, STDOUT}:
+        outputs.check_disk(arguments.archive, "--archive")
     if arguments.archive == STDOUT:
         if arguments.json:
             raise InputError("--archive - and --json both write to standard output", hint="give the archive a file")

@@ -11,6 +11,7 @@ from vmtests import progress
 from vmtests.cli.common import add_accel, add_hardware, add_image, add_login, add_results, add_seed, hardware, login
 from vmtests.errors import GuestError
 from vmtests.guest.seed import Seed
+from vmtests.host import outputs
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
 from vmtests.vm import Heartbeat
@@ -32,6 +33,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the first contract of an image that has none."""
+    if arguments.output is not None:
+        outputs.check(arguments.output, "--output")
     machine = hardware(arguments)
     out = progress.stderr()
     with Lab(
@@ -57,5 +60,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         print(text, end="")
     else:
-        arguments.output.write_text(text)
+        outputs.write(arguments.output, text, "--output")
     return 0

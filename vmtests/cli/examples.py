@@ -23,7 +23,7 @@ EXAMPLES = {
     ),
     "diff": (
         "vmtests diff reference reference+debug\n"
-        "vmtests diff yesterday.raw today.raw --boot 4 --html diff.html\n"
+        "vmtests diff yesterday.raw today.raw --boot 5 --html diff.html\n"
         "vmtests diff results/20261127T020000Z results/latest"
     ),
     "bisect": (
@@ -39,7 +39,8 @@ EXAMPLES = {
         "vmtests report --history results --no-slower"
     ),
     "faults": (
-        "vmtests faults --list\nvmtests faults init-missing root-label-wrong\nvmtests faults --all --image disk.raw"
+        "vmtests faults --list\nvmtests faults init-missing root-label-wrong\nvmtests faults --all --image disk.raw\n"
+        "vmtests faults root-label-wrong --out broken.raw"
     ),
     "torture": "vmtests torture disk.raw",
     "emulator": "vmtests emulator --port 8080\nvmtests emulator --no-boot",

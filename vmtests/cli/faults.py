@@ -2,18 +2,22 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from vmtests import progress
 from vmtests.cli.common import add_accel, add_json, add_results, print_json
 from vmtests.errors import InputError
 from vmtests.faults import catalogue
+from vmtests.faults.apply import keep
 from vmtests.faults.catalogue import Fault
-from vmtests.faults.fitting import misfit
+from vmtests.faults.fitting import misfit, seen
 from vmtests.faults.run import Outcome, Runner
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
+from vmtests.text import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="run every fault that fits the image")
     parser.add_argument("--list", action="store_true", help="name the faults and what is broken; run nothing")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the image with the one fault that is named there; boot nothing"
+    )
     add_json(parser, "print one JSON object a line")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
     add_accel(parser)
@@ -45,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("name the faults to run, or say --all", hint="vmtests faults --list names them")
     if arguments.jobs < 1:
         raise InputError("-j takes a number from 1 on")
+    if arguments.out is not None and (arguments.list or len(arguments.names) != 1):
+        raise InputError("--out is for one fault that is named", hint="vmtests faults init-missing --out broken.raw")
     right = True
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image)
@@ -59,6 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{others[0]} does not fit this image: {misfits[others[0]]}",
                 hint=f"vmtests faults --list --image {arguments.image} says which do",
             )
+        if arguments.out is not None:
+            with progress.step(f"breaking a copy of {printable(arguments.image)}"):
+                keep(fitting[0], image.path, arguments.out, seen(image.inspection), lab.host.toolbox)
+            print(f"{arguments.out}: {fitting[0].broken}")
+            return 0
         for outcome in Runner(image, lab).run_all(fitting, jobs=arguments.jobs):
             right &= outcome.right
             print_json(outcome.to_json()) if arguments.json else _show(outcome)

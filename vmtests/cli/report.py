@@ -9,6 +9,7 @@ from rich.text import Text
 
 from vmtests.cli.common import add_json, print_json
 from vmtests.errors import InputError
+from vmtests.host import outputs
 from vmtests.report import history, page, summary, trends
 from vmtests.report.history import Budget, Finding, Rule, Trend
 
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(
             "--no-slower needs --history DIR: one run has no past", hint="vmtests report --history results"
         )
+    if arguments.out is not None:
+        outputs.check(arguments.out, "--out")
     budgets = [Budget.parse(text) for text in arguments.budget]
     rule = None if arguments.no_slower is None else Rule.parse(arguments.no_slower)
     written: list[Path] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vmtests.contract import TYPES, Contract, Promise
-from vmtests.errors import HostError, InputError
+from vmtests.errors import HostError, InputError, at_named
 from vmtests.faults import cpio, store
 from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
 from vmtests.host.copies import copy_disk
@@ -49,13 +49,41 @@ def broken(fault: Fault, image: Path, scratch: Path, contract: Contract, toolbox
     """
     with tempfile.TemporaryDirectory(prefix=f".{fault.name}-", dir=scratch) as name:
         disk = Path(name) / "disk.raw"
-        copy(image, disk, toolbox)
-        with open_disk(disk, toolbox) as source:
-            work = _Work(Path(name), disk, source, contract, toolbox)
-            for step in fault.steps:
-                work.do(step)
+        hardware = _break(fault, image, disk, contract, toolbox)
         actions = tuple(step for step in fault.steps if isinstance(step, Host))
-        yield Broken(disk=disk, hardware=work.hardware, actions=actions)
+        yield Broken(disk=disk, hardware=hardware, actions=actions)
+
+
+def keep(fault: Fault, image: Path, out: Path, contract: Contract, toolbox: Toolbox) -> None:
+    """Write a broken raw copy of the disk `image` to `out`, which appears when it is whole.
+
+    Raises InputError when the fault is not in the disk alone, when the image has not what a step breaks, and when
+    `out` exists or cannot be written; HostError when a tool fails.
+    """
+    if any(isinstance(step, Machine | Host) for step in fault.steps):
+        raise InputError(
+            f"{fault.name} breaks the machine or its host, and no disk: {fault.broken}",
+            hint=f"vmtests faults {fault.name} boots it",
+        )
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out} is there already", hint="name another file with --out")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{fault.name}-", dir=out.parent) as name:
+            disk = Path(name) / "disk.raw"
+            _break(fault, image, disk, contract, toolbox)
+            disk.chmod(0o644)
+            disk.replace(out)
+    except OSError as error:
+        raise at_named(f"{out} cannot be written", error, "name another file with --out") from error
+
+
+def _break(fault: Fault, image: Path, disk: Path, contract: Contract, toolbox: Toolbox) -> Hardware:
+    copy(image, disk, toolbox)
+    with open_disk(disk, toolbox) as source:
+        work = _Work(disk.parent, disk, source, contract, toolbox)
+        for step in fault.steps:
+            work.do(step)
+    return work.hardware
 
 
 def copy(image: Path, disk: Path, toolbox: Toolbox) -> None:

@@ -14,6 +14,7 @@ from vmtests.errors import InputError
 from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
 from vmtests.faults.fitting import seen
+from vmtests.host import outputs
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.vm import Image
@@ -149,4 +150,4 @@ class Runner:
 
 def _keep(image: Image, verdict: Verdict, results: Path) -> None:
     for name, data in (("inspection", image.inspection.to_json()), ("verdict", verdict.to_json())):
-        (results / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
+        outputs.write(results / f"{name}.json", json.dumps(data, indent=2) + "\n", "--results")

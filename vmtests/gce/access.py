@@ -18,7 +18,8 @@ from vmtests.gce import tokens
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import UnavailableError
 from vmtests.gce.things import Thing
-from vmtests.guest.ssh import HUNG_UP, Key, parse_host_keys
+from vmtests.guest.keys import Key
+from vmtests.guest.ssh import HUNG_UP, parse_host_keys
 from vmtests.text import printable
 
 _SSH_PORT, _GATEWAY_PORT = 22, 9600

@@ -14,20 +14,30 @@ SERIAL_SHELL_UNIT = "vmtests-shell.service"
 _PATH = "PATH=$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # In two parts: what prints the script, or runs it, does not print the token.
+# Only systemd says when the last job has ended; of other inits a login prompt has to do.
 _SCRIPT = """\
 #!/bin/sh
 {path}
-systemd-run --quiet --no-block --collect --unit=vmtests-announce --description='Announce the end of the boot' \
-/bin/sh -c '
+announce() {{
+  "$@" /bin/sh -c '
   {path}
-  state=$(systemctl is-system-running --wait)
+  state=$($3)
   for file in /etc/ssh/ssh_host_*_key.pub; do
     [ -e "$file" ] || continue
     read -r kind key comment < "$file"
     printf "\\r\\n%s%s hostkey %s %s\\r\\n" "$1" "$2" "$kind" "$key"
   done > /dev/console
-  printf "\\r\\n%s%s %s\\r\\n" "$1" "$2" "$state" > /dev/console
-' announce {first} {rest}
+  [ -z "$state" ] || printf "\\r\\n%s%s %s\\r\\n" "$1" "$2" "$state" > /dev/console
+' announce {first} {rest} "$end"
+}}
+end=
+if [ -d /run/systemd/system ]; then
+  end='systemctl is-system-running --wait'
+  set -- --description='Announce the end of the boot'
+  announce systemd-run "$@" --quiet --no-block --collect --unit=vmtests-announce
+else
+  announce env
+fi
 """
 
 _SHELL = (

@@ -32,7 +32,7 @@ from vmtests.gce.share import Share
 from vmtests.gce.things import LIFETIME, Kind, Thing
 from vmtests.gce.upload import make_image, upload
 from vmtests.gce.vm import GceVm
-from vmtests.guest.ssh import Key
+from vmtests.guest.keys import Key
 from vmtests.host.host import Host
 from vmtests.host.lazy import lazy
 from vmtests.image.image import Image

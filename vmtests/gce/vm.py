@@ -22,7 +22,7 @@ from vmtests.gce.reach import CONSOLE, SECOND, GceReach
 from vmtests.gce.serialport import PollPace, SerialFollower, SerialReader
 from vmtests.gce.session import Session
 from vmtests.guest.guest import Guest
-from vmtests.guest.ssh import Key
+from vmtests.guest.keys import Key
 from vmtests.host.results import held
 from vmtests.image.image import Image
 from vmtests.machine.events import SHUTDOWN, MachineEvent

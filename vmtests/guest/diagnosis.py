@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vmtests.errors import GuestError
+from vmtests.guest.inits import SHOWN
 from vmtests.guest.line import SerialLine
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.wire import Nonce
@@ -45,7 +46,7 @@ ITEMS = (
         file="failed-units-status.txt",
         command="systemctl status --full --no-pager -n 30 $(systemctl --failed --plain --no-legend | cut -d ' ' -f 1)",
     ),
-    Item(file="units.txt", command="systemctl list-units --all --full --no-pager --no-legend"),
+    Item(file="units.txt", command=SHOWN),
     Item(file="dmesg.txt", command="dmesg"),
     Item(file="journal.txt", command="journalctl -b -o short-monotonic --no-hostname --no-pager -n 2000"),
     Item(file="journal.export", command="journalctl -b -o export --no-pager", limit=32 * MIB),

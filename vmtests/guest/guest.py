@@ -5,14 +5,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vmtests.errors import GuestError
 from vmtests.guest.agent import Agent
+from vmtests.guest.keys import Key
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key, Ssh
+
+if TYPE_CHECKING:
+    from vmtests.guest.ssh import Ssh
 
 _CONNECT_SECONDS = 60.0
 _SSH, _SERIAL, _AGENT = "over ssh", "on the serial line", "through the guest agent"
@@ -117,12 +120,14 @@ class Guest:
         return self._host_keys
 
     @property
-    def ssh(self) -> Ssh:
+    def ssh(self) -> "Ssh":
         """A connection to the guest's sshd, opened at the first use of each boot.
 
         The host's key is known before, so that no other guest can answer.
         """
         if self._ssh is None:
+            from vmtests.guest.ssh import Ssh  # paramiko takes its time, and many a boot needs none
+
             with self._once(_SSH):
                 self._reach.wait_sshd()
                 self._connecting = Ssh(*self.ssh_address, self.key, self.host_keys, login=self.login)
@@ -152,7 +157,7 @@ class Guest:
         return self._agent
 
     @property
-    def _way(self) -> Ssh | SerialShell | Agent:
+    def _way(self) -> "Ssh | SerialShell | Agent":
         """The way by which the next command is run; raises NoWayInError."""
         if self.by_serial:
             return self.shell

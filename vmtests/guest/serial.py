@@ -20,7 +20,7 @@ from vmtests.errors import GuestError, InputError
 from vmtests.guest import keeper, standin, wire
 from vmtests.guest.fetch import fetch, nonsense
 from vmtests.guest.line import SerialLine
-from vmtests.guest.login import Login, find_shell
+from vmtests.guest.login import Login, Prompt, find_shell, prompt
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.guest.wire import Nonce, pauses
 from vmtests.text import printable
@@ -63,6 +63,10 @@ def _single(script: bytes) -> str | None:
     """Return a script as the one chunk that it fits in, or None."""
     first, *more = itertools.islice(wire.chunks(script), 2)
     return None if more else first
+
+
+class _ShellEndedError(GuestError):
+    """The line asks for a login where a shell was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,21 +146,26 @@ class SerialShell:
         deadline = time.monotonic() + timeout
         self._ready, self._prepared, self._before, self._old = False, "", b"", []
         who = login or Login()
+        self._enter(who, deadline, seen, grace)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._bring_agent(deadline)
+            except GuestError as error:
+                # A byte of a definition may have been lost, and its function do anything.
+                if left == 0:
+                    raise
+                if isinstance(error, _ShellEndedError):
+                    self._enter(who, deadline)
+            else:
+                self._ready = True
+                return
+
+    def _enter(self, who: Login, deadline: float, seen: bytes | None = None, grace: float = 0.0) -> None:
         find_shell(self._line, who.user, who.password, deadline, seen=seen, grace=grace)
         if who.user != "root":
             # Commands are root's, where the user may become root without being asked.
             self._line.send(b"sudo -n true 2>/dev/null && exec sudo -n -s\n")
             find_shell(self._line, who.user, who.password, deadline)
-        for left in reversed(range(_TRIES)):
-            try:
-                self._bring_agent(deadline)
-            except GuestError:
-                # A byte of a definition may have been lost, and its function do anything.
-                if left == 0:
-                    raise
-            else:
-                self._ready = True
-                return
 
     def take_over(self, prepared: str = "") -> None:
         """Go on in a guest in which another SerialShell had logged in on this line, and which was forked since.
@@ -313,6 +322,7 @@ class SerialShell:
                     return
             if time.monotonic() >= deadline:
                 break
+            self._look()
             self._line.send(b"\x03\n")
         raise self._no_answer()
 
@@ -373,7 +383,17 @@ class SerialShell:
                     until = heard + patience
             if time.monotonic() - heard > give_up or damaged > _DAMAGED:
                 break
+            self._look()
         raise self._no_answer()
+
+    def _look(self) -> None:
+        """Raise GuestError where the shell ended, and somebody asks for a login: what is typed would be a name."""
+        if prompt(self._line.partial) is Prompt.LOGIN:
+            self._ready = False
+            raise _ShellEndedError(
+                f"the guest's shell ended, and its serial line asks for a login: {self._line.last!r}",
+                hint="an interrupt, an exit or a reboot ends a shell; login() finds the next",
+            )
 
     def _no_answer(self) -> GuestError:
         return GuestError(

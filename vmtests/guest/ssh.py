@@ -10,25 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import paramiko
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from paramiko.pkey import UnknownKeyType
 
-from vmtests.errors import GuestError, HostError, at_named
+from vmtests.errors import GuestError
+from vmtests.guest.keys import HOST_KEYS_COMMAND, Key
 from vmtests.guest.login import Login
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
 
-HOST_KEYS_COMMAND = "cat /etc/ssh/ssh_host_*_key.pub"
 HUNG_UP = (OSError, EOFError)
 """What paramiko raises when the other side has gone, even from `Channel.close`."""
-"""What is run over the serial console to learn the guest's host keys (sshd(8), FILES)."""
 
 _HANDSHAKE_SECONDS = 60.0  # a guest without KVM takes many seconds for a key exchange
 _RETRY_SECONDS = 0.1
@@ -38,41 +33,6 @@ _READ = 1 << 15
 _LOG = logging.getLogger("vmtests.ssh")
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """A key pair: the private key's file (mode 0600) for `ssh -i`, and the line for `authorized_keys`."""
-
-    path: Path
-    public: str
-
-    @classmethod
-    def generate(cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests") -> Self:
-        """Make an ed25519 pair in `directory`; raises InputError when that cannot be, or is done already."""
-        private = Ed25519PrivateKey.generate()
-        path = directory / name
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        public = f"{line} {comment}"
-        try:
-            path.touch(0o600, exist_ok=False)
-            path.write_bytes(pem)
-            path.with_name(f"{name}.pub").write_text(f"{public}\n")
-        except OSError as error:
-            raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
-        return cls(path=path, public=public)
-
-    def copy(self, directory: Path) -> "Key":
-        """Copy the pair into `directory`; raises HostError when it cannot be written."""
-        path = directory / self.path.name
-        try:
-            path.touch(0o600)
-            path.write_bytes(self.path.read_bytes())
-            path.with_name(f"{path.name}.pub").write_text(f"{self.public}\n")
-        except OSError as error:
-            raise HostError(f"the ssh key {path} cannot be written: {error.strerror}") from error
-        return Key(path=path, public=self.public)
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):

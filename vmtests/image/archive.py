@@ -16,7 +16,7 @@ from typing import IO
 from isal import igzip_threaded
 
 from vmtests import progress
-from vmtests.errors import InputError, from_os
+from vmtests.errors import InputError, at_named
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.target import beside, publish
 from vmtests.sizes import GIB, MIB, format_size
@@ -45,7 +45,7 @@ def pack(disk: Path, archive: Path) -> None:
                 write(disk, file, running)
             publish(partial, archive)
         except OSError as error:
-            raise from_os(f"{archive} cannot be written", error) from error
+            raise at_named(f"{archive} cannot be written", error, "name another place") from error
 
 
 def check(disk: Path) -> None:

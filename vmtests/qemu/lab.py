@@ -21,9 +21,9 @@ from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.guest import credentials
+from vmtests.guest.keys import Key
 from vmtests.guest.login import Login
 from vmtests.guest.seed import Seed, seeded
-from vmtests.guest.ssh import Key
 from vmtests.host.host import Host
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image

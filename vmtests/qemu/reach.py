@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from vmtests.errors import GuestError
 from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
+from vmtests.guest.keys import HOST_KEYS_COMMAND
 from vmtests.guest.login import SEEN
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import HOST_KEYS_COMMAND, scan_host_key
 from vmtests.machine.qemu import AGENT_PORT, CONSOLE_PORT, QemuMachine
 
 _GRACE = 5.0  # seconds, without KVM so many times more, for what comes right after the guest is up
@@ -89,6 +89,8 @@ class QemuReach:
         try:
             shell = guest.shell
         except GuestError:
+            from vmtests.guest.ssh import scan_host_key
+
             return scan_host_key(*self.ssh_address, _SCAN * self._scale, lost=lambda: guest.lost)
         keys = tuple(shell.run(HOST_KEYS_COMMAND).check().lines)
         if not shell.run(_NETWORK.format(seconds=round(_GRACE * self._scale)), 4 * _GRACE * self._scale).ok:

@@ -23,7 +23,7 @@ from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
 from vmtests.errors import HostError, from_os
-from vmtests.guest.ssh import Key
+from vmtests.guest.keys import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.architecture import GUEST
 from vmtests.host.scratch import remove

@@ -63,7 +63,8 @@ def compare(now: Run, then: Run) -> Comparison:
         for test in now.bad
         if before.get(test.name) not in {"failed", "error"}
     ]
-    tests += [f"{name} is missing" for name in before if name not in after]
+    # A boot alone has none, and misses none.
+    tests += [f"{name} is missing" for name in before if after and name not in after]
     return Comparison(
         name=then.directory.name,
         verdict_then=then.sentence,

@@ -28,7 +28,7 @@ _WARNING = 4  # syslog(3)
 _START = frozenset({"start", "restart", "verify-active", "reload-or-start"})
 # What stands before a unit's description, as UNIT_STATUS_FORMATS of systemd's unit types have it.
 _TOLD = re.compile(
-    r"(?:Starting|Mounting|Activating swap|Started|Finished|Mounted|Activated swap|Found device|Reached target"
+    r"(?:Starting|Mounting|Activating swap|Started|Finished|Mounted|Activated swap|Found device|Reached target|Stopped"
     r"|Failed to (?:start|mount|activate swap)|Timed out (?:starting|mounting|waiting for device)"
     r"|(?:Dependency|Assertion) failed for) (?P<shown>.+?)(?:\.\.\.|…|\.)?$"
 )
@@ -192,23 +192,41 @@ def merge(of_console: Sequence[Unit], of_journal: Sequence[Unit], entries: Seque
     """Return all units once: the journal's where it tells of one, under the name or the description of the console."""
     told = {(unit.stage.before(Stage.USERSPACE), unit.name): unit for unit in of_journal}
     named: dict[tuple[bool, str], str] = {}
+    written: dict[bool, dict[str, set[str]]] = {}  # whole, as a narrow console cuts it
     for entry in entries:
         if entry.unit and entry.job and (match := _TOLD.match(entry.text)):
             shown = match["shown"].removeprefix(f"{entry.unit} - ")
             named[(entry.initrd, shown)] = entry.unit
-    kept = []
+            whole = {entry.unit, shown, f"{entry.unit} - {shown}"}
+            written.setdefault(entry.initrd, {}).setdefault(entry.unit, set()).update(whole)
+    kept: dict[tuple[bool, str], Unit] = {}
     for unit in of_console:
         early = unit.stage.before(Stage.USERSPACE)
-        better = told.get((early, unit.name)) or told.get((early, named.get((early, unit.name), "")))
+        name = named.get((early, unit.name), "")
+        if "…" in unit.name and not name:
+            name = _cut(unit.name, written.get(early, {}))
+            unit.name = name or unit.name  # the start of a job and its end are cut at different places
+        better = told.get((early, unit.name)) or told.get((early, name)) or kept.get((early, unit.name))
         if better is None:
-            kept.append(unit)
+            kept[early, unit.name] = unit
             continue
-        better.queued, better.waits_for = unit.queued, unit.waits_for
+        better.queued, better.waits_for = better.queued or unit.queued, better.waits_for or unit.waits_for
         # The journal begins when its daemon does: what ran before is told by the console alone.
         better.began = unit.began if better.began is None else better.began
         if not better.result:
             better.ended, better.result = unit.ended, unit.result
-    return (*kept, *of_journal)
+    return (*kept.values(), *of_journal)
+
+
+def _cut(shown: str, written: Mapping[str, set[str]]) -> str:
+    """Return the one unit that `shown` may be, where systemd has put an ellipsis in its middle; else nothing."""
+    head, _, tail = shown.partition("…")
+    found = [
+        unit
+        for unit, names in written.items()
+        if any(name.startswith(head) and name.endswith(tail) and len(name) >= len(shown) for name in names)
+    ]
+    return found[0] if len(found) == 1 else ""
 
 
 def lines(

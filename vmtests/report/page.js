@@ -6,13 +6,26 @@ for (const boot of document.querySelectorAll(".boot")) {
   const form = boot.querySelector("form"), [box, only] = form.querySelectorAll("input");
   const of = form.querySelector("select");
   const out = form.querySelector("output"), list = boot.querySelector(".lines");
-  let zoom = 1, hits = [], hit = -1;
+  let zoom = 1, hits = [], hit = -1, seen = null;
   // Within the list, so that the page does not jump.
   const show = (li) => {
     list.querySelector(".at")?.classList.remove("at");
     if (!li) return;
     li.classList.add("at");
-    list.scrollTop = li.offsetTop - list.offsetTop - list.clientHeight / 3;
+    // Lines that were never in sight have an estimated height, which becomes the real one as they come there.
+    const near = (again) => {
+      if (!li.matches(".at")) return;
+      list.scrollTop = li.offsetTop - list.offsetTop - list.clientHeight / 3;
+      if (again) requestAnimationFrame(() => near(again - 1));
+    };
+    near(0);
+    seen?.disconnect();
+    seen = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      seen.disconnect();
+      near(6);
+    });
+    seen.observe(list);
   };
   const pick = (bar) => {
     boot.querySelector(".bar.on")?.classList.remove("on");
@@ -27,6 +40,7 @@ for (const boot of document.querySelectorAll(".boot")) {
     const before = (chart.scrollLeft + chart.clientWidth / 2) / wide.offsetWidth;
     zoom = Math.min(Math.max(to, 1), 64);
     wide.style.width = zoom * 100 + "%";
+    wide.classList.toggle("zoomed", zoom > 1);
     chart.scrollLeft = before * wide.offsetWidth - chart.clientWidth / 2;
   };
   const change = { in: () => scale(zoom * 2), out: () => scale(zoom / 2), fit: () => scale(1) };

@@ -5,10 +5,9 @@ Content-Security-Policy lets run the one script and the one style sheet whose di
 """
 
 import base64
-import contextlib
 import hashlib
 import json
-import os
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
-from vmtests.errors import HostError
+from vmtests.host import outputs
 from vmtests.report.against import Comparison, compare, written
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import Boot, Run, Test, read
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 _ROW = 20  # pixels
 _LATE = 60.0  # per cent: a label further right than that stands left of its bar
 _LABEL = 60  # characters
+_TELEPHONE = 3.4  # pixels of a per cent of the waterfall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,8 @@ class Bar:
     start: float
     seconds: float | None
     late: bool
+    tight: bool
+    """Whether its label has no room in it on a telephone."""
     word: str = ""
     """`new` or `slower`, against an earlier run."""
 
@@ -93,7 +95,7 @@ class Drawn:
         ]
         self.evidence = [self._bar(e.t, None, e.text, "evidence", boot.told.stage, 0) for e in boot.told.evidence]
         self.height = max(len(self.units), 1) * _ROW
-        self.ticks = [(100.0 * n / 5, self.scale * n / 5) for n in range(6)]
+        self.ticks = [(100.0 * t / self.scale, t) for t in _ticks(self.scale)]
 
     def _stage(self, boot: Boot, stage: Stage, start: float) -> Bar:
         return self._bar(start, boot.seconds.get(stage, 0.0), stage, "stage", stage, 0)
@@ -122,8 +124,16 @@ class Drawn:
             start=start,
             seconds=seconds,
             late=x > _LATE,
+            tight=100.0 * (seconds or 0.0) / self.scale * _TELEPHONE < len(label) * 8 + 10,
             word=word,
         )
+
+
+def _ticks(seconds: float) -> list[float]:
+    """Return round times from 0 on, at most seven: those of a telephone do not touch."""
+    step = 10.0 ** math.floor(math.log10(seconds / 6))
+    step *= next(times for times in (1, 2, 5, 10) if times * step >= seconds / 6)
+    return [round(n * step, 6) for n in range(int(seconds / step) + 1)]
 
 
 def render(run: Run, against: Run | None = None) -> str:
@@ -149,26 +159,15 @@ def render(run: Run, against: Run | None = None) -> str:
 def write(directory: Path, out: Path | None = None, against: Path | None = None) -> Path:
     """Write the page of a directory of results, and `trace.json` of each boot's first; return where the page is.
 
-    Raises InputError where a directory has no boot, HostError where the page cannot be written.
+    Raises InputError where a directory has no boot, or the page cannot be where it is to be, HostError on a full disk.
     """
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    put(path, page)
-    put(path.with_name("trace.json"), json.dumps(trace(run.boots[0])))
+    outputs.write(path, page, "--out")
+    if path.is_file():  # and not a pipe
+        outputs.write(path.with_name("trace.json"), json.dumps(trace(run.boots[0])), "--out")
     return path
-
-
-def put(path: Path, text: str) -> None:
-    """Write a page beside its place and rename it there; raises HostError."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8", errors="replace")
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise HostError(f"{path} cannot be written: {error.strerror}", hint="name another place with --out") from error
 
 
 def _text(name: str) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.boot.stages import Stage
+from vmtests.host import outputs
 from vmtests.report import page
 from vmtests.report.history import WHOLE, Finding, Trend
 
-_WIDTH, _HEIGHT, _TOP, _LEFT = 720, 120, 10, 62
+_WIDTH, _HEIGHT, _TOP, _LEFT = 460, 110, 10, 62
 _MEDIAN_OF = 20  # runs that the line is the median of
 
 
@@ -102,5 +103,5 @@ def _shown(trend: Trend) -> list[str]:
 
 def write(path: Path, directory: Path, trends: Sequence[Trend], findings: Sequence[Finding]) -> Path:
     """Write the page to `path`; raises HostError."""
-    page.put(path, render(directory, trends, findings))
+    outputs.write(path, render(directory, trends, findings), "--out")
     return path

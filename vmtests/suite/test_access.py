@@ -5,7 +5,8 @@ import secrets
 import pytest
 
 from vmtests.errors import GuestError
-from vmtests.guest.ssh import Key, Ssh
+from vmtests.guest.keys import Key
+from vmtests.guest.ssh import Ssh
 from vmtests.vm import Vm
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from vmtests.boot import Follower, MachineEvent, Verdict
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
 from vmtests.errors import InputError
+from vmtests.machine.events import MachineEvent
 from vmtests.resources import fixture
 from vmtests.testing.clock import ManualClock
 

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from vmtests.boot import Follower, Verdict
+from vmtests.boot.follow import Follower
+from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.agent import Agent
 from vmtests.guest.guest import Guest
+from vmtests.guest.keys import Key
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from vmtests.contract import Contract, Partition
-from vmtests.guest import held
+from vmtests.guest import inits, promises
 from vmtests.guest.facts import Facts
 from vmtests.guest.result import Runner
 from vmtests.image.inspect import Inspection
@@ -31,7 +31,7 @@ def draft(inspection: Inspection, contract: Contract | None = None, runner: Runn
 
 def _partitions(volumes: tuple[Volume, ...]) -> Iterator[str]:
     names: dict[str, int] = {}
-    hashes = [volume for volume in volumes if held.is_hash_tree(_system(volume))]
+    hashes = [volume for volume in volumes if promises.is_hash_tree(_system(volume))]
     alike = [(volume.label, volume.type) for volume in volumes]
     done: set[tuple[str, str]] = set()
     for volume in volumes:
@@ -79,19 +79,19 @@ def _mounts(contract: Contract, runner: Runner) -> Iterator[str]:
 
 def _is_on(partition: Partition, place: str, contract: Contract, runner: Runner) -> bool:
     mount = Facts(runner).mounts().top(place)
-    return not list(held.source(contract.by_name(partition.name), mount, runner))
+    return not list(promises.source(contract.by_name(partition.name), mount, runner))
 
 
 def _units(contract: Contract, runner: Runner) -> Iterator[str]:
-    if not runner.run("test -d /run/systemd/system").ok:
+    init = inits.find(runner)
+    if init is None:
         return
-    shown = runner.run(f"systemctl show --property=Wants --value {contract.units.ready}").check().stdout.split()
-    units = Facts(runner).units()
-    active = [name for name in shown if name.endswith(".service") and name in units and not name.startswith(_OURS)]
-    active = [name for name in active if units[name].active == "active"]
-    failed = [unit.name for unit in units.failed]
+    up, failed = init.up(runner), init.failed(runner)
+    if init.name == "systemd":  # which has hundreds of units: those count that somebody asked for
+        shown = runner.run(f"systemctl show --property=Wants --value {contract.units.ready}").check().stdout.split()
+        up = tuple(name for name in shown if name in up and name.endswith(".service") and not name.startswith(_OURS))
     yield "[units]"
-    yield f"active = {json.dumps(sorted(active))}"
+    yield f"active = {json.dumps(sorted(up))}"
     if failed:
         yield "# They failed when this was written: mend them and remove them here."
         yield f"may_fail = {json.dumps(sorted(failed))}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -22,11 +22,14 @@ from vmtests.boot.verdict import Verdict
 from vmtests.errors import GuestError, VmtestsError
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.guest import Guest
+from vmtests.guest.keys import Key
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.serial import SerialShell
-from vmtests.guest.ssh import Key, Ssh
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
+
+if TYPE_CHECKING:
+    from vmtests.guest.ssh import Ssh
 
 KEEP_SECONDS = 10.0
 """Seconds that a guest with KVM gets to tell what a report shows of it."""
@@ -87,7 +90,7 @@ class Vm(abc.ABC):
     @property
     @abc.abstractmethod
     def scale(self) -> float:
-        """How many times longer it takes for everything than a machine with KVM."""
+        """How many times slower the machine is than one with KVM (1.0): what it is given in time is that much more."""
 
     @abc.abstractmethod
     def __enter__(self) -> Self:
@@ -181,7 +184,7 @@ class Vm(abc.ABC):
             return self.guest.host_keys
 
     @property
-    def ssh(self) -> Ssh:
+    def ssh(self) -> "Ssh":
         """A connection to the guest's sshd, opened at the first use of each boot.
 
         Its host key was read on the console before, so that another guest that answers is refused.
@@ -212,7 +215,7 @@ class Vm(abc.ABC):
 
     @contextlib.contextmanager
     def _in_guest(self) -> Iterator[None]:
-        """Do something in the guest; raises what became of it, where it fails meanwhile or has failed before."""
+        """Run a block that asks the guest; where the guest has failed, that is raised, and not what the block met."""
         self._check_alive()
         try:
             yield

@@ -51,7 +51,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r"(?:ostree-prepare-root(?:\[\d+\])?: )?(?P<what>(?:ostree-prepare-root: |Couldn't find specified "
+            r"(?:ostree-prepare-root.{0,80}(?:\[\d+\])?: )?(?P<what>(?:ostree-prepare-root: |Couldn't find specified "
             r"OSTree root|No OSTree target"
             r"|failed to (?:MS_MOVE|bind mount|mount) .{0,60}|couldn't .{0,60}|composefs: .{0,40}(?:failed"
             r"|error)).{0,200})$",
@@ -63,7 +63,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROVISIONING_FAILED,
-            r"\[FAILED\] Failed to start (?:\S+ - |\S*…\S* ?-? ?)?(?P<unit>.{0,40}[Ii]gnition.{0,80}?)\.?$",
+            r"\[FAILED\] Failed to start (?:\S+ - |\S*(?:…|\ufffd)\S* ?-? ?)?(?P<unit>.{0,40}[Ii]gnition.{0,80}?)\.?$",
             "Ignition's unit failed: {unit}",
             _HINT,
             "[FAILED] Failed to start Ignition OSTree: Regenerate Filesystem UUID (boot).",

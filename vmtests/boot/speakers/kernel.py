@@ -275,7 +275,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.HOST_STARVED,
-            r"(?P<what>(?:watchdog: )?BUG: soft lockup - CPU#\d{1,5} stuck for \d{2}s! \[.{1,64}\]"
+            r"(?P<what>(?:watchdog: )?BUG: soft lockup - CPU#\d{1,5} stuck for \d{2}s\b.{0,80}"
             r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread "
             r"starved for.{1,60}"
             r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60})",

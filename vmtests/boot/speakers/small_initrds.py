@@ -16,7 +16,11 @@ SPEAKER = Speaker(
             _GO + r"(?:minitrd|booster|u-root|linuxkit|minit): ",
             "2023/06/19 14:08:51 minitrd: mounting /dev/sda4",
         ),
-        sign(Stage.INITRD, r"(?:Welcome to u-root!|Starting booster initramfs)", "Welcome to u-root!"),
+        sign(
+            Stage.INITRD,
+            r"(?:Welcome to u-root!|Starting booster initramfs|#{3} [\w -]{1,40} init(?:ramfs|rd) #{3}$)",
+            "Welcome to u-root!",
+        ),
     ),
     failures=(
         rule(

@@ -16,7 +16,7 @@ from vmtests.boot.stages import Stage, reached
 from vmtests.causes import Cause
 
 # `systemd.status_unit_format=combined` puts the unit's name in front, cut where the line is too long.
-UNIT = r"(?:\S+\.[a-z]+ - |\S*…\S* ?- )?"
+UNIT = r"(?:\S+\.[a-z]+ - |\S*(?:…|\.{3}|\ufffd)\S* ?- )?"
 _USERSPACE = r"(?:Multi-User System|Graphical Interface|Login Prompts|Cloud-init target|Network is Online)"
 
 SPEAKER = Speaker(

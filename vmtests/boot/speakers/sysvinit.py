@@ -15,13 +15,21 @@ SPEAKER = Speaker(
     general=True,
     signs=(
         sign(Stage.USERSPACE, r"INIT: (?:version|Entering runlevel)", "INIT: version 2.88 booting"),
-        sign(Stage.USERSPACE, r"init started: BusyBox v", "init started: BusyBox v1.36.1 ()"),
+        sign(Stage.USERSPACE, r"init started: +BusyBox v", "init started: BusyBox v1.36.1 ()"),
         sign(Stage.USERSPACE, r"- runit: (?:\$Id|enter stage: )", "- runit: enter stage: /etc/runit/1"),
         sign(
             Stage.USERSPACE,
             r"(?:s6-(?:linux-init|rc)|init: \S+ main process|mountall: |\s\* (?:Starting|Stopping) .{1,100}(?:\[ OK \]"
             r"|\.{3}done\.))",
             "s6-linux-init: info: starting",
+        ),
+        # Debian's initscripts, where a quiet init does not say its own name.
+        sign(
+            Stage.USERSPACE,
+            r"(?:Will now (?:check (?:root|all) file ?systems?|mount (?:local|all|temporary) filesystems"
+            r"|activate (?:lvm and md )?swap)\b|Cleaning up temporary files\.\.\.|Setting kernel variables\.\.\."
+            r"|Setting up (?:resolvconf|networking|X socket directories)\b|Activating (?:lvm and md )?swap\.\.\.done)",
+            "Will now check all file systems.",
         ),
         # rc.sysinit of old Fedora and RHEL.
         sign(
@@ -78,6 +86,17 @@ SPEAKER = Speaker(
             stages=_US,
             weight=Weight.SYMPTOM,
             prompt=True,
+        ),
+        # Void's runit-void, KISS' init, and other scripts that are somebody's own.
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r".{0,160}\b(?:[Ss]tarting|[Ll]aunching|[Dd]ropping (?:you )?(?:in)?to|[Ss]pawning|[Ee]ntering) (?:an? "
+            r"|the )?(?:emergency|rescue|recovery|maintenance|repair) (?:shell|mode)\b",
+            "the init gave up and starts a shell for repairs",
+            "the lines before it say why",
+            "=> Cannot continue due to filesystem errors. Starting emergency shell.",
+            stages=frozenset({Stage.USERSPACE}),
+            weight=Weight.SYMPTOM,
         ),
         rule(
             Cause.BOOT_MENU,

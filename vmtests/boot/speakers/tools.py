@@ -124,7 +124,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNLOCK_WAITS,
-            r"(?P<what>No key available with this passphrase|Device \S{1,200} (?:doesn't exist or access denied|is "
+            r"(?P<what>No key available with this passphrase|Device \S{0,200} (?:doesn't exist or access denied|is "
             r"not a valid LUKS device)"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"

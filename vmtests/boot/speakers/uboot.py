@@ -15,8 +15,8 @@ SPEAKER = Speaker(
         sign(
             Stage.BOOTLOADER,
             r"(?:Found U-Boot script |Retrieving file: |Scanning bootdev |## (?:Executing script|Booting kernel"
-            r"|Loading (?:kernel"
-            r"|init Ramdisk|fdt))|Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
+            r"|Loading (?:kernel|loadables|init Ramdisk|fdt)|Flattened Device Tree)|MMC read: dev # "
+            r"|\d{1,10} bytes read in \d|TFTP from server |Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
             "## Booting kernel from Legacy Image at 42000000 ...",
         ),
         sign(

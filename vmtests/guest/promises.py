@@ -7,11 +7,10 @@ import msgspec
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import GuestError
+from vmtests.guest import inits
 from vmtests.guest.facts import Facts, Mount
 from vmtests.guest.result import Runner
 from vmtests.text import clean
-
-_SHOW = "systemctl show --property=Id,LoadState,ActiveState,Result,ExecMainExitTimestampMonotonic -- "
 
 
 class _Device(msgspec.Struct):
@@ -36,23 +35,26 @@ def broken(contract: Contract, runner: Runner) -> tuple[str, ...]:
 
 
 def units(contract: Contract, runner: Runner) -> Iterator[str]:
-    """Yield what is broken of the promises on units: none has failed, and those that have to be are active."""
+    """Yield what is broken of the promises on units: none has failed, and those that have to be are active.
+
+    A unit is what the guest's init calls a service.
+    """
     promised = contract.units
-    if not runner.run("test -d /run/systemd/system").ok:
+    init = inits.find(runner)
+    if init is None:
+        first = clean(inits.first_process(runner)) if promised.active else ""
         for name in promised.active:
-            yield f"{name} is not active: the guest has no systemd"
+            yield f"{name} is not known to be active: nobody can ask the guest's init, `{first}`"
         return
-    for unit in Facts(runner).units().failed:
-        if not any(fnmatch.fnmatchcase(unit.name, pattern) for pattern in promised.may_fail):
-            yield f"{clean(unit.name)} has failed"
+    for name in init.failed(runner):
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in promised.may_fail):
+            yield f"{clean(name)} has failed"
     for name in promised.active:
-        told = dict(line.split("=", 1) for line in runner.run(f"{_SHOW}'{name}'").check().lines if "=" in line)
-        state, result = told.get("ActiveState", ""), told.get("Result", "")
-        ended = state == "inactive" and result == "success" and told.get("ExecMainExitTimestampMonotonic", "0") != "0"
-        if told.get("LoadState") != "loaded":
-            yield f"{name} is not there ({clean(told.get('LoadState', 'unknown'))})"
-        elif state != "active" and not ended:
-            yield f"{name} is {clean(state)}, and not active ({clean(result)})"
+        service = init.service(runner, name)
+        if not service.there:
+            yield f"{name} is not there ({init.name}: {clean(service.words)})"
+        elif not service.up:
+            yield f"{name} is not active ({init.name}: {clean(service.words)})"
 
 
 def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
