@@ -11,7 +11,6 @@ import pytest
 from tests.emulator.conftest import archive
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
-from vmtests.gce import tokens
 from vmtests.gce.cloud import Cloud, Pace
 from vmtests.gce.instance import Instance, Order, insert
 from vmtests.gce.session import Session
@@ -103,21 +102,23 @@ def instance(session: Session, image: Thing) -> Instance:
 
 def everything(emulator: Emulator) -> dict[str, list[str]]:
     """Return the names of all that there is, by kind."""
-    base = f"{emulator.endpoint}/compute/v1/projects/emulated"
-    found: dict[str, list[str]] = {"images": _names(f"{base}/global/images")}
+    base = "/compute/v1/projects/emulated"
+    found: dict[str, list[str]] = {"images": _names(emulator, f"{base}/global/images")}
     for kind in ("instances", "disks"):
-        scopes = _get(f"{base}/aggregated/{kind}").get("items", {})
+        scopes = _get(emulator, f"{base}/aggregated/{kind}").get("items", {})
         found[kind] = [item["name"] for scope in scopes.values() for item in scope.get(kind, [])]
-    buckets = _names(f"{emulator.endpoint}/storage/v1/b?project=emulated")
-    found["objects"] = [name for bucket in buckets for name in _names(f"{emulator.endpoint}/storage/v1/b/{bucket}/o")]
+    buckets = _names(emulator, "/storage/v1/b?project=emulated")
+    found["objects"] = [name for bucket in buckets for name in _names(emulator, f"/storage/v1/b/{bucket}/o")]
     return {kind: names for kind, names in found.items() if names}
 
 
-def _names(url: str) -> list[str]:
-    return [item["name"] for item in _get(url).get("items", [])]
+def _names(emulator: Emulator, path: str) -> list[str]:
+    return [item["name"] for item in _get(emulator, path).get("items", [])]
 
 
-def _get(url: str) -> Any:
-    base = "/".join(url.split("/")[:3])
-    with urllib.request.urlopen(urllib.request.Request(url, headers=tokens.headers(base)), timeout=10) as answer:
+def _get(emulator: Emulator, path: str) -> Any:
+    headers = {"Authorization": f"Bearer {emulator.token}"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{emulator.endpoint}{path}", headers=headers), timeout=10
+    ) as answer:
         return json.load(answer)
