@@ -26,6 +26,7 @@ COMMANDS = (
     ("diff", "a.raw", "b.raw", "--html"),
     ("contract", "a.raw", "--output"),
     ("build", "--out"),
+    ("faults", "init-missing", "--out"),
     ("build", "--archive"),
 )
 
