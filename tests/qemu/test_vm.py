@@ -57,8 +57,7 @@ def _machine(directory: Path, *consoles: str) -> QemuVm:
 
 def _written(vm: QemuVm) -> Path:
     """Return the firmware variables of a machine, as the guest of its first boot has left them."""
-    (variables,) = vm.results.glob(".machine-*/variables")
-    return variables
+    return vm.qemu._files / "variables"
 
 
 def test_boot_that_the_host_spoilt_begins_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

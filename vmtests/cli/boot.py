@@ -33,7 +33,7 @@ from vmtests.cli.screen import Lines, show
 from vmtests.cockpit.run import has_terminal
 from vmtests.contract import Contract, Promise
 from vmtests.errors import HostError, InputError, VmtestsError
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
 from vmtests.image.image import Image
@@ -186,7 +186,7 @@ def _broken(vm: QemuVm, contract: Contract) -> tuple[str, ...]:
     """Return what is broken of a contract that somebody has chosen, as far as only the running system tells."""
     if not contract.origin or contract == contracts.default():
         return ()
-    return held.broken(contract, vm)
+    return promises.broken(contract, vm)
 
 
 def _show_units(units: Units, console: Console) -> None:

@@ -42,8 +42,9 @@ class QemuMachine:
     """A machine with an image's disk, powered on; a context manager.
 
     The image is never written: the disk is an overlay that outlives a power cut and ends with `close`. With `own`
-    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given.
-    `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
+    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given. Its
+    own files are below `scratch`, in the results where none is given. `results` gets `ttyS0.log`, `ttyS1.log`,
+    `qemu.argv` (one line for each power-on), `qemu.stderr` and
     screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
     hears the first serial port, the firmware, and events; one who is only known later says so by `move`. One thread at
     a time may call the methods; `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
@@ -65,6 +66,7 @@ class QemuMachine:
         template: Template | None = None,
         own: bool = False,
         namespace: Namespace | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._name = name
         self._toolbox = toolbox
@@ -77,6 +79,7 @@ class QemuMachine:
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
+        self._scratch = scratch
         self._listener: Listener = listener or Nobody()
         self._private: Path | None = None
         self._life: Life | None = None
@@ -96,13 +99,13 @@ class QemuMachine:
         return self
 
     def spawn(self) -> None:
-        """Start QEMU, paused, without listening to it: the first step of entering, for who does that ahead of time.
+        """Start QEMU, paused, and read nothing of it yet.
 
-        Raises HostError.
+        `with` does this first; whoever makes machines ahead of time calls it himself. Raises HostError.
         """
         try:
             self._results.mkdir(parents=True, exist_ok=True)
-            self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
+            self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._scratch or self._results))
             mine = Template(self._private)
             if (template := self._template) is None:
                 self.renew()
@@ -121,7 +124,9 @@ class QemuMachine:
             raise
 
     def load(self) -> None:
-        """Do all that is left before the guest's first instruction: what `with` does next.
+        """Connect to QEMU, and load the template's state where there is one; the guest has run no instruction yet.
+
+        `with` does this after `spawn`, and lets the guest run then.
 
         Raises MachineExitError when QEMU refuses its command line, HostError when it refuses the template.
         """
@@ -152,7 +157,7 @@ class QemuMachine:
             self._life.listener = listener
 
     def forget(self) -> None:
-        """Remove what it wrote to the results: nobody has ever had this machine."""
+        """Remove what it wrote to the results, as nobody has used this machine."""
         for file in _RESULTS:
             self._result(file).unlink(missing_ok=True)
 
@@ -191,7 +196,7 @@ class QemuMachine:
         self.execute("cont")
 
     def renew(self) -> None:
-        """Take a machine that is off back to before its first power-on: disk, firmware variables and TPM.
+        """Make disk, firmware variables and TPM of a machine that is off anew, as before its first power-on.
 
         The image of one with `own` stays as it is. Raises HostError, OSError.
         """
@@ -313,7 +318,8 @@ class QemuMachine:
             number += 1
         taken = self._files / "screenshot.png"
         self.execute("screendump", {"filename": os.fspath(taken), "format": "png"})
-        return taken.replace(path)
+        shutil.move(taken, path)
+        return path
 
     def power_cut(self) -> None:
         """Kill QEMU, as when the plug is pulled, and wait until it is gone; `start` powers on again."""
