@@ -9,6 +9,9 @@ STAMP  := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 
+# Plugins that are there to be tested with, and take a second of each process to import.
+QUICK := -p no:html -p no:syrupy -p no:rerunfailures
+
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
@@ -24,7 +27,7 @@ boot: host $(STAMP)       ## build the reference image and boot it
 
 test: host browser $(STAMP)  ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
-	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=worksteal
+	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .

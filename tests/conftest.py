@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # As for anybody, modules are compiled once, and not by each of the processes that tests start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -21,11 +23,34 @@ QUICK = "-p no:hypothesispytest -p no:syrupy -p no:html -p no:rerunfailures"
 """Of pytest in a process of its own: without what takes its time to import, and has no part in it."""
 
 _LONG = {"pytester", "stranger", "theirs"}
+_TOGETHER = {"gce", "fuzz"}
+"""Rooms with the tests of a cloud."""
+
+
+class Rooms(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Has each file run by one worker, which makes what its tests share once.
+
+    Those of a cloud stay together, too: its client library takes two seconds to import.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        room = Path(file).parent.name
+        return "cloud" if room in _TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rooms | None:
+    """Give it where files are to stay together."""
+    return Rooms(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what starts other processes of pytest, which takes longest: no worker is left with it at the end."""
-    items.sort(key=lambda item: _LONG.isdisjoint(getattr(item, "fixturenames", ())))
+    """Put first what starts other processes of pytest, and what stays together, which take longest: no worker is left
+    with them at the end.
+    """
+    long = {item.path for item in items if not _LONG.isdisjoint(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: (item.path not in long, item.path.parent.name not in _TOGETHER))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vmtests import contract as contracts
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.guest.inits import INITS, SHOWN, Init, find
 from vmtests.guest.result import Result
 
@@ -90,7 +90,7 @@ def test_services_are_held_to_the_contract_by_their_own_init(
 ) -> None:
     """What failed is told, and what is not up or not there of what was promised; names need no suffix."""
     promised = contracts.from_data({"units": {"active": ["good", "off", "nothing"]}}, "here")
-    assert sentences == list(held.units(promised, guest(name, programs)))
+    assert sentences == list(promises.units(promised, guest(name, programs)))
 
 
 def test_services_that_are_up_are_found(guest: Callable[[str, dict[str, str]], Shell]) -> None:
@@ -103,7 +103,7 @@ def test_guest_that_nobody_can_ask_holds_no_promise(tmp_path: Path, monkeypatch:
     """A promise of an active service is broken by an init that is not known, which is named."""
     monkeypatch.setattr("vmtests.guest.inits.find", lambda runner: None)
     promised = contracts.from_data({"units": {"active": ["sshd"]}}, "here")
-    (told,) = held.units(promised, Shell(tmp_path, {"cat": "echo my-init"}))
+    (told,) = promises.units(promised, Shell(tmp_path, {"cat": "echo my-init"}))
     assert "sshd is not known to be active: nobody can ask the guest's init, `my-init`" == told
 
 

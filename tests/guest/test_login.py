@@ -123,3 +123,30 @@ def test_shell_that_is_gone_between_two_commands_is_told_at_once(make_guest: Mak
         shell.run("echo hello")
     shell.login()
     assert _says_hello(shell)
+
+
+SULOGIN = r"""
+printf 'Give root password for maintenance\n(or %s): ' "$1"
+stty -echo; read -r word; stty echo
+[ "$word" = secret ] || { printf '\nLogin incorrect\n\n'; sleep 60; }
+exec bash --norc --noprofile -i
+"""
+
+
+@pytest.mark.parametrize("other", ["press Control-D to continue", "type Control-D for normal startup"])
+def test_maintenance_asks_for_roots_own_password(make_guest: MakeGuest, other: str) -> None:
+    """sulogin gets root's password where it was told, and nothing at all where it was not or is somebody else's."""
+    for login in (None, Login(user="debian", password="secret")):
+        guest = make_guest("bash", "-c", SULOGIN, "sulogin", other)
+        with pytest.raises(GuestError, match="asks for root's password for maintenance"):
+            _careful(guest, login=login, grace=5.0)
+        assert bytes(guest.sent) == b""
+    guest = make_guest("bash", "-c", SULOGIN, "sulogin", other)
+    assert _says_hello(_careful(guest, login=Login(password="secret"), grace=5.0))
+
+
+@pytest.mark.parametrize("other", ["press Control-D to continue", "type Control-D to continue"])
+def test_maintenance_without_a_password_wants_a_key(make_guest: MakeGuest, other: str) -> None:
+    """sulogin of a root account that has no password, or need not tell it, gets Enter."""
+    script = f"printf 'Press Enter for maintenance\n(or {other}): '; read -r x; exec bash --norc -i"
+    assert _says_hello(_careful(make_guest("bash", "-c", script), grace=5.0))

@@ -1,5 +1,6 @@
 """A disk is made of its spec and of nothing else."""
 
+import dataclasses
 import hashlib
 import os
 import sqlite3
@@ -11,11 +12,12 @@ import pytest
 from vmtests.contract import Contract
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
+from vmtests.image import erofs
 from vmtests.image.assemble import assemble
 from vmtests.image.build import Order, build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
-from vmtests.sizes import MIB
+from vmtests.sizes import MIB, round_up
 from vmtests.testing.images import SmallImage, program
 
 STORE, ROOT = 2, 3
@@ -90,6 +92,18 @@ def test_equal_specs_give_equal_disks(
     """A spec that is built again gives the same bytes, the Nix database and directory hashes too."""
     assemble(registered, tmp_path / "disk.raw", toolbox)
     assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
+
+
+def test_partition_of_a_compressed_store_ends_with_its_file_system(
+    registered: ImageSpec, tmp_path: Path, contract: Contract, toolbox: Toolbox
+) -> None:
+    """What a disk has to spare is root's: the partition of a compressed store is as large as its file system."""
+    assemble(dataclasses.replace(registered, compression="lz4"), tmp_path / "disk.raw", toolbox)
+    small = SmallImage(tmp_path / "disk.raw", contract, toolbox)
+    with small.path.open("rb") as file:
+        superblock = erofs.parse(os.pread(file.fileno(), MIB, small.start(STORE) + erofs.OFFSET))
+    assert superblock is not None
+    assert small.start(ROOT) - small.start(STORE) == round_up(superblock.size, MIB)
 
 
 def test_database_is_in_the_state_directory(disk: SmallImage, registered: ImageSpec, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The hang doctor at the bedside: what it asks of QEMU and of the guest's kernel, and what it keeps."""
+"""A machine that hangs is looked at: what is asked of QEMU and of the guest's kernel, and what is kept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

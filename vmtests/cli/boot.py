@@ -34,7 +34,7 @@ from vmtests.cockpit.run import has_terminal
 from vmtests.cockpit.session import POINTS
 from vmtests.contract import Contract, Promise
 from vmtests.errors import HostError, InputError, VmtestsError
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.guest.seed import Seed
 from vmtests.host.results import new_directory
 from vmtests.image.image import Image
@@ -196,7 +196,7 @@ def _broken(vm: QemuVm, contract: Contract) -> tuple[str, ...]:
     """Return what is broken of a contract that somebody has chosen, as far as only the running system tells."""
     if not contract.origin or contract == contracts.default():
         return ()
-    return held.broken(contract, vm)
+    return promises.broken(contract, vm)
 
 
 def _show_units(units: Units, console: Console) -> None:

@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=int,
         const=1,
         metavar="N",
-        help="boot each N times (default: once), too; from four on it is known which times differ and not by chance",
+        help="boot each N times (default: once), in turns; from five on stages can be told from chance",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page that needs no network")
     add_accel(parser)
@@ -72,8 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
                     found.append(contents.read(path, toolbox))
             differences = diff.compare(found[0], found[1])
             if arguments.boot is not None:
-                one, other = (_boots(lab, name, n, arguments.boot, machine) for n, name in enumerate(names))
-                boots = booted.compare(one, other)
+                # In turns: a host that gets busier does so for both.
+                turns = [(n, side) for n in range(arguments.boot) for side in (0, 1)]
+                done = [_boot(lab, names[side], f"{'ab'[side]}-{n + 1}", machine) for n, side in turns]
+                boots = booted.compare(done[::2], done[1::2])
     if arguments.html is not None:
         text = page.fill("diff.html.j2", names=names, differences=differences, boots=boots)
         outputs.write(arguments.html, text, "--html")
@@ -98,18 +100,14 @@ def _image(name: str, lab: Lab) -> Image:
     return lab.image(known, modules) if known == "reference" else lab.image(name)
 
 
-def _boots(lab: Lab, name: str, side: int, times: int, machine: Hardware) -> list[Boot]:
-    found: list[Boot] = []
-    for number in range(1, times + 1):
-        place = f"{'ab'[side]}-{number}"
-        with lab.machine(_image(name, lab), machine, name=place, watch=Heartbeat()) as vm:
-            verdict = vm.wait_verdict()
-            if verdict.ready:
-                vm.keep()
-            else:
-                vm.diagnose(verdict)
-        found.append(read(lab.results / place).boots[0])
-    return found
+def _boot(lab: Lab, name: str, place: str, machine: Hardware) -> Boot:
+    with lab.machine(_image(name, lab), machine, name=place, watch=Heartbeat()) as vm:
+        verdict = vm.wait_verdict()
+        if verdict.ready:
+            vm.keep()
+        else:
+            vm.diagnose(verdict)
+    return read(lab.results / place).boots[0]
 
 
 def _show(differences: list[Difference], boots: Booted | None) -> None:

@@ -23,7 +23,7 @@ EXAMPLES = {
     ),
     "diff": (
         "vmtests diff reference reference+debug\n"
-        "vmtests diff yesterday.raw today.raw --boot 4 --html diff.html\n"
+        "vmtests diff yesterday.raw today.raw --boot 5 --html diff.html\n"
         "vmtests diff results/20261127T020000Z results/latest"
     ),
     "bisect": (

@@ -18,9 +18,6 @@ from vmtests.errors import GuestError
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
 from vmtests.text import printable
 
-PORT = "org.qemu.guest_agent.0"
-"""The name of the virtio port (qemu-ga(8))."""
-
 _MARK = b"\xff"
 _LINE_LIMIT = 64 << 20  # bytes of an answer: outputs come whole, in base64
 _LOOK_SECONDS = 0.1  # between two looks at a command, which the agent does not tell the end of

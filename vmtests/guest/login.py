@@ -19,7 +19,9 @@ SEEN = 8192
 
 _LOGIN = re.compile(rb"(?<!Last )login: ?$")
 _PASSWORD = re.compile(rb"[Pp]assword: ?$")
-_MAINTENANCE = re.compile(rb"press Control-D to continue\): ?$")
+# sulogin's second line, of util-linux, sysvinit and busybox; the first asks for root's password, or for Enter alone.
+_MAINTENANCE = re.compile(rb"\(or (?:press|type) Control-D (?:to continue|for normal startup)\): ?$")
+_ROOT_PASSWORD = re.compile(rb"root password|[Pp]ress [Ee]nter")
 _PRESS_ENTER = re.compile(rb"Press Enter [a-z ]{1,40}[.:]? ?$")
 _LOCKED = b"Cannot open access to console, the root account is locked"
 # A prompt, perhaps followed by what sets colours, the title and bracketed paste (ECMA-48, xterm's ctlseqs).
@@ -35,7 +37,9 @@ _STRANGE = re.compile(
 # The last one counts; a message of the kernel may have come behind it.
 _SIGNS = re.compile(
     rb"(?P<login>(?<!Last )\blogin: )|(?P<shell>^[^\n]{0,80}[#$] )"
-    rb"|(?P<enter>Press Enter [a-z ]{1,40}|Control-D to continue)|(?P<strange>" + _STRANGE.pattern + rb")",
+    rb"|(?P<enter>Press Enter [a-z ]{1,40}|Control-D (?:to continue|for normal startup))|(?P<strange>"
+    + _STRANGE.pattern
+    + rb")",
     re.MULTILINE,
 )
 
@@ -134,7 +138,9 @@ def find_shell(
                 hint="what it asks for has to be in the image, or handed to it as a credential",
             )
         reply = None
-        if received != replied and not (careful and _STRANGE.search(tail)):
+        if received != replied and _MAINTENANCE.search(tail):
+            reply = _maintenance(bytes(before) + serial.partial, user, password)
+        elif received != replied and not (careful and _STRANGE.search(tail)):
             reply = _reply(tail, user, password, probe)
             if careful and reply is not None and _PASSWORD.search(tail):
                 if not named:
@@ -163,11 +169,24 @@ def _has_password(user: str) -> GuestError:
     )
 
 
+def _maintenance(seen: bytes, user: str, password: str | None) -> bytes:
+    """Return what sulogin is told: nothing where nobody has to say who they are; else root's own password alone."""
+    asked = _ROOT_PASSWORD.findall(seen[-SEEN:])
+    if not asked or asked[-1] != b"root password":
+        return b"\n"
+    if user != "root" or password is None:
+        raise GuestError(
+            "the guest asks for root's password for maintenance, and nobody has told it",
+            hint="--login root:PASSWORD, or SYSTEMD_SULOGIN_FORCE=1 on the kernel's command line",
+        )
+    return f"{password}\n".encode()
+
+
 def _reply(tail: bytes, user: str, password: str | None, probe: bytes) -> bytes | None:
     """Return what is to be typed at the prompt that `tail` ends with, or None where it is no prompt."""
     if _LOGIN.search(tail):
         return f"{user}\n".encode()
-    if _PASSWORD.search(tail) or _MAINTENANCE.search(tail):
+    if _PASSWORD.search(tail):
         # An empty password makes a getty ask for the name again, should the probe have been taken for one.
         return f"{password or ''}\n".encode()
     if _PRESS_ENTER.search(tail):

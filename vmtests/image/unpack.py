@@ -290,7 +290,6 @@ class _Writer:
 
     def __init__(self, path: Path, source: int, target: int, running: progress.Step) -> None:
         self._path = path
-        self._source = source
         self._packed = os.fstat(source).st_size
         self._target = target
         self._running = running

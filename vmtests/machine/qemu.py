@@ -96,9 +96,9 @@ class QemuMachine:
         return self
 
     def spawn(self) -> None:
-        """Start QEMU, paused, without listening to it: the first step of entering, for who does that ahead of time.
+        """Start QEMU, paused, and read nothing of it yet.
 
-        Raises HostError.
+        `with` does this first; whoever makes machines ahead of time calls it himself. Raises HostError.
         """
         try:
             self._results.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,9 @@ class QemuMachine:
             raise
 
     def load(self) -> None:
-        """Do all that is left before the guest's first instruction: what `with` does next.
+        """Connect to QEMU, and load the template's state where there is one; the guest has run no instruction yet.
+
+        `with` does this after `spawn`, and lets the guest run then.
 
         Raises MachineExitError when QEMU refuses its command line, HostError when it refuses the template.
         """
@@ -152,7 +154,7 @@ class QemuMachine:
             self._life.listener = listener
 
     def forget(self) -> None:
-        """Remove what it wrote to the results: nobody has ever had this machine."""
+        """Remove what it wrote to the results, as nobody has used this machine."""
         for file in _RESULTS:
             self._result(file).unlink(missing_ok=True)
 
@@ -191,7 +193,7 @@ class QemuMachine:
         self.execute("cont")
 
     def renew(self) -> None:
-        """Take a machine that is off back to before its first power-on: disk, firmware variables and TPM.
+        """Make disk, firmware variables and TPM of a machine that is off anew, as before its first power-on.
 
         The image of one with `own` stays as it is. Raises HostError, OSError.
         """

@@ -1,4 +1,4 @@
-"""A machine that is made ahead of time: much of what a fork takes is QEMU's own start."""
+"""A QEMU that is started before a fork asks for it, since its start is most of the time that a fork takes."""
 
 import contextlib
 import threading
@@ -28,7 +28,7 @@ class Standby:
             self._failed = True
 
     def take(self) -> QemuMachine | None:
-        """Return the machine, to be moved and entered by who takes it; None when there is none, or it has failed."""
+        """Return the machine, which the caller moves and enters; None when there is none, or it could not be made."""
         machine, self._machine = self._machine, None
         if machine is None:
             return None

@@ -1,4 +1,4 @@
-"""A machine that was stopped in the middle of its life and kept, so that others go on from there.
+"""A running machine that was stopped and kept in files, so that others go on from there.
 
 A template is a directory: the guest's memory, the state of its devices (a migration stream without the memory:
 QEMU's `x-ignore-shared`, docs/devel/migration), its disk as a qcow2 overlay over the image, its firmware variables

@@ -26,7 +26,7 @@ from vmtests.guest.serial import SerialShell
 from vmtests.host.tools import Toolbox
 from vmtests.image import journal
 from vmtests.machine.qemu import CONSOLE_PORT, DEBUG_PORT
-from vmtests.qemu.examine import SYNC, Bedside, QemuDoctor
+from vmtests.qemu.examine import SYNC, Examined, QemuDoctor
 
 SECONDS = 12.0
 """Seconds that a guest with KVM gets to answer; a shell has to be found in a third of them."""
@@ -38,7 +38,7 @@ _NO_GUEST = frozenset({Cause.KERNEL_PANIC, Cause.QEMU_EXITED, Cause.QEMU_STOPPED
 """Causes after which no shell of the guest can answer."""
 
 
-class Patient(Bedside, Protocol):
+class Patient(Examined, Protocol):
     """What a diagnosis needs of a machine: see `QemuMachine`."""
 
     @property

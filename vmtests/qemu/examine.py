@@ -1,4 +1,4 @@
-"""The hang doctor at the bedside: what QEMU's monitor tells of a machine, and what its kernel says when asked.
+"""What can be seen of a machine that hangs: what QEMU's monitor tells, and what the guest's kernel says when asked.
 
 QMP's `x-query-virtio` and the human monitor's `info registers` are QEMU's own (qapi/virtio.json,
 hmp-commands-info.hx); a QEMU that lacks one of them makes the look poorer, never fail.
@@ -42,8 +42,8 @@ _KEY_SECONDS = 0.2  # the kernel's window after a break is five seconds (drivers
 _PICTURE_LIMIT = 64 << 20
 
 
-class Bedside(Protocol):
-    """What the doctor needs of a machine."""
+class Examined(Protocol):
+    """What has to be there of a machine, to look at it."""
 
     def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ...) -> object:
         """Run a QMP command."""
@@ -65,7 +65,7 @@ class QemuDoctor:
 
     def __init__(
         self,
-        machine: Bedside,
+        machine: Examined,
         directory: Path,
         *,
         scale: float = 1.0,

@@ -34,7 +34,6 @@ from vmtests.qemu.reach import QemuReach
 from vmtests.qemu.snapshots import Snapshot
 from vmtests.vm.vm import BootError, Vm
 
-_POWEROFF_SECONDS = 120.0
 # The cursor on a screen that nobody looks at blinks five times a second (Linux, drivers/video/fbdev/core/fbcon.c): of
 # all that an idle guest wakes up for, a third.
 _STILL_CURSOR = "f=/sys/class/graphics/fbcon/cursor_blink; ! [ -w $f ] || echo 0 >$f"
@@ -307,15 +306,6 @@ class QemuVm(Vm):
                 self._pool.expect(self.hardware, self._snapshot.template)
 
     # Power.
-
-    def shut_down(self) -> None:
-        """Power off cleanly from inside and wait until QEMU has ended."""
-        self.guest.enter()
-        self.follower.expect_end()
-        with contextlib.suppress(GuestError):
-            self.guest.run("systemctl --no-block poweroff || poweroff", 30.0)
-        self.guest.hang_up()
-        self.qemu.wait_exit(_POWEROFF_SECONDS * self.scale)
 
     def power_cut(self) -> None:
         """Kill QEMU at once: what the guest had not synced is lost."""

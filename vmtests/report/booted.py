@@ -11,13 +11,17 @@ from vmtests.report.noise import chance
 from vmtests.report.record import Boot
 
 SURE = 0.05
-"""The probability of chance, at most, at which a difference of times is called one; four boots each can show it."""
+"""The probability, at most, that any of what is alike is called slower or faster: of all stages, or of all units.
+
+Five boots each can show it of a stage, eight of one of a hundred units.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
     """A stage's or a unit's seconds in the boots of both: medians, and `word`: `slower`, `faster`, `perhaps …` where
-    there are too few boots to know, or nothing.
+    there are too few boots to know, or nothing. `chance` is the probability that one of all that was looked at
+    differs so much.
     """
 
     name: str
@@ -55,9 +59,11 @@ class Booted:
 def compare(first: Sequence[Boot], second: Sequence[Boot]) -> Booted:
     """Compare the boots of two images, or of one at two times."""
     passed = [list(Stage)[n] for n in range(len(Stage) - 1)]
-    stages = [_times(stage, _stage(first, stage), _stage(second, stage)) for stage in passed]
+    looks = 2 * len(passed)  # in both directions
+    stages = [_times(stage, _stage(first, stage), _stage(second, stage), looks) for stage in passed]
     one, other = _units(first), _units(second)
-    units = [_times(name, one[name], other[name]) for name in one if name in other]
+    both = [name for name in one if name in other]
+    units = [_times(name, one[name], other[name], 2 * len(both)) for name in both]
     return Booted(
         boots=(len(first), len(second)),
         stages=tuple(times for times in stages if times.first is not None or times.second is not None),
@@ -80,12 +86,13 @@ def _units(boots: Sequence[Boot]) -> dict[str, list[float]]:
     return found
 
 
-def _times(name: str, first: Sequence[float], second: Sequence[float]) -> Times:
+def _times(name: str, first: Sequence[float], second: Sequence[float], looks: int) -> Times:
     one, other = (statistics.median(times) if times else None for times in (first, second))
     if one is None or other is None:
         return Times(name=name, first=one, second=other)
     slow, fast = (chance(second, first), chance(first, second)) if min(len(first), len(second)) > 1 else (None, None)
-    probability = None if slow is None or fast is None else min(slow, fast)
+    # Of a hundred that did not change one looks so at 1 in 100.
+    probability = None if slow is None or fast is None else min(min(slow, fast) * looks, 1.0)
     word = ""
     large = max(one, other) > min(one, other) * FACTOR and abs(one - other) > SECONDS
     if probability is not None and probability <= SURE and abs(one - other) > SECONDS / 10:

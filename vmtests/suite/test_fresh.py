@@ -6,7 +6,7 @@ import time
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.suite.conftest import store_writer
 from vmtests.vm import FreshVms, Vm
 
@@ -64,4 +64,4 @@ def test_fresh_machine_answers_over_ssh(fresh_vm: Vm) -> None:
 
 def test_fresh_machine_is_healthy(fresh_vm: Vm, vm_contract: Contract) -> None:
     """No unit of a fresh machine has failed but those that may."""
-    assert list(held.units(vm_contract, fresh_vm)) == []
+    assert list(promises.units(vm_contract, fresh_vm)) == []

@@ -3,19 +3,19 @@
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.vm import Vm
 
 
 def test_units_are_as_promised(vm: Vm, vm_contract: Contract) -> None:
     """No unit has failed but those that may, and those that are promised are active."""
-    assert list(held.units(vm_contract, vm)) == []
+    assert list(promises.units(vm_contract, vm)) == []
 
 
 @pytest.mark.vm(promises="mounts")
 def test_mounts_are_as_promised(vm: Vm, vm_contract: Contract) -> None:
     """Every mount is there, with its file system, its options, and of its partition."""
-    assert list(held.mounts(vm_contract, vm)) == []
+    assert list(promises.mounts(vm_contract, vm)) == []
 
 
 @pytest.mark.vm(promises="partitions")
@@ -27,4 +27,4 @@ def test_image_has_the_promised_partitions(vm: Vm) -> None:
 @pytest.mark.vm(promises="partitions")
 def test_verity_is_as_promised(vm: Vm, vm_contract: Contract) -> None:
     """What is to be protected by dm-verity is."""
-    assert list(held.verity(vm_contract, vm)) == []
+    assert list(promises.verity(vm_contract, vm)) == []

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from vmtests.contract import Contract, Partition
-from vmtests.guest import held, inits
+from vmtests.guest import inits, promises
 from vmtests.guest.facts import Facts
 from vmtests.guest.result import Runner
 from vmtests.image.inspect import Inspection
@@ -31,7 +31,7 @@ def draft(inspection: Inspection, contract: Contract | None = None, runner: Runn
 
 def _partitions(volumes: tuple[Volume, ...]) -> Iterator[str]:
     names: dict[str, int] = {}
-    hashes = [volume for volume in volumes if held.is_hash_tree(_system(volume))]
+    hashes = [volume for volume in volumes if promises.is_hash_tree(_system(volume))]
     alike = [(volume.label, volume.type) for volume in volumes]
     done: set[tuple[str, str]] = set()
     for volume in volumes:
@@ -79,7 +79,7 @@ def _mounts(contract: Contract, runner: Runner) -> Iterator[str]:
 
 def _is_on(partition: Partition, place: str, contract: Contract, runner: Runner) -> bool:
     mount = Facts(runner).mounts().top(place)
-    return not list(held.source(contract.by_name(partition.name), mount, runner))
+    return not list(promises.source(contract.by_name(partition.name), mount, runner))
 
 
 def _units(contract: Contract, runner: Runner) -> Iterator[str]:

@@ -90,7 +90,7 @@ class Vm(abc.ABC):
     @property
     @abc.abstractmethod
     def scale(self) -> float:
-        """How many times longer it takes for everything than a machine with KVM."""
+        """How many times slower the machine is than one with KVM (1.0): what it is given in time is that much more."""
 
     @abc.abstractmethod
     def __enter__(self) -> Self:
@@ -215,7 +215,7 @@ class Vm(abc.ABC):
 
     @contextlib.contextmanager
     def _in_guest(self) -> Iterator[None]:
-        """Do something in the guest; raises what became of it, where it fails meanwhile or has failed before."""
+        """Run a block that asks the guest; where the guest has failed, that is raised, and not what the block met."""
         self._check_alive()
         try:
             yield

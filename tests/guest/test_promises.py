@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vmtests import contract as contracts
-from vmtests.guest import held
+from vmtests.guest import promises
 from vmtests.guest.result import Result
 
 MOUNTS = """\
@@ -55,7 +55,7 @@ class _Guest:
 
 
 def _broken(data: dict[str, Any], guest: _Guest) -> tuple[str, ...]:
-    return held.broken(contracts.from_data(data, "here"), guest)
+    return promises.broken(contracts.from_data(data, "here"), guest)
 
 
 def test_failed_unit_breaks_what_every_image_promises() -> None:
