@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes chaos commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -111,6 +111,9 @@ hosts: host $(STAMP)      ## run the README's commands on every host, or on HOST
 
 fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SECONDS each (default: 600)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/fuzz -s --numprocesses=$$(nproc)
+
+chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; some minutes; as root, disks run full too
+	CHAOS=1 $(BIN)/pytest tests/chaos --numprocesses=$$(nproc) --dist=worksteal
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)

@@ -34,7 +34,19 @@ class VmtestsError(Exception):
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SPACE = "free some space, or set VMTESTS_CACHE"
+_EXHAUSTED = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: "VMTESTS_CACHE and the results have to be writable",
+    errno.EIO: "the disk is broken: dmesg tells",
+    errno.EMFILE: "allow more open files: ulimit -n",
+    errno.ENFILE: "the whole system has too many open files",
+    errno.ENOMEM: "fewer things at once, or a smaller machine",
+    errno.EAGAIN: "fewer things at once: processes are used up, see ulimit -u",
+}
+"""What to do when any call says so, wherever it is made."""
+
 _WRONG_PLACE = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
      errno.EPERM, errno.EROFS}
@@ -44,7 +56,7 @@ _WRONG_PLACE = frozenset(
 def from_os(what: str, error: OSError) -> "HostError":
     """Return the HostError that says `what` could not be done and why; a full disk gets a hint."""
     place = f" ({error.filename})" if error.filename else ""
-    hint = "free some space, or set VMTESTS_CACHE" if error.errno in _FULL else None
+    hint = _EXHAUSTED.get(error.errno or 0)
     return HostError(f"{what}: {error.strerror}{place}", hint=hint)
 
 
@@ -55,7 +67,20 @@ def at_named(what: str, error: OSError, hint: str) -> "VmtestsError":
     """
     if error.errno in _WRONG_PLACE:
         return InputError(f"{what}: {error.strerror}", hint=hint)
-    return HostError(f"{what}: {error.strerror}", hint="free some space" if error.errno in _FULL else hint)
+    return HostError(f"{what}: {error.strerror}", hint=_EXHAUSTED.get(error.errno or 0, hint))
+
+
+def of_host(error: BaseException) -> "HostError | None":
+    """Return the HostError for what ends anything on a host that has no more to give; None for a bug of ours."""
+    if isinstance(error, MemoryError):
+        return HostError("this host has no memory left", hint="fewer things at once, or a smaller machine")
+    # The standard library's word for a thread that clone(2) refuses.
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return HostError("this host starts no more threads: memory or processes are used up", hint="ulimit -a")
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        place = f" ({error.filename})" if error.filename else ""
+        return HostError(f"this host gives no more: {error.strerror}{place}", hint=_EXHAUSTED[error.errno])
+    return None
 
 
 class InputError(VmtestsError):

@@ -148,7 +148,10 @@ def test_emulator_serves_until_it_is_ended(here: Path) -> None:
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{address}/compute/v1/projects/p/zones/us-east1-b") as answer:
+        (token,) = (here / "emulator").glob("*/token-*")
+        headers = {"Authorization": f"Bearer {token.read_text()}"}
+        asked = urllib.request.Request(f"{address}/compute/v1/projects/p/zones/us-east1-b", headers=headers)
+        with urllib.request.urlopen(asked) as answer:
             assert "us-east1-b" == json.load(answer)["name"]
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None

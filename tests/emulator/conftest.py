@@ -33,7 +33,12 @@ class Client:
         """Return the body of the answer; its status and headers are in `status` and `headers`."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         url = path if path.startswith("http") else f"{self.emulator.endpoint}{path}"
-        request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
+        request = urllib.request.Request(
+            url,
+            data=data,
+            method=method,
+            headers={"Authorization": f"Bearer {self.emulator.token}", **(headers or {})},
+        )
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 self.status, self.headers = answer.status, answer.headers

@@ -8,13 +8,15 @@ import pytest
 from tests.emulator.conftest import PROJECT, Client
 from vmtests.emulator.http import Reply, Request
 from vmtests.emulator.server import Server, listen
+from vmtests.gce import tokens
 
 
 def raw(client: Client, data: bytes) -> bytes:
     """Send bytes and return all that comes back."""
     port = int(client.emulator.endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(data)
+        known = f"HTTP/1.1\r\nAuthorization: Bearer {client.emulator.token}\r\n".encode()
+        connection.sendall(data.replace(b"HTTP/1.1\r\n", known))
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -41,7 +43,8 @@ def test_body_that_is_announced(client: Client) -> None:
     """A client that waits for permission to send its body gets it."""
     port = int(client.emulator.endpoint.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        head = f"POST /storage/v1/b?project={PROJECT} HTTP/1.1\r\nContent-Length: 15\r\nExpect: 100-continue\r\n\r\n"
+        head = f"POST /storage/v1/b?project={PROJECT} HTTP/1.1\r\nContent-Length: 15\r\nExpect: 100-continue\r\n"
+        head += f"Authorization: Bearer {client.emulator.token}\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b'{"name": "bkt"}')
@@ -93,6 +96,24 @@ def test_no_web_page_is_served(client: Client, headers: str, status: bytes) -> N
     assert answer.split(b" ")[1] == status
     there = client.json("GET", f"/storage/v1/b?project={PROJECT}").get("items", [])
     assert len(there) == (1 if status == b"200" else 0)
+
+
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer wrong", "Basic {token}", "Bearer {token}x", "{token}"])
+@pytest.mark.parametrize("path", ["/storage/v1/b?project=p", "/emulator/v1/faults", "/batch/compute/v1", "/token"])
+def test_nobody_without_the_token_is_served(client: Client, given: str, path: str) -> None:
+    """Who does not know the token, another user of this host or a page, is told nothing and changes nothing."""
+    headers = {"Authorization": given.format(token=client.emulator.token)} if given else {"Authorization": "none"}
+    client.json("POST", path, b'{"name": "bkt", "kind": "stockout"}', headers)
+    assert 401 == client.status
+    assert [] == client.json("GET", f"/storage/v1/b?project={PROJECT}").get("items", [])
+    assert [] == client.json("GET", "/emulator/v1/faults")["items"]
+
+
+def test_token_is_for_its_user_alone(client: Client) -> None:
+    """The file with the token can be read by its user, and is what a client finds for the endpoint."""
+    assert 0o600 == client.emulator.token_file.stat().st_mode & 0o777
+    assert client.emulator.token == tokens.find(client.emulator.endpoint)
+    assert "" == tokens.find("http://127.0.0.1:1")
 
 
 def test_connections_are_limited() -> None:

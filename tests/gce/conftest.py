@@ -11,6 +11,7 @@ import pytest
 from tests.emulator.conftest import archive
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
+from vmtests.gce import tokens
 from vmtests.gce.cloud import Cloud, Pace
 from vmtests.gce.instance import Instance, Order, insert
 from vmtests.gce.session import Session
@@ -117,5 +118,6 @@ def _names(url: str) -> list[str]:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    base = "/".join(url.split("/")[:3])
+    with urllib.request.urlopen(urllib.request.Request(url, headers=tokens.headers(base)), timeout=10) as answer:
         return json.load(answer)

@@ -11,6 +11,7 @@ from vmtests.emulator import Emulator
 from vmtests.emulator.fake import BOOT, FakeHypervisor
 from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.emulator.serialport import LIMIT, Ring
+from vmtests.gce import tokens
 from vmtests.gce.errors import BusyError
 from vmtests.gce.instance import Instance
 from vmtests.gce.serialport import GAP, NOTICE, Chunk, SerialFollower, SerialReader
@@ -110,7 +111,10 @@ def test_wrapped_ring_is_one_gap_and_no_line_is_doubled(
     machine = hypervisor.machines[instance.thing.name]
     machine.host.serial(1, b"before\r\n")
     request = urllib.request.Request(
-        f"{emulator.endpoint}/emulator/v1/instances/{instance.thing.name}/wrapSerial", method="POST", data=b""
+        f"{emulator.endpoint}/emulator/v1/instances/{instance.thing.name}/wrapSerial",
+        method="POST",
+        data=b"",
+        headers=tokens.headers(emulator.endpoint),
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         json.load(answer)

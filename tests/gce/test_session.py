@@ -14,6 +14,7 @@ from tests.gce.conftest import FAST, everything, order
 from vmtests.emulator import Emulator
 from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.errors import HostError
+from vmtests.gce import tokens
 from vmtests.gce.errors import QuotaError, StockoutError
 from vmtests.gce.instance import insert
 from vmtests.gce.ledger import directory
@@ -127,7 +128,9 @@ def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Ses
 def downloaded(emulator: Emulator, thing: Thing) -> bytes:
     """Return an object's bytes."""
     url = f"{emulator.endpoint}/download/storage/v1/b/{thing.place}/o/{thing.name}?alt=media"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=tokens.headers(emulator.endpoint)), timeout=10
+    ) as answer:
         return bytes(answer.read())
 
 

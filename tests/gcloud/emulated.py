@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from vmtests.gce import tokens
+
 _START_SECONDS = 300.0  # the tools may have to be unpacked
 _END_SECONDS = 30.0
 _GONE_SECONDS = 10.0
@@ -69,7 +71,8 @@ class Emulated:
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Return the JSON of an answer; raises OSError when it is an error."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.endpoint}{path}", data=data, method=method)
+        headers = tokens.headers(self.endpoint)
+        request = urllib.request.Request(f"{self.endpoint}{path}", data=data, method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 

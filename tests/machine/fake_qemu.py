@@ -1,18 +1,28 @@
 """Stands in for QEMU: answers QMP, writes to its serial ports, and echoes what is typed.
 
 `-name guest=refuse` ends it at once with an error; the QMP command `die` ends it with status 3. With
-`-name guest=plays/DIRECTORY` each power-on prints the console that is the first file of the directory, and removes it.
+`-name guest=plays/DIRECTORY` each power-on prints the console that is the first file of the directory, and removes it;
+with `FAKE_PLAYS` in the environment those in its `cold` or `incoming` are printed, and stay. With
+`FAKE_QMP=BEHAVIOUR:COMMAND` it misbehaves when it is asked for that, or for `greeting`: `late`, `never`, `garbled`,
+`binary`, `huge`, `error`, `hang-up`.
 """
 
+import contextlib
+import itertools
 import json
+import os
 import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 args = sys.argv[2:]
+played = itertools.count()
+behaviour, _, misbehaves_at = os.environ.get("FAKE_QMP", "").partition(":")
 
 
 def inherited(name: str) -> socket.socket:
@@ -31,6 +41,8 @@ def echo(port: socket.socket) -> None:
 
 def console() -> bytes:
     """Return what the guest prints."""
+    if kept := os.environ.get("FAKE_PLAYS"):
+        return (Path(kept) / ("incoming" if "-incoming" in args else "cold") / str(next(played))).read_bytes()
     directory = args[args.index("-name") + 1].partition("guest=plays")[2]
     if not directory:
         return b"BdsDxe: starting\r\n"
@@ -50,7 +62,7 @@ for option in args:
 firmware = inherited("firmware")
 
 
-def requests(connection: socket.socket) -> Iterator[dict[str, str]]:
+def requests(connection: socket.socket) -> Iterator[dict[str, Any]]:
     """Read QMP messages, which come without newlines."""
     text = ""
     while data := connection.recv(4096):
@@ -70,6 +82,26 @@ with inherited("qmp") as connection:
         """Send one QMP message."""
         connection.sendall((json.dumps(message) + "\n").encode())
 
+    def misbehave() -> None:
+        """Do what no QEMU should."""
+        match behaviour:
+            case "late":
+                time.sleep(0.3)
+            case "never":
+                threading.Event().wait()
+            case "garbled":
+                connection.sendall(b'{"return": }}{]\r\n"\n')
+            case "binary":
+                connection.sendall(b"\xff\xfe\x00" * 1000 + b"\n")
+            case "huge":
+                with contextlib.suppress(OSError):
+                    connection.sendall(b'{"return": "' + b"x" * (32 << 20) + b'"}\n')
+            case "hang-up":
+                connection.shutdown(socket.SHUT_RDWR)
+                threading.Event().wait()
+
+    if misbehaves_at == "greeting":
+        misbehave()
     say(
         {
             "QMP": {
@@ -81,10 +113,16 @@ with inherited("qmp") as connection:
     reply: object
     for request in requests(connection):
         command, reply = request["execute"], {}
+        if command == misbehaves_at and behaviour == "error":
+            say({"error": {"class": "GenericError", "desc": "it does not want to"}, "id": request.get("id")})
+            continue
+        if command == misbehaves_at:
+            misbehave()
         if command == "human-monitor-command":
             reply = "TCP[HOST_FORWARD]  13       127.0.0.1 40697      10.128.0.2    22     0     0\r\n"
         elif command == "query-status":
-            reply = {"status": "internal-error", "running": False}
+            status = "paused" if "FAKE_PLAYS" in os.environ else "internal-error"
+            reply = {"status": status, "running": False}
         elif command == "cont":
             firmware.sendall(b"SEC")
             serial[0].sendall(console())
@@ -101,6 +139,10 @@ with inherited("qmp") as connection:
                     "timestamp": {},
                 }
             )
+        elif command == "migrate":
+            Path(request["arguments"]["uri"].removeprefix("file:")).write_bytes(b"state")
+        elif command == "query-migrate":
+            reply = {"status": "completed"}
         elif command == "stop":
             say({"event": "STOP", "timestamp": {}})
         elif command == "guest-reset":

@@ -69,6 +69,7 @@ def make(directory: Path, image: Path) -> Snapshot:
             prepared="",
             past=PAST,
             state=snapshots.state_digest(template),
+            changed=snapshots.last_changed(template),
         ),
     )
     snapshots.save(snapshot)
@@ -215,3 +216,14 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         copy_sparse(file.fileno(), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
     assert (tmp_path / "copy").stat().st_blocks * 512 < MIB
+
+
+@pytest.mark.parametrize("name", ["ram", "disk.qcow2", "overlay.qcow2", "variables"])
+def test_file_that_was_changed_since_is_seen(kept: Snapshot, name: str) -> None:
+    """A byte that was written into any file of an entry makes it unsound, though its size and times are the same."""
+    path = kept.template.directory / name
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"x" if before.st_size else b"")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert snapshots.load(kept.template.directory) is None

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
-from vmtests.errors import HostError, VmtestsError, from_os
+from vmtests.errors import HostError, VmtestsError, from_os, of_host
 
 COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
@@ -54,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _standard_output():
             return command(arguments)
     except VmtestsError as error:
-        _complain(error)
-        if getattr(arguments, "json", False):
-            hint = None if error.hint is None else of_the_command(error.hint)
-            print(json.dumps({"error": error.message, "hint": hint, "exit_status": error.exit_code}))
-        return error.exit_code
+        return _fail(error, arguments)
     except KeyboardInterrupt:
         _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
@@ -66,6 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; nothing more can be said to them.
         sys.stderr.close()
         return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (host := of_host(error)) is None:
+            raise
+        return _fail(host, arguments)
+
+
+def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:
+    """Say what is wrong, and return the exit status."""
+    _complain(error)
+    if getattr(arguments, "json", False):
+        hint = None if error.hint is None else of_the_command(error.hint)
+        print(json.dumps({"error": error.message, "hint": hint, "exit_status": error.exit_code}))
+    return error.exit_code
 
 
 def parser(argv: Sequence[str]) -> argparse.ArgumentParser:

@@ -1,6 +1,8 @@
 """The emulator, put together."""
 
 import contextlib
+import secrets
+import shlex
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +25,7 @@ from vmtests.emulator.server import Server, listen
 from vmtests.emulator.timers import Timers
 from vmtests.emulator.uploads import Uploads
 from vmtests.errors import HostError, InputError
+from vmtests.gce import tokens
 from vmtests.host.host import Host
 from vmtests.resources import cache_dir
 
@@ -82,6 +85,9 @@ class Emulator:
             ) from error
         self.endpoint = f"http://{HOST}:{listening.getsockname()[1]}"
         """The address of all APIs, without a slash at the end."""
+        self.token = secrets.token_urlsafe(24)
+        """What a client has to know (`Authorization: Bearer TOKEN`); `token_file` holds it for this user's clients."""
+        self.token_file = tokens.write(directory, listening.getsockname()[1], self.token)
         cloud = Cloud(base=f"{self.endpoint}/compute/v1/")
         self.faults: Faults = cloud.faults
         """What goes wrong on purpose."""
@@ -114,7 +120,9 @@ class Emulator:
         self._stack.callback(self.instances.close)
         self._stack.callback(operations.close)
         self._stack.callback(self._close, cloud)
-        self._stack.enter_context(Server(listening, self.api.answer, software="vmtests", hosts=_NAMES))
+        self._stack.enter_context(
+            Server(listening, self.api.answer, software="vmtests", hosts=_NAMES, token=self.token)
+        )
 
     @property
     def environment(self) -> list[str]:
@@ -122,7 +130,8 @@ class Emulator:
         return [
             f"export CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE={self.endpoint}/compute/v1/",
             f"export CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE={self.endpoint}/storage/v1/",
-            "export CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true CLOUDSDK_CORE_PROJECT=emulated",
+            f"export CLOUDSDK_AUTH_ACCESS_TOKEN_FILE={shlex.quote(str(self.token_file))}",
+            "export CLOUDSDK_CORE_PROJECT=emulated",
         ]
 
     def _qemu(self, results: Path) -> Hypervisor:

@@ -1,6 +1,7 @@
 """HTTP/1.1 on a listening socket, a thread for each connection; bodies are streamed in both directions."""
 
 import contextlib
+import hmac
 import os
 import selectors
 import socket
@@ -31,6 +32,7 @@ class Connection(BaseHTTPRequestHandler):
         body = _Body(self)
         try:
             self._refuse_pages()
+            self._let_in()
             reply = self.server.answer(Request.of(self.command, self.path, self.headers, body))
         except ApiError as error:
             reply = error.reply()
@@ -57,6 +59,14 @@ class Connection(BaseHTTPRequestHandler):
         site = self.headers.get("Sec-Fetch-Site", "none")
         if (host and host.lower() not in hosts) or "Origin" in self.headers or site != "none":
             raise ApiError(403, "forbidden", "The emulator serves programs of this host, and no web page.")
+
+    def _let_in(self) -> None:
+        """Raise ApiError for who does not know the token (RFC 6750, section 2.1)."""
+        if (token := self.server.token) is None:
+            return
+        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            raise ApiError(401, "authError", "The emulator wants its token: `vmtests emulator` says where it is.")
 
     def _send(self, reply: Reply) -> None:
         length = reply.body.length if isinstance(reply.body, FilePart) else len(reply.body)
@@ -148,7 +158,8 @@ class Server(ThreadingHTTPServer):
     """Serves a socket that listens already, in threads of its own; a context manager.
 
     Leaving it closes every connection, those in the middle of a reply too. Of more than `limit` connections at a time
-    the newest are closed unanswered. With `hosts`, the names that a request may call us by, no web page is served.
+    the newest are closed unanswered. With `hosts`, the names that a request may call us by, no web page is served;
+    with `token` nobody who does not know it.
     """
 
     daemon_threads = True
@@ -162,6 +173,7 @@ class Server(ThreadingHTTPServer):
         software: str,
         limit: int = 512,
         hosts: frozenset[str] | None = None,
+        token: str | None = None,
     ) -> None:
         address: tuple[str, int] = listening.getsockname()[:2]
         super().__init__(address, Connection, bind_and_activate=False)
@@ -170,6 +182,7 @@ class Server(ThreadingHTTPServer):
         self.software = software
         self.answer = answer
         self.hosts = hosts
+        self.token = token
         self._connections: set[socket.socket] = set()
         self._limit = limit
         self._lock = threading.Lock()

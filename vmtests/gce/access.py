@@ -14,6 +14,7 @@ from typing import Any
 import paramiko
 
 from vmtests.errors import GuestError
+from vmtests.gce import tokens
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import UnavailableError
 from vmtests.gce.things import Thing
@@ -63,7 +64,10 @@ def _get(cloud: Cloud, url: str) -> bytes:
     import requests
 
     def get() -> bytes:
-        answer = requests.get(url, timeout=cloud.pace.answer)
+        endpoint = cloud.settings.endpoint
+        answer = requests.get(
+            url, timeout=cloud.pace.answer, headers={} if endpoint is None else tokens.headers(endpoint)
+        )
         if not answer.ok:
             raise UnavailableError(f"{url} answers with HTTP status {answer.status_code}")
         return bytes(answer.content)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from vmtests.errors import InputError
+from vmtests.gce import tokens
 from vmtests.text import printable
 
 if TYPE_CHECKING:
@@ -100,13 +101,15 @@ class Settings:
         return self.endpoint is not None
 
     def credentials(self) -> "Credentials":
-        """Return the credentials of the environment, or none where the APIs are on this host.
+        """Return the credentials of the environment, or an emulator's token where the APIs are on this host.
 
         Raises CredentialsError.
         """
-        from google.auth.credentials import AnonymousCredentials
+        from google.oauth2.credentials import Credentials as Token
 
-        return AnonymousCredentials() if self.emulated else _default()[0]  # type: ignore[no-untyped-call]
+        if self.endpoint is None:
+            return _default()[0]
+        return Token(tokens.find(self.endpoint))  # type: ignore[no-untyped-call]
 
 
 def _default() -> "tuple[Credentials, str | None]":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests.host.architecture import GUEST
-from vmtests.host.sandbox import tool_env
+from vmtests.host.sandbox import Sandboxed, tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.text import printable
 
@@ -72,13 +72,12 @@ def run_guest(toolbox: Toolbox, accelerator: str, cpu: str, cpus: int = 1, secon
 def watch(argv: Sequence[str], seconds: float) -> Outcome:
     """Run a probe's command line to its end, to QEMU's word that the vCPU died, or for `seconds`."""
     try:
-        process = subprocess.Popen(
+        process = Sandboxed[bytes](
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=tool_env(),
-            start_new_session=True,
         )
     except OSError as error:
         return Outcome(works=False, reason=f"{argv[0]} cannot be run: {error.strerror}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vmtests.errors import HostError
-from vmtests.host.sandbox import tool_env
+from vmtests.host.sandbox import Sandboxed, tool_env
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
@@ -155,15 +155,13 @@ class SandboxedProcess:
     def _start(self, status_fd: int) -> subprocess.Popen[bytes]:
         split = self._argv.index("--")
         with contextlib.nullcontext() if self._huge_pages else _small_pages():
-            return subprocess.Popen(
+            return Sandboxed[bytes](
                 [*self._argv[:split], "--json-status-fd", str(status_fd), *self._argv[split:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=(*self._pass_fds, status_fd),
                 env=tool_env(),
-                # Ctrl-C in the terminal is for us: we end the machine in order.
-                start_new_session=True,
             )
 
     def _attach(self, popen: subprocess.Popen[bytes], line: bytes) -> None:

@@ -5,15 +5,18 @@ where the host does not let it make one (a container, a chroot, no user namespac
 watchers (`supervise`), and a tree's programs through their own loader (`relocate`).
 """
 
+import contextlib
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, AnyStr
 
 from vmtests.errors import HostError
 from vmtests.host import relocate, supervise
@@ -56,6 +59,22 @@ class View:
     writable: tuple[Path, ...] = ()
 
 
+class Sandboxed(subprocess.Popen[AnyStr]):
+    """A process of a command line that begins with `sandbox`; it has a process group of its own, which `kill` kills.
+
+    Killed in its first milliseconds, bubblewrap alone would leave its child, which waits for it for ever.
+    """
+
+    def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        super().__init__(argv, process_group=0, **options)
+
+    def kill(self) -> None:
+        """End all of it at once; returns without waiting."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
 class ToolError(HostError):
     """A tool ended with an error; `stderr` holds its last lines."""
 
@@ -70,14 +89,15 @@ def run_in(
     *,
     stdin: str | None = None,
     env: dict[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> str:
     """Run `command` in a tree, or on the host where `root` is `/`, and return its standard output.
 
-    Raises ToolError, as `Toolbox.run` does.
+    It runs in the directory `cwd`, in ours where none is given. Raises ToolError, as `Toolbox.run` does.
     """
     with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(
-            [*sandbox(root), *command],
+        with Sandboxed[str](
+            [*sandbox(root), *([] if cwd is None else ["env", f"--chdir={cwd}"]), *command],
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -240,4 +260,11 @@ def _bubblewrap(root: Path) -> list[str]:
         if entry.name in _TREE_BINDS_NOT:
             continue
         command += _as_outside(entry, "--bind-try")
-    return [*command, "--chdir", os.fspath(Path.cwd()), "--"]
+    return [*command, "--chdir", _cwd(), "--"]
+
+
+def _cwd() -> str:
+    """Return the working directory, `/` where somebody has removed it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.fspath(Path.cwd())
+    return "/"

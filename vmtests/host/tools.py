@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
-from vmtests.host.sandbox import View, run_in, sandbox, tool_env, tool_error
+from vmtests.host.sandbox import Sandboxed, View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -137,12 +137,13 @@ class Toolbox:
         *args: str | os.PathLike[str],
         stdin: str | None = None,
         env: dict[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> str:
-        """Run a tool to its end and return its standard output.
+        """Run a tool to its end, in the directory `cwd` if one is given, and return its standard output.
 
         Raises ToolError with the last line that the tool wrote on standard error.
         """
-        return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env)
+        return run_in(self.root(name), [name, *(os.fspath(arg) for arg in args)], stdin=stdin, env=env, cwd=cwd)
 
     def read(
         self,
@@ -162,7 +163,7 @@ class Toolbox:
         """
         with (
             tempfile.TemporaryFile() as said,
-            subprocess.Popen(
+            Sandboxed[bytes](
                 self.argv(name, *args),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if output is None else output,

@@ -16,7 +16,7 @@ from filelock import FileLock
 from vmtests import progress
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
-from vmtests.host.sandbox import NO_SPACE, guarded, tool_env
+from vmtests.host.sandbox import NO_SPACE, Sandboxed, guarded, tool_env
 from vmtests.resources import cache_dir, fixture
 from vmtests.text import printable
 
@@ -61,7 +61,7 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
     tail: deque[str] = deque(maxlen=40)
     with (
         progress.step(title) as running,
-        subprocess.Popen(
+        Sandboxed[str](
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, at_named, from_os
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import compression, gpt, mkerofs, repart, unprivileged
+from vmtests.image import compression, fat, gpt, mkerofs, repart, unprivileged
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
@@ -238,14 +238,27 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
             # Repart gives the first two; the seed of directory hashes would be random.
             "SYSTEMD_REPART_MKFS_OPTIONS_EXT4": f"-E nodiscard,lazy_itable_init=1,hash_seed={spec.seed}",
         },
+        # In the directory / systemd-repart 257 copies nothing to the ESP, and says nothing.
+        cwd=work.directory,
     )
+    with open_disk(work.disk, toolbox) as disk:
+        table = gpt.read(disk, contract.disk.sector_size)
+        starts = {entry.label: table.start(entry) for entry in table.entries}
+        _check_esp(spec, fat.Files(*disk.range(starts[contract.esp.label], 0), toolbox))
     if not is_root():
-        with open_disk(work.disk, toolbox) as disk:
-            table = gpt.read(disk, contract.disk.sector_size)
-        start = next(table.start(entry) for entry in table.entries if entry.label == contract.root.label)
-        unprivileged.give_to_root(work.disk, start, toolbox)
+        unprivileged.give_to_root(work.disk, starts[contract.root.label], toolbox)
     # Repart appends to a table; sorted, the numbers are those of the contract's order.
     toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", "--reorder", work.disk)
+
+
+def _check_esp(spec: ImageSpec, files: fat.Files) -> None:
+    """Raise HostError unless the ESP has all that it should have."""
+    try:
+        missing = [target for target in spec.esp if files.find(target) is None]
+    except fat.FatError as error:
+        raise HostError(f"systemd-repart did not write a whole ESP: {error}") from error
+    if missing:
+        raise HostError(f"systemd-repart did not write {missing[0]} to the ESP", hint="is the disk full?")
 
 
 def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from vmtests.host.sandbox import sandbox, tool_env
+from vmtests.host.sandbox import Sandboxed, sandbox, tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 from vmtests.image.files import FilesError
@@ -158,7 +158,7 @@ class Files:
     def _run(self, *command: str) -> Iterator[Iterator[bytes]]:
         """Run one of mtools and give its output as it comes; leaving the block ends it."""
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
+            process = Sandboxed[bytes](
                 [*sandbox(self._toolbox.root("mcopy")), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError
-from vmtests.host.sandbox import tool_env, tool_error
+from vmtests.host.sandbox import Sandboxed, tool_env, tool_error
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, grouping
 from vmtests.image.compression import Compression
@@ -97,11 +97,11 @@ def _stream(
 ) -> None:
     """Run `writer` on what `reader` writes, to the end of both; the first that fails ends the other."""
     with tempfile.TemporaryFile() as reader_said, tempfile.TemporaryFile() as writer_said:
-        source = subprocess.Popen(
+        source = Sandboxed[bytes](
             reader, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=reader_said, env=env, pipesize=_PIPE_SIZE
         )
         try:
-            sink = subprocess.Popen(
+            sink = Sandboxed[bytes](
                 writer, stdin=source.stdout, stdout=subprocess.DEVNULL, stderr=writer_said, env=env
             )
             assert source.stdout is not None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 
 from vmtests.host.formats import Packing
-from vmtests.host.sandbox import tool_env
+from vmtests.host.sandbox import Sandboxed, tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 
@@ -195,7 +195,7 @@ def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None) -> Iterator
     assert toolbox is not None
     with (
         tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
+        Sandboxed[bytes](
             toolbox.argv("zstd", "--quiet", "--decompress", "--stdout", "--no-progress", _ZSTD_MEMORY),
             stdin=descriptor,
             stdout=subprocess.PIPE,

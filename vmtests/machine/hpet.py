@@ -41,21 +41,22 @@ def stop_unused_timers(execute: Execute, give: Give) -> None:
 @contextlib.contextmanager
 def _memory(execute: Execute, give: Give) -> Iterator[io.BufferedRWPair]:
     """Give QEMU's test interface (docs/devel/testing/qtest.rst), which reaches what a guest can reach."""
-    with contextlib.ExitStack() as stack:
-        connection, theirs = socket.socketpair()
-        stack.enter_context(connection)
-        with theirs:
-            give(_NAME, theirs.fileno())
-        backend = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": _NAME}}, "server": False}}
-        execute("chardev-add", {"id": _NAME, "backend": backend})
-        stack.callback(execute, "chardev-remove", {"id": _NAME})
-        execute("object-add", {"qom-type": "qtest", "id": _NAME, "chardev": _NAME, "log": "/dev/null"})
-        stack.callback(execute, "object-del", {"id": _NAME})
-        connection.settimeout(_ANSWER_SECONDS)
-        try:
+    # What is left to be written of a QEMU that has ended fails once more when the stack is left.
+    try:
+        with contextlib.ExitStack() as stack:
+            connection, theirs = socket.socketpair()
+            stack.enter_context(connection)
+            with theirs:
+                give(_NAME, theirs.fileno())
+            backend = {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": _NAME}}, "server": False}}
+            execute("chardev-add", {"id": _NAME, "backend": backend})
+            stack.callback(execute, "chardev-remove", {"id": _NAME})
+            execute("object-add", {"qom-type": "qtest", "id": _NAME, "chardev": _NAME, "log": "/dev/null"})
+            stack.callback(execute, "object-del", {"id": _NAME})
+            connection.settimeout(_ANSWER_SECONDS)
             yield stack.enter_context(connection.makefile("rwb"))
-        except OSError as error:
-            raise HostError(f"QEMU's test interface: {error.strerror or error}") from error
+    except OSError as error:
+        raise HostError(f"QEMU's test interface: {error.strerror or error}") from error
 
 
 def _ask(memory: io.BufferedRWPair, command: str) -> str:

@@ -42,8 +42,9 @@ class QemuMachine:
     """A machine with an image's disk, powered on; a context manager.
 
     The image is never written: the disk is an overlay that outlives a power cut and ends with `close`. With `own`
-    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given.
-    `results` gets `ttyS0.log`, `ttyS1.log`, `qemu.argv` (one line for each power-on), `qemu.stderr` and
+    the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given. Its
+    own files are below `scratch`, in the results where none is given. `results` gets `ttyS0.log`, `ttyS1.log`,
+    `qemu.argv` (one line for each power-on), `qemu.stderr` and
     screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
     hears the first serial port, the firmware, and events; one who is only known later says so by `move`. One thread at
     a time may call the methods; `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
@@ -65,6 +66,7 @@ class QemuMachine:
         template: Template | None = None,
         own: bool = False,
         namespace: Namespace | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._name = name
         self._toolbox = toolbox
@@ -77,6 +79,7 @@ class QemuMachine:
         self._own = own
         self._namespace = namespace
         self._results = results.absolute()
+        self._scratch = scratch
         self._listener: Listener = listener or Nobody()
         self._private: Path | None = None
         self._life: Life | None = None
@@ -102,7 +105,7 @@ class QemuMachine:
         """
         try:
             self._results.mkdir(parents=True, exist_ok=True)
-            self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._results))
+            self._private = Path(tempfile.mkdtemp(prefix=".machine-", dir=self._scratch or self._results))
             mine = Template(self._private)
             if (template := self._template) is None:
                 self.renew()
@@ -315,7 +318,8 @@ class QemuMachine:
             number += 1
         taken = self._files / "screenshot.png"
         self.execute("screendump", {"filename": os.fspath(taken), "format": "png"})
-        return taken.replace(path)
+        shutil.move(taken, path)
+        return path
 
     def power_cut(self) -> None:
         """Kill QEMU, as when the plug is pulled, and wait until it is gone; `start` powers on again."""

@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from vmtests.errors import HostError, InputError, Owner, VmtestsError
+from vmtests.errors import HostError, InputError, Owner, VmtestsError, of_host
 from vmtests.guest.guest import NoWayInError
 from vmtests.plugin.forms import Forms
 from vmtests.vm import BootError, Laboratory, Vm
@@ -38,8 +38,8 @@ class Run:
         run = cls(config, results)
         config.pluginmanager.register(run, _PLUGIN)
         config.pluginmanager.register(run.forms, f"{_PLUGIN}-forms")
-        if config.getoption("vm_target") == "gce" and threading.current_thread() is threading.main_thread():
-            # What ends a process politely ends instances that cost money, too.
+        if threading.current_thread() is threading.main_thread():
+            # What ends a process politely ends its machines, removes their files, and instances that cost money.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         if not hasattr(config, "workerinput"):
             _begin_junit(config, results / "junit.xml")
@@ -64,8 +64,10 @@ class Run:
             yield
         except BootError as error:
             told, see_above, owner = error.report, "boot failed: see above", error.owner
-        except VmtestsError as error:
-            told, see_above, owner = str(error), "no machine: see above", error.owner
+        except (VmtestsError, OSError, MemoryError, RuntimeError) as error:
+            if (ours := error if isinstance(error, VmtestsError) else of_host(error)) is None:
+                raise
+            told, see_above, owner = str(ours), "no machine: see above", ours.owner
         else:
             return
         try:

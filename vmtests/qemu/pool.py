@@ -72,4 +72,6 @@ class Pool:
             results=results,
             template=template,
             name=name,
+            # What a killed run leaves is removed by the next one.
+            scratch=self.host.scratch,
         )

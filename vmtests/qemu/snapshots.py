@@ -33,7 +33,7 @@ from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
 from vmtests.text import printable
 
-VERSION = 9
+VERSION = 10
 LIMIT = 8 * GIB
 """Bytes that all entries may take on the disk; those that were used longest ago go first."""
 
@@ -61,7 +61,7 @@ class Record:
     """What is known of a template: where it is, its machine, the boot behind it, and how to see that it is whole.
 
     `prepared` is what `SerialShell.prepare` returned, None where nobody is logged in on the serial line; `state` is
-    the SHA-256 of the devices' state.
+    the SHA-256 of the devices' state; `changed` has when each other file was changed last.
     """
 
     version: int
@@ -74,6 +74,7 @@ class Record:
     prepared: str | None
     past: Past
     state: str
+    changed: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,15 @@ def state_digest(template: Template) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def last_changed(template: Template) -> dict[str, int]:
+    """Return when the files of a template were changed last, in nanoseconds, by the kernel's word.
+
+    It is the time that nobody can set back (stat(2), st_ctim): the memory is too large to be read each time.
+    """
+    files = (template.ram, template.disk, template.overlay, template.variables)
+    return {path.name: path.stat().st_ctime_ns for path in files}
+
+
 def _wrong(snapshot: Snapshot) -> str | None:
     record, template = snapshot.record, snapshot.template
     if record.version != VERSION or record.place != str(template.directory):
@@ -169,8 +179,9 @@ def _wrong(snapshot: Snapshot) -> str | None:
         return f"{template.ram} has another size than the machine's memory"
     if record.state != state_digest(template):
         return f"{template.state} was changed"
-    for path in (template.disk, template.overlay, template.variables):
-        path.stat()
+    now = last_changed(template)
+    if changed := [name for name, when in now.items() if record.changed.get(name) != when]:
+        return f"{template.directory / changed[0]} was changed"
     for log in LOGS:
         (template.directory / log).stat()
     if not Path(record.image).is_file():

@@ -217,6 +217,7 @@ class QemuVm(Vm):
                     prepared=prepared,
                     past=past,
                     state=snapshots.state_digest(template),
+                    changed=snapshots.last_changed(template),
                 ),
             )
             snapshots.save(kept)
