@@ -7,7 +7,7 @@ import pytest
 
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
-from vmtests.errors import HostError
+from vmtests.errors import InputError
 from vmtests.testing.clock import EPOCH
 
 
@@ -61,6 +61,6 @@ class TestTimeline:
         }
 
     def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:
-        """An unwritable path is the host's fault and says so."""
-        with pytest.raises(HostError, match="cannot be written"):
+        """A place that cannot be is not the host's fault, and the hint names the option."""
+        with pytest.raises(InputError, match="cannot be written"):
             Timeline().write(tmp_path / "none" / "timeline.json")

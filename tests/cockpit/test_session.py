@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.cockpit.conftest import TypedHands
+from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
+from vmtests.cockpit import attach
 from vmtests.cockpit.port import Act, Way
 from vmtests.cockpit.session import POINTS, Session
 from vmtests.errors import GuestError, InputError, VmtestsError
@@ -174,3 +176,44 @@ def test_who_leaves_has_the_machine_until_the_end(hands: TypedHands, tmp_path: P
         assert session.vm is hands.vms[0]
         assert not hands.vms[0].ended.is_set()
     assert hands.vms[0].ended.is_set()
+
+
+def test_boot_that_is_only_printed_is_waited_for_and_can_be_attached_to(hands: TypedHands, tmp_path: Path) -> None:
+    """`watch` is told of every line, in the machine's thread; another process asks meanwhile; `wait` ends it."""
+    seen: list[str] = []
+
+    def watch(follower: Follower) -> None:
+        seen[:] = [line.text for line in follower.lines]
+
+    with Session(hands, tmp_path, watch=watch) as session, attach.Server(session, tmp_path):
+        assert hands.made.acquire(timeout=WAIT)
+        with attach.Attached(tmp_path / "attach.sock") as attached:
+            assert "sysrq t was sent" in attached.ask(Act.SYSRQ, "t").result(WAIT)
+            hands.vms[0].say(recording("fault-store-label-wrong").console)
+            session.wait()
+        session.stop()
+        assert session.verdict is not None
+        assert not session.verdict.ready
+        assert len(seen) > 10
+
+
+def test_error_of_who_prints_is_raised_where_the_boot_is_waited_for(hands: TypedHands, tmp_path: Path) -> None:
+    """A closed pipe ends the command as ever, and leaves no thread that waits."""
+
+    def watch(follower: Follower) -> None:
+        raise BrokenPipeError
+
+    with Session(hands, tmp_path, watch=watch) as session:
+        assert hands.made.acquire(timeout=WAIT)
+        hands.vms[0].say(b"a line\r\n")
+        with pytest.raises(BrokenPipeError):
+            session.wait()
+
+
+def test_machine_that_cannot_be_made_ends_the_wait(hands: TypedHands, tmp_path: Path) -> None:
+    """The error is the session's."""
+    hands.fails = "no room"
+    with Session(hands, tmp_path, watch=lambda follower: None) as session:
+        session.wait()
+        session.stop()
+        assert str(session.error).startswith("no room")

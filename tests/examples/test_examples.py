@@ -27,7 +27,7 @@ def test_it_has_all_that_a_repository_needs(example: Path) -> None:
     config = ConfigParser()
     config.read(example / "pytest.ini")
     assert set(config["pytest"]) <= {option.key for option in OPTIONS}
-    assert f"]({example.name})" in (EXAMPLES / "README.md").read_text()
+    assert f"]({example.name}/" in (EXAMPLES / "README.md").read_text()
 
 
 def test_its_contract_is_one(example: Path) -> None:

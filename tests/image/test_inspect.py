@@ -228,6 +228,21 @@ def test_a_fault_of_the_entry_is_named(patient: SmallImage, old: str, new: str, 
     assert [expected] == patient.sentences()
 
 
+def test_an_init_that_no_store_path_has_is_named(patient: SmallImage) -> None:
+    """The path of init= is looked for in the store: in its lower layer, or in the upper one on root."""
+    name = f"{'0' * 32}-nosuch"
+    patient.put(ENTRY_PATH, ENTRY.replace(STORE_PATH, f"/nix/store/{name}").encode())
+    inspected = patient.inspect()
+    expected = f"init=/nix/store/{name}/init on the kernel's command line is in no store path of the image"
+    assert [expected] == [check.sentence for check in inspected.checks if not check.ok]
+    (found,) = (check for check in inspected.checks if not check.ok)
+    assert (Cause.INIT_MISSING, "store") == (found.cause, found.part)
+    root = f"{patient.path}?offset={patient.start(3)}"
+    for directory in ("/nix", "/nix/.rw-store", "/nix/.rw-store/upper", f"/nix/.rw-store/upper/{name}"):
+        patient.toolbox.run("debugfs", "-w", "-R", f"mkdir {directory}", root)
+    assert [] == patient.sentences()
+
+
 def test_a_kernel_that_is_none_is_named(patient: SmallImage) -> None:
     """An EFI program that is no Linux does not read an initrd."""
     patient.put("/EFI/nixos/kernel.efi", program())

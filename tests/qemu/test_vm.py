@@ -23,10 +23,10 @@ from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
 from vmtests.vm import BootError, Image
 
-_TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}")
+TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}")
 
 
-class _Host(Host):
+class ScriptedHost(Host):
     """A host whose QEMU is a script."""
 
     def __init__(self, directory: Path) -> None:
@@ -48,10 +48,10 @@ def _machine(directory: Path, *consoles: str) -> QemuVm:
     (disk := directory / "disk.raw").write_bytes(bytes(1 << 20))
     inspection = Inspection(path=disk, format=Format.RAW, size=1 << 20, checks=())
     image = Image(name="own", path=disk, modules=None, inspection=inspection)
-    vm = Lab(directory / "results", host=_Host(directory)).machine(image, Hardware(hostname=f"plays{played}"))
+    vm = Lab(directory / "results", host=ScriptedHost(directory)).machine(image, Hardware(hostname=f"plays{played}"))
     for number, name in enumerate(consoles):
         console = (fixture("consoles") / f"{name}.log").read_bytes()
-        (played / str(number)).write_bytes(_TOKEN.sub(vm._token.encode(), console))
+        (played / str(number)).write_bytes(TOKEN.sub(vm._token.encode(), console))
     return vm
 
 

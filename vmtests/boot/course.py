@@ -37,7 +37,8 @@ _INITRD_UNIT = re.compile(
     r"(?!.*\bdracut-shutdown\b)"  # which the system has, to go back into its initrd
     r"(?:(?:\[[A-Z]+\] |(?:Start|Mount|Stopp|Unmount)ing |(?:Stopp|Unmount)ed ).*"
     r"(?:\b[Ii]nitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \()"
-    r"|[\w\\@.-]{0,80}(?:initrd|sysroot|dracut|ignition)[\w\\@.-]{0,80}\.(?:service|target|mount|device|path): )"
+    r"|[\w\\@.-]{0,80}(?:initrd|sysroot|dracut|ignition|ostree-prepare-root)[\w\\@.-]{0,80}"
+    r"\.(?:service|target|mount|device|path): )"
 )
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as

@@ -26,7 +26,7 @@ from vmtests.boot.stages import Stage, normalise, torn
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict, keep
 from vmtests.boot.waiter import Waiter
-from vmtests.errors import GuestError, HostError, VmtestsError
+from vmtests.errors import GuestError, VmtestsError
 from vmtests.machine.events import HELD, RESET, SHUTDOWN, STOP, MachineEvent
 
 SLICE = 65536
@@ -485,7 +485,7 @@ class Follower:
             self._attempt.timeline.write(self._results / f"{self._prefix}{name}")
             if self._attempt.verdict is not None:
                 keep(self._results / f"{self._prefix}{name.replace('timeline', 'verdict')}", self._attempt.verdict)
-        except HostError as error:
+        except VmtestsError as error:
             self._cut(error.message)
 
     def _wait(self, deadline: float | None) -> None:

@@ -28,7 +28,9 @@ _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 _SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
-_OF_INITRD = re.compile(r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \(|/mnt-root|/new_root")
+_OF_INITRD = re.compile(
+    r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \(|\b[Oo][Ss][Tt]ree[- ][Pp]repare|/mnt-root|/new_root"
+)
 _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
-from vmtests.errors import HostError
+from vmtests.errors import at_named
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +61,8 @@ class Timeline:
         }
 
     def write(self, path: Path) -> None:
-        """Write `to_json()` to `path`; raises HostError when it cannot."""
+        """Write `to_json()` to `path`; raises InputError when it cannot be there, HostError on a full disk."""
         try:
             path.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise HostError(f"{path} cannot be written: {error.strerror}") from error
+            raise at_named(f"{path} cannot be written", error, "name another directory with --vm-results") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause as Cause
-from vmtests.errors import HostError, Owner
+from vmtests.errors import Owner, at_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +78,8 @@ class Verdict:
 
 
 def keep(path: Path, verdict: Verdict) -> None:
-    """Write a verdict's `to_json()` to `path`; raises HostError when it cannot."""
+    """Write a verdict's `to_json()` to `path`; raises InputError when it cannot be there, HostError on a full disk."""
     try:
         path.write_text(json.dumps(verdict.to_json(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise HostError(f"{path} cannot be written: {error.strerror}") from error
+        raise at_named(f"{path} cannot be written", error, "name another directory with --vm-results") from error

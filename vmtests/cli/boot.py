@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from vmtests import contract as contracts
 from vmtests import progress
+from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Units
 from vmtests.boot.verdict import Verdict
@@ -31,7 +31,6 @@ from vmtests.cli.common import (
 )
 from vmtests.cli.screen import Lines, show
 from vmtests.cockpit.run import has_terminal
-from vmtests.cockpit.session import POINTS
 from vmtests.contract import Contract, Promise
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest import promises
@@ -112,11 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
         for breach in image.inspection.breaches:
             out.print(Text(f"inspection: {breach}"))
         out.print(Text(f"booting {image.name} with {lab.host.accelerator.name} ({lab.host.accelerator.reason})"))
-        if cockpit:
-            flying: AbstractContextManager[tuple[QemuVm, Verdict]] = _in_cockpit(arguments, lab, image, machine)
-        else:
-            flying = _in_lines(arguments, lab, image, machine, out)
-        with flying as (vm, verdict):
+        watch = None if cockpit else Heartbeat() if arguments.quiet else Lines(out)
+        with _flown(arguments, lab, image, machine, watch) as (vm, verdict):
             answers = verdict.ready and vm.qemu.alive  # a person may have cut its power
             if not verdict.ready:
                 vm.diagnose(verdict)
@@ -146,30 +142,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _in_lines(
-    arguments: argparse.Namespace, lab: Lab, image: Image, machine: Hardware, out: Console
+def _flown(
+    arguments: argparse.Namespace, lab: Lab, image: Image, machine: Hardware, watch: Watch | None
 ) -> Iterator[tuple[QemuVm, Verdict]]:
-    """Give a machine that has its verdict; its console was printed meanwhile."""
-    watch = Heartbeat() if arguments.quiet else Lines(out)
-    if arguments.rewind is None:
-        booting: AbstractContextManager[QemuVm] = lab.machine(image, machine, watch=watch, debug=arguments.debug)
-    else:
-        booting = lab.rewind(
-            image, Stage(arguments.rewind), machine, watch=watch, debug=arguments.debug, anew=arguments.anew
-        )
-    with booting as vm:
-        for stage in POINTS if arguments.record else ():
-            lab.keep(vm, stage, machine, debug=arguments.debug)
-        verdict = vm.wait_verdict()
-        watch(vm.follower)
-        yield vm, verdict
+    """Give the machine that a person has left, which was in the cockpit until then, or whose boot `watch` has told.
 
-
-@contextlib.contextmanager
-def _in_cockpit(
-    arguments: argparse.Namespace, lab: Lab, image: Image, machine: Hardware
-) -> Iterator[tuple[QemuVm, Verdict]]:
-    """Give the machine that a person has left, which was in the cockpit until then; raises VmtestsError."""
+    Either way another process can attach to it meanwhile. Raises VmtestsError.
+    """
     from vmtests.cockpit import attach, runtime
     from vmtests.cockpit.qemu import QemuHands
     from vmtests.cockpit.run import fly
@@ -180,15 +159,26 @@ def _in_cockpit(
         hands = QemuHands(lab, image, machine, directory, debug=arguments.debug)
         usually = usual(lab.results, image.inspection.path)
         with Session(
-            hands, lab.results, usual=usually, point=arguments.rewind, anew=arguments.anew, record=arguments.record
+            hands,
+            lab.results,
+            usual=usually,
+            point=arguments.rewind,
+            anew=arguments.anew,
+            record=arguments.record,
+            watch=watch,
         ) as session:
             with attach.Server(session, directory):
-                fly(session, ssh=arguments.ssh)
+                if watch is None:
+                    fly(session, ssh=arguments.ssh)
+                else:
+                    session.wait()
             session.stop()
             if session.error is not None:
                 raise session.error
             if session.verdict is None or not isinstance(session.vm, QemuVm):
                 raise HostError("you left before there was a verdict", hint=f"the console is in {lab.results}")
+            if watch is not None:
+                watch(session.vm.follower)
             yield session.vm, session.verdict
 
 

@@ -15,6 +15,7 @@ from vmtests.faults.apply import keep
 from vmtests.faults.catalogue import Fault
 from vmtests.faults.fitting import misfit, seen
 from vmtests.faults.run import Outcome, Runner
+from vmtests.host import outputs
 from vmtests.host.results import new_directory
 from vmtests.qemu.lab import Lab
 from vmtests.text import printable
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("-j takes a number from 1 on")
     if arguments.out is not None and (arguments.list or len(arguments.names) != 1):
         raise InputError("--out is for one fault that is named", hint="vmtests faults init-missing --out broken.raw")
+    if arguments.out is not None:
+        outputs.check_disk(arguments.out, "--out")
     right = True
     with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image)

@@ -47,8 +47,8 @@ class Session:
 
     The first machine boots, or goes on from `point`, where none is kept if `anew`; with `record` it is kept where each
     stage begins. With `follow` its boot is waited for here, and not by somebody else. `says` is said first; `usual`
-    are seconds that stages took in earlier runs. After `stop` the last machine, `vm`, is its caller's until the
-    context ends; None where it could not be made, or was left by an error, which is `error`.
+    are seconds that stages took in earlier runs. `watch` is told of the boot too. After `stop` the last machine, `vm`,
+    is its caller's until the context ends; None where it could not be made, or was left by an error, which is `error`.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Session:
         usual: Mapping[Stage, float] | None = None,
         follow: bool = True,
         says: str = "",
+        watch: Watch | None = None,
     ) -> None:
         self._hands = hands
         self._results = results
@@ -79,6 +80,9 @@ class Session:
         self._last: Line | None = None
         self._keep: set[Stage] = set()
         self._stopping, self._follows = False, follow
+        self._also = watch
+        self._broken: Exception | None = None
+        self._decided = threading.Event()
         self._busy = self._says = ""
         self._on = self._still = False
         self.vm: Vm | None = None
@@ -94,6 +98,12 @@ class Session:
     ) -> None:
         self.stop()
         self._stack.close()
+
+    def wait(self) -> None:
+        """Wait until the boot is decided, or no machine could be made; raises what `watch` has raised."""
+        self._decided.wait()
+        if self._broken is not None:
+            raise self._broken
 
     def stop(self) -> None:
         """Leave the machine, which goes on, to the caller."""
@@ -210,6 +220,7 @@ class Session:
                 self.error = error
                 self._says = str(error)
                 self._on = False
+                self._decided.set()
                 self._idle()
         while not self._calls.empty():  # whoever asked is told
             with contextlib.suppress(_Next):
@@ -237,6 +248,12 @@ class Session:
 
     def _watch(self, follower: Follower) -> None:
         self._meet(follower)
+        if self._also is not None and self._broken is None:
+            try:
+                self._also(follower)
+            except Exception as error:  # noqa: BLE001 - a closed pipe, say: whoever waits gets it
+                self._broken = error
+                self._decided.set()
         if not self._calls.empty():
             raise _Called
 
@@ -272,6 +289,7 @@ class Session:
             self._keep.discard(stage)
         vm.wait_verdict()
         self._meet(vm.follower)  # it may have been made anew
+        self._decided.set()
 
     def _vm(self) -> Vm:
         if self.vm is None:

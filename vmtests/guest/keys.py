@@ -7,7 +7,7 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from vmtests.errors import HostError, at_named
+from vmtests.errors import at_named
 
 HOST_KEYS_COMMAND = "cat /etc/ssh/ssh_host_*_key.pub"
 """What is run over the serial console to learn the guest's host keys (sshd(8), FILES)."""
@@ -37,12 +37,12 @@ class Key:
         return cls(path=path, public=public)
 
     def copy(self, directory: Path) -> "Key":
-        """Copy the pair into `directory`; raises HostError when it cannot be written."""
+        """Copy the pair into `directory`; raises InputError when it cannot be there, HostError on a full disk."""
         path = directory / self.path.name
         try:
             path.touch(0o600)
             path.write_bytes(self.path.read_bytes())
             path.with_name(f"{path.name}.pub").write_text(f"{self.public}\n")
         except OSError as error:
-            raise HostError(f"the ssh key {path} cannot be written: {error.strerror}") from error
+            raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return Key(path=path, public=self.public)

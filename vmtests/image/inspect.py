@@ -1,6 +1,6 @@
 """Static truth about a disk image: everything a boot needs that can be known without one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
+from vmtests.image.erofsfiles import ErofsFiles
+from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import FilesError
 from vmtests.image.layout import Volume
 from vmtests.image.source import Format, Source, open_disk
@@ -269,19 +271,21 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
     found = match(contract, table.entries)
     yield from _partitions(contract, table, found)
     kernel: tuple[int, int] | None = None
+    init = ""
+    contents: dict[str, Slice] = {}
     # The ESP first, whatever its place: it tells which kernel has to read the others.
     for partition in sorted(contract.partition, key=lambda item: item.name != "esp"):
         entry = found.get(partition.name)
         if entry is None or entry.last_lba < entry.first_lba:
             continue
-        content = Slice(disk, table.start(entry), table.length(entry))
+        content = contents[partition.name] = Slice(disk, table.start(entry), table.length(entry))
         where = _where(entry)
         if partition.filesystem == "vfat":
             yield from _of(partition, esp.check_boot_sector(content, where))
             if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
                 descriptor, offset = disk.range(content.offset, content.size)
                 files = fat.Files(descriptor, offset, toolbox)
-                kernel = yield from _of(partition, _esp(files, contract, toolbox))
+                kernel, init = yield from _esp(partition, files, contract, toolbox)
         elif partition.filesystem == "erofs":
             yield from _of(partition, erofs.check(content, where, kernel))
         elif partition.filesystem == "ext4":
@@ -289,22 +293,24 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         else:
             text = f"{partition.filesystem} on {where} was not looked into"
             yield note(where, "file system", partition.filesystem, text)
+    if init and (lower := contents.get("store")) is not None:
+        yield from _of(contract.store_partition, _init(init, contract, lower, contents.get("root")))
 
 
-def _of(partition: Partition, checks: Iterator[Check]) -> esp.Checks:
-    """Yield checks of a partition under its name in the contract; give what they give in the end."""
-    while True:
-        try:
-            check = next(checks)
-        except StopIteration as end:
-            version: tuple[int, int] | None = end.value
-            return version
+def _of(partition: Partition, checks: Iterator[Check]) -> Iterator[Check]:
+    """Yield checks of a partition under its name in the contract."""
+    for check in checks:
         yield replace(check, part=partition.name)
 
 
-def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
-    """Check the files of the ESP, and the initrd against the kernel that is there; give the kernel's version."""
-    release: str | None = None
+def _esp(
+    partition: Partition, files: fat.Files, contract: Contract, toolbox: Toolbox
+) -> Generator[Check, None, tuple[tuple[int, int] | None, str]]:
+    """Check the files of the ESP, and the initrd against the kernel that is there.
+
+    Gives the kernel's version, and what init= says where it is in the store.
+    """
+    release, init = None, ""
     initrd = False
     checks = esp.check_files(files, contract)
     while True:
@@ -313,15 +319,36 @@ def _esp(files: fat.Files, contract: Contract, toolbox: Toolbox) -> esp.Checks:
         except StopIteration as end:
             version: tuple[int, int] | None = end.value
             break
-        yield check
+        yield replace(check, part=partition.name)
         if check.ok and check.what == "kernel release":
             release = check.value
+        if check.ok and check.what == "init":
+            init = check.value
         initrd |= check.ok and check.what == "initrd"
     if initrd and (path := files.find(contract.boot.initrd)) is not None:
         chunks = files.chunks(path, 0, initramfs.LIMIT)
         wanted = initramfs.wanted(contract)
-        yield from initramfs.check_release(chunks, path, release, toolbox, wanted=wanted)
-    return version
+        yield from _of(partition, initramfs.check_release(chunks, path, release, toolbox, wanted=wanted))
+    return version, init
+
+
+def _init(init: str, contract: Contract, lower: Slice, root: Slice | None) -> Iterator[Check]:
+    """Check that the store path of init= is in the lower layer of the store, or else in the upper one.
+
+    Says nothing where the file systems cannot be read: that is another check's.
+    """
+    name = init.removeprefix(f"{contract.store.mount}/").split("/")[0]
+    try:
+        there = any(name == entry for entry, _ in ErofsFiles(lower).top())
+        if not there and root is not None and contract.store.upper:
+            there = ExtFiles(root).find(f"{contract.store.upper}/{name}") is not None
+    except FilesError:
+        return
+    if there:
+        yield passed("store", "init", name)
+    else:
+        text = f"init={clean(init)} on the kernel's command line is in no store path of the image"
+        yield breach("store", "init", clean(name), text, cause=Cause.INIT_MISSING)
 
 
 def match(contract: Contract, entries: tuple[gpt.Entry, ...]) -> dict[str, gpt.Entry]:

@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from vmtests.errors import HostError, InputError, Owner, VmtestsError, of_host
+from vmtests.errors import Owner, VmtestsError, of_host
 from vmtests.guest.guest import NoWayInError
 from vmtests.plugin.forms import Forms
 from vmtests.vm import BootError, Laboratory, Vm
@@ -123,12 +123,13 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the page of the run, and say where the results are."""
         from vmtests.report import page
+        from vmtests.report.record import NoBootError
 
         try:
             terminalreporter.write_line(f"report: {page.write(self.results)}")
-        except InputError:
-            pass  # a run without a boot has none
-        except HostError as error:
+        except NoBootError:
+            pass
+        except VmtestsError as error:
             terminalreporter.write_line(f"report: none: {error.message}")
         terminalreporter.write_line(f"results: {self.results}")
         self.forms.tell_github(terminalreporter)

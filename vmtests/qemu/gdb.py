@@ -11,7 +11,7 @@ import socket
 import struct
 from pathlib import Path
 
-from vmtests.errors import HostError, VmtestsError
+from vmtests.errors import HostError, VmtestsError, at_named
 from vmtests.image.kallsyms import TEXT, Symbols
 from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu.examine import QemuDoctor
@@ -41,7 +41,9 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixe
         try:
             symbols.write_bytes(elf(known, base))
         except OSError as error:
-            raise HostError(f"{symbols} cannot be written: {error.strerror}") from error
+            raise at_named(
+                f"{symbols} cannot be written", error, "name another directory with --vm-results"
+            ) from error
         words.append(str(symbols))
     return shlex.join(words)
 

@@ -22,7 +22,7 @@ from vmtests import progress
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import HostError, from_os
+from vmtests.errors import HostError, at_named, from_os
 from vmtests.guest.keys import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.architecture import GUEST
@@ -92,12 +92,13 @@ class Snapshot:
     def give_logs(self, results: Path) -> Self:
         """Copy the logs of the boot to `results`, which is made; who resumes what is returned continues them.
 
-        Raises HostError.
+        Raises HostError, InputError where `results` cannot be.
         """
         try:
             results.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise from_os("the results cannot be written", error) from error
+            hint = "name another directory with --vm-results"
+            raise at_named(f"results cannot be written to {results}", error, hint) from error
         for log in LOGS:
             _copy(self.template.directory / log, results / log)
         return replace(self, record=replace(self.record, past=replace(self.record.past, logged=True)))

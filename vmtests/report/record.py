@@ -31,6 +31,10 @@ _MACHINES = 40  # of a run
 _XML_LIMIT = 64 << 20
 
 
+class NoBootError(InputError):
+    """A directory that no boot has left anything in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """A line that led to a verdict: seconds since power-on, where it was seen, and its text."""
@@ -155,9 +159,9 @@ class Run:
 
 
 def read(directory: Path) -> Run:
-    """Read a run's directory, or one machine's; raises InputError where there is no boot in it."""
+    """Read a run's directory, or one machine's; raises NoBootError where there is no boot in it, InputError."""
     if not directory.is_dir():
-        raise InputError(f"{directory} is no directory of results", hint="name one that a run left: results/latest")
+        raise NoBootError(f"{directory} is no directory of results", hint="name one that a run left: results/latest")
     places = [directory, *sorted(path.parent for path in directory.glob("*/console.jsonl"))]
     places += sorted(path.parent for path in directory.glob("*/*/console.jsonl"))
     boots: list[Boot] = []
@@ -166,7 +170,7 @@ def read(directory: Path) -> Run:
             name = "" if place == directory else place.relative_to(directory).as_posix()
             boots += _boots(place, clean(name))
     if not boots:
-        raise InputError(f"{directory} has no console.jsonl", hint="name a directory that a run left: results/latest")
+        raise NoBootError(f"{directory} has no console.jsonl", hint="name a directory that a run left: results/latest")
     tests = [test for path in sorted(directory.glob("junit*.xml")) for test in _tests(path)]
     left_out = max(len(places) - _MACHINES, 0)
     return Run(directory=directory, boots=tuple(boots), tests=tuple(tests), left_out=left_out)

@@ -156,6 +156,7 @@ in
     # resolve-in-root ROOT PATH: links are followed inside ROOT
     p=$2; n=0
     while [ -L "$1$p" ] && [ $n -lt 40 ]; do t=$(readlink "$1$p"); case $t in /*) p=$t;; *) p=$(dirname "$p")/$t;; esac; n=$((n+1)); done
+    [ -e "$1$p" ] || { echo "Failed to resolve path $2 in prefix $1" >&2; exit 1; }
     echo "$p"
     X
     cat > $out/bin/find-etc <<'X'

@@ -62,6 +62,15 @@ SPEAKER = Speaker(
             layer=Layer.REASON,
         ),
         rule(
+            Cause.MOUNT_FAILED,
+            r"\[FAILED\] Failed to start (?:\S+ - )?OSTree Prepare OS/\.?$",
+            "OSTree Prepare OS/ failed",
+            "ostree= on the command line must name a deployment that is on root",
+            "[FAILED] Failed to start ostree-prepare-root.service - OSTree Prepare OS/.",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
             Cause.PROVISIONING_FAILED,
             r"\[FAILED\] Failed to start (?:\S+ - |\S*(?:…|\ufffd)\S* ?-? ?)?(?P<unit>.{0,40}[Ii]gnition.{0,80}?)\.?$",
             "Ignition's unit failed: {unit}",

@@ -48,6 +48,15 @@ SPEAKER = Speaker(
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
+        rule(
+            Cause.FSCK_FAILED,
+            r"(?P<what>\S{1,300} has unrepaired errors, please fix them manually\.|fsck on \S{1,300} failed\.)",
+            "the check of a file system failed: {what}",
+            "the file system is damaged; check it by hand",
+            "/dev/vda1 has unrepaired errors, please fix them manually.",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
         # The service of the systemd stage 1 fails when init= leads nowhere.
         rule(
             Cause.INIT_MISSING,

@@ -60,6 +60,16 @@ SPEAKER = Speaker(
             stages=_US,
             layer=Layer.UNIT,
         ),
+        # initscripts checkfs.sh and checkroot.sh, with the status of fsck(8).
+        rule(
+            Cause.FSCK_FAILED,
+            r"(?P<what>fsck exited with status code (?:[4-9]|[1-9]\d{1,2})|File system check failed\. ?)$",
+            "the check of the file systems failed: {what}",
+            "a file system of fstab is damaged, or is not there: `nofail` lets the boot go on without it",
+            "fsck exited with status code 8",
+            stages=frozenset({Stage.USERSPACE}),
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.MOUNT_FAILED,
             r"(?:mountall: (?P<what>.{1,160}(?:failed|terminated).{0,80})|(?P<wait>The disk drive for \S{1,200} is "
@@ -67,7 +77,7 @@ SPEAKER = Speaker(
             r"|(?:An error occurred|Errors were found) while (?:mounting|checking) .{1,160}|Continue to wait,? or "
             r"Press S to skip.{0,80}"
             r"|.{0,80}fsck failed\. ?Please repair manually.{0,60}|Mounting local "
-            r"filesystems?\.{3}.{0,20}failed.{0,40}|.{1,60}\.{3} ?failed!$))",
+            r"filesystems?\.{3}.{0,20}failed.{0,40}|(?!Please ).{1,60}\.{3} ?failed!$))",
             "a file system that is to be mounted is not there or damaged: {what}{wait}",
             "fstab must name what is there; `nofail` lets the boot go on without it",
             "The disk drive for /data is not ready yet or not present.",

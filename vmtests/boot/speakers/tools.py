@@ -75,6 +75,17 @@ SPEAKER = Speaker(
             stages=SYSTEMD | BOOTING,
             fatal=False,
         ),
+        # libblkid's names, as fsck, swapon and mount look for them; often behind what a script began to say.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r".{0,80}\b(?:e2)?(?:fsck(?:\.\w{1,12})?|mount|swapon|findfs|tune2fs): (?:[Uu]nable to resolve|(?:can't"
+            r"|cannot) find(?: device)?) '?(?P<device>(?:PART)?(?:UUID|LABEL)=[^\s']{1,200}?)'?\.?$",
+            "no disk has {device}",
+            DEVICE_HINT,
+            "fsck.ext4: Unable to resolve 'LABEL=data'",
+            stages=SYSTEMD | BOOTING,
+            fatal=False,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             r"(?P<what>(?:/dev/|(?:PART)?(?:UUID|LABEL)=)\S{1,300}: (?:No such (?:file or directory|device)|Can't "
