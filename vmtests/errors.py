@@ -47,6 +47,7 @@ _EXHAUSTED = {
 }
 """What to do when any call says so, wherever it is made."""
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WRONG_PLACE = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
      errno.EPERM, errno.EROFS}
@@ -67,7 +68,7 @@ def at_named(what: str, error: OSError, hint: str) -> "VmtestsError":
     """
     if error.errno in _WRONG_PLACE:
         return InputError(f"{what}: {error.strerror}", hint=hint)
-    return HostError(f"{what}: {error.strerror}", hint=_EXHAUSTED.get(error.errno or 0, hint))
+    return HostError(f"{what}: {error.strerror}", hint="free some space" if error.errno in _FULL else hint)
 
 
 def of_host(error: BaseException) -> "HostError | None":
