@@ -42,6 +42,17 @@ def test_a_directory_moves_with_all_that_is_in_it() -> None:
     assert not any("6.1" in member.name for member in members)
 
 
+@pytest.mark.parametrize("above", ["/usr/", "/nix/store/0-linux-modules/", "/"])
+def test_a_directory_moves_from_wherever_it_is(above: str) -> None:
+    """`**/` stands for what is above the modules: usr in distributions, a store path in NixOS."""
+    members: list[cpio.Member] = []
+    cpio.put(members, f"{above}lib/modules/6.1/kernel/x.ko", b"module")
+    cpio.rename(members, "**/lib/modules/{release}", "**/lib/modules/5.4")
+    assert b"module" == cpio.find(members, f"{above}lib/modules/5.4/kernel/x.ko").data
+    with pytest.raises(InputError, match=r"the initrd has no directory \*\*/lib/firmware"):
+        cpio.rename(members, "**/lib/firmware", "**/lib/other")
+
+
 @pytest.mark.parametrize("archive", [b"", b"070701", b"garbage" * 30])
 def test_what_is_no_archive_is_refused(archive: bytes) -> None:
     """Anything else is named as such."""

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from vmtests import contract as contracts
 from vmtests.faults import catalogue
 from vmtests.faults.apply import broken
 from vmtests.faults.fitting import misfit, seen
+from vmtests.faults.run import Runner
 from vmtests.host import tools
 from vmtests.host.architecture import GUEST
 from vmtests.image.inspect import Inspection, inspect
@@ -71,3 +74,14 @@ def test_disk_of_another_format_is_broken_in_a_raw_copy(image: SmallImage, tmp_p
         said = [str(breach) for breach in inspect(made.disk, contracts.ANY, toolbox).breaches]
     assert any("has no FAT that firmware could read" in sentence for sentence in said)
     assert before == disk.read_bytes()
+
+
+def test_what_only_the_contents_tell_ends_no_other_fault(image: SmallImage, tmp_path: Path) -> None:
+    """A fault whose initrd has not what it takes from it does not fit; that is no error of the whole run."""
+    found = inspect(image.path, None, tools.find())
+    lab: Any = SimpleNamespace(host=SimpleNamespace(scratch=tmp_path, toolbox=tools.find()))
+    broken_image: Any = SimpleNamespace(inspection=found, path=image.path)
+    outcome = Runner(broken_image, lab).run(catalogue.catalogue()["initrd-wrong-kernel"])
+    assert "initrd" in outcome.misfit
+    assert outcome.verdict is None
+    assert list(tmp_path.glob(".initrd-wrong-kernel-*")) == []

@@ -76,10 +76,19 @@ def run(arguments: argparse.Namespace) -> int:
                 keep(fitting[0], image.path, arguments.out, seen(image.inspection), lab.host.toolbox)
             print(f"{arguments.out}: {fitting[0].broken}")
             return 0
+        found = {}
         for outcome in Runner(image, lab).run_all(fitting, jobs=arguments.jobs):
-            right &= outcome.right
-            print_json(outcome.to_json()) if arguments.json else _show(outcome)
+            if outcome.misfit:
+                # What a table does not tell: that an initrd has not what is to be taken from it, for example.
+                found[outcome.fault.name] = outcome.misfit
+                _list(outcome.fault, outcome.misfit, as_json=arguments.json)
+            else:
+                right &= outcome.right
+                print_json(outcome.to_json()) if arguments.json else _show(outcome)
             sys.stdout.flush()
+    if arguments.names and found:
+        name, why = next(iter(found.items()))
+        raise InputError(f"{name} does not fit this image: {why}", hint="the others were run")
     return 0 if right else 1
 
 

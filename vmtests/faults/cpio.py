@@ -71,14 +71,20 @@ def remove(members: list[Member], pattern: str) -> None:
 
 
 def rename(members: list[Member], old: str, new: str) -> None:
-    """Move a directory; `{release}` in `old` is the only name below `usr/lib/modules`."""
-    releases = {member.name.split("/")[3] for member in members if re.match(r"usr/lib/modules/[^/]+$", member.name)}
-    name = old.lstrip("/").replace("{release}", "".join(releases))
-    found = [member for member in members if member.name == name or member.name.startswith(f"{name}/")]
-    if not found:
+    """Move a directory: `{release}` in `old` is one name, and `**/` in front of both is where it was found.
+
+    Distributions have the modules of a kernel below usr/lib, NixOS below a store path.
+    """
+    words = {"{release}": "[^/]+", "**/": "(?P<above>(?:.+?/)??)"}
+    shape = "".join(words.get(part, re.escape(part)) for part in re.split(r"(\{release\}|\*\*/)", old.lstrip("/")))
+    directory = re.compile(rf"{shape}(?P<below>(?:/.*)?)", re.DOTALL)
+    moved = False
+    for member in members:
+        if match := directory.fullmatch(member.name):
+            member.name = new.lstrip("/").replace("**/", match.groupdict().get("above", "")) + match["below"]
+            moved = True
+    if not moved:
         raise InputError(f"the initrd has no directory {old}")
-    for member in found:
-        member.name = new.lstrip("/") + member.name.removeprefix(name)
 
 
 def find(members: list[Member], path: str) -> Member:

@@ -1,5 +1,6 @@
 """Booting a broken image, and holding the verdict against the one that it must get."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -25,12 +26,16 @@ EVIDENCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a fault: the verdict, or None and the sentence by which the disk was refused unbooted."""
+    """What came of a fault: the verdict, or None and the sentence by which the disk was refused unbooted.
+
+    With `misfit` nothing was booted: the sentence says what the image has not that the fault breaks.
+    """
 
     fault: Fault
     verdict: Verdict | None
     refusal: str
     breaches: tuple[str, ...]
+    misfit: str = ""
 
     @property
     def right(self) -> bool:
@@ -103,7 +108,13 @@ class Runner:
     def run(self, fault: Fault) -> Outcome:
         """Boot a broken copy of the image until its verdict; the results go below the fault's name."""
         lab = self._lab
-        with broken(fault, self._image.path, lab.host.scratch, self._seen, lab.host.toolbox) as made:
+        with contextlib.ExitStack() as stack:
+            try:
+                made = stack.enter_context(
+                    broken(fault, self._image.path, lab.host.scratch, self._seen, lab.host.toolbox)
+                )
+            except InputError as error:
+                return Outcome(fault=fault, verdict=None, refusal="", breaches=(), misfit=error.message)
             try:
                 image = lab.images.find(str(made.disk), contract=self._image.contract)
             except InputError as error:
