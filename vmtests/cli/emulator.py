@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import signal
+import time
 
 from rich.text import Text
 
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(emulator.endpoint, flush=True)
         for line in emulator.environment:
             progress.stderr().print(Text(line))
+        # Not signal.pause(): a Ctrl-C that comes just before it sleeps would be heard with the next one only.
         while True:
-            signal.pause()
+            time.sleep(0.5)
     return 0

@@ -44,10 +44,10 @@ class QemuMachine:
     The image is never written: the disk is an overlay that outlives a power cut and ends with `close`. With `own`
     the image is the disk, a qcow2 file that is written to and stays. QEMU runs in `namespace`, where one is given. Its
     own files are below `scratch`, in the results where none is given. `results` gets `ttyS0.log`, `ttyS1.log`,
-    `qemu.argv` (one line for each power-on), `qemu.stderr` and
-    screenshots, each with `name` and a dot in front when several machines share the directory. `listener`
-    hears the first serial port, the firmware, and events; one who is only known later says so by `move`. One thread at
-    a time may call the methods; `power_cut`, `send_serial`, `serial` and `alive` may be called from any.
+    `qemu.argv` (one line for each power-on), `qemu.stderr` and screenshots, each with `name` and a dot in front when
+    several machines share the directory. `listener` hears the first serial port, the firmware, and events; one who is
+    only known later says so by `move`. One thread at a time may call the methods; `power_cut`, `send_serial`, `serial`
+    and `alive` may be called from any.
 
     Everything that waits raises MachineExitError as soon as QEMU ends.
     """
@@ -308,8 +308,7 @@ class QemuMachine:
     @property
     def disk(self) -> Path:
         """The machine's disk, a qcow2 file; unless it is the machine's own, it is there until `close`."""
-        assert self._private is not None
-        return self._image.path if self._own else self._private / "disk.qcow2"
+        return self._image.path if self._own else self._files / "disk.qcow2"
 
     def screenshot(self) -> Path:
         """Write the screen to a new PNG file in the results and return its path."""
@@ -399,8 +398,7 @@ class QemuMachine:
         return self._results / (f"{self._name}.{file}" if self._name else file)
 
     def _credential_files(self) -> tuple[Path, ...]:
-        assert self._private is not None
-        return tuple(self._private / f"oem-{number}" for number in range(len(self._hardware.credentials)))
+        return tuple(self._files / f"oem-{number}" for number in range(len(self._hardware.credentials)))
 
     def _fw_cfg_files(self) -> tuple[Path, ...]:
         return tuple(self._files / f"fw-{number}" for number in range(len(self._hardware.fw_cfg)))
