@@ -46,6 +46,7 @@ def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=_heed,
     ) as process:
         assert process.stdout is not None
         said = ""
@@ -61,6 +62,11 @@ def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
     right = {0, 130, -signal.SIGINT} if serves else {command.status}
     wrong = "" if process.returncode in right else f"{command.text}\n{said[-3000:]}\nexit status {process.returncode}"
     return said, wrong
+
+
+def _heed() -> None:
+    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
