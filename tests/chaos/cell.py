@@ -183,19 +183,6 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """Have a file system of its own at `place`; raises PermissionError where this user may mount none."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96M", "chaos", str(place)]
-    if (done := subprocess.run(mount, check=False, capture_output=True, encoding="utf-8")).returncode:
-        raise PermissionError(done.stderr.strip())
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
 def writable_again(place: Path) -> None:
     """Give the disk back what was taken from it: space, and that it can be written to."""
     subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True, capture_output=True)

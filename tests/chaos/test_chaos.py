@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import cell as cell_module
-from tests.chaos.cell import Cell, End, send, small_disk, writable_again
+from tests.chaos.cell import Cell, End, send, writable_again
 from tests.chaos.moments import MOMENTS
 from tests.chaos.work import Order
+from tests.small_disk import small_disk
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.testing.consoles import recording
@@ -74,10 +75,10 @@ def cell(ground: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
         yield Cell(place)
         return
     try:
-        with small_disk(place):
+        with small_disk(place, "96M"):
             yield Cell(place)
     except PermissionError as error:
-        pytest.skip(f"a disk that fills up has to be mounted, which this user may not ({error}): make chaos may")
+        pytest.skip(f"a disk that fills up has to be mounted, which this user may not: {error}")
 
 
 def _named(cell: Cell, end: End, harm: str, moment: str) -> None:
