@@ -83,6 +83,7 @@ def test_build_that_is_killed_leaves_nothing_half_made(described: ImageSpec, too
     place.mkdir()
     disk, packed = place / "disk.raw", place / "image.tar.gz"
     order = Order(disk=disk, packed=packed)
+    assert _ended(described, toolbox, order) == 0  # the server that forks is up, and the tools are found
     started = time.monotonic()
     assert _ended(described, toolbox, order) == 0
     took = time.monotonic() - started
