@@ -25,8 +25,8 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixe
     """Open the stub of a running machine and return the line that starts gdb on it; the guest stops when gdb comes.
 
     The socket and the kernel's symbols, where the guest's kernel is known, are written to `directory`, which has to be
-    this user's alone; where it is not, a comment of the shell at the line's end says why. Opening it twice is no error. A kernel that is `fixed` (nokaslr) is known before it runs. Raises
-    HostError.
+    this user's alone; where it is not, a comment of the shell at the line's end says why. Opening it twice is no
+    error. A kernel that is `fixed` (nokaslr) is known before it runs. Raises HostError.
     """
     path = directory / "gdb.sock"
     if len(os.fsencode(path)) > _PATH_LIMIT:
