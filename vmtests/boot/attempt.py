@@ -17,7 +17,7 @@ from vmtests.boot.readiness import Readiness
 from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
-from vmtests.boot.waits import Waits
+from vmtests.boot.waits import Waits, waited_for
 from vmtests.contract import ANY
 from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
@@ -255,6 +255,8 @@ class Attempt:
             said = "nothing was printed"
         else:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
+        if waited := waited_for(self._waits_for):
+            said += f", where the boot waits for {waited[:_QUOTED]}"
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
             return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
         told = f"nothing failed as far as it is shown, and {said}"

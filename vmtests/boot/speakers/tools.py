@@ -125,9 +125,11 @@ SPEAKER = Speaker(
             r"(?P<what>(?:🔐 )?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password|PIN"
             r"|recovery key|key|disk)\b"
             r".{0,160}:)(?: ?\(press TAB for no echo\))?.{0,20}$"
+            r"|(?P<token>(?:🔐 )?(?:Please (?:confirm presence|verify user) on (?:the )?security token.{0,60}"
+            r"|Asking FIDO2 token for authentication.{0,20}|Security token not present for unlocking.{1,160}))$"
             r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase "
             r"for .{1,120}|(?:\+ )?plymouth ask-for-password .{1,300})$",
-            "the boot waits for the passphrase of an encrypted disk: {what}{also}",
+            "the boot waits for the key of an encrypted disk: {what}{also}{token}",
             _UNLOCK,
             "Please enter passphrase for disk QEMU_HARDDISK (root): ",
             stages=SYSTEMD | BOOTING,
@@ -162,7 +164,7 @@ SPEAKER = Speaker(
         rule(
             Cause.VOLUME_MISSING,
             r"(?P<what>cannot import '\S{1,128}': .{1,160}|.{0,60}no (?:such pool|pools) available.{0,80}|Failed "
-            r"to import pool.{1,160}"
+            r"to import pool.{1,160}|Key load error: .{1,160}"
             r"|Message: cannot import.{1,160}|zpool: .{1,160}|Error: Failed to mount root filesystem.{0,80}"
             r"|Command: (?:zpool|mount).{1,160}"
             r"|importing (?:root )?ZFS pool \"\S{1,80}\"\.{3,}.{0,60}|.{0,40}The pool was last accessed by another "

@@ -93,6 +93,17 @@ SPEAKER = Speaker(
             weight=Weight.WAIT,
             grace=10.0,
         ),
+        # arch/arm/lib/interrupts{,_64}.c, arch/riscv/lib/interrupts.c
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>\"(?:Synchronous Abort|Error|Irq|Fiq)\" handler, esr 0x[0-9a-f]{1,16}.{0,60}|(?:data abort"
+            r"|prefetch abort|undefined instruction|software interrupt)$|Unhandled exception: .{1,60})",
+            "U-Boot, or a program under it, crashed: {what}",
+            "the registers after it say where: try another build of U-Boot, or of what it had started",
+            '"Synchronous Abort" handler, esr 0x96000004',
+            stages=EARLY,
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
             r"(?P<what>### ERROR ### Please RESET the board ###|SPL: failed to boot from all boot devices"
