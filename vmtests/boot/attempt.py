@@ -336,15 +336,16 @@ class Attempt:
         self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
-            self._enter(step.stage, t)
+            # A status line of the system, where its manager's greeting was not heard.
+            self._enter(step.stage, t, late=self.stage.before(Stage.INITRD) and normal.status)
         up = step.ready or not self.stage.before(Stage.USERSPACE)
         if up and self._readiness.open and self._readiness.reached(normal.text, any_unit=step.ready):
             self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
 
-    def _enter(self, stage: Stage, t: float) -> None:
+    def _enter(self, stage: Stage, t: float, *, late: bool = False) -> None:
         self.timeline.enter(stage, t)
         self.progress(t)
-        self._judge.forgive(stage)
+        self._judge.forgive(stage, late=late)
         if stage is Stage.USERSPACE:
             self._jobs.clear()  # those of the initrd's manager
             self._waits_for = ""

@@ -93,15 +93,22 @@ class Judge:
         self._going_down = False
         self.deadline: float | None = None
 
-    def forgive(self, stage: Stage) -> None:
-        """Forget what the boot, which has come to `stage`, went on in spite of."""
+    def forgive(self, stage: Stage, *, late: bool = False) -> None:
+        """Forget what the boot, which has come to `stage`, went on in spite of.
+
+        `late` says that it came there before, as far as is known of a console that begins in the middle.
+        """
         if stage is Stage.KERNEL:
             self._clues = [clue for clue in self._clues if not clue.rule_in(LOADING)]
             if self._finding is not None and self._finding.rule_in(LOADING):
                 self._drop()
         elif not stage.before(Stage.USERSPACE):
-            self._clues.clear()
-            if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+            self._clues = [clue for clue in self._clues if late and clue.stage is Stage.USERSPACE]
+            if (
+                self._finding is not None
+                and not (late and self._finding.stage is Stage.USERSPACE)
+                and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}
+            ):
                 self._drop()
 
     def forget(self, causes: frozenset[Cause]) -> None:

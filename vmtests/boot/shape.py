@@ -52,7 +52,7 @@ _PREFIXES = tuple(
         r"[\w.-]{1,40} {0,12}\| ",
         r"(?: {4}|==> )[\w.-]{1,40}: ",
         r"\((?:finished|[\w.-]{1,40})\)? ?>? ",
-        r"(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
+        r"(?!qemu-system-\w{1,20}: (?:-|warning: ))(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
         r"> ",
         r"`",
     )

@@ -141,8 +141,8 @@ SPEAKER = Speaker(
             r"|failed to verify|csum failed).{0,200}"
             r"|bcachefs(?: \(.{1,60}?\))?: .{0,80}(?:error|insufficient|cannot|failed|unsupported|not found).{0,160}"
             r"|F2FS-fs \(\S{1,32}\): (?:Can't find valid|Failed|Magic Mismatch|Invalid).{0,150}"
-            r"|(?:SQUASHFS error|squashfs): (?:.{0,40}unable to read|.{0,60}failed|Can't find a SQUASHFS|Xattrs in"
-            r"|zlib|xz|lzo|zstd|Filesystem uses).{0,160}"
+            r"|(?:SQUASHFS error|squashfs): (?:.{0,40}[Uu]nable to read|.{0,60}[Ff]ailed|Can't find a SQUASHFS"
+            r"|Xattrs in|zlib|xz|lzo|zstd|Filesystem uses).{0,160}"
             r"|FAT-fs \(\S{1,32}\): (?:bogus|invalid|error|Unrecognized|codepage|IO charset|count of clusters too "
             r"big).{0,120}"
             r"|ISOFS: (?:Unable to identify|.{0,40}changed).{0,80}|(?:ZFS|SPL|WARNING): Pool .{1,120})$",
