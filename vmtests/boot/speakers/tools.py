@@ -22,6 +22,12 @@ _UNLOCK = (
     "somebody, a TPM or a key server has to unlock it: give the key by crypttab, clevis or systemd-cryptenroll, or \
 answer on the console"
 )
+_SCRIPT = r"(?P<what>/?(?:(?:\S{1,160}/)?init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: "
+_NEEDED = (
+    r"(?:mount|switch_root|pivot_root|run-init|chroot|insmod|modprobe|mdev|udevd|udevadm|blkid|findfs|losetup|dmsetup"
+    r"|cryptsetup|lvm|vgchange|zpool|zfs|mdadm|veritysetup|kexec|sh|ash|bash|init)"
+)
+_SCRIPT_HINT = "the file or program that it names must be in the initrd, or in the system"
 
 SPEAKER = Speaker(
     name="mount, fsck, cryptsetup, LVM, ZFS, shells",
@@ -231,13 +237,23 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROGRAM_MISSING,
-            r"(?P<what>/?(?:(?:\S{1,160}/)?init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: "
-            r".{0,200}(?:not found|No such file or directory|can't open.{0,160}"
-            r"|Permission denied|cannot execute))$",
+            _SCRIPT + r"(?:.{0,200}(?:No such file or directory|can't open.{0,160}|Permission denied|cannot execute)"
+            rf"|.{{0,200}}\b{_NEEDED}: (?:command )?not found))$",
             "a script of the boot misses something: {what}",
-            "the file or program that it names must be in the initrd, or in the system",
+            _SCRIPT_HINT,
             "/init: source: line 125: can't open '/nix/store/i745-mounts.sh': No such file or directory",
             layer=Layer.OBJECT,
+            stages=SYSTEMD | BOOTING,
+            fatal=False,
+        ),
+        rule(
+            # Scripts try what may be there or not: without mount(8) no root comes, without pgrep(1) nothing is lost.
+            Cause.PROGRAM_MISSING,
+            _SCRIPT + r".{0,200}not found)$",
+            "a script of the boot misses something: {what}",
+            _SCRIPT_HINT,
+            "/init: line 640: pgrep: not found",
+            layer=Layer.UNIT,
             stages=SYSTEMD | BOOTING,
             fatal=False,
         ),
