@@ -134,7 +134,8 @@ def test_a_machine_has_the_faults_that_are_asked_for(break_: Break) -> None:
     "step",
     [
         Initrd(remove=("*/nosuch.ko",)),
-        Initrd(replace={"/etc/sysroot-fstab": {"nosuch": "x"}}),
+        Initrd(replace={"*-fstab": {"nosuch": "x"}}),
+        Initrd(replace={"*/nosuch": {"nosuch": "x"}}),
         Flip(at="nothing like this"),
         Overwrite(partition="nosuch", offset=0, size=1),
     ],

@@ -58,3 +58,19 @@ def test_what_is_no_archive_is_refused(archive: bytes) -> None:
     """Anything else is named as such."""
     with pytest.raises(InputError, match="no newc archive"):
         cpio.parse(archive)
+
+
+def test_text_is_replaced_wherever_the_distribution_has_the_unit() -> None:
+    """In NixOS' initrd a unit is a file of a store path, to which the links of /etc/systemd/system lead."""
+    members: list[cpio.Member] = []
+    unit = "/nix/store/0-unit-x.service/x.service"
+    cpio.put(members, unit, b"ExecStart=/old")
+    cpio.put(members, "/etc/systemd/system/x.service", unit.encode(), link=True)
+    cpio.put(members, "/usr/lib/x.service", b"ExecStart=/other")
+    cpio.replace(members, "*/x.service", "/old", "/new")
+    assert [
+        member.data for member in members if member.name.endswith("x.service") and member.data.startswith(b"E")
+    ] == [
+        b"ExecStart=/new",
+        b"ExecStart=/other",
+    ]

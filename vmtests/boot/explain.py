@@ -108,7 +108,7 @@ _UNSURE = frozenset(
     {
         Cause.MOUNT_FAILED, Cause.UNIT_FAILED, Cause.DEPENDENCY_FAILED, Cause.EMERGENCY_SHELL, Cause.INIT_MISSING,
         Cause.DEVICE_TIMEOUT, Cause.PROGRAM_DAMAGED, Cause.KERNEL_PANIC, Cause.EROFS_DAMAGED, Cause.EXT4_DAMAGED,
-        Cause.FSCK_FAILED,
+        Cause.FSCK_FAILED, Cause.SWITCH_ROOT_FAILED, Cause.INIT_EXITED, Cause.INIT_FROZE,
     }
 )  # fmt: skip
 """Causes of stage 1 that a breach of the part in use says more about."""

@@ -222,14 +222,9 @@ class _Work:
             cpio.remove(members, pattern)
         for old, new in step.rename.items():
             cpio.rename(members, old, new)
-        for path, changes in step.replace.items():
-            member = cpio.find(members, path)
-            text = member.data.decode()
+        for pattern, changes in step.replace.items():
             for old, new in changes.items():
-                if old not in text:
-                    raise InputError(f"{path} in the initrd has no {old!r}")
-                text = text.replace(old, new)
-            member.data = text.encode()
+                cpio.replace(members, pattern, old, new)
         for path, text in step.write.items():
             cpio.put(members, path, text.encode())
         for path, target in step.symlink.items():

@@ -64,6 +64,7 @@ class Options(_Step, frozen=True, kw_only=True, tag="options"):
 class Initrd(_Step, frozen=True, kw_only=True, tag="initrd"):
     """Changes the initrd: files go (shell patterns), directories move, files and symlinks come, text is replaced.
 
+    Text is replaced in each file that a shell pattern fits and that has it: NixOS has units below store paths.
     `{release}` in a directory that moves is the release of the kernel whose modules are there, `**/` in front of it
     whatever is above it. A file that begins
     with `#!` can be executed. `ballast` is the size in MiB of a file of zeros that is unpacked first.

@@ -95,6 +95,16 @@ def find(members: list[Member], path: str) -> Member:
     raise InputError(f"the initrd has no file {path}")
 
 
+def replace(members: list[Member], pattern: str, old: str, new: str) -> None:
+    """Replace a text in each file that a shell pattern fits; raises InputError when none of them has it."""
+    fitting = [it for it in members if stat.S_ISREG(it.mode) and fnmatch.fnmatchcase(f"/{it.name}", pattern)]
+    changed = [member for member in fitting if old.encode() in member.data]
+    if not changed:
+        raise InputError(f"{pattern} in the initrd has no {old!r}" if fitting else f"the initrd has no file {pattern}")
+    for member in changed:
+        member.data = member.data.replace(old.encode(), new.encode())
+
+
 def put(members: list[Member], path: str, data: bytes, *, link: bool = False) -> None:
     """Add a file or symlink, with the directories above it; what was there goes."""
     name = path.lstrip("/")
