@@ -65,7 +65,6 @@ def test_no_network_is_told_with_its_reason(why: str, monkeypatch: pytest.Monkey
         (("E: cannot find apt-get",), "mmdebstrap: cannot find apt-get", "install it"),
         (("E: invalid mirror: foo",), "invalid mirror: foo", "an address, or a line"),
         (("E: Unable to locate package nonsense",), "Unable to locate package nonsense", "another mirror"),
-        (("E: apt cannot handle paths with double quotes",), "double quotes", "set VMTESTS_CACHE"),
         (("E: write error - No space left on device",), "tree: the disk is full", "free some space"),
     ],
 )

@@ -66,3 +66,18 @@ def test_noexec_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*real[:8], os.ST_NOEXEC, real[9])))
     with pytest.raises(HostError, match="noexec"):
         place.check(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a:b", 'a"b', "a\nb"])
+def test_name_that_apt_cannot_take_is_told(tmp_path: Path, name: str) -> None:
+    """What apt's configuration and a search path take for a mark of their own is no name for a cache."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(HostError, match="in its name"):
+        place.check(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a b", "größe", "$HOME 'x'; #&*[a]{b}(c)|!=@\\~%,"])
+def test_other_names_are_good(tmp_path: Path, name: str) -> None:
+    """All else was tried with a tree, and is a name as any."""
+    (tmp_path / name).mkdir()
+    place.check(tmp_path / name)

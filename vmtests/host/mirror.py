@@ -34,7 +34,6 @@ _HINTS = (
     (r"NOSPLIT", f"something else than a mirror answers: does the network want you to log in? {_ANOTHER}"),
     (r"cannot find \S+$", "install it: mmdebstrap and apt call each other and dpkg"),
     (r"invalid mirror", f"VMTESTS_MIRROR is an address, or a line: deb ADDRESS {SUITE} main"),
-    (r"double quotes", "set VMTESTS_CACHE to a directory without them in its name"),
     (r" [45]\d\d  |File not found|Release file|Could not handshake|ertificate|Hash Sum|unexpected size|locate package",
      _ANOTHER),
 )  # fmt: skip

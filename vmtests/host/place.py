@@ -9,6 +9,7 @@ from pathlib import Path
 from vmtests.errors import HostError
 
 _HINT = "set VMTESTS_CACHE to a directory on another file system"
+_SPECIAL = frozenset(':"\n')  # apt.conf(5), ld.so(8); all others were tried
 _SCRIPT = 0o750
 
 
@@ -18,6 +19,11 @@ def check(directory: Path) -> None:
     Not every one is Linux's own: those that are shared with another system, or with the host of a virtual machine
     or container, lack one or the other.
     """
+    if found := sorted(_SPECIAL.intersection(os.fspath(directory))):
+        raise HostError(
+            f"{directory} has {found[0]!r} in its name, which apt or the loader of programs takes for something else",
+            hint="set VMTESTS_CACHE to a directory without it",
+        )
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
         raise HostError(f"no program may run in {directory}: it is mounted noexec", hint=_HINT)
     try:
