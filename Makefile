@@ -25,11 +25,18 @@ boot: host $(STAMP)       ## build the reference image and boot it
 	$(BIN)/vmtests doctor
 	$(BIN)/vmtests boot reference
 
-test: host $(STAMP)       ## test the framework itself, without a VM
+# Once, and not by each of the workers that begin at the same time.
+COMPILED := $(VENV)/.compiled
+
+$(COMPILED): $(STAMP)
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib vmtests tests trials || true
+	touch $@
+
+test: host $(COMPILED)    ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
 	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
-trials: host browser $(STAMP)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands, browsers
+trials: host browser $(COMPILED)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands, browsers
 	$(BIN)/pytest trials/ --numprocesses=$(WORKERS) --dist=loadfile $(QUICK)
 
 lint: $(STAMP)            ## style and types
