@@ -29,7 +29,7 @@ boot: host $(STAMP)       ## build the reference image and boot it
 COMPILED := $(VENV)/.compiled
 
 $(COMPILED): $(STAMP)
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib vmtests tests trials || true
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib vmtests tests || true
 	touch $@
 
 test: host $(COMPILED)    ## test the framework itself, without a VM
@@ -37,7 +37,7 @@ test: host $(COMPILED)    ## test the framework itself, without a VM
 	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 trials: host browser $(COMPILED)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands, browsers
-	$(BIN)/pytest trials/ --numprocesses=$(WORKERS) --dist=loadfile $(QUICK)
+	$(BIN)/pytest tests/trials/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
@@ -120,10 +120,10 @@ hosts: host $(STAMP)      ## run the README's commands on every host, or on HOST
 	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)
 
 fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SECONDS each (default: 600)
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest trials/fuzz -s --numprocesses=$$(nproc)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/trials/fuzz -s --numprocesses=$$(nproc)
 
 chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; some minutes; as root, disks run full too
-	CHAOS=1 $(BIN)/pytest trials/chaos --numprocesses=$$(nproc) --dist=worksteal
+	CHAOS=1 $(BIN)/pytest tests/trials/chaos --numprocesses=$$(nproc) --dist=worksteal
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)

@@ -27,6 +27,9 @@ settings.load_profile("vmtests")
 QUICK = "-p no:hypothesispytest -p no:syrupy -p no:html -p no:rerunfailures"
 """Of pytest in a process of its own: without what takes its time to import, and has no part in it."""
 
+# They take minutes: `make trials` names them.
+collect_ignore = ["trials"]
+
 _CLOUD = "gce"
 """The room with the tests of a cloud."""
 

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from tests.machine.conftest import FAKE_QEMU, Recorder
-from trials.chaos import harms, moments
-from trials.chaos.warm import TOOLBOX
+from tests.trials.chaos import harms, moments
+from tests.trials.chaos.warm import TOOLBOX
 from vmtests import cli
 from vmtests import contract as contracts
 from vmtests.cli import doctor

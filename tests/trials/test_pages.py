@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.report.test_history import write as write_runs
 from tests.report.test_page import HOSTILE, results
-from trials import browser
+from tests.trials import browser
 from vmtests.cli import main
 from vmtests.report import page
 

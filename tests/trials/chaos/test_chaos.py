@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.small_disk import small_disk
-from trials.chaos import cell as cell_module
-from trials.chaos.cell import Cell, End, send, writable_again
-from trials.chaos.moments import MOMENTS
-from trials.chaos.work import Order
+from tests.trials.chaos import cell as cell_module
+from tests.trials.chaos.cell import Cell, End, send, writable_again
+from tests.trials.chaos.moments import MOMENTS
+from tests.trials.chaos.work import Order
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.testing.consoles import recording
