@@ -30,7 +30,7 @@ def test_a_written_console_gets_its_verdict(name: str) -> None:
 COLLECTED = {
     *("gha", "journal", "quoted-indented", "runtime-logfmt", "dracut-initqueue-headless", "cri-no-root"),
     *("json-lines-ready", "cloud-logging-nested", "initrd-target-headless", "vmm-in-journal"),
-    "ostree-signature",
+    *("ostree-signature", "runtime-logfmt-middle", "talosctl-dmesg"),
 }
 """Those in which each line has something in front that no machine prints."""
 
@@ -42,7 +42,8 @@ def test_a_written_console_gets_its_verdict_live(make: Callable[..., Follower], 
     follower.feed((WRITTEN / f"{name}.log").read_bytes())
     verdict = follower.wait_verdict()
     if EXPECTED[name]["verdict"] == "unknown":
-        assert (verdict.cause, verdict.ready) == (Cause.NO_PROGRESS, False)
+        assert verdict.cause in {EXPECTED[name]["cause"], Cause.NO_PROGRESS}
+        assert not verdict.ready
     else:
         assert {key: verdict.to_json()[key] for key in EXPECTED[name]} == EXPECTED[name]
 

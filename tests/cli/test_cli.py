@@ -182,3 +182,35 @@ def test_every_command_is_a_file(capsys: pytest.CaptureFixture[str], name: str) 
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     assert f"usage: vmtests {name}" in capsys.readouterr().out
+
+
+def test_closed_streams_are_no_files(here: Path) -> None:
+    """Whoever starts us with closed standard streams gets the exit status, and no file of ours is taken for one."""
+    script = f"exec {sys.executable} -m vmtests.cli inspect none.raw <&- >&-"
+    closed = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert (closed.returncode, closed.stderr.splitlines()[0]) == (2, "vmtests: none.raw does not exist")
+    assert subprocess.run(["sh", "-c", f"{script} 2>&-"], check=False).returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_name_that_cannot_be_shown_is_escaped(here: Path, encoding: str) -> None:
+    """A name is no text for certain, nor can a terminal show all letters: what it cannot is escaped."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "vmtests.cli", "inspect", b"\xff\xe2\x82\xac.raw"],
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "1"},
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert shown.returncode == 2
+    assert "does not exist" in shown.stderr.decode(encoding)
+    assert b"Traceback" not in shown.stderr
+
+
+def test_who_ignores_the_end_of_children_is_put_right(here: Path) -> None:
+    """A starter that ignores SIGCHLD leaves that to us, with which bubblewrap would wait for ever."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert cli.main(["inspect", "none.raw"]) == 2
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -44,3 +44,13 @@ def test_directory_is_of_one_machine_at_a_time(tmp_path: Path) -> None:
         pass
     with held(tmp_path):
         pass
+
+
+def test_working_directory_that_is_gone_has_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stands in a directory that was removed is told so, and may name another."""
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match="in a working directory that is gone"):
+        new_directory()
+    assert new_directory(tmp_path / "there") == tmp_path / "there"

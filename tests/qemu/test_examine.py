@@ -126,6 +126,15 @@ def test_kernel_that_was_moved_is_named(tmp_path: Path) -> None:
     assert "default_idle+0xb" in str(doctor.look(Stage.INITRD))
 
 
+def test_kernel_that_has_just_begun_is_named(tmp_path: Path) -> None:
+    """Until its own handlers are there, Linux has early ones; what is told of the kernel is the same."""
+    symbols = Symbols(
+        addresses=(TEXT, TEXT + 0x8B5A00, TEXT + 0xE01030), names=("_text", "default_idle", "early_idt_handler_array")
+    )
+    doctor = _doctor(SmallImage(registers=_AWAKE), tmp_path, symbols)
+    assert "default_idle+0xb" in str(doctor.look(Stage.INITRD))
+
+
 def test_kernel_of_another_image_is_not_named(tmp_path: Path) -> None:
     """A kernel whose first handler is not where the image's has it is not the image's: addresses stay numbers."""
     symbols = Symbols(addresses=(TEXT, TEXT + 0x10), names=("_text", "asm_exc_divide_error"))

@@ -17,7 +17,7 @@ from vmtests.boot.readiness import Readiness
 from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Cause, Evidence, Verdict
-from vmtests.boot.waits import Waits
+from vmtests.boot.waits import Waits, waited_for
 from vmtests.contract import ANY
 from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
@@ -255,6 +255,8 @@ class Attempt:
             said = "nothing was printed"
         else:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
+        if waited := waited_for(self._waits_for):
+            said += f", where the boot waits for {waited[:_QUOTED]}"
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
             return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
         told = f"nothing failed as far as it is shown, and {said}"
@@ -334,15 +336,16 @@ class Attempt:
         self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
-            self._enter(step.stage, t)
+            # A status line of the system, where its manager's greeting was not heard.
+            self._enter(step.stage, t, late=self.stage.before(Stage.INITRD) and normal.status)
         up = step.ready or not self.stage.before(Stage.USERSPACE)
         if up and self._readiness.open and self._readiness.reached(normal.text, any_unit=step.ready):
             self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
 
-    def _enter(self, stage: Stage, t: float) -> None:
+    def _enter(self, stage: Stage, t: float, *, late: bool = False) -> None:
         self.timeline.enter(stage, t)
         self.progress(t)
-        self._judge.forgive(stage)
+        self._judge.forgive(stage, late=late)
         if stage is Stage.USERSPACE:
             self._jobs.clear()  # those of the initrd's manager
             self._waits_for = ""

@@ -20,6 +20,12 @@ _NEEDED = re.compile(
     r"|Basic System|D-Bus System|Ignition|Multi-User System|Default Target|Local Encrypted Volumes))"
 )
 
+# Those behind which nothing else is started: what only ends a login on a screen is not among them.
+_LAST = re.compile(
+    r"something that (?:.*(?:Local File Systems|Initrd Root|Initrd File Systems|initrd-|Switch Root|System "
+    r"Initialization|Basic System|Multi-User System|Default Target)).* needs failed"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -64,6 +70,11 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
             *reversed([clue for clue in clues[: last + 1] if clue.rule.layer is Layer.REASON]),
         ]
     return [*reasons[:1], *near] or list(clues[:1])
+
+
+def ends(found: Finding) -> bool:
+    """Whether what failed is something without which no boot goes on, so that it needs no other sign of an end."""
+    return bool(_LAST.match(found.sentence))
 
 
 def in_order(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from vmtests.boot.causality import Finding, chain, in_order
+from vmtests.boot.causality import Finding, chain, ends, in_order
 from vmtests.boot.course import FRAME, anonymous
 from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL
 from vmtests.boot.machine_rules import RULES as EVENT_RULES
@@ -93,15 +93,22 @@ class Judge:
         self._going_down = False
         self.deadline: float | None = None
 
-    def forgive(self, stage: Stage) -> None:
-        """Forget what the boot, which has come to `stage`, went on in spite of."""
+    def forgive(self, stage: Stage, *, late: bool = False) -> None:
+        """Forget what the boot, which has come to `stage`, went on in spite of.
+
+        `late` says that it came there before, as far as is known of a console that begins in the middle.
+        """
         if stage is Stage.KERNEL:
             self._clues = [clue for clue in self._clues if not clue.rule_in(LOADING)]
             if self._finding is not None and self._finding.rule_in(LOADING):
                 self._drop()
         elif not stage.before(Stage.USERSPACE):
-            self._clues.clear()
-            if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
+            self._clues = [clue for clue in self._clues if late and clue.stage is Stage.USERSPACE]
+            if (
+                self._finding is not None
+                and not (late and self._finding.stage is Stage.USERSPACE)
+                and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}
+            ):
                 self._drop()
 
     def forget(self, causes: frozenset[Cause]) -> None:
@@ -201,6 +208,9 @@ class Judge:
             links = [self._asked]
         elif final.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
             links = [*(chain(self._clues, notes=False) or self._symptoms[:1]), final]
+        if final.rule is INITRD_SHELL and links == [final]:  # which may be all that this initrd is for
+            said = "nothing before it says why"
+            return self._verdict(links, now, seconds, final.stage, self._since, said).unsure()
         return self._verdict(links, now, seconds, final.stage, self._since)
 
     def silent(self, now: float, seconds: Mapping[Stage, float], stage: Stage, said: str) -> Verdict | None:
@@ -208,7 +218,7 @@ class Judge:
         if not (links := chain(self._clues)):
             return None
         verdict = self._verdict(links, now, seconds, stage, links[-1].t, said)
-        if links[0].rule.fatal or any(link.rule.fatal for link in links[:2]):
+        if any(link.rule.fatal for link in links[:2]) or any(ends(clue) for clue in self._clues):
             return verdict
         return verdict.unsure()
 

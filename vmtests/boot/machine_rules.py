@@ -132,7 +132,7 @@ ABSENT_DEVICE: LineRule = rule(
 INITRD_SHELL: LineRule = rule(
     Cause.EMERGENCY_SHELL,
     "",
-    "the boot stands in a shell of the initrd, and nothing before it says why",
+    "the boot stands in a shell of the initrd",
     "a longer recording, or rd.debug or debug on the kernel's command line, would tell what it was started for",
     "/ # ",
     stages=STAGE1,

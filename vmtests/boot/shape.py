@@ -22,6 +22,8 @@ _PREFIXES = tuple(
         rf"<\d{{1,3}}>1 {_ISO} \S{{1,64}} \S{{1,48}} \S{{1,20}} \S{{1,32}} (?:-|\[[^\]]{{1,200}}\]) \ufeff?",
         # gh run view --log: job and step
         r"[\w ./(),-]{3,120}? \ufeff?(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z )",
+        # talosctl dmesg: node, facility and priority
+        r"[\w.:-]{1,64}: \w{2,10}: {1,6}\w{2,10}: (?=\[\d{4}-)",
         # CI (GitHub, Azure), docker logs -t, journalctl -o short-iso, cloud collectors, `ts`
         rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?(?: ?[|:] ?|[ \t])",
         # journalctl -o short[-precise], syslog, with the host's name
@@ -39,7 +41,10 @@ _PREFIXES = tuple(
         # the runtime interface of containers (CRI), as kubelet keeps it
         r"std(?:out|err) [FP] ",
         # programs that log a console under a level and their own name
-        r"\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\]?:? {1,2}(?:\[?[\w.$/-]{1,60}\]? {0,2}[-:|] )?",
+        (
+            r"(?!\w{4,7}: {1,4}(?:BL\d|Booting Trusted))\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\]?:? {1,2}"
+            r"(?:\[?[\w.$/-]{1,60}\]? {0,2}[-:|] )?"
+        ),
         # grep -n, cat -n, editors
         r" {0,6}\d{1,7}(?:: ?| {1,2})",
         # NixOS' test driver, docker compose, packer, vagrant, test runners
@@ -47,7 +52,7 @@ _PREFIXES = tuple(
         r"[\w.-]{1,40} {0,12}\| ",
         r"(?: {4}|==> )[\w.-]{1,40}: ",
         r"\((?:finished|[\w.-]{1,40})\)? ?>? ",
-        r"(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
+        r"(?!qemu-system-\w{1,20}: (?:-|warning: ))(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
         r"> ",
         r"`",
     )
@@ -60,6 +65,9 @@ _NEARLY_ALL = 0.8
 _FEW = 5  # lines; of fewer nobody can say that they are all of one program
 
 
+_GUEST_SAID = re.compile(
+    r'\b(?:vmconsole="((?:[^"\\]|\\.)*)"|msg="((?:<\d>)?\[ {0,8}\d{1,8}\.\d{6}\] (?:[^"\\]|\\.)*)" \w+=)'
+)
 # logfmt, as runtimes of virtual machines for containers write it.
 _LOGFMT = re.compile(r'\b(?:vmconsole|console|log|msg)="((?:[^"\\]|\\.)*)"\s*$')
 
@@ -150,6 +158,8 @@ def _unpacked(line: str) -> str:
     """Return what a line of `journalctl -o json` or of a collector's JSON says; else the line."""
     if line.startswith(("time=", "ts=", "level=")) and (match := _LOGFMT.search(line)):
         return match[1].replace('\\"', '"')
+    if line.startswith(("time=", "ts=", "level=")) and (match := _GUEST_SAID.search(line)):
+        return (match[1] or match[2]).replace('\\"', '"').removesuffix("\\n")
     bare = line.strip().removesuffix(",")
     if (bare[:1], bare[-1:]) not in {("{", "}"), ('"', '"')}:
         return line

@@ -76,8 +76,11 @@ _SAID = re.compile(
     r")?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
 )
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
-# Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own.
-_STATUS = re.compile(r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}\] ")
+# Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own; of a
+# picture of the screen that was read by a program the closing bracket is often another letter.
+_STATUS = re.compile(
+    r"\[ {0,2}(OK|FAILED|DEPEND|TIME|ASSERT|UNSUPP|ABORT|INFO|SKIP|ONCE|WARN|!{6}) {0,2}(?:\] |[1JjIl|] (?=[A-Z]))"
+)
 _INDENT = re.compile(r" {7,12}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")

@@ -12,7 +12,9 @@ from vmtests.boot.stages import Stage, reached
 
 # systemd src/core/manager.c, manager_print_jobs_in_progress().
 _COUNT = re.compile(r"\[[ *]{6}\] \((\d{1,6}) of (\d{1,6})\) ")
-_JOB = re.compile(r"A start job is running for (?P<name>.{1,300}?)(?: \([^()]{1,40}\))?$")
+_JOB = re.compile(
+    r"(?:A start job is running for (?P<name>.{1,300}?)|Job (?P<unit>\S{1,300})/start running)(?: \([^()]{1,40}\))?$"
+)
 _UNIT = re.compile(r"dev-(?P<path>\S{1,300})\.device(?: - (?P<description>.+))?$")
 _DONE = {
     Stage.INITRD: re.compile(reached("initrd-fs.target", "Initrd File Systems")),
@@ -43,7 +45,7 @@ class Waits:
         if self._knowledge is None or match is None or stage not in _DONE or stage in self._done:
             return None
         count = int(counted[2]) if (counted := _COUNT.match(text)) else 1
-        device = path(match["name"])
+        device = path(match["name"] or match["unit"])
         if not self._knowledge.absent(device):
             # Something else runs; what comes of it is not known yet.
             self._shown.clear()
@@ -53,6 +55,12 @@ class Waits:
         if len(self._shown) < _JOBS_LIMIT:
             self._shown.add(device)
         return device if len(self._shown) >= count else None
+
+
+def waited_for(text: str) -> str:
+    """Return what a repaint says is waited for, a device by its path; empty where it says nothing."""
+    match = _JOB.match(text)
+    return "" if match is None else path(match["name"] or match["unit"])
 
 
 def path(name: str) -> str:

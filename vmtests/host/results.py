@@ -81,7 +81,8 @@ def _stamp() -> str:
 
 
 def _no_directory(error: OSError) -> VmtestsError:
-    what = f"no directory for results can be made at {error.filename}"
+    at = "in a working directory that is gone" if error.filename is None else f"at {error.filename}"
+    what = f"no directory for results can be made {at}"
     return at_named(what, error, "name a writable one with --vm-results")
 
 

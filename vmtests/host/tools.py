@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
+from vmtests.host.place import check
 from vmtests.host.sandbox import Sandboxed, View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
@@ -301,6 +302,7 @@ def find() -> Toolbox:
         answers = list(pool.map(lambda requirement: _ask(requirement, prefix), wanted))
     for requirement, answer in zip(wanted, answers, strict=True):
         if answer.trouble is not None:
+            check(tree.parent)  # the cache may be mounted otherwise than when the tree was made
             raise HostError(
                 f"{requirement.name} of the tools tree does not run: {answer.trouble}",
                 hint=f"remove {tree} to have it made again",

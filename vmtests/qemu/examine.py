@@ -33,7 +33,8 @@ tasks that wait for a device, and all disks synced."""
 # Documentation/arch/x86/x86_64/mm.rst: kernel text mapping; the text begins at a multiple of CONFIG_PHYSICAL_ALIGN.
 _TABLE = re.compile(r"^IDT= +([0-9a-f]{16}) ", re.MULTILINE)
 _WORD = re.compile(r"0x([0-9a-f]{16})")
-_FIRST_HANDLER = "asm_exc_divide_error"
+_FIRST_HANDLERS = ("asm_exc_divide_error", "early_idt_handler_array")
+"""What the table begins with: in a kernel that is up, and in one that has just begun (arch/x86/kernel/idt.c)."""
 _ALIGN = 2 << 20
 _KERNELS = range(0xFFFFFFFF80000000, 0xFFFFFFFFC0000000)
 
@@ -126,10 +127,10 @@ class QemuDoctor:
                 return self._symbols(), TEXT
             raise GuestError("the processor has no kernel's interrupt handlers")
         known = self._symbols()
-        base = known.base(_FIRST_HANDLER, handler)
-        if base is None or base % _ALIGN:
-            raise GuestError(f"{hex(handler)} is not {_FIRST_HANDLER} of the image's kernel")
-        return known, base
+        for base in (known.base(name, handler) for name in _FIRST_HANDLERS):
+            if base is not None and not base % _ALIGN:
+                return known, base
+        raise GuestError(f"{hex(handler)} is not {' or '.join(_FIRST_HANDLERS)} of the image's kernel")
 
     def _first_handler(self) -> int:
         """Return the address of the handler of interrupt 0, which tells where KASLR has put the kernel; 0 for none.

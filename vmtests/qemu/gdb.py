@@ -4,7 +4,6 @@ The stub listens on a socket that was made here and handed over (QMP `chardev-ad
 itself may create no file there, and a TCP port would be open to everybody on the host.
 """
 
-import contextlib
 import os
 import shlex
 import socket
@@ -26,8 +25,8 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixe
     """Open the stub of a running machine and return the line that starts gdb on it; the guest stops when gdb comes.
 
     The socket and the kernel's symbols, where the guest's kernel is known, are written to `directory`, which has to be
-    this user's alone; opening it twice is no error. A kernel that is `fixed` (nokaslr) is known before it runs. Raises
-    HostError.
+    this user's alone; where it is not, a comment of the shell at the line's end says why. Opening it twice is no
+    error. A kernel that is `fixed` (nokaslr) is known before it runs. Raises HostError.
     """
     path = directory / "gdb.sock"
     if len(os.fsencode(path)) > _PATH_LIMIT:
@@ -35,17 +34,16 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixe
     if not path.is_socket():
         _listen(machine, path)
     words = ["gdb", "-ex", "set architecture i386:x86-64", "-ex", f"target remote {path}"]
-    with contextlib.suppress(VmtestsError):  # before the kernel runs there is nothing to name
+    try:
         known, base = doctor.kernel(fixed=fixed)
-        symbols = directory / "kernel.elf"
-        try:
-            symbols.write_bytes(elf(known, base))
-        except OSError as error:
-            raise at_named(
-                f"{symbols} cannot be written", error, "name another directory with --vm-results"
-            ) from error
-        words.append(str(symbols))
-    return shlex.join(words)
+    except VmtestsError as error:
+        return f"{shlex.join(words)}  # without names: {error.message}"
+    symbols = directory / "kernel.elf"
+    try:
+        symbols.write_bytes(elf(known, base))
+    except OSError as error:
+        raise at_named(f"{symbols} cannot be written", error, "name another directory with --vm-results") from error
+    return shlex.join([*words, str(symbols)])
 
 
 def _listen(machine: QemuMachine, path: Path) -> None:

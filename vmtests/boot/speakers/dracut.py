@@ -86,7 +86,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"(?:dracut(?:-[\w-]{1,30})?: )?FATAL: (?P<what>.{1,300}?)$",
+            r"(?:dracut(?:-[\w-]{1,30})?: )?FATAL: (?!Initramfs failed)(?P<what>.{1,300}?)$",
             "dracut gives up: {what}",
             MORE_HINT,
             "dracut: FATAL: FIPS integrity test failed",

@@ -9,6 +9,10 @@ MENUS = '(?:(?:EFI |UEFI )?(?:Internal )?Shell|BootManagerMenuApp|UiApp|EFI Firm
 """Boot options of edk2 that are no boot loader: where the firmware goes when it found none."""
 
 _OPTION = r"BdsDxe: failed to (?:load|start) (?P<option>Boot\w{4} .{1,600}): "
+_CRASH = (
+    r"(?:[^!]{0,200}!!!! \w{2,10} (?P<what>Exception Type - [^!]{1,60}\)) "
+    r"|(?P<arm>(?:Synchronous|SError|IRQ|FIQ) Exception at 0x[0-9A-Fa-f]{8,16}))"
+)
 
 SPEAKER = Speaker(
     name="edk2",
@@ -86,25 +90,34 @@ SPEAKER = Speaker(
             owner=Owner.HOST,
         ),
         # UefiCpuPkg/Library/CpuExceptionHandlerLib, ArmPkg/Library/DefaultExceptionHandlerLib; the dump starts where
-        # the cursor was.
+        # the cursor was. Behind `starting Boot....` it is a program of the disk that runs.
         rule(
             Cause.FIRMWARE_CRASH,
-            r"[^!]{0,200}!!!! \w{2,10} Exception Type - (?P<what>[^!]{1,60}\)) ",
-            "a program under the firmware crashed: exception {what}",
+            _CRASH,
+            "the firmware crashed: {what}{arm}",
             "try another firmware build; the dump names the image that crashed",
             "!!!! X64 Exception Type - 0E(#PF - Page-Fault)  CPU Apic ID - 00000000 !!!!",
-            stages=EARLY,
+            stages=frozenset({Stage.FIRMWARE}),
             owner=Owner.HOST,
             grace=1.0,
             weight=Weight.CAUSE,
         ),
         rule(
             Cause.FIRMWARE_CRASH,
-            r"(?P<what>Synchronous Exception at 0x[0-9A-Fa-f]{8,16}|SError Exception at 0x[0-9A-Fa-f]{8,16}"
-            r"|ASSERT_EFI_ERROR \(.{1,200}|ASSERT(?:_RETURN_ERROR)? .{1,200}\.c\(\d+\): .{1,200})",
+            _CRASH,
+            "what the firmware had started, or the firmware under it, crashed: {what}{arm}",
+            "the dump names the image that crashed: try another boot loader, or another firmware build",
+            "Synchronous Exception at 0x00000000BF5E1A8C",
+            stages=frozenset({Stage.BOOTLOADER, Stage.KERNEL}),
+            grace=1.0,
+            weight=Weight.CAUSE,
+        ),
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>ASSERT_EFI_ERROR \(.{1,200}|ASSERT(?:_RETURN_ERROR)? .{1,200}\.c\(\d+\): .{1,200})",
             "the firmware, or a program under it, crashed: {what}",
             "try another firmware build; the dump names the image that crashed",
-            "Synchronous Exception at 0x00000000BF5E1A8C",
+            "ASSERT_EFI_ERROR (Status = Not Found)",
             stages=EARLY,
             owner=Owner.HOST,
             grace=1.0,

@@ -11,8 +11,15 @@ SPEAKER = Speaker(
     signs=(
         sign(
             Stage.USERSPACE,
-            r"Cloud-init v\. \S+ (?:finished at|running 'modules:final')",
+            r"Cloud-init v\. \S+ running 'modules:final'",
+            "cloud-init[1514]: Cloud-init v. 20.1 running 'modules:final' at Thu, 14 Jan 2021 16:20:05 +0000.",
+        ),
+        # cloud-final.service starts behind multi-user.target.
+        sign(
+            Stage.USERSPACE,
+            r"Cloud-init v\. \S+ finished at",
             "cloud-init[1514]: Cloud-init v. 20.1 finished at Thu, 14 Jan 2021 16:20:06 +0000. Up 10.20 seconds",
+            ready=True,
         ),
     ),
     failures=(

@@ -129,6 +129,17 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             prompt=True,
         ),
+        # disk/cryptodisk.c, grub_cryptodisk_scan_device_real()
+        rule(
+            Cause.UNLOCK_WAITS,
+            r"(?P<what>Enter passphrase for (?:[hcf]d\d|lvm|md|ahci|ata|usb|ieee|crypto|nvme|virtio)\S{0,60} "
+            r"\(\S{1,60}\)): ?$",
+            "GRUB waits for the passphrase of an encrypted disk: {what}",
+            "GRUB's own files lie on an encrypted disk: somebody must type it, or /boot must be a plain file system",
+            "Enter passphrase for hd0,gpt2 (3b5a1c3c2f2c4c0f8c7d6ad1c8b9e2f1): ",
+            stages=LOADING,
+            weight=Weight.WAIT,
+        ),
         # It waits ten seconds, and then boots the next entry or goes back to the menu (normal/menu.c).
         rule(
             Cause.BOOTLOADER_ERROR,

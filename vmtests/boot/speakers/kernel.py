@@ -233,6 +233,21 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             kernel=True,
         ),
+        # arch/x86/kernel/cpu/mce/core.c: what the processor says of itself.
+        rule(
+            Cause.KERNEL_PANIC,
+            _PANIC + r"(?P<what>(?:Fatal (?:local )?machine check.{0,60}|Machine check from unknown source"
+            r"|Timeout: Not all CPUs entered broadcast exception handler|NMI: .{0,20}IOCK error.{0,40}"
+            r"|Fatal hardware error!|.{0,40}[Uu]ncorrected hardware (?:memory )?error.{0,40}))(?: \]---)?$",
+            "the machine's hardware failed, and the kernel panicked: {what}",
+            "the lines before the panic name the processor and the bank; another host has other hardware",
+            "Kernel panic - not syncing: Fatal machine check",
+            stages=RUNNING,
+            owner=Owner.HOST,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
         rule(
             Cause.KERNEL_PANIC,
             _PANIC + r"(?P<what>.{0,300}?)(?: \]---)?$",

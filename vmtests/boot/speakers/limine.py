@@ -23,7 +23,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?P<what>Stage 3 (?:file )?not found!?|!! (?:Stage|Limine).{1,80}|Config(?:uration)? file not found\.?)",
+            r"(?P<what>Stage 3 (?:file )?not found!?|!! (?:Stage|Limine).{1,80}|Configuration file not found\.?)",
             "Limine does not find its own files: {what}",
             "install Limine again on this disk (limine bios-install), with limine-bios.sys and limine.conf on a "
             "volume",

@@ -1,14 +1,16 @@
-"""Firmware that says little more than that it is there: of RISC-V, ARM, POWER and s390, coreboot, Xen's loaders."""
+"""Firmware that says little more than that it is there: of RISC-V, ARM, POWER and s390, coreboot, Hyper-V, VMware."""
 
-from vmtests.boot.rules import LOADING, Speaker, Weight, rule, sign
+from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
+from vmtests.errors import Owner
 
 SPEAKER = Speaker(
     name="other firmware",
     stage=Stage.FIRMWARE,
     source="riscv/opensbi lib/sbi/sbi_init.c; trusted-firmware-a bl1, bl31; optee_os core; coreboot src/console; "
-    "aik/SLOF; qemu pc-bios/s390-ccw; xen tools/firmware/hvmloader, stubdom/grub, extras/mini-os; Bochs BIOS",
+    "aik/SLOF; qemu pc-bios/s390-ccw; xen tools/firmware/hvmloader, stubdom/grub, extras/mini-os; Bochs BIOS; "
+    "Hyper-V's boot summary and VMware's firmware by their makers' documentation, as neither source is public",
     signs=(
         sign(
             Stage.FIRMWARE,
@@ -16,13 +18,70 @@ SPEAKER = Speaker(
             r"Loader|Bochs BIOS - |VMware Virtual|LOADPARM=\[|ROM boot: |Hostboot|INFO: +BL\d)",
             "OpenSBI v1.3",
         ),
+        sign(
+            Stage.FIRMWARE,
+            r"\s*(?:(?:Virtual Machine )?Boot Summary:?$|Microsoft Hyper-V UEFI|Attempting to start up from:)",
+            "Virtual Machine Boot Summary:",
+        ),
         sign(Stage.BOOTLOADER, r"(?:Xen Minimal OS!|LILO \d|ELILO |zIPL v|Petitboot )", "Xen Minimal OS!"),
     ),
     failures=(
         rule(
+            Cause.SECURE_BOOT_REFUSED,
+            r"\s*(?P<what>The (?:(?:un)?signed )?image's (?:hash|certificate|signature).{0,30} "
+            r"(?:is not allowed|was denied).{0,20}|The image is not signed.{0,60}"
+            r"|.{0,40}hash and certificate are not allowed.{0,20})$",
+            "secure boot refused the boot loader: {what}",
+            "choose the secure boot template that knows the boot loader's key (for Linux: Microsoft UEFI Certificate "
+            "Authority), sign the boot loader, or switch secure boot off",
+            "The unsigned image's hash is not allowed (DB)",
+            stages=LOADING,
+        ),
+        rule(
+            Cause.BOOTLOADER_MISSING,
+            r"\s*(?P<what>The boot loader (?:did not load an operating system|failed).{0,60}"
+            r"|A boot image was not found\.?|No compatible boot ?loader (?:was )?found.{0,60})$",
+            "the firmware found no boot loader that it could start: {what}",
+            "the disk needs a boot loader for this firmware: for UEFI one in \\EFI\\BOOT of an ESP",
+            "The boot loader did not load an operating system.",
+            stages=LOADING,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"\s*-> (?P<what>EFI .{0,100}(?:Hard Drive|Disk|CD-?ROM|DVD|NVM\w*).{0,60}unsuccessful)\.?$",
+            "the firmware could not boot from a disk: {what}",
+            "the disk needs an ESP with a boot loader in \\EFI\\BOOT, for this machine's architecture",
+            "-> EFI VMware Virtual SCSI Hard Drive (0.0)... unsuccessful.",
+            stages=LOADING,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"\s*(?P<what>No operating system was loaded\..{0,160}|Operating [Ss]ystem not found\.?)$",
+            "the firmware found nothing to boot: {what}",
+            "the disk must be attached and have a boot loader for this machine's architecture and firmware",
+            "No operating system was loaded. Press a key to retry the boot sequence...",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+        ),
+        # lib/sbi/sbi_trap.c, sbi_trap_error(); each ends in a hart that stands still.
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>sbi_trap_error: hart\d+: .{1,120}|init_\w{1,20}: .{1,60} failed \(error -\d+\))$",
+            "the firmware crashed: {what}",
+            "try another build of the firmware; mcause and mepc name what it was doing",
+            "sbi_trap_error: hart0: trap handler failed (error -2)",
+            stages=EARLY,
+            owner=Owner.HOST,
+            weight=Weight.SYMPTOM,
+            grace=1.0,
+        ),
+        rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
             r"(?P<what>E\d{4}: .{0,60}(?:boot|load).{0,80}|! No (?:EXEC entry|virtio device found|IPL device).{0,40}"
-            r"|No (?:NVRAM|boot) .{0,20}(?:device|command).{0,60}|ERROR: +(?:BL\d|Failed to load).{0,120}"
+            r"|No (?:NVRAM|boot) .{0,20}(?:device|command).{0,60}|(?:ERROR: +)?BL\d{1,2}: Failed to load.{0,120}"
+            r"|ERROR: +(?:BL\d|Failed to load).{0,120}"
             r"|Unable to load payload.{0,40})",
             "the firmware found nothing to boot: {what}",
             "the disk must be attached and have a boot loader for this machine's architecture and firmware",

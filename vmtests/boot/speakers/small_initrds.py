@@ -1,4 +1,4 @@
-"""Small initrds: distri's minitrd, booster, tiny scripts, Kata's and Firecracker's, linuxkit, u-root, KIWI's."""
+"""Small initrds: minitrd, booster, Yocto's, Kata's and Firecracker's, linuxkit, u-root, KIWI's, tiny scripts."""
 
 from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
@@ -9,7 +9,8 @@ _GO = r"(?:\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?"
 SPEAKER = Speaker(
     name="small initrds",
     stage=Stage.INITRD,
-    source="distr1/distri cmd/minitrd, anatol/booster init/, u-root, linuxkit, OSInside/kiwi dracut modules",
+    source="distr1/distri cmd/minitrd, anatol/booster init/, u-root, linuxkit, OSInside/kiwi dracut modules; "
+    "openembedded-core meta/recipes-core/initrdscripts; illiliti/tinyramfs",
     signs=(
         sign(
             Stage.INITRD,
@@ -23,6 +24,19 @@ SPEAKER = Speaker(
         ),
     ),
     failures=(
+        # initramfs-framework/{init,finish,rootfs}, init-live.sh
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>Cannot find \S{1,80} file in .{1,80}, dropping to a shell|(?:ERROR: |FATAL: )?(?:There's no "
+            r"'/dev' on rootfs\.|Init \(.{1,100}\) can't be found.{0,100}|Initramfs failed to initialize the system\.)"
+            r"|Could not find an? .{1,60} rootfs.{0,80}) ?$",
+            "the initrd could not mount root, or found no init there: {what}",
+            DEVICE_HINT,
+            "Cannot find rootfs.img file in /run/media/* , dropping to a shell ",
+            stages=STAGE1,
+            layer=Layer.UNIT,
+            fatal=True,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             _GO + r"minitrd: (?P<what>skipping block device (?P<skipped>\S{1,40}) .{0,100}, looking for "

@@ -14,8 +14,8 @@ _CHECK = (
 SPEAKER = Speaker(
     name="Linux file systems and disks",
     stage=Stage.KERNEL,
-    source="Linux fs/{erofs,overlayfs,ext4,xfs,btrfs,squashfs,fat,f2fs}, drivers/{md,nvme,scsi,ata,block}, block/, "
-    "net/9p",
+    source="Linux fs/{erofs,overlayfs,ext4,jbd2,xfs,btrfs,bcachefs,squashfs,fat,f2fs,ubifs}, "
+    "drivers/{mtd,md,nvme,scsi,ata,block}, block/, net/9p",
     failures=(
         rule(
             Cause.EROFS_SUPERBLOCK,
@@ -99,11 +99,32 @@ SPEAKER = Speaker(
             r"ext4_check_descriptors|Invalid (?:superblock )?checksum|VFS: Found ext4 filesystem with invalid "
             r"superblock"
             r"|filesystem (?:is )?too large|error |Remounting filesystem read-only|journal transaction|orphan "
-            r"cleanup on readonly).{0,200})$"
-            r"|JBD2: (?P<journal>(?:no valid journal|journal .{0,40}corrupt|.{0,60}recovery failed).{0,120})",
-            "the file system on {device}{on} is damaged: {what}{also}{journal}",
+            r"cleanup on readonly).{0,200})$",
+            "the file system on {device}{on} is damaged: {what}{also}",
             _CHECK,
             "EXT4-fs error (device vda3): ext4_lookup:1855: inode #2: comm init: deleted inode referenced: 12",
+            kernel=True,
+        ),
+        # fs/jbd2/{journal,recovery}.c
+        rule(
+            Cause.EXT4_DAMAGED,
+            r"(?P<what>JBD2: (?:no valid journal|journal .{0,40}corrupt|.{0,60}recovery failed|Invalid checksum"
+            r"|IO error|.{0,40}journal superblock.{0,20}(?:error|fail)).{0,120})",
+            "the journal of a file system is damaged: {what}",
+            _CHECK,
+            "JBD2: Invalid checksum recovering block 0 in log",
+            kernel=True,
+        ),
+        # drivers/mtd/ubi/{attach,build,vtbl}.c, fs/ubifs/{super,recovery,io}.c
+        rule(
+            Cause.FILESYSTEM_DAMAGED,
+            r"(?P<what>(?:UBI error|ubi\d{1,3} error|UBI: error|UBIFS error(?: \(.{1,40}\))?):? (?!.{0,40}bad PEB "
+            r"reserv|.{0,60}ECC)(?:cannot open|.{0,30}(?:cannot attach|failed to attach|layout volume was not found"
+            r"|bad image sequence number|bad CRC|both volume tables are corrupted|cannot read|bad node"
+            r"|not enough .{0,20}PEBs|no free|failed to recover|too small|cannot mount|corrupt)).{0,160})$",
+            "the flash's volumes cannot be used: {what}",
+            "write the UBI image for this flash again: for its erase block and page size, on the right MTD partition",
+            "ubi0 error: ubi_attach_mtd_dev: failed to attach mtd2, error -22",
             kernel=True,
         ),
         rule(
@@ -118,9 +139,10 @@ SPEAKER = Speaker(
             r"|parent transid verify failed|devid \d+ uuid \S+ is missing|unable to find|checksum|superblock "
             r"checksum|cannot mount"
             r"|failed to verify|csum failed).{0,200}"
+            r"|bcachefs(?: \(.{1,60}?\))?: .{0,80}(?:error|insufficient|cannot|failed|unsupported|not found).{0,160}"
             r"|F2FS-fs \(\S{1,32}\): (?:Can't find valid|Failed|Magic Mismatch|Invalid).{0,150}"
-            r"|(?:SQUASHFS error|squashfs): (?:.{0,40}unable to read|.{0,60}failed|Can't find a SQUASHFS|Xattrs in"
-            r"|zlib|xz|lzo|zstd|Filesystem uses).{0,160}"
+            r"|(?:SQUASHFS error|squashfs): (?:.{0,40}[Uu]nable to read|.{0,60}[Ff]ailed|Can't find a SQUASHFS"
+            r"|Xattrs in|zlib|xz|lzo|zstd|Filesystem uses).{0,160}"
             r"|FAT-fs \(\S{1,32}\): (?:bogus|invalid|error|Unrecognized|codepage|IO charset|count of clusters too "
             r"big).{0,120}"
             r"|ISOFS: (?:Unable to identify|.{0,40}changed).{0,80}|(?:ZFS|SPL|WARNING): Pool .{1,120})$",

@@ -131,6 +131,17 @@ SPEAKER = Speaker(
             stages=SYSTEMD,
             layer=Layer.OBJECT,
         ),
+        # unit_notify() and job_log_done_status_message(): in the journal, and on a console that others tear.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?:.{0,200}systemd\[1\]: |Started Emergency Shell\.\[1\]: )?(?P<device>dev-[\w\\.:-]{1,240}\.device): "
+            r"Job \S{1,250}/start (?:timed out|failed with result 'timeout')\.$",
+            "device {device} did not appear",
+            DEVICE_HINT,
+            "systemd[1]: dev-vda7.device: Job dev-vda7.device/start timed out.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.MOUNT_FAILED,
             rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting|Failed to activate "
@@ -192,7 +203,7 @@ SPEAKER = Speaker(
             r"(?:Failed to (?P<act>set SO_PASSCRED|bind netlink socket|create manager|load SELinux policy|mount "
             r"API filesystems?|allocate manager object"
             r"|fully start up daemon|start up manager|execute (?:shutdown|fallback).{0,40}|determine \$XDG.{0,40}"
-            r"|initialize (?:cgroup|SELinux).{0,40})(?P<why>:? .{1,100})?"
+            r"|initialize (?:cgroup|SELinux).{0,40}|isolate default target)(?P<why>:? .{1,300})?"
             r"|(?P<what>(?:Failed to execute|No) /sbin/init.{0,80}|Failed to execute /bin/sh, giving up: .{1,80}"
             r"|Switch root target .{1,120}"
             r"|Cannot be run in a chroot.{0,60}|Failed to switch root.{0,100}|Caught <(?:SEGV|ABRT|BUS|ILL"

@@ -22,6 +22,12 @@ _UNLOCK = (
     "somebody, a TPM or a key server has to unlock it: give the key by crypttab, clevis or systemd-cryptenroll, or \
 answer on the console"
 )
+_SCRIPT = r"(?P<what>/?(?:(?:\S{1,160}/)?init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: "
+_NEEDED = (
+    r"(?:mount|switch_root|pivot_root|run-init|chroot|insmod|modprobe|mdev|udevd|udevadm|blkid|findfs|losetup|dmsetup"
+    r"|cryptsetup|lvm|vgchange|zpool|zfs|mdadm|veritysetup|kexec|sh|ash|bash|init)"
+)
+_SCRIPT_HINT = "the file or program that it names must be in the initrd, or in the system"
 
 SPEAKER = Speaker(
     name="mount, fsck, cryptsetup, LVM, ZFS, shells",
@@ -122,12 +128,14 @@ SPEAKER = Speaker(
         # cryptsetup and systemd's password agents, which wait for an answer.
         rule(
             Cause.UNLOCK_WAITS,
-            r"(?P<what>(?:🔐 )?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password|PIN"
-            r"|recovery key|key|disk)\b"
+            r"(?P<what>[🔐👆]{0,1} ?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password"
+            r"|PIN|recovery key|key|disk)\b"
             r".{0,160}:)(?: ?\(press TAB for no echo\))?.{0,20}$"
+            r"|(?P<token>[🔐👆]{0,1} ?(?:Please (?:confirm presence|verify user) on (?:the )?security token.{0,60}"
+            r"|Asking FIDO2 token for authentication.{0,20}|Security token not present for unlocking.{1,160}))$"
             r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase "
             r"for .{1,120}|(?:\+ )?plymouth ask-for-password .{1,300})$",
-            "the boot waits for the passphrase of an encrypted disk: {what}{also}",
+            "the boot waits for the key of an encrypted disk: {what}{also}{token}",
             _UNLOCK,
             "Please enter passphrase for disk QEMU_HARDDISK (root): ",
             stages=SYSTEMD | BOOTING,
@@ -135,8 +143,9 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNLOCK_WAITS,
-            r"(?P<what>No key available with this passphrase|Device \S{0,200} (?:doesn't exist or access denied|is "
-            r"not a valid LUKS device)"
+            r"(?P<what>No key available with this passphrase"
+            r"|Device \S{0,200} (?:does(?: not|n't) exist or access denied"
+            r"|is not a valid LUKS device)"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"
             r"|TPM2? (?:operation failed|policy (?:does not|hash)|PCR policy).{0,100}"
@@ -162,7 +171,7 @@ SPEAKER = Speaker(
         rule(
             Cause.VOLUME_MISSING,
             r"(?P<what>cannot import '\S{1,128}': .{1,160}|.{0,60}no (?:such pool|pools) available.{0,80}|Failed "
-            r"to import pool.{1,160}"
+            r"to import pool.{1,160}|Key load error: .{1,160}"
             r"|Message: cannot import.{1,160}|zpool: .{1,160}|Error: Failed to mount root filesystem.{0,80}"
             r"|Command: (?:zpool|mount).{1,160}"
             r"|importing (?:root )?ZFS pool \"\S{1,80}\"\.{3,}.{0,60}|.{0,40}The pool was last accessed by another "
@@ -228,13 +237,23 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROGRAM_MISSING,
-            r"(?P<what>/?(?:init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: .{0,200}(?:not found"
-            r"|No such file or directory|can't open.{0,160}"
-            r"|Permission denied|cannot execute))$",
+            _SCRIPT + r"(?:.{0,200}(?:No such file or directory|can't open.{0,160}|Permission denied|cannot execute)"
+            rf"|.{{0,200}}\b{_NEEDED}: (?:command )?not found))$",
             "a script of the boot misses something: {what}",
-            "the file or program that it names must be in the initrd, or in the system",
+            _SCRIPT_HINT,
             "/init: source: line 125: can't open '/nix/store/i745-mounts.sh': No such file or directory",
             layer=Layer.OBJECT,
+            stages=SYSTEMD | BOOTING,
+            fatal=False,
+        ),
+        rule(
+            # Scripts try what may be there or not: without mount(8) no root comes, without pgrep(1) nothing is lost.
+            Cause.PROGRAM_MISSING,
+            _SCRIPT + r".{0,200}not found)$",
+            "a script of the boot misses something: {what}",
+            _SCRIPT_HINT,
+            "/init: line 640: pgrep: not found",
+            layer=Layer.UNIT,
             stages=SYSTEMD | BOOTING,
             fatal=False,
         ),

@@ -31,8 +31,9 @@ SPEAKER = Speaker(
         rule(
             Cause.KERNEL_INVALID,
             r"(?P<what>Bad Linux (?:ARM64|RISCV|ARM) Image magic!|Wrong Image (?:Format|Type) for \w+ command"
-            r"|Bad (?:Header|Data) (?:Checksum|CRC)|Bad Magic Number|ERROR: can't get kernel image!"
-            r"|zimage: Bad magic!|Wrong Ramdisk Image Format|Ramdisk image is corrupt or invalid"
+            r"|Bad (?:Header|Data) (?:Checksum|CRC)|Bad Magic Number|Bad FIT (?:\w+ )?image format!?"
+            r"|ERROR: can't get kernel image!|zimage: Bad magic!|Wrong Ramdisk Image Format"
+            r"|Ramdisk image is corrupt or invalid"
             r"|ERROR: Did not find a cmdline Flattened Device Tree|FDT and ATAGS support not compiled in.{0,80}"
             r"|Could not find a valid device tree|ERROR: (?:image is not a fdt|fdt move failed).{0,80})",
             "U-Boot cannot start the kernel: {what}",
@@ -76,7 +77,8 @@ SPEAKER = Speaker(
         rule(
             Cause.NETWORK_BOOT_FAILED,
             r"(?P<what>TFTP error: .{1,120}|Retry (?:count|time) exceeded;.{0,60}|BOOTP: .{0,20}Retry.+"
-            r"|\*\*\* ERROR: `serverip' not set|Could not find (?:any|an) ethernet.{0,60}|No ethernet found\.)",
+            r"|\*\*\* ERROR: `serverip' not set|Could not find (?:any|an) ethernet.{0,60}|No ethernet found\."
+            r"|Config file not found)",
             "U-Boot cannot boot from the network: {what}",
             "it tries the network when no disk had anything to boot",
             "TFTP error: 'File not found' (1)",
@@ -92,6 +94,17 @@ SPEAKER = Speaker(
             stages=LOADING,
             weight=Weight.WAIT,
             grace=10.0,
+        ),
+        # arch/arm/lib/interrupts{,_64}.c, arch/riscv/lib/interrupts.c
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>\"(?:Synchronous Abort|Error|Irq|Fiq)\" handler, esr 0x[0-9a-f]{1,16}.{0,60}|(?:data abort"
+            r"|prefetch abort|undefined instruction|software interrupt)$|Unhandled exception: .{1,60})",
+            "U-Boot, or a program under it, crashed: {what}",
+            "the registers after it say where: try another build of U-Boot, or of what it had started",
+            '"Synchronous Abort" handler, esr 0x96000004',
+            stages=EARLY,
+            layer=Layer.OBJECT,
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
