@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sigint import heed
 from vmtests import cli
 from vmtests.cli import doctor
 from vmtests.errors import HostError
@@ -117,11 +118,6 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(
     assert "\x1b" not in _fails(capsys, "inspect", "x\x1b[31m")
 
 
-def _heed() -> None:
-    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end a command with one line, a hint and status 2, without a traceback."""
@@ -129,7 +125,7 @@ def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal
     command = [sys.executable, "-m", "vmtests.cli", "build", "--spec", "spec.json", "--out", "x"]
     # Opening the other end waits until the command reads it: then it is in the middle of its work.
     with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed) as process,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process,
         (here / "spec.json").open("w"),
     ):
         process.send_signal(number)
