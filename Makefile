@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes chaos commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes chaos trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -25,9 +25,19 @@ boot: host $(STAMP)       ## build the reference image and boot it
 	$(BIN)/vmtests doctor
 	$(BIN)/vmtests boot reference
 
-test: host browser $(STAMP)  ## test the framework itself, without a VM
+# In a new environment all is compiled, and read for constants by Hypothesis, once: the workers begin at the same time.
+COMPILED := $(VENV)/.compiled
+
+$(COMPILED): $(STAMP)
+	$(BIN)/pytest tests/ --collect-only --quiet $(QUICK) >/dev/null
+	touch $@
+
+test: host $(COMPILED)    ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
 	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
+
+trials: host browser $(COMPILED)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands, browsers
+	$(BIN)/pytest tests/trials/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .
@@ -96,7 +106,7 @@ host:
 	echo "make: installing with apt:$$missing"; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
-# The report's page is opened in one; who may not install it has its other tests, and is told.
+# The report's page is opened in one; who may not install it has the other trials, and is told.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else sudo=none; fi; \
@@ -104,16 +114,16 @@ browser:
 	  echo "make: installing with apt: chromium"; \
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null && exit 0; \
 	fi; \
-	echo "make: no browser here (Debian: apt-get install chromium): one test of the report is left out"
+	echo "make: no browser here (Debian: apt-get install chromium): the trials of the pages are left out"
 
 hosts: host $(STAMP)      ## run the README's commands on every host, or on HOSTS="NAME NAME", and write the README's table; needs root
 	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)
 
 fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SECONDS each (default: 600)
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/fuzz -s --numprocesses=$$(nproc)
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/trials/fuzz -s --numprocesses=$$(nproc)
 
 chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; some minutes; as root, disks run full too
-	CHAOS=1 $(BIN)/pytest tests/chaos --numprocesses=$$(nproc) --dist=worksteal
+	CHAOS=1 $(BIN)/pytest tests/trials/chaos --numprocesses=$$(nproc) --dist=worksteal
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.report import browser
+from tests.trials import browser
 from vmtests.report import booted, page
 from vmtests.report.record import read
 

@@ -10,6 +10,11 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from vmtests import contract as contracts
+from vmtests.contract import Contract
+from vmtests.host import tools
+from vmtests.host.tools import Toolbox
+
 # As for anybody, modules are compiled once, and not by each of the processes that tests start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(sys.prefix) / "bytecode"))
@@ -22,9 +27,11 @@ settings.load_profile("vmtests")
 QUICK = "-p no:hypothesispytest -p no:syrupy -p no:html -p no:rerunfailures"
 """Of pytest in a process of its own: without what takes its time to import, and has no part in it."""
 
-_LONG = {"pytester", "stranger", "theirs"}
-_TOGETHER = {"gce", "fuzz"}
-"""Rooms with the tests of a cloud."""
+# They take minutes: `make trials` names them.
+collect_ignore = ["trials"]
+
+_CLOUD = "gce"
+"""The room with the tests of a cloud."""
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
@@ -35,8 +42,7 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no t
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        room = Path(file).parent.name
-        return "cloud" if room in _TOGETHER else file
+        return _CLOUD if Path(file).parent.name == _CLOUD else file
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,11 +52,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rooms | None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what starts other processes of pytest, and what stays together, which take longest: no worker is left
-    with them at the end.
-    """
-    long = {item.path for item in items if not _LONG.isdisjoint(getattr(item, "fixturenames", ()))}
-    items.sort(key=lambda item: (item.path not in long, item.path.parent.name not in _TOGETHER))
+    """Put first what takes longest, the tests of a cloud and those that start pytest: no worker is left with them."""
+    long = {item.path for item in items if "pytester" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path.parent.name != _CLOUD, item.path not in long))
+
+
+@pytest.fixture(scope="session")
+def toolbox() -> Toolbox:
+    """The tools of this host."""
+    return tools.find()
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """The project's contract."""
+    return contracts.default()
 
 
 @pytest.fixture

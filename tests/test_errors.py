@@ -1,10 +1,21 @@
 """An error is one sentence, maybe with a hint, and has an owner and an exit status."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
-from vmtests.errors import GuestError, HostError, ImageError, InputError, Owner, VmtestsError, at_named, from_os
+from vmtests.errors import (
+    GuestError,
+    HostError,
+    ImageError,
+    InputError,
+    Owner,
+    VmtestsError,
+    at_named,
+    from_os,
+    of_host,
+)
 
 
 def test_hint_follows_the_sentence() -> None:
@@ -56,3 +67,47 @@ def test_place_that_was_named_is_its_callers_unless_the_disk_is_full(
     """What cannot be written where somebody wanted it is no fault of the host, which can help a full disk only."""
     error = at_named("out cannot be written", OSError(number, "why"), "name another")
     assert (type(error), error.message, error.hint) == (kind, "out cannot be written: why", hint)
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "hint"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "/c/x.lock"), "refuses: Permission denied (/c/x.lock)", "another"),
+        (OSError(errno.EOPNOTSUPP, "Not supported", "/c/x"), "refuses: Not supported (/c/x)", "file system"),
+        (OSError(errno.ESTALE, "Stale file handle", "/c"), "refuses: Stale file handle (/c)", "mounted"),
+        (OSError(errno.EFBIG, "File too large"), "gives no more: File too large", "ulimit -f"),
+        (OSError(errno.ENOLCK, "No locks available"), "gives no more: No locks available", "VMTESTS_CACHE"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/proc/meminfo"), "has no /proc/meminfo", "mount /proc"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "no directory for temporary files",
+            "TMPDIR",
+        ),
+        (MemoryError(), "no memory left", "smaller"),
+        (RuntimeError("can't start new thread"), "no more threads", "ulimit"),
+    ],
+)
+def test_host_that_lacks_something_is_told_wherever_it_shows(error: Exception, said: str, hint: str) -> None:
+    """What no program of ours foresees in its place is the host's all the same, by one sentence with a hint."""
+    host = of_host(error)
+    assert host is not None
+    assert said in host.message
+    assert hint in str(host.hint)
+
+
+def test_working_directory_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stands in a directory that is gone is told so."""
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("x").absolute()
+    assert "working directory is gone" in str(of_host(caught.value))
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "No such file", "/x"), OSError(errno.EPERM, "why"), RuntimeError("bug")]
+)
+def test_anything_else_is_a_bug_of_ours(error: Exception) -> None:
+    """What says nothing of the host is not blamed on it."""
+    assert of_host(error) is None

@@ -6,6 +6,7 @@ The command line prints it as one line and exits with `exit_code`; a traceback m
 
 import errno
 from enum import StrEnum
+from pathlib import Path
 
 
 class Owner(StrEnum):
@@ -44,8 +45,21 @@ _EXHAUSTED = {
     errno.ENFILE: "the whole system has too many open files",
     errno.ENOMEM: "fewer things at once, or a smaller machine",
     errno.EAGAIN: "fewer things at once: processes are used up, see ulimit -u",
+    errno.EFBIG: "allow larger files: ulimit -f, and what the file system can hold",
+    errno.ENOLCK: "a file system without locks is no place for VMTESTS_CACHE",
 }
 """What to do when any call says so, wherever it is made."""
+
+_ELSEWHERE = "VMTESTS_CACHE, TMPDIR and --vm-results name other places"
+_REFUSED = {
+    errno.EACCES: f"is it another user's? {_ELSEWHERE}",
+    errno.EPERM: f"is it another user's? {_ELSEWHERE}",
+    **dict.fromkeys((errno.EOPNOTSUPP, errno.EXDEV), f"its file system cannot do that: {_ELSEWHERE}"),
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), f"what is mounted there is gone: {_ELSEWHERE}"),
+}
+"""Likewise of files, when nobody has said more of them."""
+
+_OF_THE_KERNEL = ("/proc/", "/sys/", "/dev/")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WRONG_PLACE = frozenset(
@@ -78,10 +92,37 @@ def of_host(error: BaseException) -> "HostError | None":
     # The standard library's word for a thread that clone(2) refuses.
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return HostError("this host starts no more threads: memory or processes are used up", hint="ulimit -a")
-    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-        place = f" ({error.filename})" if error.filename else ""
+    if not isinstance(error, OSError):
+        return None
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in _EXHAUSTED:
         return HostError(f"this host gives no more: {error.strerror}{place}", hint=_EXHAUSTED[error.errno])
+    if place and error.errno in _REFUSED:
+        return HostError(f"this host refuses: {error.strerror}{place}", hint=_REFUSED[error.errno])
+    return _missing(error)
+
+
+def _missing(error: OSError) -> "HostError | None":
+    """Return the HostError for what every program may expect of a host, and what this one lacks."""
+    if error.errno != errno.ENOENT:
+        return None
+    if str(error.filename).startswith(_OF_THE_KERNEL):
+        return HostError(f"this host has no {error.filename}", hint="mount /proc, /sys and /dev, as containers do")
+    # The standard library's word for that no directory lets it write.
+    if "No usable temporary directory" in str(error.strerror):
+        return HostError("no directory for temporary files can be written to", hint="set TMPDIR to one")
+    if error.filename is None and not has_cwd():
+        return HostError("the working directory is gone", hint="cd to one that is there")
     return None
+
+
+def has_cwd() -> bool:
+    """Whether the working directory is there: somebody may have removed it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class InputError(VmtestsError):

@@ -8,6 +8,17 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.errors import Owner
 
+READY = Verdict(
+    ready=True,
+    stage=Stage.READY,
+    cause=None,
+    sentence="s",
+    evidence=(),
+    hint="",
+    owner=None,
+    evidence_to_verdict_s=0.0,
+)
+
 
 class TestJson:
     """The form for programs."""
@@ -40,31 +51,11 @@ class TestJson:
 
     def test_ready(self) -> None:
         """A guest that got ready has neither cause nor owner."""
-        verdict = Verdict(
-            ready=True,
-            stage=Stage.READY,
-            cause=None,
-            sentence="s",
-            evidence=(),
-            hint="",
-            owner=None,
-            evidence_to_verdict_s=0.0,
-        )
-        shown = verdict.to_json()
+        shown = READY.to_json()
         assert (shown["verdict"], shown["cause"], shown["owner"]) == ("ready", None, None)
 
 
 @pytest.mark.parametrize(("owner", "status"), [(None, 0), (Owner.IMAGE, 1), (Owner.HOST, 2), (Owner.CLOUD, 2)])
 def test_exit_status_tells_whose_fault_it_is(owner: Owner | None, status: int) -> None:
     """A command exits with 1 only where the image is at fault."""
-    verdict = Verdict(
-        ready=True,
-        stage=Stage.READY,
-        cause=None,
-        sentence="s",
-        evidence=(),
-        hint="",
-        owner=None,
-        evidence_to_verdict_s=0.0,
-    )
-    assert status == replace(verdict, ready=owner is None, owner=owner).exit_status
+    assert status == replace(READY, ready=owner is None, owner=owner).exit_status

@@ -1,5 +1,6 @@
 """The command line: one sentence, a hint and the right exit status for every bad input; nothing left behind."""
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sigint import heed
 from vmtests import cli
 from vmtests.cli import doctor
 from vmtests.errors import HostError
@@ -116,11 +118,6 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(
     assert "\x1b" not in _fails(capsys, "inspect", "x\x1b[31m")
 
 
-def _heed() -> None:
-    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end a command with one line, a hint and status 2, without a traceback."""
@@ -128,7 +125,7 @@ def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal
     command = [sys.executable, "-m", "vmtests.cli", "build", "--spec", "spec.json", "--out", "x"]
     # Opening the other end waits until the command reads it: then it is in the middle of its work.
     with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed) as process,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process,
         (here / "spec.json").open("w"),
     ):
         process.send_signal(number)
@@ -186,3 +183,53 @@ def test_every_command_is_a_file(capsys: pytest.CaptureFixture[str], name: str) 
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     assert f"usage: vmtests {name}" in capsys.readouterr().out
+
+
+def test_closed_streams_are_no_files(here: Path) -> None:
+    """Whoever starts us with closed standard streams gets the exit status, and no file of ours is taken for one."""
+    script = f"exec {sys.executable} -m vmtests.cli inspect none.raw <&- >&-"
+    closed = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert (closed.returncode, closed.stderr.splitlines()[0]) == (2, "vmtests: none.raw does not exist")
+    assert subprocess.run(["sh", "-c", f"{script} 2>&-"], check=False).returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_name_that_cannot_be_shown_is_escaped(here: Path, encoding: str) -> None:
+    """A name is no text for certain, nor can a terminal show all letters: what it cannot is escaped."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "vmtests.cli", "inspect", b"\xff\xe2\x82\xac.raw"],
+        env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "1"},
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert shown.returncode == 2
+    assert "does not exist" in shown.stderr.decode(encoding)
+    assert b"Traceback" not in shown.stderr
+
+
+def test_who_ignores_the_end_of_children_is_put_right(here: Path) -> None:
+    """A starter that ignores SIGCHLD leaves that to us, with which bubblewrap would wait for ever."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert cli.main(["inspect", "none.raw"]) == 2
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_full_disk_is_not_taken_for_standard_output(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file of ours finds no room, nothing is said of standard output, which has."""
+
+    def full(_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor, "run", full)
+    assert "this host gives no more: No space left" in _fails(capsys, "doctor")
+
+
+def test_results_that_cannot_be_made_are_refused_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A place for results that can never be is told before an image is looked at, or built."""
+    (here / "file").touch()
+    assert "no directory for results" in _fails(capsys, "boot", "none.raw", "--results", "file/x")

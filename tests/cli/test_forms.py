@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from check_jsonschema import main as check_jsonschema  # type: ignore[import-untyped]
-from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from docs import make_man
@@ -77,12 +75,8 @@ def load(path: Path) -> list[Any]:
     return list(YAML(typ="safe", pure=True).load_all(path))
 
 
-def test_action_is_one() -> None:
-    """It obeys GitHub's schema; no input is put into a script, where it could be anything."""
-    told = CliRunner().invoke(
-        check_jsonschema, ["--builtin-schema", "vendor.github-actions", str(ROOT / "action.yml")]
-    )
-    assert told.exit_code == 0, told.output
+def test_no_input_of_the_action_is_a_part_of_a_script() -> None:
+    """No input is put into a script, where it could be anything."""
     (action,) = load(ROOT / "action.yml")
     assert not [step for step in action["runs"]["steps"] if "${{" in step.get("run", "")]
 

@@ -27,12 +27,13 @@ _OF_PYTEST = {"--vm-from", "--vm-console", "--gce-instances"}
 @functools.cache
 def _hints() -> list[tuple[str, str]]:
     """Return every piece of text in the sources that names an option of ours as advice."""
+    option = re.compile(r"--(?:vm|gce)-[a-z]")
     return [
         (path.name, node.value)
         for path in _SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if re.search(r"--(?:vm|gce)-[a-z]", node.value)
+        if option.search(text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and option.search(node.value)
     ]
 
 

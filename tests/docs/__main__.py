@@ -1,4 +1,4 @@
-"""Run what the pages show and `make test` does not: commands that boot machines.
+"""Run what the pages show and `make trials` does not: commands that boot machines.
 
     python -m tests.docs [--list] [PAGE...]
 

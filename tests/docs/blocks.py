@@ -1,6 +1,6 @@
 """The blocks of code in the pages for people, and what is said of their commands.
 
-A block without a language is of commands, which `make test` runs. A comment on the line before says of which it does
+A block without a language is of commands, which `make trials` runs. A comment on the line before says of which it does
 not: of all, or of those that begin with the words in parentheses.
 
     <!-- make commands ("vmtests boot", "pytest"): they boot -->
@@ -27,7 +27,7 @@ _STATUS = re.compile(r"exit status (\d)")
 class Who(StrEnum):
     """Who runs a command."""
 
-    TEST = "make test"
+    TRIAL = "make trials"
     MACHINE = "make commands"
     NOBODY = "not run"
 
@@ -97,7 +97,7 @@ def _block(page: Path, line: int, language: str, text: str, marks: list[re.Match
     for command in re.split(r"(?<!\\)\n", text):
         if not command.strip() or command.startswith("#"):
             continue
-        who, why = Who.TEST, ""
+        who, why = Who.TRIAL, ""
         # The most exact one: a line may be another's exception.
         for word, by, reason in sorted(rules, key=lambda rule: len(rule[0])):
             if command.startswith(word):

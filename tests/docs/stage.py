@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.docs.blocks import ROOT, Command
 from tests.report.test_history import write as write_runs
+from tests.sigint import heed
 
 DISKS = ("disk.raw", "old.raw", "new.raw", "a.raw", "b.raw", "yesterday.raw", "today.raw")
 
@@ -46,7 +47,7 @@ def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
         text=True,
         errors="replace",
         start_new_session=True,
-        preexec_fn=_heed,
+        preexec_fn=heed,
     ) as process:
         assert process.stdout is not None
         said = ""
@@ -62,11 +63,6 @@ def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
     right = {0, 130, -signal.SIGINT} if serves else {command.status}
     wrong = "" if process.returncode in right else f"{command.text}\n{said[-3000:]}\nexit status {process.returncode}"
     return said, wrong
-
-
-def _heed() -> None:
-    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -1,42 +1,40 @@
-"""Every command that README and docs show is run, here or by `make commands`, or a comment says why not."""
+"""What README and docs show as code is code; commands are run by `make trials` or `make commands`."""
 
 import io
 import json
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
 from contextlib import redirect_stderr
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from tests.docs import stage
-from tests.docs.blocks import PAGES, Block, Who, blocks
+from tests.docs.blocks import PAGES, Block, blocks
 from vmtests import cli
-from vmtests.testing.images import small_image
-
-_SECONDS = 900.0  # each takes a second or two; on a host whose processors others have, minutes
 
 BLOCKS = blocks()
-RUN = [block for block in BLOCKS if any(command.who is Who.TEST for command in block.commands)]
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small disk of our layout."""
-    return small_image(tmp_path_factory.mktemp("disk")).path
-
-
-@pytest.mark.parametrize("block", RUN, ids=lambda block: block.name)
-def test_commands_of_a_block_do_what_they_are_shown_for(block: Block, tmp_path: Path, disk: Path) -> None:
-    """Typed one after the other, each ends with 0, or with the exit status that its comment tells."""
-    stage.prepare(tmp_path, disk)
-    for command in block.commands:
-        if command.who is Who.TEST:
-            _, wrong = stage.run(command, tmp_path, seconds=_SECONDS)
-            assert not wrong, f"{block.name}: {wrong}"
+def calls() -> Iterator[tuple[str, list[str]]]:
+    """Yield a page's name and the words of each call of `vmtests` in its commands."""
+    for block in BLOCKS:
+        for command in block.commands:
+            shell = shlex.shlex(
+                command.text.replace("\\\n", " ").removeprefix("$ "), posix=True, punctuation_chars=True
+            )
+            shell.commenters, shell.whitespace_split = "", True
+            words = list(takewhile(lambda word: not word.startswith("#"), shell))
+            for operator, part in groupby(words, lambda word: set(word) <= set("|&;")):
+                called = list(takewhile(lambda word: word[0] not in "<>", part))
+                # Behind what is set for it.
+                while called and ("=" in called[0] or called[0] == "sudo"):
+                    del called[0]
+                if not operator and called and Path(called[0]).name == "vmtests":
+                    yield block.page.name, called[1:]
 
 
 def test_marks_of_blocks_name_their_commands() -> None:
@@ -51,24 +49,18 @@ def test_commands_stand_in_blocks(page: Path) -> None:
     assert re.findall(r"^(?: {4}|\t)(?:vmtests|pytest|make|pip|git) .*", text, re.MULTILINE) == []
 
 
-def test_commands_of_ours_that_are_not_run_here_are_taken_by_the_command_line() -> None:
-    """What `vmtests` is told in them are words that it knows."""
-    told = [command.text for block in BLOCKS for command in block.commands if command.who is not Who.TEST]
-    calls = [shlex.split(text, comments=True) for text in told]
-    ours = [
-        call[n + 1 :]
-        for call in calls
-        for n, word in enumerate(call)
-        if word == "vmtests" and (n == 0 or call[n - 1] == "|")
-    ]
-    assert len(ours) > 10
-    for words in ours:
-        call = list(takewhile(lambda word: word != "|", words))
-        with redirect_stderr(io.StringIO()) as said:
-            try:
-                cli.parser(call).parse_args(call)
-            except SystemExit:
-                pytest.fail(f"vmtests {shlex.join(call)}: {said.getvalue()}")
+@pytest.mark.parametrize(
+    ("page", "call"), [pytest.param(page, call, id=f"{page}: {shlex.join(call)}") for page, call in calls()]
+)
+def test_call_of_ours_is_one(page: str, call: list[str]) -> None:
+    """The parser takes it, whoever runs it; `…` and words in capitals stand for the reader's own."""
+    words = [word for word in call if word not in {"…", "..."}]
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            cli.parser(words).parse_args(words)
+        except SystemExit as ended:
+            if ended.code != 0:
+                pytest.fail(f"{page}: {shlex.join(call)}: {said.getvalue()}")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from check_jsonschema import main as check_jsonschema  # type: ignore[import-untyped]
-from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from tests.docs.blocks import PAGES, ROOT
@@ -52,10 +50,3 @@ def test_every_page_is_in_the_contents_of_the_site() -> None:
     named = {path for line in index.splitlines() for path in (ROOT / "docs").glob(f"{line.strip() or '-'}.md")}
     written = {path for path in (ROOT / "docs").rglob("*.md") if path.name not in _NO_PAGE}
     assert written - named == set()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_workflows_are_ones(path: Path) -> None:
-    """GitHub's schema takes each."""
-    told = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.github-workflows", str(path)])
-    assert told.exit_code == 0, told.output

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.faults import cpio
-from vmtests.host import tools
 from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
 from vmtests.image.reference import _fstab
@@ -20,18 +18,6 @@ initrd /EFI/nixos/initrd.efi
 options init={SYSTEM}/init root=fstab console=ttyS0,115200n8
 """
 SCRIPT = f"#!{SYSTEM}/bin/bash\n# What has to be so before the system's own init runs.\n"
-
-
-@pytest.fixture(scope="session")
-def toolbox() -> Toolbox:
-    """The tools of this host."""
-    return tools.find()
-
-
-@pytest.fixture(scope="session")
-def contract() -> Contract:
-    """The project's contract."""
-    return contracts.default()
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 
 from tests.gce.conftest import FAST, everything, order
 from vmtests.emulator import Emulator
@@ -28,6 +30,7 @@ from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.hardware import Hardware
 from vmtests.sizes import GIB, MIB
+from vmtests.testing import ManualClock
 
 A, B, EAST = "us-central1-a", "us-central1-b", "us-east1-b"
 ROLE = Path(__file__).parents[2] / ".github/gce-role.yml"
@@ -223,27 +226,21 @@ def test_a_list_that_is_not_whole_is_told(emulator: Emulator, cloud: Cloud) -> N
     assert [(Fate.UNSEEN, B)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
 
 
-def test_patience_begins_anew_with_each_part(cloud: Cloud) -> None:
+def test_patience_begins_anew_with_each_part(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that fails now and then ends well, as long as each attempt gets further than the last."""
+    clock = ManualClock()
+    monkeypatch.setattr("vmtests.gce.cloud.time", SimpleNamespace(monotonic=clock.monotonic, sleep=clock.advance))
     reached = 0
 
     def send() -> int:
         nonlocal reached
         reached += 1
-        time.sleep(FAST.patience / 3)
+        clock.advance(FAST.patience / 3)
         if reached < 5:
-            raise ConnectionResetError("cut")
+            raise requests.ConnectionError("cut")
         return reached
 
-    import requests
-
-    def attempt() -> int:
-        try:
-            return send()
-        except ConnectionResetError as error:
-            raise requests.ConnectionError from error
-
-    assert cloud.ask("uploading", attempt, gone=lambda: reached) == 5
+    assert cloud.ask("uploading", send, gone=lambda: reached) == 5
 
 
 def test_instances_are_counted_over_all_processes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.sigint import heed
 from vmtests.guest.login import Login
 from vmtests.guest.serial import SerialShell
 
@@ -67,11 +68,6 @@ def unchanged(data: bytes) -> bytes:
     return data
 
 
-def _heed() -> None:
-    """Take SIGINT as usual: a shell starts what runs in the background with it ignored (sh(1p))."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Guest:
     """A process on a pseudo terminal, whose other side is a socket as a machine's serial port is."""
 
@@ -94,7 +90,7 @@ class Guest:
             stderr=slave,
             env=environment,
             cwd=home,
-            preexec_fn=_heed,
+            preexec_fn=heed,
         )
         os.close(slave)
         self._threads = [threading.Thread(target=target) for target in (self._upwards, self._downwards)]

@@ -8,8 +8,8 @@ import pytest
 
 from vmtests.errors import HostError
 from vmtests.host import sandbox
-from vmtests.host.sandbox import ToolError
-from vmtests.host.tools import Tool, Toolbox
+from vmtests.host.sandbox import ToolError, View
+from vmtests.host.tools import REQUIREMENTS, Tool, Toolbox, _ask, tools_tree
 
 
 @pytest.fixture
@@ -92,3 +92,80 @@ def test_tool_that_hangs_on_a_full_disk_is_ended(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ToolError, match="No space left on device") as caught:
         sandbox.run_in(Path("/"), ["sh", "-c", "echo 'write: No space left on device' >&2; exec sleep 1000"])
     assert "free some space" in (caught.value.hint or "")
+
+
+def test_tool_has_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nix does not start without a home directory, which a service need not have."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert sandbox.tool_env()["HOME"] == "/home/me"
+    monkeypatch.setenv("HOME", "")
+    assert sandbox.tool_env()["HOME"]
+    monkeypatch.delenv("HOME")
+    assert sandbox.tool_env()["HOME"]
+
+
+@pytest.fixture
+def tree() -> Path:
+    """The tools tree, on a host on which it can be entered."""
+    if (why := sandbox.refusal()) is not None:
+        pytest.skip(f"this host refuses namespaces ({why}), and nothing is hidden by a tree")
+    return tools_tree()
+
+
+def _behind(tree: Path) -> Path:
+    """Return a directory of the host's /etc that the tree has not, and everybody may enter."""
+    return next(
+        path
+        for path in sorted(Path("/etc").iterdir())
+        if path.is_dir()
+        and not path.is_symlink()
+        and path.stat().st_mode & 0o5
+        and not (tree / "etc" / path.name).exists()
+    )
+
+
+def test_who_works_in_the_systems_directories_is_there_in_a_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers have /usr/src/app, NixOS has /etc/nixos: what only the host has in /usr, and where we are in /etc,
+    is as outside; the programs are the tree's.
+    """
+    monkeypatch.chdir(here := _behind(tree))
+    script = "pwd; command -v qemu-img; ls -d /usr/local; ls /usr/share/OVMF >/dev/null && echo firmware"
+    result = subprocess.run(
+        [*sandbox.sandbox(tree), "sh", "-c", script], stdout=subprocess.PIPE, encoding="utf-8", check=True
+    )
+    assert result.stdout.splitlines() == [str(here), "/usr/bin/qemu-img", "/usr/local", "firmware"]
+
+
+def test_file_in_the_systems_directories_is_shown(tree: Path) -> None:
+    """A view may be of what is below /etc or /usr, beside the tree's own; nothing else of the host's is there."""
+    view = View(readable=(Path("/etc/passwd"), Path("/usr/local")))
+    script = "wc -l </etc/passwd; ls /usr; ls /etc/shadow"
+    result = subprocess.run(
+        [*sandbox.sandbox(tree, view), "sh", "-c", script], capture_output=True, encoding="utf-8", check=False
+    )
+    lines, *names = result.stdout.splitlines()
+    assert int(lines) == len(Path("/etc/passwd").read_text(encoding="utf-8").splitlines())
+    assert {"bin", "lib", "local", "share"} <= set(names)
+    assert "No such file" in result.stderr
+
+
+def test_what_a_tree_hides_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind the tree's own directories cannot be seen by its programs, which is said before one fails."""
+    with pytest.raises(HostError, match=r"cannot see /usr/share/disks/x\.raw"):
+        sandbox.sandbox(tree, View(readable=(Path("/usr/share/disks/x.raw"),)))
+    monkeypatch.chdir("/usr/share/doc")
+    with pytest.raises(HostError, match="cannot see /usr/share/doc"):
+        sandbox.sandbox(tree)
+
+
+@pytest.mark.parametrize("home", ["/", "/nonexistent", ""])
+def test_nix_of_a_tree_asks_nothing_of_the_host(
+    tree: Path, tmp_path: Path, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nix starts beside a store of the host's that is somebody else's, and in a home directory that is."""
+    monkeypatch.setenv("HOME", home)
+    (requirement,) = (each for each in REQUIREMENTS if each.name == "nix-store")
+    *enter, end = sandbox.sandbox(tree)
+    answer = _ask.__wrapped__(requirement, (*enter, "--ro-bind", str(tmp_path), "/nix", end))
+    assert answer.trouble is None
+    assert answer.numbers >= requirement.minimum

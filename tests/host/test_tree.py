@@ -54,23 +54,6 @@ def test_other_packages_make_another_tree(cache: Path, monkeypatch: pytest.Monke
     assert tree.make_tree(["a"], name="t", title="t") != tree.make_tree(["a", "b"], name="t", title="t")
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        (
-            "Err:1 http://mirror trixie InRelease Could not resolve 'mirror'",
-            "no Debian mirror can be reached",
-        ),
-        ("E: write error - No space left on device", "the disk is full"),
-        ("E: Unable to locate package nonsense", "Unable to locate package nonsense"),
-        ("E: running chrootless mode as root is not done", "mmdebstrap: running chrootless mode as root"),
-    ],
-)
-def test_reason_of_a_failed_tree_is_named(line: str, sentence: str) -> None:
-    """No network, no space and an unknown package are told apart."""
-    assert sentence in tree._unpack_error("tree", ["I: running apt-get update...", line]).message
-
-
 def test_missing_mmdebstrap_is_said_in_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without mmdebstrap is told what to install."""
     monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": "/nowhere"})
@@ -110,16 +93,3 @@ def test_failed_tree_leaves_only_what_was_fetched(
     assert not target.exists()
     downloads = tmp_path / "tree.downloads"
     assert kept == (sorted(path.name for path in downloads.iterdir()) if downloads.exists() else None)
-
-
-@pytest.mark.parametrize(
-    ("line", "hint"),
-    [
-        ("E: The repository 'x' is not signed.", "signed-by"),
-        ("E: something else", None),
-    ],
-)
-def test_hint_fits_the_reason(line: str, hint: str | None) -> None:
-    """A mirror is only spoken of where another one would help."""
-    said = tree._unpack_error("tree", [line]).hint
-    assert hint in said if hint is not None and said is not None else said is None

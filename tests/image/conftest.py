@@ -5,23 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vmtests import contract as contracts
 from vmtests.contract import Contract
-from vmtests.host import tools
 from vmtests.host.tools import Toolbox
 from vmtests.testing import SmallImage, small_image
-
-
-@pytest.fixture(scope="session")
-def toolbox() -> Toolbox:
-    """The tools of this host."""
-    return tools.find()
-
-
-@pytest.fixture(scope="session")
-def contract() -> Contract:
-    """The project's contract."""
-    return contracts.default()
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ with inherited("qmp") as connection:
         """Do what no QEMU should."""
         match behaviour:
             case "late":
-                time.sleep(0.3)
+                time.sleep(0.3)  # to be late is what is tried (tests/trials/chaos): no event would be
             case "never":
                 threading.Event().wait()
             case "garbled":

@@ -29,17 +29,6 @@ def steps() -> list[dict[str, Any]]:
     return found
 
 
-def test_workflows_are_workflows() -> None:
-    """Every workflow obeys GitHub's schema."""
-    # Imported by the one process that runs this: it takes as long as a hundred other tests.
-    from check_jsonschema import main as check_jsonschema  # type: ignore[import-untyped]
-    from click.testing import CliRunner
-
-    files = [str(path) for path in GITHUB.glob("workflows/*.yml")]
-    told = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.github-workflows", *files])
-    assert 0 == told.exit_code, told.output
-
-
 def test_no_key_is_kept(steps: list[dict[str, Any]]) -> None:
     """Google knows the workflow by its own identity: no secret is used, and its token may do little."""
     text = NIGHTLY.read_text()

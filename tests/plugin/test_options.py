@@ -57,14 +57,6 @@ def test_option_comes_before_environment_before_configuration(
     assert _told(run("--vm-accel=auto", "--vm-module=debug", "--no-vm-reuse", "-rP")) == "auto ['debug'] False"
 
 
-def test_worker_is_told_what_was_settled(pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker of pytest-xdist has the same options, wherever each of them was said."""
-    pytester.makepyfile(_TELLS)
-    pytester.makepyprojecttoml(_CONFIGURED)
-    monkeypatch.setenv("VMTESTS_ACCEL", "tcg")
-    assert _told(run("-n1", "-rP", "--vm-module=debug")) == "tcg ['debug'] False"
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

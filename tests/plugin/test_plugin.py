@@ -84,12 +84,32 @@ def test_options_are_documented(run: Run) -> None:
     result.stdout.fnmatch_lines([f"*--vm-{name}*" for name in ("image", "module", "accel", "target", "results")])
 
 
-def test_workers_share_a_directory_of_results(pytester: pytest.Pytester, run: Run) -> None:
-    """Workers of pytest-xdist have results of their own below those of the run, and there is one junit.xml."""
-    pytester.makepyfile(test_one=_WITH_MACHINE, test_two=_WITH_MACHINE)
-    result = run("--vm-image=none.raw", "--numprocesses=2")
-    result.assert_outcomes(errors=2)
+_TELLS = """
+import pytest
+
+@pytest.fixture(scope="session")
+def _vmtests_machines():
+    return None
+
+def test_told(pytestconfig, _vmtests_machines):
+    print("told:", *map(pytestconfig.getoption, ("vm_accel", "vm_module", "vm_reuse")))
+"""
+
+
+def test_workers_share_a_directory_of_results(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of pytest-xdist have results of their own below those of the run, and there is one junit.xml.
+
+    They have the same options, wherever each of them was said.
+    """
+    pytester.makepyfile(test_one=_WITH_MACHINE, test_two=_WITH_MACHINE, test_three=_TELLS)
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\nvm_accel = 'kvm'\nvm_reuse = false\n")
+    monkeypatch.setenv("VMTESTS_ACCEL", "tcg")
+    result = run("--vm-image=none.raw", "--vm-module=debug", "--numprocesses=2", "-rP")
+    result.assert_outcomes(errors=2, passed=1)
     result.stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
+    assert "told: tcg ['debug'] False" in result.outlines
     latest = pytester.path / "results/latest"
     assert {path.name for path in latest.iterdir()} == {"gw0", "gw1", "junit.xml"}
     assert (latest / "junit.xml").read_text().count('name="test_it"') == 2

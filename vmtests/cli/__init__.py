@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
 import signal
@@ -41,12 +42,14 @@ COMMANDS = {
 """What each command does. `vmtests.cli.NAME` is imported when it is called: it adds its arguments, and runs."""
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
+_STREAMS = 3
 _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = argparse.Namespace()
+    _begin()
     try:
         arguments = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         # What ends a process politely ends its machines and removes its scratch files too.
@@ -67,6 +70,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (host := of_host(error)) is None:
             raise
         return _fail(host, arguments)
+
+
+def _begin() -> None:
+    """Have what a process may expect, whatever started it."""
+    # Where one of the three was closed, the next file that is opened would be taken for it.
+    while (number := os.open(os.devnull, os.O_RDWR)) < _STREAMS:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or os.fdopen(number, mode, encoding="utf-8", closefd=False)
+        for number, (stream, mode) in enumerate(zip((sys.stdin, sys.stdout, sys.stderr), "rww", strict=True))
+    )
+    for stream in (sys.stdout, sys.stderr):
+        # Names may be no text, and a terminal no UTF-8.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # Some that start others ignore it, and then nobody's end can be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:
@@ -105,11 +126,20 @@ def _standard_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or error.filename is not None:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or not _stuck():
             raise
         # What is left would be tried once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise from_os("standard output cannot be written", error) from error
+
+
+def _stuck() -> bool:
+    """Whether there is something for standard output that cannot be written: it is kept, and tried again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Room for machines in this host's memory, so that it never swaps: who finds none waits for somebody else's end.
+"""Room for machines in this host's memory, so that it need not swap: who finds none waits for somebody else's end.
 
 All runs of one user count together: each machine has a file in one directory, locked as long as its owner lives
 (flock(2)), with the bytes that it may take.
@@ -16,10 +16,11 @@ from filelock import FileLock
 
 from vmtests import progress
 from vmtests.errors import HostError
+from vmtests.host.memory import memory
 from vmtests.sizes import GIB, MIB
 
 OVERHEAD = 160 * MIB
-"""Bytes that QEMU takes beside the guest's memory; and all that a fork takes, which shares the rest (measured)."""
+"""Bytes that QEMU takes beside the guest's memory; and a fork in all, unless it writes more (decision 1)."""
 
 RESERVE = GIB
 """Bytes that are left to everybody else."""
@@ -28,13 +29,6 @@ PATIENCE = 600.0
 """Seconds that a machine waits for room."""
 
 _LOOK = 1.0  # seconds between two looks
-
-
-def memory() -> tuple[int, int]:
-    """Return the bytes of this host's memory: all, and those that can be had without swapping (proc(5), meminfo)."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-    total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    return total, available
 
 
 class Admission:

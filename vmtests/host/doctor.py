@@ -15,6 +15,8 @@ from vmtests.errors import HostError
 from vmtests.host import accel, firmware, sandbox, tools, user
 from vmtests.host.accel import Request
 from vmtests.host.architecture import GUEST
+from vmtests.host.memory import memory
+from vmtests.host.place import check
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB, format_size
@@ -24,8 +26,6 @@ LEAST_MEMORY = 3 * GIB // 2
 
 LEAST_CACHE = 4 * GIB
 """Bytes of free space for the tools tree, the trees of the reference image, and one image."""
-
-_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,6 @@ def report(
     *,
     find: Callable[[], Toolbox] = tools.find,
     request: Request = Request.AUTO,
-    memory_info: Path = _MEMINFO,
 ) -> Report:
     """Look at everything that a boot needs; what is missing becomes a row, never an error.
 
@@ -89,7 +88,7 @@ def report(
     except HostError as error:
         return Report(rows=(_bad("host", "architecture", error),))
     host = [sandbox_row(), cache_row()]
-    rows = (*host, memory_row(memory_info))
+    rows = (*host, memory_row())
     if not all(row.ok for row in host):
         # Without a cache no tool can be had, and each would complain of the same thing.
         return Report(rows=rows)
@@ -113,6 +112,7 @@ def cache_row() -> Row:
     """Say where the cache is and whether it has room."""
     try:
         place = cache_dir()
+        check(place)
     except HostError as error:
         return _bad("host", "cache", error)
     free = shutil.disk_usage(place).free
@@ -127,12 +127,9 @@ def cache_row() -> Row:
     )
 
 
-def memory_row(info: Path = _MEMINFO) -> Row:
-    """Say whether there is memory for a machine (MemAvailable, proc_meminfo(5))."""
-    available = 0
-    for line in info.read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) << 10
+def memory_row(look: Callable[[], tuple[int, int]] = memory) -> Row:
+    """Say whether there is memory for a machine."""
+    _, available = look()
     return Row(
         topic="host",
         name="memory",

@@ -27,7 +27,11 @@ _NO_REASON = re.compile("exiting now|Exiting with failure status")  # make(1) an
 _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NO_HOME = "/nonexistent"
+"""A home directory that nobody has, Debian's word for it: programs that ask for one start, and find nothing."""
+
+_TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = f"/usr/local/sbin:/usr/local/bin:{_TREE_PATH}"
 _STORES = ("/nix/store/", "/gnu/store/")
 _DIES_WITH_US = ("bwrap", "--die-with-parent", "--unshare-pid")
 _HOST = ("--dev-bind", "/", "/", "--proc", "/proc")
@@ -161,10 +165,14 @@ def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without a language, and the search path that `_path` says."""
+    """Return the environment for tools: the caller's without a language, and the search path that `_path` says.
+
+    Without a home directory, as a service of systemd's or cron may be, Nix does not start.
+    """
     own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
+        "HOME": own.get("HOME") or NO_HOME,
         "LC_ALL": "C.UTF-8",
         "PATH": _path(),
         **(extra or {}),
@@ -228,7 +236,8 @@ def is_root() -> bool:
 def sandbox(root: Path, view: View | None = None) -> list[str]:
     """Return what is put in front of a command line to run it in the tree `root`, where `/` is the host itself.
 
-    All paths of the host but /usr and /etc are as outside; with `view` there is nothing else. The last word is `--`.
+    All paths of the host are as outside, but those of /usr and /etc that a system has; with `view` there is nothing
+    else. The last word is `--`.
     A host that refuses namespaces cannot hide anything: there `view` changes nothing.
     """
     if refusal() is None:
@@ -258,7 +267,7 @@ def _confined(root: Path, view: View) -> list[str]:
         for name in _PUBLIC_ETC:
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     else:
-        command += _tree(root)
+        command += _tree(root, (*view.readable, *view.writable))
     command += ["--proc", "/proc", "--dev", "/dev"]
     for empty in _EMPTY:
         command += [*(() if view.user is None else ("--perms", "1777")), "--tmpfs", empty]
@@ -281,14 +290,45 @@ def _begin() -> list[str]:
     return [*_DIES_WITH_US, *user]
 
 
-def _tree(root: Path) -> list[str]:
-    """Return bubblewrap's options that put the programs of a tree into their places."""
-    command = ["--ro-bind", f"{root}/usr", "/usr", "--ro-bind", f"{root}/etc", "/etc"]
+def _tree(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Return bubblewrap's options that put the programs of a tree into their places.
+
+    `paths` have to be seen; where they are below /usr or /etc, room is made for them. Raises HostError where one is
+    behind something that the tree has.
+    """
+    command = []
+    ours = set()
+    for path in paths:
+        if (entry := _entry(path)) is None:
+            continue
+        if path != entry and _has(root, entry):
+            raise HostError(
+                f"programs of the tools tree cannot see {path}",
+                hint="have images, results and VMTESTS_CACHE, and work, outside of /usr and /etc",
+            )
+        ours.add(entry.parts[1])
+    for name in ("usr", "etc"):
+        if name in ours:
+            command += _in_parts(root / name, Path("/", name))
+        else:
+            command += ["--ro-bind", f"{root}/{name}", f"/{name}"]
     for name in ("bin", "sbin", "lib", "lib64"):
         command += ["--symlink", f"usr/{name}", f"/{name}"]
     # The tree's resolv.conf is that of the day it was made; QEMU's user network wants today's.
     command += ["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]
-    return [*command, "--setenv", "PATH", SYSTEM_PATH]
+    return [*command, "--setenv", "PATH", _TREE_PATH]
+
+
+def _in_parts(directory: Path, place: Path) -> list[str]:
+    """Return bubblewrap's options that put all in `directory` into `place`, a directory to which more can be added."""
+    command = []
+    for entry in sorted(directory.iterdir()):
+        at = os.fspath(place / entry.name)
+        if entry.is_symlink():
+            command += ["--symlink", os.fspath(entry.readlink()), at]
+        elif entry.is_file() or any(entry.iterdir()):
+            command += ["--ro-bind", os.fspath(entry), at]
+    return command
 
 
 def _as_outside(path: Path, bind: str) -> list[str]:
@@ -303,16 +343,41 @@ def _bubblewrap(root: Path) -> list[str]:
     command = _begin()
     if root == Path("/"):
         return [*command, *_HOST, "--"]
-    command += [*_tree(root), "--proc", "/proc", "--dev-bind", "/dev", "/dev"]
+    here = _cwd()
+    beside = _beside(root, here)
+    command += [*_tree(root, (*beside, here, root)), "--proc", "/proc", "--dev-bind", "/dev", "/dev"]
     for entry in sorted(Path("/").iterdir()):
         if entry.name in _TREE_BINDS_NOT:
             continue
         command += _as_outside(entry, "--bind-try")
-    return [*command, "--chdir", _cwd(), "--"]
+    for entry in beside:
+        command += _as_outside(entry, "--bind-try")
+    return [*command, "--chdir", os.fspath(here), "--"]
 
 
-def _cwd() -> str:
+def _beside(root: Path, here: Path) -> list[Path]:
+    """Return what is in the host's /usr, and what of /etc is needed, where the tree has nothing of that name.
+
+    Images of containers have people work in /usr/src/app, NixOS in /etc/nixos.
+    """
+    needed = [entry for path in (here, root) if (entry := _entry(path)) is not None]
+    return sorted({entry for entry in (*Path("/usr").iterdir(), *needed) if not _has(root, entry)})
+
+
+def _entry(path: Path) -> Path | None:
+    """Return that directory or file in /usr or /etc that `path` is, or is below."""
+    parts = path.absolute().parts
+    return Path(*parts[:3]) if parts[1:2] in {("usr",), ("etc",)} and parts[2:] else None
+
+
+def _has(root: Path, place: Path) -> bool:
+    """Whether the tree has more than an empty directory at `place`."""
+    entry = root / place.relative_to("/")
+    return entry.is_symlink() or entry.is_file() or (entry.is_dir() and any(entry.iterdir()))
+
+
+def _cwd() -> Path:
     """Return the working directory, `/` where somebody has removed it."""
     with contextlib.suppress(FileNotFoundError):
-        return os.fspath(Path.cwd())
-    return "/"
+        return Path.cwd()
+    return Path("/")

@@ -16,18 +16,13 @@ from filelock import FileLock
 from vmtests import progress
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
+from vmtests.host.mirror import SUITE, failure
+from vmtests.host.place import check
 from vmtests.host.sandbox import NO_SPACE, Sandboxed, guarded, tool_env
 from vmtests.resources import cache_dir, fixture
-from vmtests.text import printable
-
-SUITE = "trixie"
-"""The Debian release that the tools tree and the reference image are made of."""
 
 MINIMUM = (1, 3)
 """The oldest mmdebstrap that this was tried with, Debian 12's."""
-
-_NETWORK = re.compile(r"Could not resolve|Could not connect|Temporary failure|Unable to connect|Failed to fetch")
-_KEY = re.compile(r"NO_PUBKEY|Missing key|is not signed|EXPKEYSIG|public key is not available")
 
 
 def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
@@ -85,7 +80,7 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
         if process.returncode != 0:
             if any(NO_SPACE in line for line in tail):
                 shutil.rmtree(downloads, ignore_errors=True)
-            raise _unpack_error(title, tail)
+            raise failure(title, list(tail))
     shutil.rmtree(downloads, ignore_errors=True)
 
 
@@ -120,25 +115,6 @@ def _check_mmdebstrap() -> None:
         )
 
 
-def _unpack_error(title: str, tail: Sequence[str]) -> HostError:
-    text = "\n".join(tail)
-    errors = [line.removeprefix("E: ").removeprefix("Err:") for line in tail if line.startswith(("E:", "Err:"))]
-    if NO_SPACE in text:
-        return HostError(f"{title}: the disk is full", hint="free some space, or set VMTESTS_CACHE")
-    if _NETWORK.search(text):
-        return HostError(
-            f"{title}: no Debian mirror can be reached",
-            hint="a network is needed once; VMTESTS_MIRROR names another mirror",
-        )
-    reason = f"{title}: mmdebstrap: {printable((errors or list(tail) or ['no message'])[0])}"
-    if _KEY.search(text):
-        return HostError(
-            reason, hint=f"a mirror with a key of its own: VMTESTS_MIRROR='deb [signed-by=FILE] ADDRESS {SUITE} main'"
-        )
-    hint = "VMTESTS_MIRROR names another mirror" if "Unable to locate package" in text else None
-    return HostError(reason, hint=hint)
-
-
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -153,6 +129,7 @@ def make_tree(packages: Sequence[str], *, name: str, title: str) -> Path:
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
+    check(place.parent)
     with FileLock(f"{place}.lock"):
         if place.is_dir():
             return place

@@ -41,6 +41,8 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             # What ends a process politely ends its machines, removes their files, and instances that cost money.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # Some that start others ignore it, and then nobody's end can be waited for.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not hasattr(config, "workerinput"):
             _begin_junit(config, results / "junit.xml")
         return run

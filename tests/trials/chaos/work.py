@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import harms, moments
-from tests.chaos.warm import TOOLBOX
 from tests.machine.conftest import FAKE_QEMU, Recorder
+from tests.trials.chaos import harms, moments
+from tests.trials.chaos.warm import TOOLBOX
 from vmtests import cli
 from vmtests import contract as contracts
 from vmtests.cli import doctor

@@ -9,9 +9,9 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.report import browser
 from tests.report.test_history import write as write_runs
 from tests.report.test_page import HOSTILE, results
+from tests.trials import browser
 from vmtests.cli import main
 from vmtests.report import page
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import work
-from tests.chaos.work import MARK, Order
+from tests.trials.chaos import work
+from tests.trials.chaos.work import MARK, Order
 from vmtests.gce import tokens
 from vmtests.image.archive import data_ranges
 
@@ -27,7 +27,8 @@ GONE_SECONDS = 30.0
 
 _LOOK = 0.02
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.chaos.work"])
+# Google's library takes seconds to import: once, and not in each process that talks to a Compute Engine.
+_context.set_forkserver_preload(["tests.trials.chaos.work", "google.cloud.compute_v1", "google.cloud.storage"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

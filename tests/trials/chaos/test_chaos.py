@@ -1,6 +1,6 @@
 """Whatever happens at whichever step: nothing is left, the next run works, and the message names the cause.
 
-`make test` tries one step of each piece of work; with CHAOS=1 (`make chaos`) everything happens at every step.
+`make trials` tries one step of each piece of work; with CHAOS=1 (`make chaos`) everything happens at every step.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import cell as cell_module
-from tests.chaos.cell import Cell, End, send, writable_again
-from tests.chaos.moments import MOMENTS
-from tests.chaos.work import Order
 from tests.small_disk import small_disk
+from tests.trials.chaos import cell as cell_module
+from tests.trials.chaos.cell import Cell, End, send, writable_again
+from tests.trials.chaos.moments import MOMENTS
+from tests.trials.chaos.work import Order
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor
 from vmtests.testing.consoles import recording

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import cell as cells
-from tests.chaos.cell import Cell
-from tests.chaos.harms import TOOL_HARMS
 from tests.gce.conftest import everything
+from tests.trials.chaos import cell as cells
+from tests.trials.chaos.cell import Cell
+from tests.trials.chaos.harms import TOOL_HARMS
 from vmtests.emulator import Emulator
 from vmtests.emulator.api import Api
 from vmtests.emulator.fake import FakeHypervisor

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hatchling.build import build_wheel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _FAKES = """
 import pytest
