@@ -19,6 +19,7 @@ from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, fat, gpt, mkerofs, repart, unprivileged
 from vmtests.image.mkerofs import STORE_TIME
+from vmtests.image.modes import usual_modes
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.image.spec_check import check_root
@@ -76,8 +77,9 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
             try:
                 _check_space(spec, store, root, work)
                 running.phase("root")
-                work.root.mkdir()
-                _fill_root(spec, contract, work, toolbox)
+                with usual_modes():
+                    work.root.mkdir()
+                    _fill_root(spec, contract, work, toolbox)
                 running.phase("store")
                 store_size = _write_store(spec, contract, work, store, toolbox, running)
                 running.phase("partitions")

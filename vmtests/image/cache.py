@@ -32,6 +32,7 @@ _BUILDER = (
     "compression.py",
     "initrd.py",
     "mkerofs.py",
+    "modes.py",
     "reference.py",
     "repart.py",
     "spec.py",
