@@ -44,6 +44,16 @@ def test_what_is_no_file_is_not_shown(tmp_path: Path, backing: bytes) -> None:
     assert disk_files(qcow2(tmp_path / "a", backing=backing)) == [tmp_path / "a"]
 
 
+def test_name_at_no_place_is_none(tmp_path: Path) -> None:
+    """A header may say that the name is where no file has a byte."""
+    for place in (1 << 63, (1 << 64) - 1, (1 << 63) - 1, 1 << 40):
+        disk = qcow2(tmp_path / "a", backing=b"b")
+        with disk.open("r+b") as file:
+            file.seek(8)
+            file.write(place.to_bytes(8, "big"))
+        assert disk_files(disk) == [disk]
+
+
 def test_raw_disk_names_nothing(tmp_path: Path) -> None:
     """A file without qcow2's magic is one file, also an empty one."""
     (tmp_path / "a").write_bytes(b"")
