@@ -24,6 +24,9 @@ from vmtests.sizes import KIB, MIB
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
 
+LINKS = b".links"
+"""Nix's local overlay store wants the directory of its links in the layer that it cannot write to."""
+
 _LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
 _TAIL = 4 * KIB  # of what was said on standard error
 _PIPE_SIZE = MIB
