@@ -88,15 +88,15 @@ class _Writer:
     def work(self) -> None:
         """Write batches until there are none; the first fault of a thread is the end for all."""
         try:
-            with _Buffer(self) as buffer:
-                while not self.ended.is_set():
-                    with self._lock:
-                        batch = next(self._batches, None)
-                    if batch is None:
-                        return
-                    for path, node, parent in batch:
-                        self._put(path, node, parent, buffer)
-                    buffer.flush()
+            buffer = _Buffer(self)
+            while not self.ended.is_set():
+                with self._lock:
+                    batch = next(self._batches, None)
+                if batch is None:
+                    return
+                for path, node, parent in batch:
+                    self._put(path, node, parent, buffer)
+                buffer.flush()
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self._error = self._error or error
             self.ended.set()
@@ -172,24 +172,14 @@ class _Buffer:
 
     def __init__(self, writer: _Writer) -> None:
         self._writer = writer
-        self._map = mmap.mmap(-1, _PIECE + BLOCK)
-        self._view = memoryview(self._map)
+        self._view = memoryview(mmap.mmap(-1, _PIECE + BLOCK))
         self._tail = self._view[_PIECE:]
         self._first = self._filled = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tail.release()
-        self._view.release()
-        self._map.close()
 
     def flush(self) -> None:
         """Write what is there."""
         if self._filled:
-            with self._view[: self._filled] as data:
-                self._writer.pour(data, self._first)
+            self._writer.pour(self._view[: self._filled], self._first)
         self._filled = 0
 
     def _room(self, block: int, wanted: int) -> memoryview:
