@@ -71,7 +71,7 @@ class Promise(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """The disk as a whole: bytes in a sector (0: any), what its size is a multiple of, and its size, as size texts."""
+    """The disk as a whole: `sector_size` in bytes (0: any); its size and the unit of it, as size texts."""
 
     sector_size: int = 0
     granularity: str = ""

@@ -1,5 +1,6 @@
 """The command line: one sentence, a hint and the right exit status for every bad input; nothing left behind."""
 
+import errno
 import json
 import os
 import signal
@@ -214,3 +215,21 @@ def test_who_ignores_the_end_of_children_is_put_right(here: Path) -> None:
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+def test_full_disk_is_not_taken_for_standard_output(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file of ours finds no room, nothing is said of standard output, which has."""
+
+    def full(_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor, "run", full)
+    assert "this host gives no more: No space left" in _fails(capsys, "doctor")
+
+
+def test_results_that_cannot_be_made_are_refused_first(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A place for results that can never be is told before an image is looked at, or built."""
+    (here / "file").touch()
+    assert "no directory for results" in _fails(capsys, "boot", "none.raw", "--results", "file/x")

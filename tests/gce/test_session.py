@@ -115,10 +115,17 @@ def test_quota_is_no_reason_for_the_next_zone(emulator: Emulator, session: Sessi
         insert(session, order(image), session.brand.name("vm"), session.settings.zones)
 
 
+@pytest.fixture
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of what chunks usually are, so that less makes several."""
+    monkeypatch.setattr("vmtests.gce.upload._CHUNK", 4 * MIB)
+
+
+@pytest.mark.usefixtures("_small_chunks")
 def test_upload_in_several_chunks_arrives_whole(emulator: Emulator, session: Session, tmp_path: Path) -> None:
     """A file of several chunks is uploaded resumably, also when a chunk's answer is lost, and arrives as it was."""
     session.cloud.pace = replace(FAST, patience=20.0)
-    data = bytes(range(256)) * (40 << 12)
+    data = bytes(range(256)) * (10 << 12)
     (path := tmp_path / "big.tar.gz").write_bytes(data)
     emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
     thing = upload(session, path, "big")
@@ -134,12 +141,13 @@ def downloaded(emulator: Emulator, thing: Thing) -> bytes:
         return bytes(answer.read())
 
 
+@pytest.mark.usefixtures("_small_chunks")
 def test_disk_is_packed_on_its_way_into_the_bucket(emulator: Emulator, session: Session, tmp_path: Path) -> None:
     """A disk arrives as the archive that a file would hold, several chunks of it, also when a chunk is sent again."""
     session.cloud.pace = replace(FAST, patience=20.0)
     disk = tmp_path / "disk.raw"
     with disk.open("wb") as file:
-        file.write(random.Random(1).randbytes(40 * MIB))
+        file.write(random.Random(1).randbytes(10 * MIB))
         file.truncate(GIB)
     emulator.faults.add(Fault(kind=FaultKind.UNAVAILABLE, method="PUT", path="/upload", count=1))
     thing = upload(session, disk, "big", disk=True)
@@ -148,18 +156,19 @@ def test_disk_is_packed_on_its_way_into_the_bucket(emulator: Emulator, session: 
     assert (tmp_path / "file.tar.gz").read_bytes() == downloaded(emulator, thing)
 
 
+@pytest.mark.usefixtures("_small_chunks")
 def test_disk_that_cannot_be_read_to_its_end_leaves_no_object(
     emulator: Emulator, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half an archive is not taken for one: the upload is given up."""
     disk = tmp_path / "disk.raw"
     with disk.open("wb") as file:
-        file.write(random.Random(1).randbytes(40 * MIB))
+        file.write(random.Random(1).randbytes(10 * MIB))
         file.truncate(GIB)
     real = os.pread
 
     def broken(descriptor: int, length: int, place: int) -> bytes:
-        if place >= 36 * MIB:
+        if place >= 9 * MIB:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(descriptor, length, place)
 

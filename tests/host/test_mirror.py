@@ -28,7 +28,7 @@ def failure(*lines: str) -> tuple[str, str]:
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without a proxy."""
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
+    for name in ("http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,12 +1,13 @@
 """Each run has a directory of its own, and `latest` points at the last."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from vmtests.errors import InputError
-from vmtests.host.results import held, new_directory, part, planned
+from vmtests.host.results import held, later, new_directory, part, planned
 
 
 def test_wanted_directory_is_used_as_it_is(tmp_path: Path) -> None:
@@ -54,3 +55,17 @@ def test_working_directory_that_is_gone_has_no_results(tmp_path: Path, monkeypat
     with pytest.raises(InputError, match="in a working directory that is gone"):
         new_directory()
     assert new_directory(tmp_path / "there") == tmp_path / "there"
+
+
+def test_place_without_results_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could never be made is refused at once; what can be is made when it is wanted, and not before."""
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: Not a directory"):
+        later(tmp_path / "file/results")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="Permission denied"):
+        later(tmp_path / "a/b")
+    monkeypatch.undo()
+    make = later(tmp_path / "a/b")
+    assert not (tmp_path / "a").exists()
+    assert make() == tmp_path / "a/b"

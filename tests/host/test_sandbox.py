@@ -9,7 +9,7 @@ import pytest
 from vmtests.errors import HostError
 from vmtests.host import sandbox
 from vmtests.host.sandbox import ToolError, View
-from vmtests.host.tools import Tool, Toolbox, tools_tree
+from vmtests.host.tools import REQUIREMENTS, Tool, Toolbox, _ask, tools_tree
 
 
 @pytest.fixture
@@ -156,3 +156,16 @@ def test_what_a_tree_hides_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir("/usr/share/doc")
     with pytest.raises(HostError, match="cannot see /usr/share/doc"):
         sandbox.sandbox(tree)
+
+
+@pytest.mark.parametrize("home", ["/", "/nonexistent", ""])
+def test_nix_of_a_tree_asks_nothing_of_the_host(
+    tree: Path, tmp_path: Path, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nix starts beside a store of the host's that is somebody else's, and in a home directory that is."""
+    monkeypatch.setenv("HOME", home)
+    (requirement,) = (each for each in REQUIREMENTS if each.name == "nix-store")
+    *enter, end = sandbox.sandbox(tree)
+    answer = _ask.__wrapped__(requirement, (*enter, "--ro-bind", str(tmp_path), "/nix", end))
+    assert answer.trouble is None
+    assert answer.numbers >= requirement.minimum

@@ -89,8 +89,14 @@ def test_a_relative_name_is_as_good_as_a_whole_one(
 def test_equal_specs_give_equal_disks(
     disk: SmallImage, registered: ImageSpec, tmp_path: Path, toolbox: Toolbox
 ) -> None:
-    """A spec that is built again gives the same bytes, the Nix database and directory hashes too."""
-    assemble(registered, tmp_path / "disk.raw", toolbox)
+    """A spec that is built again gives the same bytes, the Nix database and directory hashes too, whatever modes new
+    files have for whoever builds it.
+    """
+    before = os.umask(0o077)
+    try:
+        assemble(registered, tmp_path / "disk.raw", toolbox)
+    finally:
+        os.umask(before)
     assert _blocks(disk.path) == _blocks(tmp_path / "disk.raw")
 
 

@@ -80,8 +80,10 @@ def _signs(text: str) -> tuple[Sign, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a line says of the way: the stage that it begins, if any, that a restart is planned, that all is up, and
-    what is no matter any more.
+    """What a line says about the progress of a boot.
+
+    `stage` is the stage that it begins, if any; `restart`: a restart is planned; `ready`: the system is up;
+    `forgives`: failures seen so far that no longer count.
     """
 
     stage: Stage | None = None

@@ -54,8 +54,10 @@ def parse_registers(text: str) -> tuple[Cpu, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One look: seconds of a monotonic clock, processors, QEMU's run state, finished disk requests, those in
-    flight (None where QEMU does not tell), and a digest of the screen (empty where there is none).
+    """What was seen of a machine at one moment, `t` seconds of a monotonic clock.
+
+    `status` is QEMU's run state. `requests` counts the disk requests that are finished, `in_flight` those that are not
+    (None where QEMU does not tell). `screen` is a digest of the picture, empty where there is none.
     """
 
     t: float

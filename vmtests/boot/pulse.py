@@ -8,8 +8,10 @@ from vmtests.boot.stages import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """Where a boot is, `t` seconds after power-on: its stage, last line, what systemd said that it waits for, and the
-    seconds of its budget that are `left` to get on; None once it has its verdict.
+    """Where a boot is, `t` seconds after power-on.
+
+    `waits_for` is what systemd said that it waits for, or empty. `left` is how many seconds of the stage's budget are
+    left without progress; None once the boot has its verdict.
     """
 
     stage: Stage

@@ -125,11 +125,20 @@ def _standard_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or error.filename is not None:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or not _stuck():
             raise
         # What is left would be tried once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise from_os("standard output cannot be written", error) from error
+
+
+def _stuck() -> bool:
+    """Whether there is something for standard output that cannot be written: it is kept, and tried again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -35,7 +35,7 @@ from vmtests.contract import Contract, Promise
 from vmtests.errors import HostError, InputError, VmtestsError
 from vmtests.guest import promises
 from vmtests.guest.seed import Seed
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.image.image import Image
 from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import REWINDS, Lab
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--ssh needs a terminal, for a person", hint="without --plain, --quiet and --json")
     contract = None if arguments.contract is None else contracts.load(arguments.contract)
     with Lab(
-        lambda: new_directory(arguments.results),
+        later(arguments.results),
         accelerator=arguments.accel,
         cpus=arguments.cpus,
         timeout=None if arguments.timeout is None else parse_seconds(arguments.timeout),

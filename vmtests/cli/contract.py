@@ -12,7 +12,7 @@ from vmtests.cli.common import add_accel, add_hardware, add_image, add_login, ad
 from vmtests.errors import GuestError
 from vmtests.guest.seed import Seed
 from vmtests.host import outputs
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.qemu.lab import Lab
 from vmtests.vm import Heartbeat
 from vmtests.vm.draft import draft
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     machine = hardware(arguments)
     out = progress.stderr()
     with Lab(
-        lambda: new_directory(arguments.results),
+        later(arguments.results),
         accelerator=arguments.accel,
         contract=contracts.ANY,
         login=login(arguments),

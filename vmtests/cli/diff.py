@@ -11,7 +11,7 @@ from vmtests import progress
 from vmtests.cli.common import add_accel, add_hardware, add_json, add_results, hardware, print_json
 from vmtests.errors import InputError
 from vmtests.host import outputs, tools
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.image import contents, diff
 from vmtests.image.diff import Difference
 from vmtests.image.image import Image
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("one of them is an image and the other what a boot left", hint="compare two of a kind")
     else:
         machine, toolbox = hardware(arguments), tools.find()
-        with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel, cpus=arguments.cpus) as lab:
+        with Lab(later(arguments.results), accelerator=arguments.accel, cpus=arguments.cpus) as lab:
             found = []
             for name in names:
                 path = _image(name, lab).path

@@ -16,7 +16,7 @@ from vmtests.faults.catalogue import Fault
 from vmtests.faults.fitting import misfit, seen
 from vmtests.faults.run import Outcome, Runner
 from vmtests.host import outputs
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.qemu.lab import Lab
 from vmtests.text import printable
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         outputs.check_disk(arguments.out, "--out")
     right = True
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+    with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image)
         misfits = {fault.name: misfit(fault, image.inspection) for fault in faults}
         if arguments.list:

@@ -14,7 +14,7 @@ from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
 from vmtests.gce.settings import Settings
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.machine.hardware import Hardware
 from vmtests.vm import Heartbeat
 
@@ -100,7 +100,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _lab(arguments: argparse.Namespace, settings: Settings) -> GceLab:
     return GceLab(
-        lambda: new_directory(arguments.results),
+        later(arguments.results),
         settings,
         machine=arguments.gce_machine,
         lifetime=arguments.hours * 3600,
@@ -109,7 +109,7 @@ def _lab(arguments: argparse.Namespace, settings: Settings) -> GceLab:
 
 def _upload(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    with GceLab(lambda: new_directory(None), settings, lifetime=arguments.hours * 3600) as lab:
+    with GceLab(later(), settings, lifetime=arguments.hours * 3600) as lab:
         image = lab.image(str(arguments.image))
         if not image.inspection.ok:
             image.inspection.render(Console(stderr=True, highlight=False))

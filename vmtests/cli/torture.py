@@ -10,7 +10,7 @@ from rich.text import Text
 from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
 from vmtests.errors import InputError
 from vmtests.faults.torture import Outcome, Scene, Torture, moments
-from vmtests.host.results import new_directory
+from vmtests.host.results import later
 from vmtests.qemu.lab import Lab
 
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1 or arguments.moments < 1:
         raise InputError("-j and --moments take numbers from 1 on")
     console, outcomes = Console(highlight=False), []
-    with Lab(lambda: new_directory(arguments.results), accelerator=arguments.accel) as lab:
+    with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)
         wanted = moments(arguments.moments, lab.host.accelerator.scale, arguments.seed)
         for outcome in Torture(image, lab).run(wanted, jobs=arguments.jobs):

@@ -29,8 +29,11 @@ LONGEST_PAUSE = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Seconds: between two looks at an operation, for trying again what may do later, for one answer, for one
-    operation, and for something to show up that nobody heard was made.
+    """How long to wait, in seconds.
+
+    `poll`: between two looks at an operation. `patience`: how long what may succeed later is tried again.
+    `answer`: for one answer. `operation`: until an operation ends. `grace`: until something shows up that may have
+    been made although the answer was lost.
     """
 
     poll: float = 1.0

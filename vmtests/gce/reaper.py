@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import CloudError, NotFoundError
 from vmtests.gce.ledger import Ledger
 from vmtests.gce.remove import remove
+from vmtests.gce.settings import ask_directly
 from vmtests.gce.things import PREFIX, RUN_LABEL, Kind, Thing, expiry
 
 _ORDER = (Kind.INSTANCE, Kind.DISK, Kind.IMAGE, Kind.OBJECT)
@@ -108,6 +110,7 @@ def _answers(endpoint: str) -> bool:
     """Whether an emulator listens there."""
     import requests
 
+    ask_directly(urlsplit(endpoint).hostname or "")
     try:
         requests.get(f"{endpoint}/emulator/v1/about", timeout=5)
     except requests.ConnectionError:

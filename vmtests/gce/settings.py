@@ -145,7 +145,19 @@ def _endpoint(url: str) -> str | None:
         raise InputError(f"{shown} is no endpoint", hint="http://127.0.0.1:PORT, as `vmtests emulator` prints it")
     if not _is_loopback(host):
         raise InputError(f"the endpoint {shown} is not on this host", hint="without one the cloud is used")
+    ask_directly(host)
     return url.rstrip("/")
+
+
+def ask_directly(host: str) -> None:
+    """Have this process ask `host`, which is this one, and no proxy that the environment names for the world.
+
+    A proxy could not reach it, and would be handed its token (requests.utils.should_bypass_proxies).
+    """
+    for name in ("no_proxy", "NO_PROXY"):
+        direct = [word for word in os.environ.get(name, "").split(",") if word]
+        if host not in direct:
+            os.environ[name] = ",".join((*direct, host))
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ _UNREACHABLE = re.compile(
     r"Could not resolve|Temporary failure|Could not connect|Unable to connect|Cannot initiate|onnection timed out"
     r"|onnection failed|onnection refused|Network is unreachable|Could not wait for server|407  Proxy"
 )
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # apt-transport-http(1)
+_PROXIES = ("http_proxy", "https_proxy")  # apt-transport-http(1), apt-transport-https(1)
 _ANOTHER = "VMTESTS_MIRROR names another mirror"
 _CLOCK = "this host's clock says {today}: is that right?"
 _HINTS = (

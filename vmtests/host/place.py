@@ -30,7 +30,8 @@ def check(directory: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".tried-", dir=directory) as made:
             lacks = _lacks(Path(made))
     except OSError as error:
-        raise HostError(f"{directory} cannot be written: {error.strerror}", hint=_HINT) from error
+        hint = "free some space there, make it yours, or set VMTESTS_CACHE to another directory"
+        raise HostError(f"{directory} cannot be written: {error.strerror}", hint=hint) from error
     if lacks:
         raise HostError(f"the file system of {directory} has no {lacks}, which Debian's packages need", hint=_HINT)
 

@@ -1,9 +1,11 @@
 """Directories for the results of runs."""
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +28,24 @@ def new_directory(wanted: Path | None = None) -> Path:
         return _next(base)
     except OSError as error:
         raise _no_directory(error) from error
+
+
+def later(wanted: Path | None = None) -> Callable[[], Path]:
+    """Return what makes the directory of a run when there is something to put there (`new_directory`).
+
+    Raises InputError now where it never could: before the work, and not after.
+    """
+    try:
+        place = (wanted or Path("results")).absolute()
+        while not place.exists():
+            place = place.parent
+    except OSError as error:
+        raise _no_directory(error) from error
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        reason = (errno.EROFS if read_only else errno.EACCES) if place.is_dir() else errno.ENOTDIR
+        raise _no_directory(OSError(reason, os.strerror(reason), os.fspath(place)))
+    return functools.partial(new_directory, wanted)
 
 
 def _make(directory: Path) -> None:

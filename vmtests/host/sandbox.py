@@ -27,6 +27,9 @@ _NO_REASON = re.compile("exiting now|Exiting with failure status")  # make(1) an
 _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
 
+NO_HOME = "/nonexistent"
+"""A home directory that nobody has, Debian's word for it: programs that ask for one start, and find nothing."""
+
 _TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEM_PATH = f"/usr/local/sbin:/usr/local/bin:{_TREE_PATH}"
 _STORES = ("/nix/store/", "/gnu/store/")
@@ -150,7 +153,7 @@ def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
     return {
         **own,
-        "HOME": own.get("HOME") or "/nonexistent",
+        "HOME": own.get("HOME") or NO_HOME,
         "LC_ALL": "C.UTF-8",
         "PATH": _path(),
         **(extra or {}),

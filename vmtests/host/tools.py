@@ -16,7 +16,7 @@ from pathlib import Path
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
 from vmtests.host.place import check
-from vmtests.host.sandbox import Sandboxed, View, run_in, sandbox, tool_env, tool_error
+from vmtests.host.sandbox import NO_HOME, Sandboxed, View, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -86,7 +86,14 @@ REQUIREMENTS = (
     Requirement(name="e2fsck", package="e2fsprogs", minimum=(1, 46), why="replays a journal", version_argv=("-V",)),
     Requirement(name="debugfs", package="e2fsprogs", minimum=(1, 46), why="reads unmounted", version_argv=("-V",)),
     Requirement(name="journalctl", package="systemd", minimum=(252,), why="reads compact journals"),
-    Requirement(name="nix-store", package="nix-bin", minimum=(2, 20), why="registers store paths"),
+    Requirement(
+        name="nix-store",
+        package="nix-bin",
+        minimum=(2, 20),
+        why="registers store paths",
+        # It would open the host's store first, which is there for the host's users only.
+        version_argv=("--store", "dummy://", "--version"),
+    ),
     Requirement(name="cpio", package="cpio", minimum=(2, 12), why="packs an initrd reproducibly"),
     Requirement(name="zstd", package="zstd", minimum=(1, 5), why="packs an initrd"),
     Requirement(name="tar", package="tar", minimum=(1, 29), why="packs sparse files", group="archive"),
@@ -223,7 +230,8 @@ def _ask(requirement: Requirement, prefix: tuple[str, ...]) -> _Answer:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env=tool_env(),
+            # Nix does not start where it is somebody else's, as that of sudo or of a container's other user is.
+            env=tool_env({"HOME": NO_HOME}),
             check=False,
         )
     except FileNotFoundError:

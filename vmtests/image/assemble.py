@@ -22,6 +22,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import compression, erofsplan, erofswrite, fat, gpt, mkerofs, repart, unprivileged
 from vmtests.image.erofsplan import Plan
 from vmtests.image.mkerofs import STORE_TIME
+from vmtests.image.modes import usual_modes
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.image.spec_check import check_root
@@ -84,8 +85,9 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
             try:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
-                work.root.mkdir()
-                _fill_root(spec, contract, work, toolbox)
+                with usual_modes():
+                    work.root.mkdir()
+                    _fill_root(spec, contract, work, toolbox)
                 running.phase("store")
                 if plan is None:
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)

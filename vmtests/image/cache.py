@@ -34,6 +34,7 @@ _BUILDER = (
     "erofsplan.py",
     "erofswrite.py",
     "mkerofs.py",
+    "modes.py",
     "reference.py",
     "repart.py",
     "spec.py",

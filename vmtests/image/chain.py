@@ -50,8 +50,10 @@ class _Loader:
 
 
 class Chain:
-    """Follows one disk; `steps` are what was found on the way, for people, in order, `files` the paths gone by, and
-    `options` the kernel's command line.
+    """Follows the way in which one disk boots.
+
+    `steps` say to people what was found, in order; `files` are the paths that were followed; `options` is the kernel's
+    command line.
     """
 
     def __init__(self, disk: Source, table: gpt.Table, volumes: list[Volume], toolbox: Toolbox) -> None:

@@ -1,5 +1,6 @@
-"""Directories and inodes of an erofs that is not mounted (fs/erofs/erofs_fs.h of Linux 6.17); of our own making only:
-what somebody else gives is hostile, and this does not expect it.
+"""Directories and inodes of an erofs that is not mounted (fs/erofs/erofs_fs.h of Linux 6.17).
+
+Only for one that was made here: it does not expect a hostile one, which is what `erofsfiles` is for.
 """
 
 import struct

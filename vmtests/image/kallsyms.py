@@ -1,5 +1,6 @@
-"""The symbols of a kernel, out of its own bzImage: distributions keep System.map elsewhere, but every kernel carries
-the names that it prints in its traces.
+"""The symbols of a kernel, read from its own bzImage.
+
+Distributions keep System.map elsewhere, but every kernel carries the names that it prints in its traces.
 
 bzImage: Documentation/arch/x86/boot.rst. Tables: scripts/kallsyms.c and kernel/kallsyms.c of Linux 6.4 and later,
 where they follow each other as num_syms, names, markers, token_table, token_index, offsets, relative_base.

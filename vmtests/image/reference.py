@@ -26,6 +26,7 @@ from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.host.tree import make_tree
 from vmtests.image.initrd import InitrdRecipe, Staging
+from vmtests.image.modes import usual_modes
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.resources import fixture
@@ -90,6 +91,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+@usual_modes()
 def describe(contract: Contract, modules: Modules, work: Path, toolbox: Toolbox, cache: Path) -> ImageSpec:
     """Make everything that the image consists of, in `work` and in the Nix store in `cache`, and its spec."""
     tree = make_tree(recipe()["packages"], name="reference", title="reference tree (Debian 13, about 120 MB to fetch)")

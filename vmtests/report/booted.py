@@ -19,9 +19,10 @@ Five boots each can show it of a stage, eight of one of a hundred units.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """A stage's or a unit's seconds in the boots of both: medians, and `word`: `slower`, `faster`, `perhaps …` where
-    there are too few boots to know, or nothing. `chance` is the probability that one of all that was looked at
-    differs so much.
+    """How long a stage or a unit took in the boots of both images, in seconds (medians).
+
+    `word` is `slower`, `faster`, `perhaps …` where there are too few boots to know, or empty. `chance` is the
+    probability that among all stages and units at least one differs as much by chance.
     """
 
     name: str

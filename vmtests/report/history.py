@@ -62,8 +62,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """One run of one image: its directory, when it began, how many boots got ready or not, and the median seconds of
-    each stage that was passed.
+    """One run of one image.
+
+    `name` is that of its directory; `ready` and `failed` count boots; `seconds` has the median of each stage that was
+    passed.
     """
 
     name: str

@@ -107,8 +107,10 @@ class Boot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Test:
-    """A test as junit.xml has it: `outcome` is `passed`, `failed`, `error` or `skipped`, `machines` the directories of
-    the machines that it had, "" for the one that a run shares.
+    """A test as junit.xml has it.
+
+    `outcome` is `passed`, `failed`, `error` or `skipped`. `machines` are the directories of the machines that it had;
+    "" is the one that a run shares.
     """
 
     __test__ = False
