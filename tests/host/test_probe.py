@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from vmtests.host import probe, tools
 from vmtests.host.probe import Outcome
 
@@ -26,11 +28,20 @@ def test_guest_answers() -> None:
     assert probe.watch(python("import sys; sys.exit(85)"), 10).works
 
 
-def test_dead_vcpu() -> None:
+@pytest.mark.parametrize(
+    "word",
+    [
+        "KVM internal error. Suberror: 1",
+        "error: kvm run failed Bad address",
+        "KVM: entry failed, hardware error 0x80000021",
+        "KVM: unknown exit, hardware reason 31",
+    ],
+)
+def test_dead_vcpu(word: str) -> None:
     """A vCPU that died is seen in QEMU's words, without waiting for QEMU, which stays up."""
-    code = f"import sys; sys.stderr.write('KVM internal error. Suberror: 1\\n'); {STAYS_UP}"
+    code = f"import sys; sys.stderr.write('{word}\\nRAX=0\\n'); {STAYS_UP}"
     outcome = probe.watch(python(code), 30)
-    assert Outcome(works=False, reason="the vCPU died at once (KVM internal error. Suberror: 1)") == outcome
+    assert Outcome(works=False, reason=f"the vCPU died at once ({word})") == outcome
 
 
 def test_no_answer() -> None:

@@ -110,16 +110,18 @@ def _packed(name: str, plain: bytes, toolbox: Toolbox, places: pytest.TempPathFa
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("head", "count", "said"),
     [
-        (cpio.head("a", 0o100644, 0) * 400_000, "more than 300000 members"),
-        (cpio.head("TRAILER!!!", 0, 0) * 1000, "more than 200 archives"),
+        (cpio.head("a", 0o100644, 0), 310_000, "more than 300000 members"),
+        (cpio.head("TRAILER!!!", 0, 0), 1000, "more than 200 archives"),
     ],
     ids=["members", "archives"],
 )
-def test_a_bomb_costs_seconds_at_most(content: bytes, said: str, contract: Contract, toolbox: Toolbox) -> None:
+def test_a_bomb_costs_seconds_at_most(
+    head: bytes, count: int, said: str, contract: Contract, toolbox: Toolbox
+) -> None:
     """What unpacks to millions of members or archives is not looked into to its end."""
-    found = _check(gzip.compress(content, 1), contract, toolbox)
+    found = _check(gzip.compress(head * count, 1), contract, toolbox)
     assert found.ok
     assert said in found.sentence
 

@@ -5,6 +5,7 @@ dies in the first instructions, with QEMU still up. So a guest is run, and only 
 """
 
 import os
+import re
 import selectors
 import subprocess
 import tempfile
@@ -23,7 +24,8 @@ PROBE_SECONDS = 30.0
 
 _ANSWER = 0x2A
 _EXPECTED_STATUS = _ANSWER << 1 | 1  # QEMU's hw/misc/debugexit.c: the exit status is (value << 1) | 1
-_FAILED_VCPU = b"KVM internal error"  # QEMU's accel/kvm/kvm-all.c, kvm_handle_internal_error
+# QEMU's accel/kvm/kvm-all.c (kvm_handle_internal_error, kvm_cpu_exec), target/i386/kvm/kvm.c (kvm_arch_handle_exit)
+_FAILED_VCPU = re.compile(rb".*(?:KVM internal error|kvm run failed|KVM: (?:entry failed|unknown exit)).*")
 _STDERR_LIMIT = 16 << 10  # bytes; registers and code bytes of a dying vCPU are about 2 KiB
 
 
@@ -96,8 +98,8 @@ def watch(argv: Sequence[str], seconds: float) -> Outcome:
     took = time.monotonic() - started
     if ended and status == _EXPECTED_STATUS:
         return Outcome(works=True, reason=f"a guest ran in {took:.2f} s", seconds=took)
-    if _FAILED_VCPU in said:
-        return Outcome(works=False, reason=f"the vCPU died at once ({_line_with(said, _FAILED_VCPU)})")
+    if (died := _FAILED_VCPU.search(said)) is not None:
+        return Outcome(works=False, reason=f"the vCPU died at once ({_clean(died[0])})")
     if not ended:
         return Outcome(works=False, reason=f"a guest of one sector gave no answer in {seconds:g} s")
     return Outcome(works=False, reason=f"QEMU ended with status {status}: {_last_line(said)}")
@@ -114,14 +116,10 @@ def _read(fd: int, deadline: float) -> tuple[bytes, bool]:
             if not (data := os.read(fd, 4096)):
                 return said, True
             said = (said + data)[-_STDERR_LIMIT:]
-            if _FAILED_VCPU in said:
+            if _FAILED_VCPU.search(said):
                 # QEMU stays up, paused, and would keep us waiting for nothing.
                 return said, False
     return said, False
-
-
-def _line_with(said: bytes, part: bytes) -> str:
-    return _clean(next(line for line in said.splitlines() if part in line))
 
 
 def _last_line(said: bytes) -> str:
