@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +11,9 @@ from vmtests import contract
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
-from vmtests.boot.verdict import Cause
+from vmtests.boot.verdict import Cause, Verdict
 from vmtests.boot.waits import path
+from vmtests.errors import Owner
 from vmtests.image import esp
 from vmtests.image.check import Check, breach, passed
 from vmtests.image.inspect import Inspection
@@ -97,6 +99,44 @@ def test_what_stage_1_mounts_is_not_waited_for_though_more_runs(
     verdict = follower.verdict
     assert verdict is not None
     assert Cause.PARTITION_MISSING is verdict.cause
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "Job dev-disk-by\\x2dpartlabel-no\\x20such\u2026tart running (1min 21s / 1min 30s)",
+        "Job dev-disk-by\\x2dpart\u2026such.device/start running (6s / 1min 30s)",
+        "A start job is running for /dev/disk/by-par\u2026label/no such (6s / 45s)",
+    ],
+)
+def test_a_name_that_systemd_cut_is_completed_from_what_stage_1_mounts(
+    follow: Follow, clock: ManualClock, job: str
+) -> None:
+    """systemd leaves the middle of a long name out; what stage 1 mounts is known, and which of it is not there."""
+    follower = follow(passed("ESP", esp.ROOT, "PARTLABEL=no such"))
+    follower.feed(IN_INITRD + f"[***   ] (1 of 2) {job}\r\n".encode())
+    clock.advance(1.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert Cause.PARTITION_MISSING is verdict.cause
+
+
+def test_a_partition_that_the_image_does_not_have_is_missing() -> None:
+    """That a device did not come is what was seen; that the image has no such partition is why."""
+    known = SimpleNamespace(checks=(), labels=LABELS, root="", names={"PARTLABEL=ESP": "partition 1 `ESP`"})
+    seen = Verdict(
+        ready=False,
+        stage=Stage.INITRD,
+        cause=Cause.DEVICE_TIMEOUT,
+        sentence="device /dev/disk/by-partlabel/nosuch did not appear",
+        evidence=(),
+        hint="",
+        owner=Owner.IMAGE,
+        evidence_to_verdict_s=0.5,
+    )
+    verdict = Knowledge(contract.default(), known).explain(seen)
+    assert Cause.PARTITION_MISSING is verdict.cause
+    assert verdict.sentence.startswith("the image has no PARTLABEL=nosuch; it has PARTLABEL=ESP: ")
 
 
 @pytest.mark.parametrize(

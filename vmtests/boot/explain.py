@@ -142,11 +142,12 @@ class Knowledge:
         label = device.removeprefix(BY_LABEL)
         return bool(self._labels) and label != device and _unescaped(label) not in self._labels
 
-    def needs(self, device: str) -> bool:
-        """Whether stage 1 mounts `device`, a link by partition label: the contract says so, or `root=`."""
+    @property
+    def needed(self) -> frozenset[str]:
+        """The devices that stage 1 mounts, as links by partition label: the contract says so, or `root=`."""
         wanted = {mount.partition for mount in self._contract.stage1_mount}
         devices = {part.device for part in self._contract.partition if part.device and part.name in wanted}
-        return device in devices or device == self._root
+        return frozenset(devices | ({self._root} if self._root else set()))
 
     def explains(self, stage: Stage, cause: Cause) -> bool:
         """Whether a breach says why a boot ends with `cause` in an early stage."""
@@ -228,6 +229,8 @@ class Knowledge:
             others = [known for known in self._names if known.startswith(f"{kind}=")]
             has = f"; it has {', '.join(others[:_OTHERS])}" if others else ""
             said = clean(f"the image has no {name}{has}")
+            if kind.startswith("PART"):
+                verdict = replace(verdict, cause=Cause.PARTITION_MISSING)
             hint = "the boot entry, the initrd or fstab must name what the disk has"
         return replace(
             verdict,

@@ -6,6 +6,7 @@ there only a boot in which nothing else runs is at its end.
 """
 
 import re
+from collections.abc import Iterable
 
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.stages import Stage, reached
@@ -15,6 +16,11 @@ _COUNT = re.compile(r"\[[ *]{6}\] \((\d{1,6}) of (\d{1,6})\) ")
 _JOB = re.compile(
     r"(?:A start job is running for (?P<name>.{1,300}?)|Job (?P<unit>\S{1,300})/start running)(?: \([^()]{1,40}\))?$"
 )
+_CUT = re.compile(
+    r"(?:A start job is running for|Job) (?P<head>.{1,300}?)(?:…|\.\.\.)(?P<tail>.{0,300}?)(?: running)?"
+    r"(?: \([^()]{1,40}\))?$"
+)
+"""Of a long name the middle is left out (`ellipsize()`)."""
 _UNIT = re.compile(r"dev-(?P<path>\S{1,300})\.device(?: - (?P<description>.+))?$")
 _DONE = {
     Stage.INITRD: re.compile(reached("initrd-fs.target", "Initrd File Systems")),
@@ -41,26 +47,46 @@ class Waits:
 
     def spinner(self, text: str, normal: str, stage: Stage) -> str | None:
         """Take a repaint; return a device that does not exist, if the boot needs it or nothing but such waits run."""
-        match = _JOB.match(normal)
-        if self._knowledge is None or match is None or stage not in _DONE or stage in self._done:
+        if self._knowledge is None or stage not in _DONE or stage in self._done:
             return None
         count = int(counted[2]) if (counted := _COUNT.match(text)) else 1
-        device = path(match["name"] or match["unit"])
+        if (cut := _CUT.match(normal)) is not None:
+            device = self._completed(cut["head"], cut["tail"], self._knowledge.needed)
+        elif (match := _JOB.match(normal)) is not None:
+            device = path(match["name"] or match["unit"])
+        else:
+            return None
         if not self._knowledge.absent(device):
             # Something else runs; what comes of it is not known yet.
             self._shown.clear()
             return None
-        if stage is Stage.INITRD and self._knowledge.needs(device):
+        if stage is Stage.INITRD and device in self._knowledge.needed:
             return device
         if len(self._shown) < _JOBS_LIMIT:
             self._shown.add(device)
         return device if len(self._shown) >= count else None
+
+    @staticmethod
+    def _completed(head: str, tail: str, devices: Iterable[str]) -> str:
+        """Return the one of `devices` whose name, or unit, has these ends; empty where that is none or several."""
+        fits = [
+            device
+            for device in devices
+            if any(name.startswith(head) and name.endswith(tail) for name in (device, f"{unit(device)}/start"))
+        ]
+        return fits[0] if len(fits) == 1 else ""
 
 
 def waited_for(text: str) -> str:
     """Return what a repaint says is waited for, a device by its path; empty where it says nothing."""
     match = _JOB.match(text)
     return "" if match is None else path(match["name"] or match["unit"])
+
+
+def unit(device: str) -> str:
+    """Return the unit of a device by its path (systemd.unit(5), string escaping for inclusion in unit names)."""
+    plain = re.sub(r"[^a-zA-Z0-9:_./]", lambda char: f"\\x{ord(char[0]):02x}", device.strip("/"))
+    return f"{plain.replace('/', '-')}.device"
 
 
 def path(name: str) -> str:
