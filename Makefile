@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes chaos trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints host clean
+.PHONY: bench boot browser causes chaos trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints licences audit host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -29,7 +29,7 @@ boot: host $(STAMP)       ## build the reference image and boot it
 COMPILED := $(VENV)/.compiled
 
 $(COMPILED): $(STAMP)
-	$(BIN)/pytest tests/ --collect-only --quiet $(QUICK) >/dev/null
+	$(BIN)/pytest tests/ --collect-only --quiet $(QUICK) >/dev/null || true  # the tests themselves say what is wrong
 	touch $@
 
 test: host $(COMPILED)    ## test the framework itself, without a VM
@@ -81,9 +81,13 @@ gcloud-check: host $(STAMP)  ## the unmodified gcloud against the emulator, with
 	@command -v gcloud >/dev/null || { echo "make: install the Google Cloud CLI first: https://cloud.google.com/sdk/docs/install" >&2; exit 2; }
 	$(BIN)/python -m tests.gcloud.check
 
+# With LOCKED=1, as CI has it, nothing is installed but files whose hashes are in requirements.lock.
 $(STAMP): pyproject.toml constraints.txt | host
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(if $(LOCKED),\
+	  $(BIN)/pip install --quiet --no-compile --require-hashes --requirement requirements.lock && \
+	  $(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation --editable .,\
+	  $(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]')
 	touch $@
 
 # Installs what is missing with apt, as root or through sudo, and says so first; elsewhere it says what to install.
@@ -158,7 +162,20 @@ constraints:              ## pin the newest version of every Python package
 	$(PYTHON) -m venv --clear $(VENV)/pins
 	$(VENV)/pins/bin/pip install --quiet --editable '.[dev,bench,site]'
 	{ sed -n 1p constraints.txt; $(VENV)/pins/bin/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	$(VENV)/pins/bin/pip install --quiet uv
+	echo '# Exact versions and hashes of what make installs, for `pip install --require-hashes`. Remade by `make constraints`.' > requirements.new
+	echo editables | $(VENV)/pins/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --extra dev \
+	  --no-header --no-annotate --no-emit-index-url --constraint constraints.txt pyproject.toml - >> requirements.new
+	mv requirements.new requirements.lock
 	rm -rf $(VENV)/pins
+
+licences: $(STAMP)        ## list the Python packages that vmtests needs, with their licences; `vmtests sbom` has the image's
+	@$(BIN)/python -m tests.licences
+
+audit:                    ## look for advisories about what requirements.lock has; needs a network
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 clean:                    ## remove what was made here; the cache stays
 	rm -rf $(VENV) results .pytest_cache .mypy_cache .ruff_cache

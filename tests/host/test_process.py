@@ -119,7 +119,7 @@ def test_a_signal_comes_too_late_without_a_word(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
-    """A process outlives the thread that asked for it, and ends within a second of the program's end."""
+    """A process outlives the thread that asked for it, and ends with the program: soon also on a busy host."""
     ours, theirs = os.pipe()
     parent = subprocess.Popen(
         [sys.executable, "-c", SPAWNER, str(theirs), way], stdout=subprocess.PIPE, pass_fds=[theirs], text=True
@@ -132,7 +132,7 @@ def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
         assert select.select([ours], [], [], 0.2) == ([], [], [])
         parent.send_signal(how)
         parent.wait(10)
-        assert ([ours], [], []) == select.select([ours], [], [], 1)
+        assert ([ours], [], []) == select.select([ours], [], [], 20)
     assert os.read(ours, 1) == b""
     os.close(ours)
 
@@ -176,7 +176,7 @@ def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
             assert outer.stdout.readline() == b"up\n"
             inner = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text(encoding="utf-8"))
             os.kill((outer.pid, inner)[which], signal.SIGKILL)
-            assert ([ours], [], []) == select.select([ours], [], [], 1)
+            assert ([ours], [], []) == select.select([ours], [], [], 20)
             assert os.read(ours, 1) == b""
         os.close(ours)
 

@@ -53,16 +53,16 @@ def test_raw_disk_names_nothing(tmp_path: Path) -> None:
 def test_machine_sees_its_image_and_changes_its_own(tmp_path: Path, ovmf: Firmware) -> None:
     """The image can be read only; a disk that is the machine's own can be written, and is not hidden by the other."""
     image, own = qcow2(tmp_path / "image"), tmp_path / "own"
-    assert machine_view(ovmf, image, None, (own,)) == View(readable=(image,), writable=(own,))
-    assert machine_view(ovmf, image, None, (image,)) == View(writable=(image,))
+    assert machine_view(ovmf, (image,), None, (own,)) == View(readable=(image,), writable=(own,))
+    assert machine_view(ovmf, (image,), None, (image,)) == View(writable=(image,))
     template = Template(tmp_path)
-    assert machine_view(ovmf, image, template, ()).readable == (image, template.ram, template.state)
+    assert machine_view(ovmf, (image,), template, ()).readable == (image, template.ram, template.state)
 
 
 def test_firmware_of_the_host_is_shown(tmp_path: Path, ovmf: Firmware) -> None:
     """Firmware that is not in a tree may lie anywhere on the host."""
     here = replace(ovmf, code=replace(ovmf.code, inside=Path("/opt/CODE.fd"), outside=Path("/opt/CODE.fd")))
-    assert machine_view(here, tmp_path / "none", None, ()).readable == (Path("/opt/CODE.fd"),)
+    assert machine_view(here, (), None, ()).readable == (Path("/opt/CODE.fd"),)
 
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]

@@ -240,4 +240,9 @@ def test_command_line_that_cannot_be_written(bench: Bench) -> None:
         bench.make(Hardware()),
     ):
         pass
-    assert sorted(path.name for path in bench.results.iterdir()) == ["qemu.argv", "qemu.stderr"]
+    assert sorted(path.name for path in bench.results.iterdir()) == [
+        "qemu.argv",
+        "qemu.stderr",
+        "ttyS0.log",
+        "ttyS1.log",
+    ]

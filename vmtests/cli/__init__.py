@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
     "build": "build an image: the reference image, or what an image.json describes",
     "inspect": "check an image without booting it",
+    "sbom": "say what an image is made of, as a bill of materials (CycloneDX)",
     "boot": "boot an image and say whether it got ready, or why not",
     "attach": "have a boot that runs in another terminal in this one",
     "contract": "write a first contract: what an image has, and what its boot came to",

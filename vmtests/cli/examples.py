@@ -8,6 +8,7 @@ EXAMPLES = {
         "vmtests build --spec image.json --out disk.raw"
     ),
     "inspect": "vmtests inspect disk.raw\nvmtests inspect image.tar.gz --all\nvmtests inspect disk.qcow2 --json",
+    "sbom": "vmtests sbom --out reference.cdx.json\nvmtests sbom disk.raw",
     "boot": (
         "vmtests boot disk.raw\n"
         "vmtests boot reference --debug\n"
@@ -43,8 +44,12 @@ EXAMPLES = {
         "vmtests faults root-label-wrong --out broken.raw"
     ),
     "torture": "vmtests torture disk.raw",
-    "emulator": "vmtests emulator --port 8080\nvmtests emulator --no-boot",
-    "gce": "vmtests gce run disk.raw --gce-project PROJECT\nvmtests gce gc --dry-run",
+    "emulator": "vmtests emulator --port 8080\nvmtests emulator --no-boot\nvmtests emulator --hold night.jsonl",
+    "gce": (
+        "vmtests gce run disk.raw --gce-project PROJECT\n"
+        "vmtests gce record disk.raw --to night.jsonl\n"
+        "vmtests gce gc --dry-run"
+    ),
     "completion": (
         "vmtests completion bash > ~/.local/share/bash-completion/completions/vmtests\n"
         "vmtests completion zsh > ~/.zfunc/_vmtests\n"

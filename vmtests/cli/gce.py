@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from vmtests.cli.screen import Lines, show
 from vmtests.gce import reaper
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import DEFAULT_MACHINE, GceLab
+from vmtests.gce.record import recording
 from vmtests.gce.settings import Settings
 from vmtests.host.results import later
 from vmtests.machine.hardware import Hardware
@@ -30,6 +32,21 @@ def add(parser: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_upload)
 
     command = verbs.add_parser("run", help="boot an image on Compute Engine and say whether it got ready")
+    _add_run(command)
+    command.set_defaults(command=_run)
+
+    command = verbs.add_parser("record", help="the same, and write down what was asked and answered, without secrets")
+    command.add_argument("--to", type=Path, required=True, metavar="FILE", help="a new file")
+    _add_run(command)
+    command.set_defaults(command=_record)
+
+    command = verbs.add_parser("gc", help="remove what dead runs have left on Compute Engine")
+    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    _add_options(command)
+    command.set_defaults(command=_gc)
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
     add_image(command)
     add_json(command)
     add_modules(command)
@@ -43,12 +60,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_results(command)
     command.add_argument("--quiet", action="store_true", help="do not show the console")
     _add_options(command)
-    command.set_defaults(command=_run)
-
-    command = verbs.add_parser("gc", help="remove what dead runs have left on Compute Engine")
-    command.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    _add_options(command)
-    command.set_defaults(command=_gc)
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
@@ -125,6 +136,17 @@ def _gc(arguments: argparse.Namespace) -> int:
         print(found)
         failed |= found.fate in (reaper.Fate.FAILED, reaper.Fate.UNSEEN)
     return 2 if failed else 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    try:
+        with recording(arguments.to, _settings(arguments)):
+            return _run(arguments)
+    finally:
+        if arguments.to.exists():
+            progress.stderr().print(
+                Text(f"what was asked and answered is in {arguments.to}: look at it before you send it")
+            )
 
 
 def _run(arguments: argparse.Namespace) -> int:

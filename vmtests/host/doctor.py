@@ -1,16 +1,18 @@
 """What a boot needs of this host, what was found, and what to do about the rest."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vmtests.errors import HostError
-from vmtests.host import accel, firmware, sandbox, tools
+from vmtests.host import accel, firmware, sandbox, tools, user
 from vmtests.host.accel import Request
 from vmtests.host.architecture import GUEST
 from vmtests.host.memory import memory
@@ -94,7 +96,8 @@ def report(
         toolbox = find()
     except HostError as error:
         return Report(rows=(*rows, _bad("tools", "tools", error)))
-    return Report(rows=(*rows, *tool_rows(toolbox), accelerator_row(toolbox, request), *firmware_rows(toolbox)))
+    accelerator = accelerator_row(toolbox, request)
+    return Report(rows=(*rows, *tool_rows(toolbox), accelerator, user_row(toolbox, request), *firmware_rows(toolbox)))
 
 
 def sandbox_row() -> Row:
@@ -159,6 +162,21 @@ def accelerator_row(toolbox: Toolbox, request: Request) -> Row:
         return _bad("machine", "accelerator", error)
     value = f"{chosen.name}, cpu {chosen.cpu}"
     return Row(topic="machine", name="accelerator", ok=True, value=value, why=chosen.reason)
+
+
+def user_row(toolbox: Toolbox, request: Request) -> Row:
+    """Say whom QEMU runs as: root only where root started us, and this host lets nobody else do it."""
+    row = Row(topic="machine", name="user", ok=True, value="you, in a sandbox")
+    if os.geteuid() != 0:
+        return row
+    root, kvm = toolbox.root(GUEST.qemu), Path("/dev/kvm")
+    if (reason := user.why_root(root)) is not None:
+        return replace(row, value="root", why=reason)
+    with contextlib.suppress(HostError):
+        needs = (kvm,) if accel.choose(toolbox, request).name is accel.AcceleratorName.KVM else ()
+        if user.unprivileged(root, (), needs) is None:
+            return replace(row, value="root, without a capability", why=f"{kvm} is its owner's alone")
+    return replace(row, value="nobody: another number for each machine", why="root started us")
 
 
 def firmware_rows(toolbox: Toolbox) -> list[Row]:

@@ -48,19 +48,38 @@ _PUBLIC_ETC = (
 )
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "gnu")
 _EMPTY = ("/tmp", "/var/tmp")  # noqa: S108 - its own
-_DEVICES = ("/dev/kvm", "/dev/vhost-vsock")
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom a program runs as that root has started: a number, also its group's, and further groups."""
+
+    number: int
+    groups: tuple[int, ...] = ()
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What is put in front of a command line that runs as this user, and never gets a capability again."""
+        groups = f"--groups={','.join(map(str, self.groups))}" if self.groups else "--clear-groups"
+        ids = (f"--reuid={self.number}", f"--regid={self.number}", groups)
+        return ("setpriv", *ids, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """All that a program sees of the host's files, besides the programs and libraries of its own system.
 
-    It has no capability, also as root, and a `/tmp` of its own. The paths are as outside, and have to exist.
+    It has no capability, also as root, and a `/tmp` of its own. The paths are as outside, and have to exist. With
+    `user` it runs as that one; only root may ask for that, where `demotion_refusal` says nothing. Without `network` it
+    has none, nor anybody's abstract sockets (unix(7)), where the host makes network namespaces.
     """
 
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()
+    user: User | None = None
+    network: bool = True
 
 
 class Sandboxed(subprocess.Popen[AnyStr]):
@@ -174,9 +193,27 @@ def _path() -> str:
 @functools.cache
 def refusal() -> str | None:
     """Return why bubblewrap makes no sandbox here, in its own words; None where it does."""
+    return _refused(_bubblewrap(Path("/")))
+
+
+@functools.cache
+def demotion_refusal(root: Path, user: int) -> str | None:
+    """Return why root cannot have a program of the tree `root` run as `user`; None where it can.
+
+    A container may know few users (user_namespaces(7)), bubblewrap may be older than 0.5, setpriv(1) may be missing.
+    """
+    return _refused(_confined(root, View(user=User(number=user))))
+
+
+@functools.cache
+def _makes_networks() -> bool:
+    return _refused([*_begin(), "--unshare-net", *_HOST, "--"]) is None
+
+
+def _refused(command: Sequence[str]) -> str | None:
     try:
         result = subprocess.run(
-            [*_bubblewrap(Path("/")), "true"],
+            [*command, "true"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -217,23 +254,34 @@ def guarded() -> list[str]:
 def _confined(root: Path, view: View) -> list[str]:
     """Return the bubblewrap command line that enters `root` and shows `view` only."""
     command = [*_begin(), "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
+    if not view.network and _makes_networks():
+        command += ["--unshare-net"]
+    if view.user is not None:
+        # What setpriv needs, and gives up with all else.
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            command += ["--cap-add", capability]
     if root == Path("/"):
         for name in _SYSTEM:
             command += _as_outside(Path("/", name), "--ro-bind-try")
+        command += ["--dir", "/etc"]
         for name in _PUBLIC_ETC:
             command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     else:
         command += _tree(root, (*view.readable, *view.writable))
     command += ["--proc", "/proc", "--dev", "/dev"]
     for empty in _EMPTY:
-        command += ["--tmpfs", empty]
-    for device in _DEVICES:
-        command += ["--dev-bind-try", device, device]
+        command += [*(() if view.user is None else ("--perms", "1777")), "--tmpfs", empty]
+    for device in view.devices:
+        command += ["--dev-bind", os.fspath(device), os.fspath(device)]
+    paths = (*view.readable, *view.writable)
+    # bubblewrap would make those that are missing for itself alone, and another user is to pass.
+    for parent in sorted({parent for path in paths for parent in path.absolute().parents}):
+        command += ["--dir", os.fspath(parent)]
     for paths, bind in ((view.readable, "--ro-bind"), (view.writable, "--bind")):
         for path in paths:
             outside = os.fspath(path.absolute())
             command += ["--dev-bind" if path.is_block_device() else bind, outside, outside]
-    return [*command, "--chdir", "/", "--"]
+    return [*command, "--chdir", "/", "--", *(() if view.user is None else view.user.argv)]
 
 
 def _begin() -> list[str]:

@@ -1,23 +1,29 @@
 """What a machine's programs may see of the host: their own files, and nothing else.
 
 A guest that has taken QEMU over is no nearer to the host's files than before: it finds its disk's chain (which it can
-read), its own directory and logs (which it can write), the programs of QEMU's system, and no capability; QEMU's own
-filter of system calls lets it start no program (`-sandbox`, qemu(1)).
+read), its own directory and logs (which it can write), the programs of QEMU's system, and no capability; it is another
+user than we where we are root (`host/user.py`); QEMU's own filter of system calls lets it start no program
+(`-sandbox`, qemu(1)). What it has written is read with suspicion (`handover`, `is_over`).
 """
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from vmtests.errors import HostError
+from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware
 from vmtests.host.sandbox import View
+from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template
 
+_KVM, _VSOCK = Path("/dev/kvm"), Path("/dev/vhost-vsock")
 # QEMU's docs/interop/qcow2.txt
 _QCOW2 = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQI")  # magic, version, where the backing file's name is, its length
 _LENGTH_AT, _VERSION_2_LENGTH = 100, 72
 _DATA_FILE = 0x44415441
+_FEATURES, _DATA_ELSEWHERE = slice(72, 80), 1 << 2  # those that a reader must know
 _NAME_LIMIT, _CHAIN_LIMIT, _EXTENSIONS_LIMIT = 1023, 200, 4096
 
 
@@ -33,11 +39,29 @@ def disk_files(disk: Path) -> list[Path]:
         path = todo.pop()
         if path not in found and path.exists():
             found.append(path)
-            todo += [path.parent / name for name in _names(path)]
+            todo += [path.parent / name for given in _names(path) for name in _file_name(given)]
     return found
 
 
-def _names(path: Path) -> Iterator[str]:
+def check_over(overlay: Path, image: Path) -> None:
+    """Raise HostError unless `overlay`, which QEMU could write anything to, is laid over `image` and nothing else.
+
+    It is a file and no link to one, its data is in itself, and the only name in it is the image's.
+    """
+    if overlay.is_file() and not overlay.is_symlink():
+        with overlay.open("rb") as file:
+            head = file.read(_LENGTH_AT)
+        features = int.from_bytes(head[_FEATURES], "big") if int.from_bytes(head[4:8], "big") > 2 else 0
+        names = [overlay.parent / name for given in _names(overlay) for name in [*_file_name(given), ""][:1]]
+        if not features & _DATA_ELSEWHERE and names == [image]:
+            return
+    raise HostError(
+        "the machine's disk names other files than it was made with",
+        hint="QEMU, or who has taken it over, has written that; it is not read",
+    )
+
+
+def _names(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         head = file.read(_EXTENSIONS_LIMIT)
         if len(head) < _VERSION_2_LENGTH or not head.startswith(_QCOW2):
@@ -45,14 +69,14 @@ def _names(path: Path) -> Iterator[str]:
         _, version, at, length = _HEADER.unpack_from(head)
         if at and 0 < length <= _NAME_LIMIT:
             file.seek(at)
-            yield from _file_name(file.read(length))
+            yield file.read(length)
     place = _VERSION_2_LENGTH if version < 3 else int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 4], "big")
     while place + 8 <= len(head):
         kind, length = struct.unpack_from(">II", head, place)
         if kind == 0:
             return
         if kind == _DATA_FILE:
-            yield from _file_name(head[place + 8 :][:length])
+            yield head[place + 8 :][:length]
         place += 8 + (length + 7) // 8 * 8
 
 
@@ -62,21 +86,26 @@ def _file_name(name: bytes) -> Iterator[str]:
         yield text
 
 
+def needed_devices(accelerator: Accelerator, hardware: Hardware) -> tuple[Path, ...]:
+    """Return the devices of the host that a machine works with, of those that there are."""
+    kvm = accelerator.name is AcceleratorName.KVM
+    vsock = any("vhost-vsock" in argument for argument in hardware.qemu_args)
+    return tuple(path for path, needed in ((_KVM, kvm), (_VSOCK, vsock)) if needed and path.exists())
+
+
 def machine_view(
     firmware: Firmware | None,
-    image: Path,
+    chain: tuple[Path, ...],
     template: Template | None,
     writable: tuple[Path, ...],
     others: tuple[Path, ...] = (),
+    devices: tuple[Path, ...] = (),
 ) -> View:
-    """Return what QEMU sees: an image's chain, a template, firmware, `others`; and `writable`, which it may change.
-
-    The chain begins at `image` and not at the disk, in which QEMU could have named any file before a power cut.
-    """
-    readable = [path for path in (*disk_files(image), *others) if path not in writable]
+    """Return what QEMU sees: an image's chain, a template, firmware, `others`; and `writable`, which it may change."""
+    readable = [path for path in (*chain, *others) if path not in writable]
     if template is not None:
         readable += [template.ram, template.state]
     # That of a tree is in the tree.
     if firmware is not None and firmware.code.inside == firmware.code.outside:
         readable.append(firmware.code.outside)
-    return View(readable=tuple(readable), writable=writable)
+    return View(readable=tuple(readable), writable=writable, devices=devices)

@@ -10,7 +10,8 @@ from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.machine.confine import disk_files
 from vmtests.machine.disk import backing, make_overlay
-from vmtests.machine.hardware import Hardware
+from vmtests.machine.handover import copy, copy_directory
+from vmtests.machine.hardware import Hardware, oem_strings
 from vmtests.machine.template import Template
 
 SEED_LABEL = "CIDATA"
@@ -33,7 +34,6 @@ def make(hardware: Hardware, mine: Template, firmware: Firmware | None, toolbox:
         mine.variables.touch()
     else:
         shutil.copyfile(firmware.vars_template.outside, mine.variables)
-    shutil.rmtree(mine.tpm, ignore_errors=True)
     mine.tpm.mkdir()
     for number, disk in enumerate(hardware.disks, start=1):
         path = mine.further(number)
@@ -60,6 +60,24 @@ def _make_seed(hardware: Hardware, mine: Template, toolbox: Toolbox) -> None:
     source.unlink()
 
 
+def credential_files(hardware: Hardware, mine: Template) -> tuple[Path, ...]:
+    """Return the files with `oem_strings`, in their order."""
+    return tuple(mine.directory / f"oem-{number}" for number in range(len(hardware.credentials)))
+
+
+def fw_cfg_files(hardware: Hardware, mine: Template) -> tuple[Path, ...]:
+    """Return the files with what `Hardware.fw_cfg` holds, in its order."""
+    return tuple(mine.directory / f"fw-{number}" for number in range(len(hardware.fw_cfg)))
+
+
+def hand_in(hardware: Hardware, mine: Template) -> None:
+    """Write these files; raises OSError."""
+    handed = (*oem_strings(hardware), *hardware.fw_cfg.values())
+    files = (*credential_files(hardware, mine), *fw_cfg_files(hardware, mine))
+    for path, data in zip(files, handed, strict=True):
+        path.write_bytes(data)
+
+
 def take(hardware: Hardware, template: Template, mine: Template) -> None:
     """Copy what a fork writes to; raises OSError."""
     shutil.copyfile(template.overlay, mine.disk)
@@ -75,10 +93,10 @@ def keep(hardware: Hardware, mine: Template, template: Template, toolbox: Toolbo
     for number, path in enumerate(paths(hardware, mine), start=1):
         pairs[template.further(number)] = (path, template.further_overlay(number))
     for kept, (path, overlay) in pairs.items():
-        shutil.copyfile(path, kept)
+        copy(path, kept)
         make_overlay(toolbox, backing(kept), overlay, None)
-    shutil.copyfile(mine.variables, template.variables)
-    shutil.copytree(mine.tpm, template.tpm)
+    copy(mine.variables, template.variables)
+    copy_directory(mine.tpm, template.tpm)
 
 
 def readable(hardware: Hardware, template: Template | None) -> Iterator[Path]:

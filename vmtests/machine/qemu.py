@@ -7,8 +7,8 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,9 +19,10 @@ from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
 from vmtests.host.tools import Toolbox
-from vmtests.machine import argv, disk, drives, hpet
-from vmtests.machine.confine import machine_view
-from vmtests.machine.hardware import Hardware, Net, oem_strings
+from vmtests.host.user import give, unprivileged
+from vmtests.machine import argv, disk, drives, handover, hpet, migration
+from vmtests.machine.confine import check_over, disk_files, machine_view, needed_devices
+from vmtests.machine.hardware import Hardware, Net
 from vmtests.machine.life import Exit, Life, MachineExitError, resuming
 from vmtests.machine.listener import Listener, Nobody
 from vmtests.machine.netns import Namespace
@@ -33,7 +34,6 @@ from vmtests.sizes import MIB
 CONSOLE_PORT, DEBUG_PORT, AGENT_PORT = 0, 1, 3
 """Serial ports: ttyS0, which the boot is followed on, ttyS1 for a debug shell; and the guest agent's."""
 
-_MIGRATION_LOOK = 0.002  # seconds between two looks at a migration that takes some hundredths of a second
 _END_SECONDS = 10.0  # a killed QEMU has to give its memory back; far more than it needs
 _RESULTS = ("ttyS0.log", "ttyS1.log", "qemu.argv", "qemu.stderr", "swtpm.log")
 
@@ -75,6 +75,8 @@ class QemuMachine:
         self._hardware = hardware
         self._template = template
         self._image = disk.backing(image if template is None else template.disk)
+        # Of a disk that is the machine's own, QEMU could name any file as the next one before a power cut.
+        self._chain = tuple(disk_files(self._image.path))
         self._others = tuple(drives.readable(hardware, template))
         self._own = own
         self._namespace = namespace
@@ -111,9 +113,7 @@ class QemuMachine:
                 self.renew()
             else:
                 drives.take(self._hardware, template, mine)
-            handed = (*oem_strings(self._hardware), *self._hardware.fw_cfg.values())
-            for path, data in zip((*self._credential_files(), *self._fw_cfg_files()), handed, strict=True):
-                path.write_bytes(data)
+                drives.hand_in(self._hardware, mine)
             self._spawn()
         except OSError as error:
             self.close()
@@ -203,9 +203,11 @@ class QemuMachine:
         if self.alive:
             raise InputError("the machine is powered on")
         mine = Template(self._files)
+        handover.clear(mine.directory)
         if not self._own:
             disk.make_overlay(self._toolbox, self._image, mine.disk, self._hardware.disk_size)
         drives.make(self._hardware, mine, self._firmware, self._toolbox)
+        drives.hand_in(self._hardware, mine)
 
     @contextlib.contextmanager
     def snapshot(self, directory: Path) -> Iterator[Template]:
@@ -222,16 +224,16 @@ class QemuMachine:
             self.execute("stop")
             try:
                 self._stop_unused_timers()
-                self._ignore_memory()
-                state = mine.state  # QEMU sees nothing of the other directory
-                self.execute("migrate", {"uri": f"file:{state}"})
-                self._wait_migrated()
-                shutil.move(state, template.state)
+                # QEMU sees nothing of the other directory.
+                migration.send(self.execute, mine.state, life.exited)
+                handover.move(mine.state, template.state)
                 # QEMU has written everything out and let go of the disk until it goes on.
                 copy_sparse(life.ram, template.ram)
                 # Of a fork the memory is in the stream, and this file has to be as long as others expect.
                 os.truncate(template.ram, self._hardware.memory_mib * MIB)
                 drives.keep(self._hardware, mine, template, self._toolbox)
+                check_over(template.disk, self._image.path)
+                handover.let_read(template.ram, template.state, *template.disks)
                 yield template
             finally:
                 self.execute("cont")
@@ -249,26 +251,7 @@ class QemuMachine:
 
     def _resume(self, template: Template) -> None:
         with resuming():
-            self._ignore_memory()
-            self.execute("migrate-incoming", {"uri": f"file:{template.state}"})
-            self._wait_migrated()
-
-    def _ignore_memory(self) -> None:
-        capability = {"capability": "x-ignore-shared", "state": True}
-        self.execute("migrate-set-capabilities", {"capabilities": [capability]})
-
-    def _wait_migrated(self) -> None:
-        """Wait until the state of the devices is out, or in."""
-        life, pause = self._running(), threading.Event()
-        while True:
-            answer = self.execute("query-migrate")
-            status = answer.get("status") if isinstance(answer, dict) else None
-            if status == "completed":
-                return
-            if status in {"failed", "cancelled"} or life.exited.is_set():
-                reason = answer.get("error-desc", status) if isinstance(answer, dict) else status
-                raise HostError(f"the machine's state cannot be kept or taken: {reason}")
-            pause.wait(_MIGRATION_LOOK)
+            migration.receive(self.execute, template.state, self._running().exited)
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = 30.0) -> object:
         """Run a QMP command and return its value; `timeout` is in seconds.
@@ -307,7 +290,16 @@ class QemuMachine:
 
     @property
     def disk(self) -> Path:
-        """The machine's disk, a qcow2 file; unless it is the machine's own, it is there until `close`."""
+        """The machine's disk, a qcow2 file; unless it is the machine's own, it is there until `close`.
+
+        Raises HostError where it is no longer laid over what it was made over.
+        """
+        if not self._own:
+            check_over(self._disk, self._image.path)
+        return self._disk
+
+    @property
+    def _disk(self) -> Path:
         return self._image.path if self._own else self._files / "disk.qcow2"
 
     def screenshot(self) -> Path:
@@ -317,7 +309,7 @@ class QemuMachine:
             number += 1
         taken = self._files / "screenshot.png"
         self.execute("screendump", {"filename": os.fspath(taken), "format": "png"})
-        shutil.move(taken, path)
+        handover.move(taken, path)
         return path
 
     def power_cut(self) -> None:
@@ -397,15 +389,9 @@ class QemuMachine:
     def _result(self, file: str) -> Path:
         return self._results / (f"{self._name}.{file}" if self._name else file)
 
-    def _credential_files(self) -> tuple[Path, ...]:
-        return tuple(self._files / f"oem-{number}" for number in range(len(self._hardware.credentials)))
-
-    def _fw_cfg_files(self) -> tuple[Path, ...]:
-        return tuple(self._files / f"fw-{number}" for number in range(len(self._hardware.fw_cfg)))
-
     def _spawn(self) -> None:
         """Start QEMU with all its wires attached, its monitor not connected yet."""
-        assert self._private is not None
+        mine = Template(self._files)
         life = self._life = Life(self._listener, self._result("qemu.stderr"))
         with contextlib.ExitStack() as theirs:
             failed = theirs.enter_context(contextlib.ExitStack())
@@ -430,32 +416,38 @@ class QemuMachine:
                 agent, agent_fd = pair()
                 life.wires.add_port(agent, None)
             life.wires.add_reader(stderr, life.on_stderr)
+            logs = (self._result("ttyS0.log"), self._result("ttyS1.log"))
+            for log in logs:
+                log.touch()
+            own = (mine.directory, self._disk, *logs)
+            devices = needed_devices(self._accelerator, self._hardware)
+            view = machine_view(self._firmware, self._chain, self._template, own, self._others, devices)
+            user = unprivileged(self._toolbox.root(GUEST.qemu), view.readable, devices)
+            give(user, *own)
             tpm_fd = None
             if self._hardware.tpm:
-                state = Template(self._private).tpm
-                self._tpm, tpm = start_tpm(self._toolbox, state, self._result("swtpm.log"))
+                self._tpm, tpm = start_tpm(self._toolbox, mine.tpm, self._result("swtpm.log"))
                 tpm_fd = theirs.enter_context(tpm).fileno()
             # Nothing is left of it, whatever kills us; a fork maps the template's.
             life.ram = os.memfd_create("guest-ram")
             parts = argv.Parts(
                 accelerator=self._accelerator,
                 firmware=self._firmware,
-                variables=self._private / "variables",
-                disk=self.disk,
-                further=drives.paths(self._hardware, Template(self._private)),
-                credential_files=self._credential_files(),
-                fw_cfg_files=self._fw_cfg_files(),
+                variables=mine.variables,
+                disk=self._disk,
+                further=drives.paths(self._hardware, mine),
+                credential_files=drives.credential_files(self._hardware, mine),
+                fw_cfg_files=drives.fw_cfg_files(self._hardware, mine),
                 qmp_fd=qmp_fd,
                 serial_fds=(console_fd, debug_fd),
-                serial_logs=(self._result("ttyS0.log"), self._result("ttyS1.log")),
+                serial_logs=logs,
                 firmware_fd=firmware_fd,
                 ram=Path(f"/proc/self/fd/{life.ram}") if self._template is None else self._template.ram,
                 template=self._template is not None,
                 tpm_fd=tpm_fd,
                 agent_fd=agent_fd,
             )
-            own = (self._private, parts.disk, *parts.serial_logs)
-            view = machine_view(self._firmware, self._image.path, self._template, own, self._others)
+            view = replace(view, user=user, network=self._hardware.net is not Net.NONE)
             command = self._toolbox.argv(GUEST.qemu, *argv.qemu_args(self._hardware, parts), view=view)
             ours = (qmp_fd, console_fd, debug_fd, firmware_fd, life.ram, tpm_fd, agent_fd)
             inherited = [fd for fd in ours if fd is not None]
@@ -464,8 +456,6 @@ class QemuMachine:
                 inherited += self._namespace.fds
             with self._command.open("a") as file:
                 file.write(shlex.join(command) + "\n")
-            for log in parts.serial_logs:
-                log.touch()
             if self._powered_on:
                 self._listener.new_boot("power-on")
             self._powered_on = True
@@ -498,3 +488,7 @@ class QemuMachine:
             self._tpm.kill()
             self._tpm.join(_END_SECONDS)
             self._tpm = None
+        if life is not None:
+            # What stays is ours again.
+            stay = (self._result("ttyS0.log"), self._result("ttyS1.log"), *((self._disk,) if self._own else ()))
+            give(None, *(path for path in stay if path.exists()))

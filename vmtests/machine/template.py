@@ -42,6 +42,11 @@ class Template:
         """An empty overlay over `disk`, copied for each fork: that is faster than to make one."""
         return self.directory / "overlay.qcow2"
 
+    @property
+    def disks(self) -> list[Path]:
+        """All disks of a template that is in its place, empty overlays aside."""
+        return sorted(self.directory.glob("disk*.qcow2"))
+
     def further(self, number: int) -> Path:
         """The further disk of a number, from 1 on: a qcow2 file."""
         return self.directory / f"disk-{number}.qcow2"

@@ -1,0 +1,195 @@
+"""A whole run on Compute Engine is recorded without its secrets, and the emulator is held against the recording."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.gce.conftest import FAST
+from vmtests import cli
+from vmtests.cli import gce
+from vmtests.emulator import Emulator
+from vmtests.emulator.api import Api
+from vmtests.emulator.fake import FakeHypervisor
+from vmtests.emulator.http import Reply, Request
+from vmtests.gce import tokens
+from vmtests.gce.lab import GceLab
+from vmtests.gce.record import Exchange, Scrubber, read
+from vmtests.gce.serialport import PollPace
+from vmtests.gce.settings import Settings
+from vmtests.sizes import GIB
+from vmtests.testing.consoles import recording
+from vmtests.testing.images import small_image
+
+PROJECT, NUMBER = "acme-secret-project", "1234567890123"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording of a whole `vmtests gce record`."""
+    place = tmp_path_factory.mktemp("recorded")
+    disk = small_image(place).path
+    os.truncate(disk, GIB)
+    fast = functools.partial(GceLab, pace=FAST, poll_pace=PollPace(busy=0.01, quiet=0.02))
+    console = recording("reference-ready").console
+    with pytest.MonkeyPatch.context() as patch, Emulator(hypervisor=FakeHypervisor(lambda _: console)) as emulator:
+        patch.setattr(gce, "GceLab", fast)
+        patch.setenv(tokens.VARIABLE, emulator.token)
+        where = (f"--gce-endpoint={emulator.endpoint}", f"--gce-project={PROJECT}", "--gce-zone=us-central1-a")
+        out = ("--quiet", f"--results={place / 'results'}", f"--to={place / 'night.jsonl'}")
+        assert 0 == cli.main(["gce", "record", str(disk), *out, *where])
+        text = (place / "night.jsonl").read_text(encoding="utf-8")
+        assert emulator.token not in text
+    return place / "night.jsonl"
+
+
+def test_whole_run_is_in_the_recording(recorded: Path) -> None:
+    """From the bucket to the removal of all that was made, in its order, in a file that nobody else may read."""
+    asked = [f"{one.method} {one.path.partition('?')[0]}" for one in read(recorded)]
+    wanted = (
+        "POST /upload/storage/v1/b/BUCKET/o",
+        "PUT /upload/storage/v1/b/BUCKET/o",
+        "POST /compute/v1/projects/PROJECT/global/images",
+        "POST /compute/v1/projects/PROJECT/zones/us-central1-a/instances",
+    )
+    places = [asked.index(request) for request in wanted]
+    assert places == sorted(places)
+    assert any(request.startswith("DELETE /compute/v1/projects/PROJECT/zones/") for request in asked)
+    assert recorded.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_secret_is_in_the_recording(recorded: Path) -> None:
+    """No project, no key, no token, no console and no script; the results of the run have the console."""
+    text = recorded.read_text(encoding="utf-8")
+    for secret in (
+        PROJECT,
+        "ssh-ed25519",
+        "AAAA",
+        "Bearer",
+        "Linux version",
+        "#!/",
+        "authorization",
+        "vmtests-ready-",
+    ):
+        assert secret.lower() not in text.lower()
+    contents = [one.answer["contents"] for one in read(recorded) if "serialPort?" in one.path]
+    assert contents
+    assert all(content.endswith(" characters)") for content in contents)
+
+
+def test_emulator_answers_as_it_did(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Held against its own recording the emulator differs in nothing, whatever time its operations take."""
+    assert 0 == cli.main(["emulator", "--hold", str(recorded)])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert ", 0 differences, 0 left out" in said.err.replace("\n", " ")
+
+
+def test_each_answer_that_differs_is_named(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A field that is missing, one of another type, one more, and another status: each with its method's name."""
+    real = Api.answer
+
+    def answer(self: Api, request: Request) -> Reply:
+        reply = real(self, request)
+        if request.method == "GET" and request.path.endswith("/serialPort"):
+            value = json.loads(bytes(reply.body))  # type: ignore[arg-type]
+            del value["contents"]
+            return Reply.of({**value, "start": 17, "colour": "blue"})
+        if request.method == "DELETE" and "/global/images/" in request.path:
+            return Reply.of({"error": {"message": "no"}}, status=403)
+        return reply
+
+    monkeypatch.setattr(Api, "answer", answer)
+    assert 2 == cli.main(["emulator", "--hold", str(recorded)])
+    said = capsys.readouterr().out
+    for sentence in (
+        "compute.instances.getSerialPortOutput: the emulator's answer has no .contents (text)",
+        "compute.instances.getSerialPortOutput: the emulator's answer has .colour (text), which was not recorded",
+        "compute.instances.getSerialPortOutput: .start is number, and was recorded as text",
+        "compute.images.delete: 200 was recorded, and the emulator answers with 403 (no)",
+    ):
+        assert sentence in said
+    # And who asks for the operation that was never begun is told so.
+    assert len(said.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"projects/{PROJECT}/zones/a", "projects/PROJECT/zones/a"),
+        (f"gs://{PROJECT}-vmtests/x", "gs://BUCKET/x"),
+        (f"projects/{NUMBER}/x", "projects/PROJECT/x"),
+        (f"consumer 'project_number:{NUMBER}'", "consumer 'project_number:0'"),
+        (f"{NUMBER}-compute@developer.gserviceaccount.com did", "somebody@example.com did"),
+        ("projects/host-net/global/networks/n", "projects/PROJECT-2/global/networks/n"),
+        ("projects/debian-cloud/global/images/i", "projects/debian-cloud/global/images/i"),
+        ("Bearer ya29.a0AfH6SM-x_y", "(token)"),
+        ("eyJhbGciOi.eyJzdWIi.sig_-", "(token)"),
+        ("https://x/y?X-Goog-Signature=abc&z=1", "https://x/y?X-Goog-Signature=(token)&z=1"),
+        ("root:ssh-ed25519 AAAAC3Nz me@home", "root:(public key)"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----", "(key)"),
+        ("at 34.123.45.67, from 10.128.0.2", "at 192.0.2.1, from 10.128.0.2"),
+    ],
+)
+def test_what_leads_to_somebody_is_taken_out(text: str, expected: str) -> None:
+    """Names become the same stand-ins everywhere; tokens, keys, addresses and numbers of projects are gone."""
+    scrubber = Scrubber(Settings(project=PROJECT, bucket=f"{PROJECT}-vmtests"))
+    assert scrubber.text(text) == expected
+
+
+def test_content_is_known_by_its_length() -> None:
+    """Of metadata, consoles and screens nothing but the length is kept, wherever they are in an answer."""
+    scrubber = Scrubber(Settings(project=PROJECT))
+    items: Any = {"metadata": {"items": [{"key": "startup-script", "value": "#!/bin/sh"}]}, "projectNumber": NUMBER}
+    assert scrubber.json(items) == {
+        "metadata": {"items": [{"key": "startup-script", "value": "(9 characters)"}]},
+        "projectNumber": "0",
+    }
+
+
+def test_recording_ends_with_the_last_whole_line(recorded: Path, tmp_path: Path) -> None:
+    """Of a run that was killed all but the last line can be read."""
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text(recorded.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    assert read(cut) == read(recorded)[:-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]\n", b"\xff\xfe", b'{"vmtests": 1, "version": 99}\n'])
+def test_what_is_no_recording_is_a_sentence(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another file, or one that is not there, is bad input."""
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    assert 2 == cli.main(["emulator", "--hold", str(path)])
+    assert 2 == cli.main(["emulator", "--hold", str(tmp_path / "none")])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_recording_that_is_there_stays(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No recording is written over, and nothing is asked before that is said; requests is as it was afterwards."""
+    before, send = recorded.read_bytes(), requests.Session.send
+    assert 2 == cli.main(["gce", "record", "reference", f"--to={recorded}", "--gce-endpoint=http://127.0.0.1:1"])
+    assert "is there already" in capsys.readouterr().err
+    assert (recorded.read_bytes(), requests.Session.send) == (before, send)
+
+
+def test_busy_cloud_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer that never came, or was `try again`, is nothing to hold anybody against."""
+    path = tmp_path / "busy.jsonl"
+    busy = [
+        Exchange(method="GET", path="/compute/v1/projects/PROJECT/zones", status=status) for status in (0, 429, 503)
+    ]
+    lines = [
+        {"vmtests": "a recording", "version": 1},
+        *({"method": b.method, "path": b.path, "status": b.status} for b in busy),
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert 0 == cli.main(["emulator", "--hold", str(path)])
+    assert "0 requests, 0 differences, 3 left out" in capsys.readouterr().err.replace("\n", " ")

@@ -1,0 +1,44 @@
+"""A machine's state, without its memory, on its way out or in (QEMU's docs/devel/migration)."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from vmtests.errors import HostError
+
+_LOOK = 0.002  # seconds between two looks at what takes some hundredths of a second
+
+Execute = Callable[..., object]
+
+
+def send(execute: Execute, state: Path, ended: threading.Event) -> None:
+    """Write the state to a file; raises HostError where it cannot be."""
+    _ignore_memory(execute)
+    execute("migrate", {"uri": f"file:{state}"})
+    _wait(execute, ended)
+
+
+def receive(execute: Execute, state: Path, ended: threading.Event) -> None:
+    """Take the state of another machine from a file; raises HostError where it cannot be."""
+    _ignore_memory(execute)
+    execute("migrate-incoming", {"uri": f"file:{state}"})
+    _wait(execute, ended)
+
+
+def _ignore_memory(execute: Execute) -> None:
+    capability = {"capability": "x-ignore-shared", "state": True}
+    execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+
+def _wait(execute: Execute, ended: threading.Event) -> None:
+    """Wait until the state of the devices is out, or in."""
+    pause = threading.Event()
+    while True:
+        answer = execute("query-migrate")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status == "completed":
+            return
+        if status in {"failed", "cancelled"} or ended.is_set():
+            reason = answer.get("error-desc", status) if isinstance(answer, dict) else status
+            raise HostError(f"the machine's state cannot be kept or taken: {reason}")
+        pause.wait(_LOOK)
