@@ -93,3 +93,35 @@ def test_failed_tree_leaves_only_what_was_fetched(
     assert not target.exists()
     downloads = tmp_path / "tree.downloads"
     assert kept == (sorted(path.name for path in downloads.iterdir()) if downloads.exists() else None)
+
+
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [
+        ('Acquire "";\nAcquire::Languages "none";\n', ""),
+        (
+            'Acquire "";\nAcquire::http::Proxy "http://me:secret@proxy:3128";\nAcquire::https::CaInfo "/ca.pem";\n',
+            'Acquire::http::Proxy "http://me:secret@proxy:3128";\nAcquire::https::CaInfo "/ca.pem";\n',
+        ),
+    ],
+)
+def test_proxy_of_the_hosts_apt_is_used(
+    said: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host's apt reaches mirrors by is handed on, and nobody sees a password in a list of processes."""
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    (tmp_path / "said").write_text(said)
+    (program.parent / "apt-config").write_text(f"#!/bin/sh\ncat {tmp_path}/said\n")
+    program.write_text(
+        "#!/bin/sh\n[ $1 != --version ] || exec echo mmdebstrap 1.5\n"
+        f'echo "$@" >{tmp_path}/arguments\n'
+        f'for word; do case "$word" in --aptopt=/*) cat "${{word#*=}}" >{tmp_path}/given;; esac; done\n'
+    )
+    for script in program.parent.iterdir():
+        script.chmod(0o755)
+    monkeypatch.setattr(tree, "tool_env", lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"})
+    tree.unpack_debian(tmp_path / "tree", ["a"], "tree")
+    assert ((tmp_path / "given").read_text() if given else "") == given
+    assert (tmp_path / "given").exists() == bool(given)
+    assert "secret" not in (tmp_path / "arguments").read_text()

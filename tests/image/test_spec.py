@@ -14,7 +14,7 @@ from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.host.tools import Toolbox
 from vmtests.image import spec
-from vmtests.image.spec_check import _ext4_room, check_root
+from vmtests.image.spec_check import _ext4_room, check_places, check_root
 from vmtests.image.survey import Totals
 from vmtests.resources import fixture
 from vmtests.sizes import GIB, MIB
@@ -197,3 +197,31 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
     """A spec that does not exist is an error of the input."""
     with pytest.raises(InputError, match="cannot be read"):
         spec.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([("/a/b", None, True), ("/a//b/", None, True)], r"root\[1\].path: /a//b/ is there already"),
+        ([("/a", None, True), ("/a/c", None, False)], r"root\[1\].path: /a/c is below a symlink or a file: root\[0\]"),
+        ([("/a/c", None, False), ("/a", None, True)], r"root\[1\].path: /a is there already: root\[0\] is below it"),
+        ([("/a", "tree", False), ("/a/out/x", "file", False)], r"root\[1\].path: /a/out/x is below a symlink"),
+        ([("/a", "file", False), ("/a/x", None, False)], r"root\[1\].path: /a/x is below a symlink or a file"),
+    ],
+)
+def test_nothing_is_put_below_a_symlink_or_a_file(
+    tmp_path: Path, entries: list[tuple[str, str | None, bool]], said: str
+) -> None:
+    """It would land where the symlink leads: on the host that builds."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/out").symlink_to("/")
+    (tmp_path / "file").write_text("")
+    found = [(path, tmp_path / source if source else None, symlink) for path, source, symlink in entries]
+    with pytest.raises(InputError, match=said):
+        check_places(found, "image.json")
+
+
+def test_a_directory_of_the_root_is_filled_by_more_than_one_entry(tmp_path: Path) -> None:
+    """As /etc is: a tree, and entries in it that the tree has not."""
+    (tmp_path / "sub").mkdir()
+    check_places([("/etc", tmp_path, False), ("/etc/sub/new", None, True), ("/etc", None, False)], "image.json")

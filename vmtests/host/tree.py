@@ -1,5 +1,6 @@
 """Debian trees in the cache, unpacked by mmdebstrap without running one maintainer script."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,8 +8,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -51,13 +53,13 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
         f"--setup-hook={put_back}",
         f"--include={','.join(packages)}",
-        *(SUITE, os.fspath(target), *([mirror] if mirror else [])),
     ]
     tail: deque[str] = deque(maxlen=40)
     with (
         progress.step(title) as running,
+        _settings_of_host() as settings,
         Sandboxed[str](
-            command,
+            [*command, *settings, *(SUITE, os.fspath(target), *([mirror] if mirror else []))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -82,6 +84,31 @@ def unpack_debian(target: Path, packages: Sequence[str], title: str) -> None:
                 shutil.rmtree(downloads, ignore_errors=True)
             raise failure(title, list(tail))
     shutil.rmtree(downloads, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _settings_of_host() -> Iterator[list[str]]:
+    """Give mmdebstrap's options with what this host's apt knows of proxies and certificates (apt.conf(5)).
+
+    They are in a file: a proxy's address may have a password.
+    """
+    try:
+        said = subprocess.run(
+            ["apt-config", "dump", "Acquire"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=tool_env(),
+            check=False,
+        ).stdout
+    except OSError:
+        said = ""
+    lines = [f"{line}\n" for line in said.splitlines() if re.match(r"Acquire::https?::", line)]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".conf") as file:
+        file.writelines(lines)
+        file.flush()
+        yield [f"--aptopt={file.name}"] if lines else []
 
 
 def _clear(target: Path, downloads: Path) -> None:

@@ -1,13 +1,15 @@
 """Makes a disk of an image spec, writing every byte of the store once.
 
-mkfs.erofs writes the store straight to its place in the disk file (`mkerofs`), and systemd-repart adds the ESP and the
-root partition around it. A store that is compressed is written to a file of its own and copied by repart.
+The store is written straight to its place in the disk file (`erofsplan`, `erofswrite`), while systemd-repart makes the
+ESP and the root partition around it. A store that is compressed (`mkerofs`) is written to a file of its own and copied
+by repart.
 """
 
 import contextlib
 import os
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -17,7 +19,8 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, at_named, from_os
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import compression, fat, gpt, mkerofs, repart, unprivileged
+from vmtests.image import compression, erofsplan, erofswrite, fat, gpt, mkerofs, repart, unprivileged
+from vmtests.image.erofsplan import Plan
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.modes import usual_modes
 from vmtests.image.source import open_disk
@@ -60,7 +63,12 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
         running.phase("survey")
-        store = survey((f"store path {path}", spec.store.source(path)) for path in spec.store.paths)
+        named = [(f"store path {path}", spec.store.source(path).name) for path in spec.store.paths]
+        plan, store = None, Totals()
+        if compression.parse(spec.compression).on:
+            store = survey((place, spec.store.directory / name) for place, name in named)
+        else:
+            plan = erofsplan.plan(os.fspath(spec.store.directory), named, (mkerofs.LINKS,))
         root = survey(
             (f"root[{index}].source", entry.source)
             for index, entry in enumerate(spec.root)
@@ -75,15 +83,18 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
         with beside(disk) as directory:
             work = _Work(directory=directory, disk=directory / "disk.raw")
             try:
-                _check_space(spec, store, root, work)
+                _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
                     work.root.mkdir()
                     _fill_root(spec, contract, work, toolbox)
                 running.phase("store")
-                store_size = _write_store(spec, contract, work, store, toolbox, running)
-                running.phase("partitions")
-                _partition(spec, contract, work, toolbox, store_size)
+                if plan is None:
+                    store_size = _write_compressed(spec, contract, work, store, toolbox, running)
+                    running.phase("partitions")
+                    _partition(spec, contract, work, toolbox, store_size)
+                else:
+                    _write_planned(spec, contract, work, plan, toolbox, running)
                 running.phase("durable")
                 publish(work.disk, disk)
             except OSError as error:
@@ -91,12 +102,11 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
         return running.phases
 
 
-def _check_space(spec: ImageSpec, store: Totals, root: Totals, work: _Work) -> None:
-    """Raise HostError unless the disk has room for the image and for what is scratch on the way."""
-    twice = compression.parse(spec.compression).on
+def _check_space(spec: ImageSpec, store: int, root: Totals, work: _Work) -> None:
+    """Raise HostError unless the disk has room for the image, with `store` bytes of store, and for what is scratch."""
     esp = sum(source.stat().st_size for source in spec.esp.values())
     # The ESP and the root partition are each made in a file of their own.
-    need = store.size * (2 if twice else 1) + 2 * (root.size + esp)
+    need = store + 2 * (root.size + esp)
     free = shutil.disk_usage(work.directory).free
     if need > free:
         place = work.directory.parent
@@ -169,26 +179,35 @@ def _load_database(registration: Path, directory: str, contract: Contract, work:
             path.unlink(missing_ok=True)
 
 
-def _write_store(
-    spec: ImageSpec,
-    contract: Contract,
-    work: _Work,
-    totals: Totals,
-    toolbox: Toolbox,
-    running: progress.Step,
+def _write_planned(
+    spec: ImageSpec, contract: Contract, work: _Work, plan: Plan, toolbox: Toolbox, running: progress.Step
+) -> None:
+    """Write the erofs to its place in the disk file, and beside it the other partitions, whose places are known."""
+    start, stored = _store_start(contract), contract.store_partition
+    size = round_up(plan.size, MIB)
+    _make_disk(contract, work, size)
+    with ThreadPoolExecutor(1) as other:
+        partitions = other.submit(_partition, spec, contract, work, toolbox, size)
+        identifier = str(repart.partition_uuid(spec.seed, stored))
+        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running)
+        running.phase("partitions")
+        partitions.result()
+
+
+def _write_compressed(
+    spec: ImageSpec, contract: Contract, work: _Work, totals: Totals, toolbox: Toolbox, running: progress.Step
 ) -> int:
-    """Write the erofs, to its place in the disk file or into a file of its own; return the size of its partition."""
+    """Write the erofs into a file of its own; return the size of its partition."""
     stored = contract.store_partition
     volume = mkerofs.Volume(
         label=stored.label,
         uuid=str(repart.partition_uuid(spec.seed, stored)),
         compression=compression.parse(spec.compression),
     )
-    file, start = (work.store, 0) if volume.compression.on else (work.disk, _store_start(contract))
     names = [spec.store.source(path).name for path in spec.store.paths]
-    written = mkerofs.write(file, volume, spec.store.directory, names, totals, toolbox, running, offset=start)
-    size = round_up(written, MIB)
-    os.truncate(file, start + size)
+    size = round_up(mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running), MIB)
+    os.truncate(work.store, size)
+    _make_disk(contract, work, size)
     return size
 
 
@@ -202,13 +221,15 @@ def _store_start(contract: Contract) -> int:
     return start
 
 
+def _make_disk(contract: Contract, work: _Work, store_size: int) -> None:
+    """Make the disk file, which is one hole yet."""
+    least = _store_start(contract) + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
+    with work.disk.open("wb") as file:
+        file.truncate(round_up(least, contract.disk.granularity_bytes))
+
+
 def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int) -> None:
     in_place = not work.store.exists()
-    start = _store_start(contract)
-    least = start + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
-    size = round_up(least, contract.disk.granularity_bytes)
-    with work.disk.open("ab") as file:
-        file.truncate(size)
     content = {
         "esp": {target: os.fspath(source) for target, source in spec.esp.items()},
         "store": {} if in_place else {"CopyBlocks": os.fspath(work.store), "Size": str(store_size)},
@@ -216,7 +237,7 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     }
     repart.write_definitions(work.definitions, contract, spec.seed, content)
     if in_place:
-        _write_table(spec, contract, work.disk, start, store_size, toolbox)
+        _write_table(spec, contract, work.disk, _store_start(contract), store_size, toolbox)
     toolbox.run(
         "systemd-repart",
         *(

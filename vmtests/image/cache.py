@@ -31,6 +31,8 @@ _BUILDER = (
     "assemble.py",
     "compression.py",
     "initrd.py",
+    "erofsplan.py",
+    "erofswrite.py",
     "mkerofs.py",
     "modes.py",
     "reference.py",

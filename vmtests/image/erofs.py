@@ -14,7 +14,7 @@ OFFSET = 1024
 MAGIC = 0xE0F5E1E2
 
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ")
-_COMPAT_CHECKSUM = 0x1
+_COMPAT_CHECKSUM, _COMPAT_MTIME = 0x1, 0x2
 _INCOMPAT_COMPR_CFGS = 0x2
 _INCOMPAT_48BIT = 0x80
 _PAGE_BITS = 12  # x86 has pages of 4096 bytes, and larger blocks do not mount
@@ -97,6 +97,17 @@ def parse(data: bytes) -> Superblock | None:
         extra_devices=devices,
         directory_bits=directory_bits,
     )
+
+
+def pack(*, root: int, inodes: int, blocks: int, time: int, identifier: str, label: str) -> bytes:
+    """Return the superblock of an uncompressed file system of blocks of 4 KiB, without its checksum.
+
+    `root` is the number of the root's inode, and they are counted from the first byte; `time` is in seconds.
+    """
+    compat = _COMPAT_CHECKSUM | _COMPAT_MTIME
+    head = (MAGIC, 0, compat, _PAGE_BITS, 0, root, inodes, time, 0, blocks, 0, 0)
+    name = label.encode()
+    return _SUPERBLOCK.pack(*head, uuid.UUID(identifier).bytes, name, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[Check]:

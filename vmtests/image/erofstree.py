@@ -20,6 +20,9 @@ FLAT_PLAIN, FLAT_INLINE = 0, 2
 COMPACT, EXTENDED = 32, 64
 """Bytes of an inode."""
 
+COMPACT_INODE, EXTENDED_INODE = struct.Struct("<4H4I2HI"), struct.Struct("<4HQ4IQ2I16x")
+"""The two kinds of an inode, field by field."""
+
 _NID_UNIT = 32
 _UNSUPPORTED = 0x080 | 0x100  # 48bit, metabox: other fields
 

@@ -48,12 +48,12 @@ def _expression(place: int) -> str:
 class _Groups(Tree):
     """An erofs whose groups are dissolved."""
 
-    def __init__(self, descriptor: int, offset: int) -> None:
-        self._file, self._offset = descriptor, offset
-        super().__init__(lambda place, length: os.pread(descriptor, length, offset + place))
+    def __init__(self, descriptor: int) -> None:
+        self._file = descriptor
+        super().__init__(lambda place, length: os.pread(descriptor, length, place))
 
     def _write(self, data: bytes | bytearray, place: int) -> None:
-        os.pwrite(self._file, data, self._offset + place)
+        os.pwrite(self._file, data, place)
 
     def reparent(self, nid: int) -> None:
         """Make the root the directory above `nid`."""
@@ -113,12 +113,12 @@ def _pack(entries: Sequence[Entry], block_size: int) -> Iterator[bytes]:
         begin = end
 
 
-def undo(descriptor: int, offset: int) -> int:
-    """Move what is in groups into the root directory of the erofs at `offset` of a file; return its new size in bytes.
+def undo(descriptor: int) -> int:
+    """Move what is in groups into the root directory of the erofs in a file; return its new size in bytes.
 
     The inodes of the groups stay behind, where no directory names them. Raises HostError, OSError.
     """
-    image = _Groups(descriptor, offset)
+    image = _Groups(descriptor)
     merged: list[Entry] = []
     removed = 0
     for entry in image.entries(image.root):

@@ -1,4 +1,4 @@
-"""Writes the store's file system: tar(1) streams the store paths into mkfs.erofs(1), which writes each byte once.
+"""Writes a store that is compressed: tar(1) streams the store paths into mkfs.erofs(1).
 
 Neither an argument nor a mount is spent on a path, so that their number is free, and no namespace is needed. Why this
 way: docs/decisions/0003-store-stream.md.
@@ -24,6 +24,9 @@ from vmtests.sizes import KIB, MIB
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
 
+LINKS = b".links"
+"""Nix's local overlay store wants the directory of its links in the layer that it cannot write to."""
+
 _LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
 _TAIL = 4 * KIB  # of what was said on standard error
 _PIPE_SIZE = MIB
@@ -46,22 +49,17 @@ def write(
     totals: Totals,
     toolbox: Toolbox,
     running: progress.Step,
-    *,
-    offset: int = 0,
 ) -> int:
     """Write the file system of the entries `names` of `directory` into the new `file`, and return its size in bytes.
 
-    It begins at `offset`, with a hole in front of it; one that is compressed cannot. `totals` is what they are in all.
-    Scratch files are beside `file`. Raises ToolError, and HostError when what was written is not whole.
+    `totals` is what they are in all. Scratch files are beside `file`. Raises ToolError, and HostError when what
+    was written is not whole.
     """
-    # mkfs.erofs up to 1.9.3 copies to the wrong place what it finds in a file of its own, as all that it compresses.
-    assert offset == 0 or not volume.compression.on
     with tempfile.TemporaryDirectory(dir=file.parent) as made:
         work = Path(made)
         base = work / "base"
-        # Nix's local overlay store wants the directory of its links in the layer that it cannot write to.
-        (base / ".links").mkdir(parents=True)
-        for path in (base, base / ".links"):
+        (base / os.fsdecode(LINKS)).mkdir(parents=True)
+        for path in (base, base / os.fsdecode(LINKS)):
             path.chmod(0o755)
         listed = work / "names"
         listed.write_bytes(b"".join(os.fsencode(name) + b"\0" for name in sorted(names)))
@@ -76,15 +74,14 @@ def write(
         writer = toolbox.argv(
             *("mkfs.erofs", "--quiet", f"-T{STORE_TIME}", "--all-root", f"-L{volume.label}"),
             *(f"-U{volume.uuid}", *volume.compression.arguments(), "--tar=f", "--sort=none"),
-            *([f"--offset={offset}"] if offset else []),
             file,
         )
         # What is compressed is first written to a file of its own by mkfs.erofs, in its temporary directory.
         _stream(reader, writer, tool_env({"TMPDIR": os.fspath(work)}), file, totals, running)
     if groups:
         with file.open("rb+") as opened:
-            grouping.undo(opened.fileno(), offset)
-    return _verified_size(file, offset, totals.inodes + 2)  # the root and .links
+            grouping.undo(opened.fileno())
+    return _verified_size(file, totals.inodes + 2)  # the root and .links
 
 
 def _stream(
@@ -152,11 +149,11 @@ def _watch(
             continue
 
 
-def _verified_size(file: Path, offset: int, inodes: int) -> int:
+def _verified_size(file: Path, inodes: int) -> int:
     """Return the bytes of the file system in `file`, which mkfs.erofs 1.8 leaves longer, with a hole at its end."""
     with file.open("rb") as opened:
-        superblock = erofs.parse(os.pread(opened.fileno(), MIB, offset + erofs.OFFSET))
+        superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
     # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
-    if superblock is None or offset + superblock.size > file.stat().st_size or superblock.inodes != inodes:
+    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes != inodes:
         raise HostError("mkfs.erofs did not write a whole file system", hint="is the disk full?")
     return superblock.size

@@ -39,7 +39,7 @@ from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.image import compression
-from vmtests.image.spec_check import check_contract, check_esp, refuse_unknown
+from vmtests.image.spec_check import check_contract, check_esp, check_places, refuse_unknown
 
 VERSION = 1
 DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
@@ -196,15 +196,9 @@ def _check(spec: ImageSpec, places: Sequence[str], origin: str) -> None:
         raise InputError(f"{origin}: registration: {spec.registration} is not a file")
     if spec.state is not None:
         _check_path(spec.state, "state", origin)
-    seen: dict[str, int] = {}
     for index, entry in enumerate(spec.root):
         _check_entry(entry, f"root[{index}]", origin)
-        if (earlier := seen.setdefault(entry.path, index)) != index and (
-            entry.source is not None or entry.symlink is not None
-        ):
-            raise InputError(
-                f"{origin}: root[{index}].path: {entry.path} is there already: root[{earlier}] puts it there"
-            )
+    check_places([(entry.path, entry.source, entry.symlink is not None) for entry in spec.root], origin)
 
 
 def _check_path(path: str, place: str, origin: str) -> None:

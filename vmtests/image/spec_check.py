@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmtests.contract import Contract, Partition
@@ -82,6 +82,32 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
             f" {format_size(max(room, 0))}",
             hint="give the contract's partition esp a larger size, or put fewer or smaller files on it",
         )
+
+
+def check_places(entries: Sequence[tuple[str, Path | None, bool]], origin: str) -> None:
+    """Raise InputError for an entry of the root that is there already, or below a symlink or a file.
+
+    An entry is its path, its source, and whether it is a symlink. What is put below a symlink lands where that leads,
+    on the host that builds.
+    """
+    seen: dict[Path, int] = {}
+    above: dict[Path, int] = {}
+    for index, (path, source, symlink) in enumerate(entries):
+        place, target = f"{origin}: root[{index}].path", Path(path)
+        leaf = symlink or (source is not None and not source.is_dir())
+        if (earlier := seen.setdefault(target, index)) != index and (symlink or source is not None):
+            raise InputError(f"{place}: {path} is there already: root[{earlier}] puts it there")
+        if leaf and target in above:
+            raise InputError(f"{place}: {path} is there already: root[{above[target]}] is below it")
+        for parent in target.parents:
+            above.setdefault(parent, index)
+            if (owner := seen.get(parent)) is None:
+                continue
+            _, tree, linked = entries[owner]
+            inside = target.relative_to(parent).parts
+            within = [tree.joinpath(*inside[:depth]) for depth in range(len(inside))] if tree else []
+            if linked or any(part.is_file() or (depth and part.is_symlink()) for depth, part in enumerate(within)):
+                raise InputError(f"{place}: {path} is below a symlink or a file: root[{owner}] puts it there")
 
 
 def check_contract(contract: Contract, place: str) -> None:

@@ -56,9 +56,14 @@ def survey(trees: Iterable[tuple[str, Path]]) -> Totals:
     return Totals(inodes=inodes, directories=directories, blocks=blocks * _BLOCK)
 
 
-def _blocks(place: str, path: str, found: os.stat_result) -> int:
-    """Return the blocks of a file's content; raises InputError for what is none."""
+def refuse_special(place: str, path: str, found: os.stat_result) -> None:
+    """Raise InputError, with its place in the spec, for what is no file, directory or symlink."""
     if (kind := _KINDS.get(stat.S_IFMT(found.st_mode))) is not None:
         what = f"{path} is {kind}"
         raise InputError(f"{place}: {what}", hint="an image holds files, directories and symlinks only")
+
+
+def _blocks(place: str, path: str, found: os.stat_result) -> int:
+    """Return the blocks of a file's content; raises as `refuse_special`."""
+    refuse_special(place, path, found)
     return -(-found.st_size // _BLOCK) if stat.S_ISREG(found.st_mode) else 0

@@ -1,0 +1,142 @@
+"""An uncompressed store is planned before a byte of it is written, and has all that was given and nothing else."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from vmtests import progress
+from vmtests.errors import HostError, InputError
+from vmtests.host.sandbox import run_in
+from vmtests.host.tools import Toolbox
+from vmtests.image import erofsplan, erofswrite
+from vmtests.image.erofsplan import BLOCK, Node, Plan, directory_content, directory_size
+from vmtests.sizes import MIB
+
+_ID = "00000000-0000-4000-8000-000000000001"
+
+
+def _plan(directory: Path) -> Plan:
+    named = [(f"store path {path.name}", path.name) for path in directory.iterdir()]
+    return erofsplan.plan(os.fspath(directory), named, [b".links"])
+
+
+def _write(directory: Path, file: Path, offset: int = 0) -> Plan:
+    plan = _plan(directory)
+    with file.open("wb") as opened:
+        opened.truncate(offset + plan.size)
+    with progress.step("test") as running:
+        erofswrite.write(file, plan, directory, "store", _ID, offset, running)
+    return plan
+
+
+def _listed(tree: Path) -> dict[str, tuple[int, object]]:
+    found: dict[str, tuple[int, object]] = {}
+    for path in sorted(tree.rglob("*")):
+        content: object = None
+        if path.is_symlink():
+            content = path.readlink()
+        elif path.is_file():
+            content = path.read_bytes()
+        found[str(path.relative_to(tree))] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with each kind of path, and with sizes on both sides of each limit."""
+    directory = tmp_path / "store"
+    for number in range(40):
+        path = directory / f"{number:032}-thing"
+        (path / "+plus").mkdir(parents=True)
+        (path / "file").write_bytes(os.urandom(number * 997))
+        os.link(path / "file", path / "linked")
+        (path / "to").symlink_to(f"../{number:032}-thing/file")
+    sizes = directory / "sizes"
+    sizes.mkdir()
+    for size in (0, 1, 4063, 4064, 4065, 4095, 4096, 4097, 8160, 8161, MIB - 1, MIB, MIB + 4065, 3 * MIB + 5):
+        (sizes / f"{size}").write_bytes(os.urandom(size))
+    (sizes / "0").chmod(0o4555)
+    (sizes / "long").symlink_to("/".join(["n" * 250] * 16))
+    many = directory / "many"
+    many.mkdir()
+    for number in range(700):
+        (many / f"{'!-_+'[number % 4]}{'x' * (number % 90)}{number}").write_text(str(number))
+    (directory / "alone").write_text("a store path that is a file")
+    (directory / "b\udcff\n").mkdir()
+    return directory
+
+
+def test_what_was_given_is_in_it(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """What fsck.erofs, which checks all of it, reads back is what was given, and the empty .links."""
+    plan = _write(store, tmp_path / "erofs")
+    run_in(toolbox.root("fsck.erofs"), ["fsck.erofs", f"--extract={tmp_path / 'out'}", str(tmp_path / "erofs")])
+    found = _listed(tmp_path / "out")
+    assert found.pop(".links") == (0o40755, None)
+    assert found == _listed(store)
+    assert len(found) + 2 == plan.inodes
+
+
+def test_bytes_follow_from_the_content_alone(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the place, the number of threads, nor the page cache changes a byte."""
+    size = _write(store, tmp_path / "one").size
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(os, "O_DIRECT", 0)
+    _write(store, tmp_path / "two", offset=MIB)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()[MIB:]
+    assert (tmp_path / "one").stat().st_size == size
+
+
+def test_a_file_system_that_refuses_to_go_past_the_cache_is_written_through_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some take O_DIRECT when a file is opened, and refuse the write."""
+    _write(store, tmp_path / "one")
+    real, flagged = os.pwrite, os.O_DIRECT
+
+    def pwrite(descriptor: int, data: bytes, place: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & flagged:
+            raise OSError(22, "Invalid argument")
+        return real(descriptor, data, place)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    _write(store, tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_directory_has_the_size_that_was_planned() -> None:
+    """A block of a directory ends where the next name does not fit, and the planned size knows that."""
+    for count in (0, 1, 200, 3000):
+        names = [b"%0*d" % (1 + number % 200, number) for number in range(count)]
+        node = Node(b"", 0o40755, 0, children=[Node(name, 0o100644, 0) for name in dict.fromkeys(names)])
+        assert node.children is not None
+        assert len(directory_content(node, node)) == directory_size([child.name for child in node.children])
+
+
+def test_more_directories_than_a_short_inode_counts() -> None:
+    """A root of 70,000 store paths has a long inode, whose end still is in one block with it."""
+    root = Node(b"", 0o40755, 0, children=[Node(b"%d" % number, 0o40755, 0, children=[]) for number in range(70_000)])
+    root.size = directory_size([child.name for child in root.children or ()])
+    plan = Plan(root)
+    plan.put(root)
+    head, _, rest = root.split()
+    assert head == 64
+    assert root.place % BLOCK + head + rest <= BLOCK
+    assert len(plan.inode(root)) == head
+
+
+def test_a_file_that_becomes_shorter_ends_it(store: Path, tmp_path: Path) -> None:
+    """What was planned cannot be kept, and it says which file."""
+    plan = _plan(store)
+    os.truncate(store / "sizes" / str(MIB), 5)
+    (tmp_path / "erofs").write_bytes(b"")
+    with progress.step("test") as running, pytest.raises(HostError, match=f"sizes/{MIB} changed while it was read"):
+        erofswrite.write(tmp_path / "erofs", plan, store, "store", _ID, 0, running)
+
+
+def test_what_an_image_cannot_hold_is_refused_with_its_place(store: Path) -> None:
+    """A FIFO, socket or device, however deep."""
+    os.mkfifo(store / f"{3:032}-thing/+plus/pipe")
+    with pytest.raises(InputError, match=rf"store path {3:032}-thing: .*/pipe is a FIFO"):
+        _plan(store)

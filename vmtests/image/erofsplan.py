@@ -1,0 +1,262 @@
+"""Where everything of an uncompressed erofs goes, which is known before a byte of it is written.
+
+Names and sizes are enough: inodes come first, each with the end of its content behind it where that fits into the
+block, then all whole blocks of content in the order of the walk (fs/erofs/erofs_fs.h of Linux 6.17). So files can be
+copied by any number of threads, and what stands behind the file system on a disk can be made at the same time.
+"""
+
+import bisect
+import contextlib
+import gc
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from vmtests.errors import InputError
+from vmtests.image import erofs
+from vmtests.image.erofstree import (
+    COMPACT,
+    COMPACT_INODE,
+    DIRENT,
+    EXTENDED,
+    EXTENDED_INODE,
+    FLAT_INLINE,
+    FLAT_PLAIN,
+)
+from vmtests.image.mkerofs import STORE_TIME
+from vmtests.image.survey import refuse_special
+
+BLOCK = 4096
+"""Bytes of a block: a page, since Linux mounts no larger ones."""
+
+_SUPERBLOCK = 128  # bytes
+_NID = 32  # bytes that an inode's number counts
+_GAPS = 1024  # places that are kept in mind, in blocks of inodes that have room left
+_KINDS = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFLNK: 7}  # EROFS_FT_*
+
+
+@dataclass(slots=True)
+class Node:
+    """A file, directory or symlink: `place` is that of its inode in bytes, `block` the first of its content.
+
+    Blocks are counted from where content begins, so that they are known before that is.
+    """
+
+    name: bytes
+    mode: int
+    size: int
+    place: int = 0
+    block: int = 0
+    children: "list[Node] | None" = None
+
+    @property
+    def extended(self) -> bool:
+        """Whether its numbers need an inode of 64 bytes."""
+        return self.size >> 32 != 0 or self.links >> 16 != 0
+
+    @property
+    def links(self) -> int:
+        """The number of its names."""
+        if self.children is None:
+            return 1
+        return 2 + sum(child.children is not None for child in self.children)
+
+    @property
+    def kind(self) -> int:
+        """Its file type in a directory entry."""
+        return _KINDS[stat.S_IFMT(self.mode)]
+
+    def split(self) -> tuple[int, int, int]:
+        """Return the bytes of its inode, the number of its whole blocks, and the bytes of its end behind the inode."""
+        head = EXTENDED if self.extended else COMPACT
+        blocks, rest = divmod(self.size, BLOCK)
+        return (head, blocks + 1, 0) if rest > BLOCK - head else (head, blocks, rest)
+
+
+@dataclass(slots=True)
+class Plan:
+    """A whole file system in the order of the walk; `blocks` and `begin`, where content is, are in blocks."""
+
+    root: Node
+    inodes: int = 0
+    begin: int = 0
+    blocks: int = 0
+    _next: int = 0
+    _gaps: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """The size of the file system in bytes."""
+        return self.blocks * BLOCK
+
+    def walk(self) -> Iterator[tuple[bytes, Node, Node]]:
+        """Give each node with its path below the root, and the directory that it is in; a directory comes first."""
+        waiting = [(b"", self.root, self.root)]
+        while waiting:
+            path, node, parent = waiting.pop()
+            yield path, node, parent
+            if node.children is None:
+                continue
+            for child in node.children:
+                if child.children is None:
+                    yield _join(path, child.name), child, node
+            waiting += [
+                (_join(path, child.name), child, node) for child in node.children if child.children is not None
+            ]
+
+    def put(self, node: Node) -> None:
+        """Give a node its places."""
+        head, blocks, rest = node.split()
+        need = -(-(head + rest) // _NID) * _NID
+        index = bisect.bisect_left(self._gaps, (need, 0))
+        if index < len(self._gaps):
+            room, node.place = self._gaps.pop(index)
+        else:
+            room = BLOCK - self._next % BLOCK
+            if room < need:  # the first block, most of which is the superblock's
+                bisect.insort(self._gaps, (room, self._next))
+                self._next += room
+                room = BLOCK
+            node.place = self._next
+            self._next += room
+        if room > need:
+            bisect.insort(self._gaps, (room - need, node.place + need))
+            if len(self._gaps) > _GAPS:
+                del self._gaps[0]
+        node.block, self.blocks = self.blocks, self.blocks + blocks
+        self.inodes += 1
+
+    def inode(self, node: Node) -> bytes:
+        """Return the inode, with neither an owner but root nor a time of its own."""
+        head, blocks, rest = node.split()
+        block = self.begin + node.block if blocks else 0
+        layout = FLAT_INLINE if rest else FLAT_PLAIN
+        number = node.place // _NID & 0xFFFFFFFF
+        if head == EXTENDED:
+            return EXTENDED_INODE.pack(
+                layout << 1 | 1, 0, node.mode, 0, node.size, block, number, 0, 0, STORE_TIME, 0, node.links
+            )
+        return COMPACT_INODE.pack(layout << 1, 0, node.mode, node.links, node.size, 0, block, number, 0, 0, 0)
+
+    def superblock(self, label: str, identifier: str) -> bytes:
+        """Return the superblock, without its checksum."""
+        return erofs.pack(
+            root=self.root.place // _NID, inodes=self.inodes, blocks=self.blocks, time=STORE_TIME,
+            identifier=identifier, label=label,
+        )  # fmt: skip
+
+
+def _join(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+def plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[bytes]) -> Plan:
+    """Look at the entries of `directory` that are named, each after its place in the spec, and at all below them.
+
+    `extra` are empty directories in the root. Raises InputError, with that place, for what cannot be read and for what
+    is no file, directory or symlink.
+    """
+    with _no_collection():
+        return _plan(directory, named, extra)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have nobody look for cycles among half a million nodes that are made, where there is none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[bytes]) -> Plan:
+    children = [Node(name, stat.S_IFDIR | 0o755, 0, children=[]) for name in extra]
+    places: dict[bytes, str] = {}
+    for place, name in named:
+        path = os.path.join(directory, name)  # noqa: PTH118 - as below, half a million of them
+        try:
+            children.append(_node(place, path, os.fsencode(name), os.lstat(path)))
+        except OSError as error:
+            raise InputError(f"{place}: {error.filename} cannot be read: {error.strerror}") from error
+        places[os.fsencode(name)] = place
+    made = Plan(Node(b"", stat.S_IFDIR | 0o755, 0, children=children), _next=erofs.OFFSET + _SUPERBLOCK)
+    waiting = [("", "", made.root)]
+    while waiting:
+        path, place, node = waiting.pop()
+        assert node.children is not None
+        if path:
+            _fill(place, path, node)
+        node.children.sort(key=lambda child: child.name)
+        node.size = directory_size([child.name for child in node.children])
+        made.put(node)
+        for child in node.children:
+            if child.children is None:
+                made.put(child)
+        for child in node.children:
+            if child.children is not None and (path or child.name in places):
+                below = f"{path or directory}/{os.fsdecode(child.name)}"
+                waiting.append((below, place or places[child.name], child))
+            elif child.children is not None:
+                child.size = directory_size([])
+                made.put(child)
+    made.begin = -(-made._next // BLOCK)  # noqa: SLF001 - its own module
+    made.blocks += made.begin
+    return made
+
+
+def _fill(place: str, path: str, node: Node) -> None:
+    """Read a directory."""
+    try:
+        with os.scandir(path) as entries:
+            node.children = [
+                _node(place, entry.path, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
+                for entry in entries
+            ]
+    except OSError as error:
+        raise InputError(f"{place}: {error.filename or path} cannot be read: {error.strerror}") from error
+
+
+def _node(place: str, path: str, name: bytes, found: os.stat_result) -> Node:
+    refuse_special(place, path, found)
+    if stat.S_ISDIR(found.st_mode):
+        return Node(name, found.st_mode, 0, children=[])
+    return Node(name, found.st_mode, found.st_size)
+
+
+def _runs(names: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+    """Give, for each block of a directory, the names that are in it and how many bytes they take."""
+    begin = 0
+    while begin < len(names):
+        end, used = begin, 0
+        while end < len(names) and used + DIRENT.size + len(names[end]) <= BLOCK:
+            used += DIRENT.size + len(names[end])
+            end += 1
+        yield begin, end, used
+        begin = end
+
+
+def directory_size(names: Sequence[bytes]) -> int:
+    """Return the bytes of a directory of these names, besides `.` and `..`."""
+    *whole, last = _runs(sorted([b".", b"..", *names]))
+    return len(whole) * BLOCK + last[2]
+
+
+def directory_content(node: Node, parent: Node) -> bytes:
+    """Return the content of a directory."""
+    assert node.children is not None
+    entries = [(child.name, child.place // _NID, child.kind) for child in node.children]
+    entries += [(b".", node.place // _NID, node.kind), (b"..", parent.place // _NID, parent.kind)]
+    entries.sort()
+    content = bytearray()
+    for begin, end, _ in _runs([name for name, _, _ in entries]):
+        content += bytes(-len(content) % BLOCK)
+        start = (end - begin) * DIRENT.size
+        for name, nid, kind in entries[begin:end]:
+            content += DIRENT.pack(nid, start, kind, 0)
+            start += len(name)
+        content += b"".join(name for name, _, _ in entries[begin:end])
+    return bytes(content)

@@ -1,0 +1,236 @@
+"""Writes an uncompressed erofs to its place in a disk file, by all processors and past the page cache.
+
+mkfs.erofs(1) reads and writes by turns, in one thread, and the kernel keeps a copy of all that it writes. Why not it:
+docs/decisions/0003-store-stream.md. What is compressed it still makes (`mkerofs`).
+"""
+
+import errno
+import mmap
+import os
+import stat
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from vmtests import progress
+from vmtests.errors import HostError, from_os
+from vmtests.image import erofs
+from vmtests.image.crc32c import crc32c
+from vmtests.image.erofsplan import BLOCK, Node, Plan, directory_content
+from vmtests.image.target import start_writing
+from vmtests.sizes import KIB, MIB
+from vmtests.text import printable
+
+_PIECE = MIB  # bytes that are written at a time
+_BUFFERED = 64 * KIB  # … through the page cache
+_LOOK_SECONDS = 0.2  # between two looks at how far it is
+_BATCH = 1024  # blocks of content after which the next thread takes over
+_INODES = 256  # … or inodes
+
+_Item = tuple[bytes, Node, Node]
+
+
+def write(
+    file: Path, plan: Plan, directory: Path, label: str, identifier: str, offset: int, running: progress.Step
+) -> None:
+    """Write the file system into `file`, which is there and long enough, from `offset` on; `directory` has its paths.
+
+    Raises HostError for a file that cannot be read or became shorter meanwhile, OSError for what cannot be written.
+    """
+    with _Writer(file, plan, os.fsencode(directory), offset) as writer:
+        threads = [threading.Thread(target=writer.work, daemon=True) for _ in os.sched_getaffinity(0)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_LOOK_SECONDS)
+                    writer.look(running)
+        finally:
+            writer.ended.set()
+            for thread in threads:
+                thread.join()
+        writer.finish(label, identifier)
+
+
+class _Writer:
+    """What the threads share; a context manager."""
+
+    def __init__(self, file: Path, plan: Plan, directory: bytes, offset: int) -> None:
+        self._file, self._plan, self._directory, self._offset = file, plan, directory, offset
+        self._batches = self._batched()
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._done = 0
+        self.ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._cached = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._direct = os.open(self._file, os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT)
+        except OSError:
+            self._direct = -1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._cached)
+        if self._direct >= 0:
+            os.close(self._direct)
+
+    def look(self, running: progress.Step) -> None:
+        """Tell how far it is."""
+        running.amount(self._done, self._plan.size)
+        if self._direct < 0:
+            start_writing(self._file)
+
+    def work(self) -> None:
+        """Write batches until there are none; the first fault of a thread is the end for all."""
+        try:
+            buffer = _Buffer(self)
+            while not self.ended.is_set():
+                with self._lock:
+                    batch = next(self._batches, None)
+                if batch is None:
+                    return
+                for path, node, parent in batch:
+                    self._put(path, node, parent, buffer)
+                buffer.flush()
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            self._error = self._error or error
+            self.ended.set()
+
+    def finish(self, label: str, identifier: str) -> None:
+        """Raise what ended a thread; else write the superblock, without which there is no file system."""
+        if self._error is not None:
+            raise self._error
+        head = self._plan.superblock(label, identifier)
+        block = bytearray(os.pread(self._cached, BLOCK - erofs.OFFSET, self._offset + erofs.OFFSET))
+        block[: len(head)] = head
+        struct.pack_into("<I", block, 4, crc32c(bytes(block)))
+        os.pwrite(self._cached, block, self._offset + erofs.OFFSET)
+
+    def pour(self, data: memoryview, block: int) -> None:
+        """Write whole blocks of content."""
+        place, end = self._offset + block * BLOCK, len(data)
+        written = 0
+        while written < end:
+            if self._direct >= 0:
+                try:
+                    written += os.pwrite(self._direct, data[written:], place + written)
+                    continue
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    self._direct = -1  # a file system that takes the flag, and then does not
+            written += os.pwrite(self._cached, data[written : written + _BUFFERED], place + written)
+        with self._lock:
+            self._done += end
+
+    def _batched(self) -> Iterator[list[_Item]]:
+        batch: list[_Item] = []
+        blocks = 0
+        for item in self._plan.walk():
+            batch.append(item)
+            blocks += item[1].size // BLOCK
+            if blocks >= _BATCH or len(batch) >= _INODES:
+                yield batch
+                batch, blocks = [], 0
+        yield batch
+
+    def _put(self, path: bytes, node: Node, parent: Node, buffer: "_Buffer") -> None:
+        """Write one inode with its content."""
+        _, blocks, rest = node.split()
+        first = self._plan.begin + node.block
+        if stat.S_ISREG(node.mode):
+            tail: bytes | memoryview = b""
+            if node.size:
+                tail = buffer.copy(os.path.join(self._directory, path), node.size, first, blocks, rest)  # noqa: PTH118
+        else:
+            content = (
+                os.readlink(os.path.join(self._directory, path))  # noqa: PTH115, PTH118 - bytes
+                if node.children is None
+                else directory_content(node, parent)
+            )
+            if len(content) != node.size:
+                raise _changed(path)
+            tail = content[blocks * BLOCK :]
+            if blocks:
+                buffer.put(content[: blocks * BLOCK], first, blocks)
+        os.pwritev(self._cached, [self._plan.inode(node), tail], self._offset + node.place)
+
+
+def _changed(path: bytes) -> HostError:
+    return HostError(
+        f"{printable(os.fsdecode(path))} changed while it was read", hint="build again when it is at rest"
+    )
+
+
+class _Buffer:
+    """Whole blocks that a thread collects until they are worth a write; where O_DIRECT wants them in memory."""
+
+    def __init__(self, writer: _Writer) -> None:
+        self._writer = writer
+        self._view = memoryview(mmap.mmap(-1, _PIECE + BLOCK))
+        self._tail = self._view[_PIECE:]
+        self._first = self._filled = 0
+
+    def flush(self) -> None:
+        """Write what is there."""
+        if self._filled:
+            self._writer.pour(self._view[: self._filled], self._first)
+        self._filled = 0
+
+    def _room(self, block: int, wanted: int) -> memoryview:
+        """Return where up to `wanted` bytes for `block` go."""
+        if self._filled == _PIECE or block != self._first + self._filled // BLOCK:
+            self.flush()
+        if not self._filled:
+            self._first = block
+        begin = self._filled
+        self._filled = min(begin + wanted, _PIECE)
+        return self._view[begin : self._filled]
+
+    def put(self, content: bytes, first: int, blocks: int) -> None:
+        """Take content of `blocks` blocks, the last of which is filled up with zeros."""
+        content += bytes(blocks * BLOCK - len(content))
+        place = 0
+        while place < len(content):
+            room = self._room(first + place // BLOCK, len(content) - place)
+            room[:] = content[place : place + len(room)]
+            place += len(room)
+
+    def copy(self, path: bytes, size: int, first: int, blocks: int, rest: int) -> memoryview:
+        """Take `blocks` blocks of a file, and return the `rest` behind them; valid until the next file."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise from_os(f"{printable(os.fsdecode(path))} cannot be read", error) from error
+        tail = self._tail[:rest]
+        try:
+            place, end = 0, blocks * BLOCK
+            while place < end:
+                room = self._room(first + place // BLOCK, end - place)
+                wanted = min(len(room), size - place)
+                views = [room[:wanted], tail] if place + len(room) == end else [room[:wanted]]
+                self._read(descriptor, views, place, path)
+                room[wanted:] = bytes(len(room) - wanted)
+                place += len(room)
+            if not blocks:
+                self._read(descriptor, [tail], 0, path)
+        finally:
+            os.close(descriptor)
+        return tail
+
+    def _read(self, descriptor: int, views: Sequence[memoryview], place: int, path: bytes) -> None:
+        got, wanted = os.preadv(descriptor, views, place), sum(map(len, views))
+        if got == wanted:
+            return
+        for view in views:  # a network's file system gives what it has
+            done = 0
+            while done < len(view):
+                got = os.preadv(descriptor, [view[done:]], place)
+                if not got:
+                    raise _changed(path)
+                done, place = done + got, place + got
