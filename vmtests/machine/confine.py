@@ -24,7 +24,6 @@ _HEADER = struct.Struct(">4sIQI")  # magic, version, where the backing file's na
 _LENGTH_AT, _VERSION_2_LENGTH = 100, 72
 _DATA_FILE = 0x44415441
 _FEATURES, _DATA_ELSEWHERE = slice(72, 80), 1 << 2  # those that a reader must know
-_LAST_PLACE = (1 << 63) - 1  # that a file can have
 _NAME_LIMIT, _CHAIN_LIMIT, _EXTENSIONS_LIMIT = 1023, 200, 4096
 
 
@@ -68,7 +67,7 @@ def _names(path: Path) -> Iterator[bytes]:
         if len(head) < _VERSION_2_LENGTH or not head.startswith(_QCOW2):
             return
         _, version, at, length = _HEADER.unpack_from(head)
-        if 0 < at <= _LAST_PLACE and 0 < length <= _NAME_LIMIT:
+        if 0 < at < path.stat().st_size and 0 < length <= _NAME_LIMIT:
             file.seek(at)
             yield file.read(length)
     place = _VERSION_2_LENGTH if version < 3 else int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 4], "big")
