@@ -35,7 +35,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "why",
     [
-        "Temporary failure resolving 'deb.debian.org'",
+        "Temporary failure resolving 'mirror.example'",
         "Could not connect to 127.0.0.1:9 (127.0.0.1). - connect (111: Connection refused)",
         "Unable to connect to 127.0.0.1:9:",
         "Connection timed out [IP: 10.0.0.1 80]",
