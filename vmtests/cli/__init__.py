@@ -15,7 +15,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
@@ -120,17 +120,38 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _standard_output() -> Iterator[None]:
     """Have all that is printed where it goes; raises HostError on a full disk, of which Python tells when it ends."""
+    watched = _Watched(sys.stdout)
     try:
-        yield
+        with contextlib.redirect_stdout(cast(TextIO, watched)):
+            yield
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or not _stuck():
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or not (watched.refused or _stuck()):
             raise
         # What is left would be tried once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise from_os("standard output cannot be written", error) from error
+
+
+class _Watched:
+    """A stream that knows whether it took what was written to it: Python keeps little of what it could not write."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.refused = False
+
+    def write(self, text: str) -> int:
+        """Write to the stream."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self.refused = True
+            raise
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def _stuck() -> bool:
