@@ -6,6 +6,7 @@ import pytest
 
 from vmtests.contract import Contract
 from vmtests.faults import cpio
+from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 from vmtests.image.assemble import assemble
 from vmtests.image.reference import _fstab
@@ -34,13 +35,16 @@ def disk(tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: 
         f"/usr/lib/systemd/system/{contract.units.switch_root}": "ExecStart=systemctl --no-block switch-root\n",
         "/usr/lib/modules/6.12.1-test/kernel/erofs.ko": "erofs",
         "/usr/lib/modules/6.12.1-test/kernel/overlay.ko": "overlay",
+        "/usr/lib/modules/6.12.1-test/kernel/virtio_scsi.ko": "virtio_scsi",
     }.items():
         cpio.put(members, path, text.encode())
+    # A real program: no other can be signed.
+    program = (toolbox.root("systemd-repart") / "usr/lib/systemd/boot/efi" / GUEST.systemd_boot).read_bytes()
     contents = {
-        boot.loader: b"loader" * 2000,
+        boot.loader: program,
         boot.loader_config: b"timeout 0\n",
         boot.entry: ENTRY.encode(),
-        boot.kernel: b"kernel",
+        boot.kernel: program,
         boot.initrd: cpio.pack(members),
     }
     esp = {}

@@ -12,7 +12,21 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError
 from vmtests.faults import catalogue as faults
 from vmtests.faults.apply import Broken, broken, keep
-from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Initrd, Machine, Options, Overwrite, Root, Step, Table
+from vmtests.faults.catalogue import (
+    Esp,
+    Fault,
+    Feature,
+    Flip,
+    Initrd,
+    Machine,
+    Options,
+    Overwrite,
+    Root,
+    Sign,
+    Step,
+    Table,
+)
+from vmtests.host import tools
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image.inspect import inspect
@@ -111,6 +125,19 @@ def test_options_change_words_of_the_entry(break_: Break, toolbox: Toolbox) -> N
     entry = _on_esp(made, "/loader/entries/nixos.conf", toolbox)
     assert "options console=ttyS0,115200n8 root=LABEL=x\n" in entry
     assert "linux /EFI/nixos/kernel.efi\n" in entry
+
+
+def test_programs_are_signed_with_the_key_that_the_machine_has(break_: Break, contract: Contract) -> None:
+    """The loader grows by its signature, the kernel stays, and the firmware's variables are those with the key."""
+    made = break_(Sign(files=("{loader}",)), Machine(secure_boot=True, own_keys=True))
+    assert made.hardware.firmware_vars is not None
+    assert b"snakeoil" in made.hardware.firmware_vars.name.encode()
+    listing = run_in(tools.find().root("mcopy"), ["mdir", "-/", "-i", f"{made.disk}@@1048576", "::/EFI"])
+    loader, kernel = (
+        next(int("".join(line.split()[2:3])) for line in listing.splitlines() if line.startswith(name))
+        for name in ("BOOTX64", "kernel")
+    )
+    assert kernel < loader < kernel + 4096
 
 
 def test_a_bit_of_a_text_is_flipped(break_: Break) -> None:

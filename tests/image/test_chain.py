@@ -1,6 +1,7 @@
 """Disks that others have laid out: what boots is no breach, and what does not is named."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from vmtests.causes import Cause
 from vmtests.errors import InputError
+from vmtests.faults import cpio
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import loader
@@ -43,7 +45,9 @@ class Maker:
         self._toolbox = toolbox
         self.path = place / "disk.raw"
 
-    def make(self, esp: Mapping[str, bytes], root: Mapping[str, bytes] | None = None, *, table: str = "gpt") -> None:
+    def make(
+        self, esp: Mapping[str, bytes], root: Mapping[str, bytes | None] | None = None, *, table: str = "gpt"
+    ) -> None:
         """Write the disk; `table` is sfdisk's label."""
         with self.path.open("wb") as file:
             file.truncate(52 * MIB)
@@ -67,9 +71,12 @@ class Maker:
             (self._place / "file").write_bytes(content)
             run_in(tree, ["mcopy", "-i", at, str(self._place / "file"), f"::{name}"])
         files = self._place / "root"
-        for name, content in {"/etc/hostname": b"x", **(root or {})}.items():
-            (files / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-            (files / name.lstrip("/")).write_bytes(content)
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir()
+        for name, data in {"/sbin/init": b"x", **(root or {})}.items():
+            if data is not None:
+                (files / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+                (files / name.lstrip("/")).write_bytes(data)
         ext4 = self._place / "ext4"
         with ext4.open("wb") as file:
             file.truncate(16 * MIB)
@@ -95,6 +102,12 @@ class Maker:
 def maker(tmp_path: Path, toolbox: Toolbox) -> Maker:
     """Makes a disk."""
     return Maker(tmp_path, toolbox)
+
+
+def _large_kernel() -> bytes:
+    image = bytearray(program(sections={".text": bytes(8192)}))
+    image[0x202:0x206] = b"HdrS"
+    return bytes(image)
 
 
 GOOD = {
@@ -150,6 +163,23 @@ def test_grub_is_followed_through_its_menu(maker: Maker) -> None:
             Cause.INITRD_MISSING,
             "needs an initrd",
         ),
+        ({"/vmlinuz": _large_kernel()[:4096]}, Cause.KERNEL_INVALID, "kernel /vmlinuz was cut: by its headers it has"),
+        ({"/EFI/BOOT/BOOTX64.EFI": BOOT[:-4]}, Cause.BOOTLOADER_INVALID, "/EFI/BOOT/BOOTX64.EFI was cut"),
+        (
+            {"/loader/entries/debian.conf": ENTRY.replace(f"UUID={ROOT}".encode(), b"/dev/sda7")},
+            Cause.PARTITION_MISSING,
+            "root=/dev/sda7 of /loader/entries/debian.conf leads nowhere: the disk has 1, 2",
+        ),
+        (
+            {"/loader/entries/debian.conf": b"linux /vmlinuz\noptions root=/dev/sda2 init=/nosuch console=ttyS0\n"},
+            Cause.INIT_MISSING,
+            "nothing is there to be started on partition 2, the root of /loader/entries/debian.conf: no /nosuch",
+        ),
+        (
+            {"/loader/entries/debian.conf": b"efi /vmlinuz\noptions initrd=\\gone console=ttyS0\n"},
+            Cause.INITRD_MISSING,
+            "initrd /gone, named by /vmlinuz",
+        ),
     ],
 )
 def test_what_stops_a_boot_is_a_breach_with_its_cause(
@@ -161,6 +191,43 @@ def test_what_stops_a_boot_is_a_breach_with_its_cause(
     (found,) = maker.inspect().breaches
     assert found.cause is cause
     assert words in str(found)
+
+
+def test_an_initrd_that_hands_over_needs_an_init_on_root(maker: Maker) -> None:
+    """One that may be the whole system does not, and what could be mounted below root may have it."""
+    usual = _archive("scripts/local")
+    maker.make({**GOOD, "/initrd": usual}, {"/sbin/init": b"x"})
+    assert maker.said() == []
+    maker.make({**GOOD, "/initrd": usual}, {"/etc/hostname": b"x", "/sbin/init": None})
+    (found,) = maker.inspect().breaches
+    assert found.cause is Cause.INIT_MISSING
+    for names in (("scripts/local", "scripts/local-bottom/overlayroot"), ("bin/busybox",)):
+        maker.make({**GOOD, "/initrd": _archive(*names)}, {"/sbin/init": None})
+        assert maker.said() == []
+        assert any("the initrd has to be the whole system" in str(check) for check in maker.inspect().checks)
+
+
+def _archive(*names: str) -> bytes:
+    return cpio.pack([cpio.Member(name=name, mode=0o100644, data=b"") for name in names])
+
+
+def test_other_boot_loaders_are_followed_to_their_kernel(maker: Maker) -> None:
+    """EXTLINUX under a BIOS, Limine, and GRUB by entries of the Boot Loader Specification."""
+    label = f"DEFAULT l\nLABEL l\n LINUX ../vmlinuz\n INITRD ../initrd\n APPEND root=UUID={ROOT} console=ttyS0\n"
+    root = {"/boot/extlinux/extlinux.conf": label.encode(), "/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    maker.make({"/readme": b"x"}, root, table="dos")
+    maker.poke(0, b"\xeb\x63\x90 Missing operating system")
+    assert maker.inspect().steps == ("BIOS: SYSLINUX", "/boot/extlinux/extlinux.conf 'l'", "Linux 6.12.1-test")
+    config = b"/Linux\n protocol: linux\n path: boot():/gone\n module_path: boot():/initrd\n"
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": program(sections={".text": b"Limine 9"}), "/limine.conf": config})
+    assert maker.said() == ["kernel /gone, named by /limine.conf, is not on partition 1 `boot`"]
+    entries = {f"/loader/entries/a-6.{n}.conf": b"linux /k%d\noptions $kernelopts\n" % n for n in (9, 10)}
+    blscfg = {"/grub2/grub.cfg": b"load_env\nset default=$saved_entry\nblscfg\n", "/k9": kernel("6.9.0"), **entries}
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB}, blscfg)
+    assert maker.said() == ["kernel /k10, named by /grub2/grub.cfg, is not on partition 2"]
+    block = f"# GRUB Environment Block\nsaved_entry=a-6.9\nkernelopts=root=LABEL=gone console=ttyS0\n{'#' * 900}"
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB}, {**blscfg, "/grub2/grubenv": block.encode()})
+    assert maker.said() == ["root=LABEL=gone of /grub2/grub.cfg leads nowhere: the disk has system"]
 
 
 def test_a_protective_mbr_with_the_boot_flag_is_noted(maker: Maker) -> None:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -206,3 +207,18 @@ def test_a_damaged_table_is_never_an_exception(damage: list[tuple[int, bytes]]) 
             reseal(disk)
     size = gpt.sector_size(disk)
     assert gpt.read(disk, size or 512).checks
+
+
+def test_firmware_makes_no_device_of_what_overlaps_or_lies_outside() -> None:
+    """Linux takes such entries, and EDK2 does not; nor those that say so themselves."""
+    parts = [(100, 199), (150, 160), (200, 299), (1, 90), (300, 399)]
+    disk = table([entry(LINUX, first, last, "x", number + 1) for number, (first, last) in enumerate(parts)])
+    found = gpt.read(disk, 512)
+    own = replace(found.entries[4], attributes=2)
+    unseen = gpt.unseen_by_firmware(replace(found, entries=(*found.entries[:4], own)))
+    assert unseen == {
+        1: "it overlaps partition 2",
+        2: "it overlaps partition 1",
+        4: "it is not on the sectors that partitions may use",
+        5: "it has the attribute 1, no block IO protocol",
+    }

@@ -6,11 +6,12 @@ import pytest
 
 from vmtests.errors import InputError
 from vmtests.host import tools
+from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image.filesystem import probe
 from vmtests.machine import drives
-from vmtests.machine.hardware import Disk, Hardware
+from vmtests.machine.hardware import Disk, FirmwareKind, Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import MIB
 from vmtests.testing.images import MemoryDisk
@@ -79,3 +80,21 @@ def test_forks_write_to_their_own(tmp_path: Path, toolbox: Toolbox) -> None:
     (path,) = drives.paths(hardware, fork)
     assert _raw(path, toolbox) == bytes(MIB)
     assert kept.further(1) in drives.readable(hardware, kept)
+
+
+def test_firmware_begins_with_the_variables_that_are_named(tmp_path: Path, toolbox: Toolbox) -> None:
+    """They are copied, and those of another firmware are refused with the way to make them."""
+    template, own = tmp_path / "VARS.fd", tmp_path / "mine.fd"
+    template.write_bytes(bytes(4096))
+    own.write_bytes(b"k" * 4096)
+    file = FirmwareFile(inside=template, outside=template, format="raw")
+    firmware = Firmware(code=file, vars_template=file, descriptor=template, description="x", features=frozenset())
+    mine = Template(tmp_path)
+    drives.make(Hardware(secure_boot=True, firmware_vars=own), mine, firmware, toolbox)
+    assert mine.variables.read_bytes() == own.read_bytes()
+    own.write_bytes(b"k")
+    with pytest.raises(InputError, match="has 1 bytes, and the variables of x have 4096") as failed:
+        drives.make(Hardware(firmware_vars=own), mine, firmware, toolbox)
+    assert "virt-fw-vars" in str(failed.value.hint)
+    with pytest.raises(InputError, match="no variables"):
+        Hardware(firmware_vars=own, firmware=FirmwareKind.BIOS)

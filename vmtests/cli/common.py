@@ -110,6 +110,12 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initrd", type=Path, metavar="FILE", help="that kernel's initrd")
     group.add_argument("--append", default="", metavar="WORDS", help="that kernel's command line")
     group.add_argument("--secure-boot", action="store_true", help="its firmware starts what is signed only")
+    group.add_argument(
+        "--firmware-vars",
+        type=Path,
+        metavar="FILE",
+        help="the variables its firmware begins with, as with your own keys in them",
+    )
     group.add_argument("--tpm", action="store_true", help="it has a TPM 2.0")
     group.add_argument("--net", choices=[str(net) for net in Net], default=str(Net.ISOLATED), help="its network")
     group.add_argument("--cmdline-extra", default="", metavar="WORDS", help="more of the kernel's command line")
@@ -138,6 +144,7 @@ def hardware(arguments: argparse.Namespace) -> Hardware:
         initrd=arguments.initrd,
         append=arguments.append,
         secure_boot=arguments.secure_boot,
+        firmware_vars=arguments.firmware_vars,
         tpm=arguments.tpm,
         net=Net(arguments.net),
         cmdline_extra=arguments.cmdline_extra,

@@ -11,8 +11,21 @@ from pathlib import Path, PurePosixPath
 
 from vmtests.contract import TYPES, Contract, Promise
 from vmtests.errors import HostError, InputError, at_named
-from vmtests.faults import cpio, store
-from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.faults import cpio, signing, store
+from vmtests.faults.catalogue import (
+    Esp,
+    Fault,
+    Feature,
+    Flip,
+    Host,
+    Initrd,
+    Machine,
+    Options,
+    Overwrite,
+    Root,
+    Sign,
+    Table,
+)
 from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
@@ -116,6 +129,7 @@ class _Work:
             Flip: self._flip,
             Feature: self._feature,
             Esp: self._esp,
+            Sign: self._sign,
             Options: self._options,
             Initrd: self._initrd,
             Root: self._root,
@@ -193,6 +207,12 @@ class _Work:
             old = PurePosixPath(self._path(path))
             # systemd.io/AUTOMATIC_BOOT_ASSESSMENT: tries left, and those that failed.
             self._mtools("mren", f"::{old}", f"::{old.with_name(f'{old.stem}+0-3{old.suffix}')}")
+
+    def _sign(self, step: Sign) -> None:
+        for path in step.files:
+            program = self._get(path)
+            signing.sign(self._toolbox, program, self._directory)
+            self._put(program, path)
 
     def _options(self, step: Options) -> None:
         entry = self._get(self._contract.boot.entry)
@@ -315,6 +335,8 @@ class _Work:
             self.hardware,
             memory_mib=step.memory_mib,
             secure_boot=step.secure_boot,
+            firmware_vars=signing.variables(self._toolbox) if step.own_keys else None,
+            disk_bus=step.disk_bus,
             cmdline_extra=step.cmdline,
             disk_size=None if step.grow else self._size,
             disk_faults=DiskFaults(bad_sector=bad, full=step.disk_full, bytes_per_second=step.bytes_per_second),

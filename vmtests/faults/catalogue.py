@@ -13,6 +13,7 @@ import msgspec
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.errors import InputError, Owner
+from vmtests.machine.hardware import DiskBus
 from vmtests.resources import fixture
 
 
@@ -52,6 +53,12 @@ class Esp(_Step, frozen=True, kw_only=True, tag="esp"):
     write: dict[str, str] = {}
     truncate: dict[str, int] = {}
     exhaust: tuple[str, ...] = ()
+
+
+class Sign(_Step, frozen=True, kw_only=True, tag="sign"):
+    """Signs programs on the ESP with the key that OVMF has for tests ("snakeoil"), which `own_keys` enrolls."""
+
+    files: tuple[str, ...]
 
 
 class Options(_Step, frozen=True, kw_only=True, tag="options"):
@@ -102,7 +109,9 @@ class Table(_Step, frozen=True, kw_only=True, tag="table"):
 
 
 class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
-    """Changes the machine: memory in MiB, secure boot, words on the kernel's command line.
+    """Changes the machine: memory in MiB, secure boot, words on the kernel's command line, what its disk is on.
+
+    Secure boot is with Microsoft's keys, or with `own_keys`: the one of `Sign`.
 
     Its disk is as large as the image unless it may `grow`. A sector of the store (a place as for Flip) cannot be
     read, every write finds the host's disk full, or the disk is slow.
@@ -110,7 +119,9 @@ class Machine(_Step, frozen=True, kw_only=True, tag="machine"):
 
     memory_mib: int = 1024
     secure_boot: bool = False
+    own_keys: bool = False
     cmdline: str = ""
+    disk_bus: DiskBus | None = None
     grow: bool = True
     read_error: str | None = None
     disk_full: bool = False
@@ -124,7 +135,7 @@ class Host(_Step, frozen=True, kw_only=True, tag="host"):
     stage: Stage
 
 
-Step = Overwrite | Flip | Feature | Esp | Options | Initrd | Root | Table | Machine | Host
+Step = Overwrite | Flip | Feature | Esp | Sign | Options | Initrd | Root | Table | Machine | Host
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

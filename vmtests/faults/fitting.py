@@ -2,13 +2,29 @@
 
 from vmtests.causes import Cause
 from vmtests.contract import Boot, Contract, Partition, Promise
-from vmtests.faults.catalogue import Esp, Fault, Feature, Flip, Host, Initrd, Machine, Options, Overwrite, Root, Table
+from vmtests.faults.catalogue import (
+    Esp,
+    Fault,
+    Feature,
+    Flip,
+    Host,
+    Initrd,
+    Machine,
+    Options,
+    Overwrite,
+    Root,
+    Sign,
+    Table,
+)
 from vmtests.host.architecture import GUEST
 from vmtests.image import layout
 from vmtests.image.inspect import Inspection
 
 _OURS = frozenset({"stage1", "stage2"})
 """Areas whose faults break what only an image of our layout has."""
+
+_FILES = ("loader", "entry", "kernel", "initrd")
+"""What a path on the ESP may name in braces."""
 
 
 def seen(inspection: Inspection) -> Contract:
@@ -59,6 +75,12 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
                 missing = "a store, or a first write in stage 1"
             case Machine() if step.memory_mib < Machine().memory_mib or step.cmdline:
                 missing = "" if systemd_boot else "systemd-boot"
+            case Machine() if step.disk_bus is not None:
+                missing = "a driver, or the lack of one, that is seen from outside"
+            case Machine() if step.own_keys:
+                missing = "" if systemd_boot else "systemd-boot"
+            case Sign() if not all(_named(path, contract.boot) for path in step.files):
+                missing = "a file on its ESP that could be signed"
             case Overwrite() | Table() if step.partition is not None and step.partition not in names:
                 missing = f"a partition that is its {step.partition}"
             case Initrd() | Root() | Options():
@@ -73,9 +95,13 @@ def misfit(fault: Fault, inspection: Inspection) -> str:
     return ""
 
 
+def _named(path: str, boot: Boot) -> str:
+    return path.format_map({name: getattr(boot, name) for name in _FILES})
+
+
 def _missing_file(step: Esp, boot: Boot, *, systemd_boot: bool) -> str:
     texts = [*step.remove, *step.write, *step.write.values(), *step.truncate, *step.exhaust]
-    for name in ("loader", "entry", "kernel", "initrd"):
+    for name in _FILES:
         if any(f"{{{name}}}" in text for text in texts) and not getattr(boot, name):
             return f"a file on its ESP that is its {name}"
     if any(f"{{{name}}}" in text for text in texts for name in ("entry",) if text in step.write):

@@ -112,7 +112,18 @@ class ExtFiles:
         elif inode.kind == _REGULAR:
             yield from self._data(inode, 0, inode.size)
 
+    def lacks(self, path: str) -> bool:
+        """Whether nothing can be at `path`: it is not here, nor below an empty directory, on which another may be."""
+        found, stop = self._go(path)
+        if found is not None or stop is None:
+            return False
+        return stop.number == _ROOT_INODE or any(name not in (".", "..") for name, _ in self._entries(stop))
+
     def _resolve(self, path: str) -> tuple[str, _Inode] | None:
+        return self._go(path)[0]
+
+    def _go(self, path: str) -> tuple[tuple[str, _Inode] | None, _Inode | None]:
+        """Return what `path` leads to; where it leads to nothing, the directory that has not the next name."""
         waiting = [part for part in path.split("/") if part]
         waiting.reverse()
         trail: list[tuple[str, _Inode]] = [("", self._inode(_ROOT_INODE))]
@@ -125,22 +136,22 @@ class ExtFiles:
                 trail = trail[:-1] or trail
                 continue
             if trail[-1][1].kind != _DIRECTORY:
-                return None
+                return None, None
             number = next((number for other, number in self._entries(trail[-1][1]) if other == name), None)
             if number is None:
-                return None
+                return None, trail[-1][1]
             inode = self._inode(number)
             if inode.kind != _LINK:
                 trail.append((name, inode))
                 continue
             links += 1
             if links > _LINKS:
-                return None
+                return None, None
             target = self._target(inode)
             if target.startswith("/"):
                 trail = trail[:1]
             waiting += reversed([part for part in target.split("/") if part])
-        return "/".join(name for name, _ in trail) or "/", trail[-1][1]
+        return ("/".join(name for name, _ in trail) or "/", trail[-1][1]), None
 
     def _target(self, inode: _Inode) -> str:
         data = inode.blocks[: inode.size] if inode.size < 60 else b"".join(self._data(inode, 0, 4096))

@@ -113,6 +113,26 @@ def trusted_by_firmware(disk: Readable) -> bool:
     )
 
 
+def unseen_by_firmware(table: Table) -> dict[int, str]:
+    """Return the entries, by number, that EDK2 makes no device of, and why.
+
+    Source: MdeModulePkg/Universal/Disk/PartitionDxe/Gpt.c, PartitionCheckGptEntry().
+    """
+    header, found = table.header, dict[int, str]()
+    if header is None:
+        return found
+    for entry in table.entries:
+        others = [other for other in table.entries if other is not entry and other.last_lba >= other.first_lba]
+        twin = next((o for o in others if o.first_lba <= entry.last_lba and entry.first_lba <= o.last_lba), None)
+        if not header.first_usable <= entry.first_lba <= entry.last_lba <= header.last_usable:
+            found[entry.number] = "it is not on the sectors that partitions may use"
+        elif twin is not None:
+            found[entry.number] = f"it overlaps partition {twin.number}"
+        elif entry.attributes & 2:
+            found[entry.number] = "it has the attribute 1, no block IO protocol"
+    return found
+
+
 def _active(disk: Readable) -> bool:
     """Return whether the protective MBR's entry has the boot flag."""
     sector = disk.read(0, 512)

@@ -1,80 +1,315 @@
-"""GRUB's configuration, read as far as it names a kernel, an initrd and a command line (GRUB manual 2.12)."""
+"""GRUB's configuration, followed as far as it names a kernel, an initrd and a command line (GRUB manual 2.12).
 
-import itertools
+It is a script. Variables that it sets, or that its environment block has, are put in; a condition that can be told is
+followed one way, any other both ways. What is not known stays in the text with its `$`.
+"""
+
 import re
-import shlex
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 PLACES = ("/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg")
 """Where distributions keep it, on root or on a boot partition."""
 
-_LIMIT = 20_000  # lines
+ENTRIES = ("/loader/entries", "/boot/loader/entries")
+"""Where `blscfg` looks for entries of the Boot Loader Specification, on the device that is $root."""
+
+_COMMANDS = 40_000  # that are looked at
+_DEPTH = 16  # of menus in each other
+_PIECE = re.compile(r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)"|((?:\$\{\w+\}|[^\s'"\\;{}])+)""", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_SEARCH = {"--fs-uuid": "uuid", "-u": "uuid", "--label": "label", "-l": "label", "--file": "file", "-f": "file"}
+# What GRUB itself sets, or the firmware and its devices: nothing is said of them.
+_UNKNOWN = re.compile(r"root|prefix|cmdpath|boot|dev|gfx\w*|net_\w+|smbios\w*|menuentry_id_option|\d+")
+_TEST = {"[", "test"}
+_LINUX = {"linux", "linuxefi", "linux16"}
+_INITRD = {"initrd", "initrdefi", "initrd16"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What `search` looks for: a file system by its `uuid` or `label`, or the one that has a `file`."""
+
+    kind: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MenuEntry:
-    """An entry of the menu; paths are as written, `device` is the UUID or label that `search` looks for."""
+    """An entry of the menu; paths are as written. A submenu has `entries` and nothing that is started.
+
+    `device` is where $root is looked for last; None where that is where the menu is.
+    """
 
     title: str
-    identifier: str
-    kernel: str
-    options: str
-    initrds: tuple[str, ...]
-    device: str
-
-
-def parse(text: str) -> MenuEntry | None:
-    """Return the entry that is started; None where the file has none, or scripts that are not followed."""
-    default, tops = "0", []
-    depth, kernel, options, device, title, identifier = 0, "", "", "", "", ""
+    identifier: str = ""
+    kernel: str = ""
+    options: str = ""
     initrds: tuple[str, ...] = ()
-    outer, inside = "", 0
-    for line in text.splitlines()[:_LIMIT]:
-        words = _words(line)
-        if not words:
-            continue
-        verb = words[0]
-        if verb == "set" and len(words) > 1 and words[1].startswith("default=") and not inside:
-            value = words[1].partition("=")[2]
-            default = default if "$" in value else value
-        if verb == "search" and len(words) > 1:
-            found = words[-1]
-            device, outer = (found, outer) if inside else (device, found)
-        if verb == "menuentry" and not inside:
-            inside, title = depth + 1, words[1] if len(words) > 1 else ""
-            pairs = itertools.pairwise(words)
-            identifier = next((value for key, value in pairs if key in ("--id", "$menuentry_id_option")), "")
-            kernel, options, initrds, device = "", "", (), ""
-        if verb in ("linux", "linuxefi", "linux16") and inside and len(words) > 1:
-            kernel, options = words[1], " ".join(words[2:])
-        if verb in ("initrd", "initrdefi", "initrd16") and inside:
-            initrds = tuple(words[1:])
-        depth = max(depth + line.count("{") - line.count("}"), 0)
-        if inside and depth < inside:
-            inside = 0
-            made = MenuEntry(
-                title=title, identifier=identifier, kernel=kernel, options=options, initrds=initrds,
-                device=device or outer,
-            )  # fmt: skip
-            tops.append(made)
-    for entry in tops:
-        if default and default in (entry.title, entry.identifier):
-            return entry
-    index = int(default) if default.isdigit() else 0
-    return tops[index] if index < len(tops) else (tops[0] if tops else None)
+    device: Device | None = None
+    entries: tuple["MenuEntry", ...] = ()
+    submenu: bool = False
 
 
-def device(words: str) -> str:
-    """Return what `search` of a small configuration on the ESP looks for, which the real one is on."""
-    match = re.search(r"^\s*search\b.*?\s([\w.-]+)\s+root\b|^\s*search\S*\s.*\s([\w.-]+)\s*$", words, re.MULTILINE)
-    return (match[1] or match[2]) if match else ""
+@dataclass(slots=True)
+class Menu:
+    """What a configuration shows; `default` is as GRUB takes it. `device` is what $root is when it ends."""
+
+    entries: list[MenuEntry] = field(default_factory=list)
+    default: str = ""
+    device: Device | None = None
+
+    @property
+    def chosen(self) -> MenuEntry | None:
+        """The entry that is started when nobody presses a key; None in an empty menu."""
+        return _choose(self.entries, re.split(r"(?<!>)>(?!>)", self.default))
 
 
-def _words(line: str) -> list[str]:
-    line = line.strip()
-    if not line or line.startswith("#"):
-        return []
-    try:
-        return shlex.split(line, posix=True)
-    except ValueError:
-        return line.split()
+Entries = Callable[[Mapping[str, str]], Sequence[MenuEntry]]
+"""Gives what `blscfg` puts into the menu, told the variables."""
+
+
+def parse(text: str, variables: Mapping[str, str] | None = None, entries: Entries | None = None) -> Menu:
+    """Return the menu of a configuration; `variables` are those of its environment block."""
+    menu = Menu()
+    script = _Script(dict(variables or {}), entries)
+    script.run(_commands(text), menu, 0)
+    menu.default = script.value("default")
+    return menu
+
+
+def environment(block: str) -> dict[str, str]:
+    """Return the variables of an environment block, the file grubenv."""
+    pairs = (line.partition("=") for line in block.splitlines() if not line.startswith("#"))
+    return {key: value for key, equals, value in pairs if equals}
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Put variables in; one that nothing is known of stays as it is written."""
+
+    def known(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name in variables:
+            return variables[name]
+        return match[0] if _UNKNOWN.fullmatch(name) else ""
+
+    return _VARIABLE.sub(known, text)
+
+
+def split(path: str) -> tuple[str, str]:
+    """Return the device that a path names (`hd0,gpt2`, `$root`), empty where it names none, and the rest."""
+    match = re.match(r"\(([^)]*)\)(.*)$", path, re.DOTALL)
+    return (match[1], match[2]) if match else ("", path)
+
+
+def partition(device: str) -> int | None:
+    """Return the number of the partition of the first disk that a device is; None where it is something else."""
+    match = re.fullmatch(r"(?:hd0|ahci0|virtio0),(?:gpt|msdos)?(\d+)", device)
+    return int(match[1]) if match else None
+
+
+def _choose(entries: Sequence[MenuEntry], default: list[str]) -> MenuEntry | None:
+    if not entries:
+        return None
+    name, *rest = default
+    name = name.replace(">>", ">")
+    found = next((entry for entry in entries if name and name in (entry.identifier, entry.title)), None)
+    if found is None:
+        # grub-core/normal/menu.c, get_entry_number(): a number, and the first one where there is none such.
+        number = int(name) if name.isdigit() and len(name) < 6 else 0
+        found = entries[number if number < len(entries) else 0]
+    return _choose(found.entries, rest or [""]) if found.submenu else found
+
+
+def _commands(text: str) -> Iterator[list[str]]:
+    """Yield commands as their words, a brace as a command of its own; quotes are gone, but for what tells a variable.
+
+    In single quotes a `$` is none: it comes as `\\0`, which is put right where words are used.
+    """
+    text = text.replace("\\\n", "")
+    for number, line in enumerate(text.splitlines()):
+        if number > _COMMANDS:
+            return
+        words: list[str] = []
+        at, word = 0, None
+        while at < len(line):
+            if line[at] == "#" and word is None:
+                break
+            if match := _PIECE.match(line, at):
+                escaped, single, double, plain = match.groups()
+                if single is not None:
+                    piece = single.replace("$", "\0")
+                elif double is not None:
+                    piece = re.sub(r'\\([\\"$])', lambda m: "\0" if m[1] == "$" else m[1], double)
+                else:
+                    piece = escaped if escaped is not None else plain
+                word = (word or "") + piece
+                at = match.end()
+                continue
+            if word is not None:
+                words, word = [*words, word], None
+            if line[at] in ";{}":
+                if words:
+                    yield words
+                words = []
+                if line[at] != ";":
+                    yield [line[at]]
+            at += 1
+        if word is not None:
+            words.append(word)
+        if words:
+            yield words
+
+
+class _Script:
+    """Runs commands as far as they tell something of the menu."""
+
+    def __init__(self, variables: dict[str, str], entries: Entries | None) -> None:
+        self._block = variables
+        self._variables: dict[str, str] = {}
+        self._unknown: set[str] = set()
+        self._entries = entries
+
+    def value(self, name: str) -> str:
+        return self._variables.get(name, "")
+
+    def run(self, commands: Iterator[list[str]], menu: Menu, depth: int) -> None:
+        """Run to the brace that ends the block, or to the end."""
+        live = [True]  # of each `if` that is open: whether its branch is followed
+        taken = [False]  # whether one of its branches was followed for certain
+        for words in commands:
+            verb, rest = words[0], words[1:]
+            while verb in ("then", "do", "else") and rest and verb != "else":
+                verb, rest = rest[0], rest[1:]
+            if verb in ("if", "elif"):
+                told = self._told(rest) if live[-1] or verb == "elif" else False
+                if verb == "if":
+                    live.append(live[-1] and told is not False)
+                    taken.append(told is True)
+                elif len(live) > 1:
+                    live[-1] = live[-2] and told is not False and not taken[-1]
+                    taken[-1] |= told is True
+            elif verb == "else" and len(live) > 1:
+                live[-1] = live[-2] and not taken[-1]
+                if rest and live[-1]:
+                    self._command(rest[0], rest[1:], menu)
+            elif verb == "fi" and len(live) > 1:
+                live.pop()
+                taken.pop()
+            elif verb == "}":
+                return
+            elif verb == "{":
+                self._skip(commands)
+            elif verb in ("menuentry", "submenu", "function"):
+                self._block_of(verb, rest, commands, menu, depth, live=live[-1])
+            elif live[-1]:
+                self._command(verb, rest, menu)
+
+    def _skip(self, commands: Iterator[list[str]]) -> None:
+        depth = 1
+        for words in commands:
+            depth += {"{": 1, "}": -1}.get(words[0], 0)
+            if not depth:
+                return
+
+    def _block_of(
+        self, verb: str, words: list[str], commands: Iterator[list[str]], menu: Menu, depth: int, *, live: bool
+    ) -> None:
+        if next(commands, [""])[0] != "{":
+            return
+        if verb == "function" or not live or depth > _DEPTH:
+            self._skip(commands)
+            return
+        words = [self._words(word) for word in words]
+        named = [at for at, word in enumerate(words) if word == "--id" or "menuentry_id_option" in word]
+        identifier = words[named[0] + 1] if named and named[0] + 1 < len(words) else ""
+        title = words[0] if words else ""
+        before = dict(self._variables)
+        inner = Menu(device=menu.device)
+        self._variables |= {"\0kernel": "", "\0options": "", "\0initrds": ""}
+        self.run(commands, inner, depth + 1)
+        inside, self._variables = self._variables, before
+        menu.entries.append(
+            MenuEntry(
+                title=title,
+                identifier=identifier,
+                kernel=inside.get("\0kernel", ""),
+                options=inside.get("\0options", ""),
+                initrds=tuple(inside.get("\0initrds", "").split("\n")) if inside.get("\0initrds") else (),
+                device=inner.device,
+                entries=tuple(inner.entries),
+                submenu=verb == "submenu",
+            )
+        )
+
+    def _command(self, verb: str, words: list[str], menu: Menu) -> None:
+        words = [self._words(word) for word in words]
+        if verb in _TEST or not words:
+            if verb == "load_env":
+                self._variables |= self._block
+            if verb == "blscfg" and self._entries is not None:
+                menu.entries += self._entries({**self._block, **self._variables})
+            return
+        if verb in ("set", "export") or "=" in verb:
+            for pair in words if verb in ("set", "export") else [verb]:
+                name, equals, value = pair.partition("=")
+                if equals:
+                    self._variables[name] = value
+                    self._unknown.discard(name)
+        elif verb == "load_env":
+            self._variables |= self._block
+        elif verb == "search" or verb.startswith("search."):
+            self._search(verb, words, menu)
+        elif verb in _LINUX:
+            self._variables |= {"\0kernel": words[0], "\0options": " ".join(words[1:])}
+        elif verb in _INITRD:
+            self._variables["\0initrds"] = "\n".join(re.sub(r"^newc:[^:]*:", "", word) for word in words)
+        else:
+            for word in words:  # probe, regexp, read: what they find out is not known
+                if match := re.match(r"--set=(?:\d+:)?(\w+)", word):
+                    self._unknown.add(match[1])
+
+    def _search(self, verb: str, words: list[str], menu: Menu) -> None:
+        kind = {"search.fs_uuid": "uuid", "search.fs_label": "label", "search.file": "file"}.get(verb, "")
+        name, values, at = "root" if not kind else "", [], 0
+        while at < len(words):
+            word = words[at]
+            if word in _SEARCH:
+                kind = _SEARCH[word]
+            elif word.startswith("--set"):
+                name = word.partition("=")[2] or "root"
+            elif word in ("-s", "-h", "--hint"):
+                at += 1
+            elif not word.startswith("-"):
+                values.append(word)
+            at += 1
+        if values and (not name or name in ("root", "dev", "boot")):
+            menu.device = Device(kind=kind or "uuid", value=values[0])
+
+    def _words(self, word: str) -> str:
+        known = {name: value for name, value in self._variables.items() if name not in self._unknown}
+
+        def put(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if name in known and not _UNKNOWN.fullmatch(name):
+                return known[name]
+            return match[0] if name in self._unknown or _UNKNOWN.fullmatch(name) else ""
+
+        return _VARIABLE.sub(put, word).replace("\0", "$")
+
+    def _told(self, words: list[str]) -> bool | None:
+        """Return whether a condition holds; None where that is not known here."""
+        words = words[:-1] if words and words[-1] == "then" else words
+        if not words or words[0] not in _TEST:
+            return {"true": True, "false": False}.get(words[0] if len(words) == 1 else "")
+        said = [self._words(word) for word in words[1:] if word != "]"]
+        negated = said[:1] == ["!"]
+        said = said[1:] if negated else said
+        if any("$" in word for word in said) or any("feature_" in word or "grub_" in word for word in words):
+            return None
+        found: bool | None = None
+        if len(said) <= 1 and not (said and said[0].startswith("-")):
+            found = bool(said and said[0])
+        elif len(said) == 3 and said[1] in ("=", "==", "!="):
+            found = (said[0] == said[2]) is (said[1] != "!=")
+        return found if found is None else found is not negated

@@ -8,7 +8,7 @@ unpacks to a terabyte, costs no memory, and no more time than LIMIT takes.
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vmtests.causes import Cause
@@ -35,6 +35,8 @@ _ARCHIVES = 200  # of an initrd; most have two
 # NixOS has them in a store path of their own.
 _WHERE = r"(?:usr/|nix/store/[^/]+/)?lib/modules/(?P<release>[^/]+)/"
 _MODULE = re.compile(rf"{_WHERE}(?:.*/)?(?P<name>[^/]+)\.ko(?:\.\w{{1,4}})?$")
+_USUAL = re.compile(r"(?:scripts/local|(?:usr/)?lib/dracut/.*|var/lib/dracut/.*)$")
+_UNUSUAL = re.compile(r"ostree|overlay|casper|live|dmsquash|ignition|afterburn|nixos|systemd-volatile|nfs-?root")
 _BUILTIN = re.compile(rf"{_WHERE}modules\.builtin$")
 
 
@@ -52,6 +54,15 @@ class Modules:
 
     loadable: dict[str, set[str]] = field(default_factory=dict)
     builtin: dict[str, set[str]] = field(default_factory=dict)
+    usual: bool = False
+    """Whether it is one that mounts root and starts what is there: initramfs-tools' or dracut's."""
+    unusual: bool = False
+    """Whether it has something that may lay something over root, or look for its init elsewhere."""
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether it surely starts an init of the root file system."""
+        return self.usual and not self.unusual
 
 
 def check(packed: bytes, path: str, release: str | None, contract: Contract, toolbox: Toolbox) -> Iterator[Check]:
@@ -61,27 +72,30 @@ def check(packed: bytes, path: str, release: str | None, contract: Contract, too
 
 def check_release(
     chunks: Iterable[bytes], path: str, release: str | None, toolbox: Toolbox, *, wanted: Iterable[str] = ()
-) -> Iterator[Check]:
-    """Check that an initrd, given piece by piece, has modules of the kernel that boots it, and those `wanted`."""
+) -> Generator[Check, None, Modules | None]:
+    """Check that an initrd, given piece by piece, has modules of the kernel that boots it, and those `wanted`.
+
+    Gives what is in it in the end; None where that cannot be read.
+    """
     try:
         found = scan(chunks, toolbox)
     except CutError as error:
         # The kernel says so and goes on with what it has, which is no whole system (init/initramfs.c).
         text = f"initrd {path} was cut: {error}"
         yield breach(_SUBJECT, _WHAT, "cut", text, "copy it again", cause=Cause.INITRD_INVALID)
-        return
+        return None
     except (InitramfsError, FilesError) as error:
         yield note(_SUBJECT, _WHAT, "unknown", f"initrd {path} was not looked into: {error}")
-        return
+        return None
     if not found.loadable or release is None:
         yield passed(_SUBJECT, _WHAT, "none")
-        return
+        return found
     if release not in found.loadable:
         others = ", ".join(sorted(found.loadable)[:3])
         text = f"initrd {path} has modules of kernel {others}; the kernel that is booted is {release}"
         hint = "make the initrd for the kernel of the boot entry"
         yield breach(_SUBJECT, _WHAT, others, text, hint, cause=Cause.MODULE_MISSING)
-        return
+        return found
     known = found.loadable[release] | found.builtin.get(release, set())
     if release in found.builtin and (missing := sorted(set(wanted) - known)):
         text = f"initrd {path} has no module {', '.join(missing)} for kernel {release}, which has it not built in"
@@ -89,6 +103,7 @@ def check_release(
         yield breach(_SUBJECT, _WHAT, f"no {', '.join(missing)}", text, hint, cause=Cause.MODULE_MISSING)
     else:
         yield passed(_SUBJECT, _WHAT, f"{len(found.loadable[release])} of {release}")
+    return found
 
 
 def wanted(contract: Contract) -> set[str]:
@@ -102,6 +117,8 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
     found = Modules()
 
     def look(member: Member) -> None:
+        found.usual |= _USUAL.match(member.name) is not None
+        found.unusual |= "/modules/" not in member.name and _UNUSUAL.search(member.name) is not None
         if match := _MODULE.match(member.name):
             found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
         if match := _BUILTIN.match(member.name):

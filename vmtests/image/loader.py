@@ -1,4 +1,4 @@
-"""Which entry systemd-boot starts, in its own order (src/boot and src/fundamental of systemd 257).
+"""Which entry a boot loader starts: systemd-boot in its own order (src/boot and src/fundamental of systemd 257).
 
 Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_loader_specification/
 """
@@ -146,3 +146,65 @@ def _segments(a: str, b: str, *, digits: bool) -> int:
         return _cmp(bool(a), bool(b)) or _cmp(len(a_number), len(b_number)) or _cmp(a_number, b_number)
     shared = min(len(a), len(b))
     return _cmp(a[:shared], b[:shared]) or _cmp(len(a), len(b))
+
+
+def syslinux(text: str) -> Entry | None:
+    """Return the label that a configuration of SYSLINUX starts; None where it has none."""
+    default, marked, labels = "", "", dict[str, dict[str, str]]()
+    current: dict[str, str] = {}
+    name = ""
+    common = ""
+    for line in text.splitlines():
+        words = line.strip().split(None, 1)
+        if not words or words[0].startswith("#"):
+            continue
+        key, value = words[0].lower(), words[1].strip() if len(words) > 1 else ""
+        if key == "default":
+            default = value
+        elif key == "label":
+            name, current = value, labels.setdefault(value, {})
+        elif key == "menu" and value.lower() == "default" and name:
+            marked = name
+        elif key == "append" and not name:
+            common = value
+        elif name and key in ("linux", "kernel", "append", "initrd"):
+            current["kernel" if key == "linux" else key] = value
+    chosen = default if default in labels else marked or next(iter(labels), "")
+    if not chosen:
+        return None
+    label = labels[chosen]
+    own = label.get("append", common)
+    options = "" if own == "-" else own
+    given = [word.partition("=")[2] for word in options.split() if word.startswith("initrd=")]
+    initrds = (label.get("initrd") or ",".join(given)).split(",")
+    rest = " ".join(word for word in options.split() if not word.startswith("initrd="))
+    return Entry(
+        id=chosen, path="", title=chosen, kernel=label.get("kernel", chosen), options=rest,
+        initrds=tuple(name for name in initrds if name),
+    )  # fmt: skip
+
+
+def limine(text: str) -> Entry | None:
+    """Return the entry for Linux that a configuration of Limine starts; None where that is something else."""
+    number, entries = 1, list[tuple[str, dict[str, list[str]]]]()
+    for line in text.splitlines():
+        if match := re.match(r"\s*(/+)\+?\s*(.*)$", line):
+            entries.append((match[2].strip(), {}))
+            continue
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon or line.lstrip().startswith("#"):
+            continue
+        if not entries:
+            number = int(value) if key.lower() == "default_entry" and value.isdigit() else number
+        else:
+            entries[-1][1].setdefault(key.lower(), []).append(value)
+    if not 0 < number <= len(entries):
+        return None
+    title, said = entries[number - 1]
+    kernel = said.get("path") or said.get("kernel_path")
+    if said.get("protocol", [""])[0].lower() != "linux" or not kernel:
+        return None
+    options = (said.get("cmdline") or said.get("kernel_cmdline") or [""])[0]
+    return Entry(
+        id=title, path="", title=title, kernel=kernel[0], initrds=tuple(said.get("module_path", ())), options=options
+    )

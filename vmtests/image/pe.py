@@ -46,6 +46,8 @@ class Program:
     machine: int
     subsystem: int
     sections: Mapping[str, Section]
+    end: int
+    """Bytes that its file has at least: the end of its last section."""
 
     @property
     def is_uki(self) -> bool:
@@ -84,6 +86,7 @@ def parse(head: bytes) -> Program | str:
         return f"its optional header has magic {magic:03x}, not {_PE32_PLUS:03x} (PE32+)"
     (subsystem,) = struct.unpack_from("<H", head, start + 24 + 68)
     sections: dict[str, Section] = {}
+    end = 1
     for index in range(count):
         place = start + 24 + optional + 40 * index
         if place + 40 > len(head):
@@ -91,7 +94,8 @@ def parse(head: bytes) -> Program | str:
         name, virtual, _, raw, offset = struct.unpack_from("<8sIIII", head, place)
         text = name.rstrip(b"\0").decode("ascii", errors="replace")
         sections.setdefault(text, Section(offset=offset, size=min(virtual, raw)))
-    return Program(machine=machine, subsystem=subsystem, sections=sections)
+        end = max(end, offset + raw if raw else 0)
+    return Program(machine=machine, subsystem=subsystem, sections=sections, end=end)
 
 
 def fault(program: Program | str) -> str | None:
@@ -113,6 +117,17 @@ def parse_kernel(head: bytes) -> Kernel | None:
     (place,) = struct.unpack_from("<H", head, 0x20E)
     text = head[place + 0x200 :][:256].split(b"\0", 1)[0] if place else b""
     return Kernel(protocol=(major, minor), release=text.decode("ascii", errors="replace").split(" ", 1)[0])
+
+
+def kernel_size(head: bytes) -> int:
+    """Return how many bytes the kernel that begins with `head` has at least; 0 where it does not say."""
+    program = parse(head)
+    size = 0 if isinstance(program, str) else program.end
+    if parse_kernel(head) is not None:
+        # Sectors of the setup code, and paragraphs of the rest (boot.rst: setup_sects, syssize), rounded up.
+        (paragraphs,) = struct.unpack_from("<I", head, 0x1F4)
+        size = max(size, ((head[0x1F1] or 4) + 1) * 512 + paragraphs * 16 - 16 if paragraphs else 0)
+    return size
 
 
 def initrd_format(head: bytes) -> str | None:

@@ -31,7 +31,7 @@ def check(
     for partition in contract.partition:
         yield from _partition(partition, found[partition.name], volumes)
         if partition.verity:
-            yield from _verity(contract, partition, found, chain.options)
+            yield from _verity(contract, partition, found, chain.trail.options)
     yield from _boot(contract, chain)
 
 
@@ -143,11 +143,11 @@ def _uuid(text: str) -> str:
 
 
 def _boot(contract: Contract, chain: Chain) -> Iterator[Check]:
-    boot, gone = contract.boot, [path.lower() for path in chain.files]
+    boot, gone = contract.boot, [path.lower() for path in chain.trail.files]
     for what in ("loader", "entry", "kernel", "initrd"):
         path = getattr(boot, what)
         if path and path.lower() not in gone:
-            way = " → ".join(chain.steps) or "nothing that is started"
+            way = " → ".join(chain.trail.steps) or "nothing that is started"
             text = f"the boot does not go by the {what} {path} that the contract has: {way}"
             yield breach("boot", what, path, text)
         elif path:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from vmtests.errors import InputError
 from vmtests.host.firmware import Firmware
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
@@ -33,7 +34,7 @@ def make(hardware: Hardware, mine: Template, firmware: Firmware | None, toolbox:
     if firmware is None:
         mine.variables.touch()
     else:
-        shutil.copyfile(firmware.vars_template.outside, mine.variables)
+        shutil.copyfile(_variables(hardware, firmware), mine.variables)
     mine.tpm.mkdir()
     for number, disk in enumerate(hardware.disks, start=1):
         path = mine.further(number)
@@ -44,6 +45,20 @@ def make(hardware: Hardware, mine: Template, firmware: Firmware | None, toolbox:
             make_overlay(toolbox, backing(disk.image), path, disk.size)
     if hardware.seed:
         _make_seed(hardware, mine, toolbox)
+
+
+def _variables(hardware: Hardware, firmware: Firmware) -> Path:
+    """Return the file of the variables that a machine begins with; raises InputError for one of another firmware."""
+    own, template = hardware.firmware_vars, firmware.vars_template.outside
+    if own is None:
+        return template
+    have, wanted = own.stat().st_size, template.stat().st_size
+    if have != wanted:
+        raise InputError(
+            f"{own} has {have} bytes, and the variables of {firmware.description} have {wanted}",
+            hint=f"begin with {template}: virt-fw-vars --input {template.name} --output FILE --set-pk …",
+        )
+    return own
 
 
 def _make_seed(hardware: Hardware, mine: Template, toolbox: Toolbox) -> None:

@@ -101,6 +101,11 @@ class Hardware:
     initrd: Path | None = None
     append: str = ""
     secure_boot: bool = False
+    """Whether its firmware starts what is signed only: with Microsoft's keys, or those in `firmware_vars`."""
+    firmware_vars: Path | None = None
+    """The firmware's variables that it begins with, in the place of OVMF's own: with one's own keys, say, as
+    virt-fw-vars enrolls them. Raw, and as large as those of the OVMF that is found.
+    """
     tpm: bool = False
     net: Net = Net.ISOLATED
     hostname: str = "vm-1"
@@ -142,6 +147,8 @@ class Hardware:
             raise InputError(f"disks have sectors of 512 or 4096 bytes, not {self.sector_size}")
         if self.secure_boot and self.firmware is FirmwareKind.BIOS:
             raise InputError("a BIOS knows no secure boot", hint="leave one of the two out")
+        if self.firmware_vars is not None and self.firmware is FirmwareKind.BIOS:
+            raise InputError("a BIOS has no variables", hint="leave one of the two out")
         if self.kernel is None and (self.initrd is not None or self.append):
             raise InputError(
                 "an initrd or a command line without a kernel is for nobody",
@@ -158,7 +165,8 @@ class Hardware:
     @property
     def files(self) -> Iterator[Path]:
         """The host's files that the machine reads, besides its image."""
-        yield from filter(None, (self.kernel, self.initrd, self.cdrom, *(disk.image for disk in self.disks)))
+        known = (self.kernel, self.initrd, self.cdrom, self.firmware_vars)
+        yield from filter(None, (*known, *(disk.image for disk in self.disks)))
 
     def need_files(self) -> None:
         """Raise InputError for a file that is not there."""

@@ -213,7 +213,8 @@ def _entries(data: bytes) -> None:
     loader.compare_versions(text[:2000], text[-2000:])
     loader.chosen([one], text[:100])
     grub.parse(text)
-    grub.device(text[:2000])
+    grub.environment(text)
+    grub.partition(grub.split(text[:2000])[0])
 
 
 _ENTRY = b"""title NixOS\nsort-key nixos\nversion Gen 1\nlinux /EFI/nixos/kernel.efi\ninitrd /EFI/nixos/initrd.efi

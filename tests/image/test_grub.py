@@ -1,0 +1,133 @@
+"""GRUB's scripts are followed to the entry that is started, as far as that can be known."""
+
+import pytest
+
+from vmtests.image import grub
+
+ENTRY = """menuentry 'Debian' --class debian $menuentry_id_option 'gnulinux-simple' {{
+  linux {kernel} ro
+  initrd /i
+}}
+"""
+SAVED = """
+if [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+else
+   set default="${saved_entry}"
+fi
+"""
+
+
+def entry(kernel: str, title: str = "Debian") -> str:
+    """Return an entry of a menu."""
+    return ENTRY.format(kernel=kernel).replace("'Debian'", f"'{title}'").replace("gnulinux-simple", title.lower())
+
+
+def kernel(text: str, **variables: str) -> str:
+    """Return the kernel that a script starts."""
+    found = grub.parse(text, variables).chosen
+    return "" if found is None else found.kernel
+
+
+@pytest.mark.parametrize(
+    ("default", "started"),
+    [("", "/a"), ("1", "/b"), ("9", "/a"), ("Two", "/b"), ("two", "/b"), ("2", "/c"), ("3", "/e"), ("2>1", "/d"),
+     ("more>four", "/d"), ("More>Three", "/c"), ("gone", "/a")],
+)  # fmt: skip
+def test_default_names_an_entry_by_number_title_or_identifier_and_goes_into_submenus(
+    default: str, started: str
+) -> None:
+    """A submenu counts as one; what is not there is the first."""
+    inner = entry("/c", "Three") + entry("/d", "Four")
+    menu = f"{entry('/a', 'One')}{entry('/b', 'Two')}submenu 'More' --id more {{\n{inner}}}\n{entry('/e', 'Five')}"
+    assert kernel(f'set default="{default}"\n{menu}') == started
+
+
+@pytest.mark.parametrize(
+    ("variables", "started"),
+    [({}, "/a"), ({"saved_entry": "two"}, "/b"), ({"saved_entry": "two", "next_entry": "one"}, "/a")],
+)
+def test_what_was_saved_is_started(variables: dict[str, str], started: str) -> None:
+    """The environment block says which entry is the default, and which is it once."""
+    text = SAVED + entry("/a", "One") + entry("/b", "Two")
+    assert grub.parse(text, variables).chosen is not None
+    assert kernel(text, **variables) == started
+
+
+def test_an_environment_block_is_padded_with_numbers_signs() -> None:
+    """A line that begins with one is no variable."""
+    block = "# GRUB Environment Block\nsaved_entry=a b\nkernelopts=root=UUID=1 ro\n####"
+    assert grub.environment(block) == {"saved_entry": "a b", "kernelopts": "root=UUID=1 ro"}
+
+
+def test_variables_are_put_in_but_not_those_that_only_a_machine_knows() -> None:
+    """Not in single quotes either; $root is where the menu looks, and stays."""
+    text = "set v=6.1\nset k=/vmlinuz-${v}\nmenuentry x {\n  linux ($root)$k a=\"$v\" b='$v' c=$nothing\n}\n"
+    found = grub.parse(text).chosen
+    assert found is not None
+    assert (found.kernel, found.options) == ("($root)/vmlinuz-6.1", "a=6.1 b=$v c=")
+    assert grub.split(found.kernel) == ("$root", "/vmlinuz-6.1")
+
+
+def test_a_condition_that_cannot_be_told_is_followed_both_ways() -> None:
+    """What `search` with hints finds is what it finds without them."""
+    text = """
+if [ x$feature_platform_search_hint = xy ]; then
+  search --no-floppy --fs-uuid --set=root --hint-bios=hd0,gpt2  aaaa-bbbb
+else
+  search --no-floppy --fs-uuid --set=root aaaa-bbbb
+fi
+if [ "$grub_platform" = "efi" ]; then menuentry 'x' { linux /a; initrd /i; }; fi
+function nothing { linux /wrong }
+if [ "${unset}" = yes ]; then set default=7; elif false; then set default=8; else set default=0; fi
+"""
+    menu = grub.parse(text)
+    assert menu.device == grub.Device(kind="uuid", value="aaaa-bbbb")
+    assert [(item.title, item.kernel, item.initrds) for item in menu.entries] == [("x", "/a", ("/i",))]
+    assert menu.default == "0"
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("search.fs_uuid 1-2 root hd0,gpt2", grub.Device(kind="uuid", value="1-2")),
+        ("search --label --set=root system", grub.Device(kind="label", value="system")),
+        ("search --file --set=root /vmlinuz", grub.Device(kind="file", value="/vmlinuz")),
+        ("search --no-floppy --fs-uuid --set=dev 1-2 --hint hd0", grub.Device(kind="uuid", value="1-2")),
+        ("search --fs-uuid --set=other 1-2", None),
+    ],
+)
+def test_search_says_what_it_looks_for(command: str, found: grub.Device | None) -> None:
+    """In each of the ways that it is written."""
+    assert grub.parse(command).device == found
+
+
+def test_blscfg_puts_its_entries_where_it_stands() -> None:
+    """They are told the variables of the environment block."""
+
+    def entries(variables: object) -> list[grub.MenuEntry]:
+        assert variables == {"kernelopts": "ro"}
+        return [grub.MenuEntry(title="Fedora", kernel="/f")]
+
+    menu = grub.parse(f"load_env\nblscfg\n{entry('/a')}", {"kernelopts": "ro"}, entries)
+    assert [item.kernel for item in menu.entries] == ["/f", "/a"]
+    assert grub.expand("$kernelopts $tuned_params x", {"kernelopts": "ro"}) == "ro  x"
+
+
+@pytest.mark.parametrize(
+    "text", ["menuentry", "}}}}", "if", "menuentry x {", "'", "else fi then", "submenu {{{" * 500]
+)
+def test_a_broken_script_is_read_as_far_as_it_goes(text: str) -> None:
+    """Without an end, a quote or a brace."""
+    grub.parse(f"{text}\nset default=1\n")
+
+
+def test_a_device_of_the_first_disk_is_one_of_its_partitions() -> None:
+    """By either table's name."""
+    assert [grub.partition(name) for name in ("hd0,gpt2", "hd0,msdos1", "hd0,3", "hd1,gpt1", "memdisk")] == [
+        2, 1, 3, None, None,
+    ]  # fmt: skip

@@ -1,0 +1,242 @@
+"""What a boot loader hands to Linux, held against what is there: kernel, initrds, `root=`, `init=`, `roothash=`."""
+
+import re
+from collections.abc import Generator, Iterator
+
+from vmtests.causes import Cause
+from vmtests.host.architecture import GUEST
+from vmtests.image import initramfs, pe
+from vmtests.image.check import Check, breach, clean, note, passed
+from vmtests.image.cmdline import values, words
+from vmtests.image.extfiles import ExtFiles
+from vmtests.image.files import Files, FilesError
+from vmtests.image.layout import Volume
+from vmtests.image.trail import SUBJECT, Trail
+
+_LINE = 1 << 18  # bytes of a command line that are read
+_LINKS = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
+          "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
+_FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
+_INITS = ("/sbin/init", "/etc/init", "/bin/init", "/bin/sh")
+"""What Linux starts without `init=` (init/main.c), and initramfs-tools and systemd where that is not there."""
+
+_ELSEWHERE = ("ostree=", "boot=", "rd.live", "overlayroot", "systemd.volatile", "rdinit=")
+"""Words of a command line by which another thing than root's init may be started."""
+
+
+def unified(trail: Trail, volume: Volume, path: str, program: pe.Program, options: str = "") -> Iterator[Check]:
+    """Check a unified kernel image; `options` are an entry's, which take the place of its own."""
+    files = trail.open(volume)
+    assert files is not None
+    trail.steps.append(f"{path} (unified kernel image)")
+    trail.files.append(path)
+    kernel, line = program.sections[".linux"], program.sections.get(".cmdline")
+    ranges = [(kernel.offset, min(kernel.size, pe.HEAD)), (line.offset, min(line.size, _LINE)) if line else (0, 0)]
+    head, told, last = files.pick(path, [*ranges, (program.end - 1, 1)])
+    if not last:
+        yield _cut("unified kernel image", path, program.end, Cause.KERNEL_INVALID)
+        return
+    release = yield from _release(trail, pe.parse_kernel(head), f"in {path}")
+    own = told.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ").strip()
+    found = None
+    if (initrd := program.sections.get(".initrd")) is not None:
+        found = yield from _initrd(trail, files, path, initrd.offset, initrd.size, release, f"in {path}")
+    yield from _options(trail, options or own, path, has_initrd=initrd is not None, initrds=found)
+
+
+def kernel_alone(trail: Trail, files: Files, path: str, options: str = "") -> Iterator[Check]:
+    """Check a kernel that firmware or boot loader starts as a program: its initrd is named by `initrd=`."""
+    initrds = tuple(value.replace("\\", "/") for value in values(options, "initrd"))
+    yield from _parts(trail, files, path, initrds, options, path, where="the disk", optional=not options)
+
+
+def entry(
+    trail: Trail, files: Files, volume: Volume, kernel: str, initrds: tuple[str, ...], options: str, origin: str
+) -> Iterator[Check]:
+    """Check kernel, initrds and command line of an entry whose paths are on `volume`."""
+    if files.find(kernel) is None:
+        text = f"kernel {clean(kernel)}, named by {origin}, is not on {volume.where}"
+        yield breach(SUBJECT, "kernel", "missing", text, cause=Cause.KERNEL_MISSING)
+        return
+    yield from _parts(trail, files, kernel, initrds, options, origin, where=volume.where)
+
+
+def _parts(
+    trail: Trail,
+    files: Files,
+    kernel: str,
+    initrds: tuple[str, ...],
+    options: str,
+    origin: str,
+    *,
+    where: str,
+    optional: bool = False,
+) -> Iterator[Check]:
+    real = files.find(kernel)
+    assert real is not None
+    trail.files.append(real)
+    head = files.read(real, pe.HEAD)
+    end = pe.kernel_size(head)
+    if end and not files.pick(real, ((end - 1, 1),))[0]:
+        yield _cut("kernel", real, end, Cause.KERNEL_INVALID)
+        return
+    release = yield from _release(trail, pe.parse_kernel(head), real)
+    found: initramfs.Modules | None = None
+    for name in initrds:
+        if (place := files.find(name)) is None:
+            text = f"initrd {clean(name)}, named by {origin}, is not on {where}"
+            yield breach(SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
+        else:
+            trail.files.append(place)
+            more = yield from _initrd(trail, files, place, 0, initramfs.LIMIT, release, place)
+            found = more if found is None or (more is not None and more.hands_over) else found
+    if not optional:
+        yield from _options(trail, options, origin, has_initrd=bool(initrds), initrds=found)
+
+
+def _cut(what: str, path: str, end: int, cause: Cause) -> Check:
+    text = f"{what} {path} was cut: by its headers it has {end} bytes at least"
+    return breach(SUBJECT, what, "cut", text, "copy it again", cause=cause)
+
+
+def _release(trail: Trail, kernel: pe.Kernel | None, path: str) -> Generator[Check, None, str | None]:
+    if kernel is None:
+        text = f"kernel {path} is no Linux for x86: it has no 'HdrS' at byte 0x202"
+        yield breach(SUBJECT, "kernel release", "none", text, cause=Cause.KERNEL_INVALID)
+        return None
+    trail.steps.append(f"Linux {kernel.release}")
+    yield passed(SUBJECT, "kernel release", kernel.release)
+    return kernel.release
+
+
+def _initrd(
+    trail: Trail, files: Files, path: str, offset: int, size: int, release: str | None, shown: str
+) -> Generator[Check, None, initramfs.Modules | None]:
+    (head,) = files.pick(path, ((offset, min(size, 16)),))
+    if pe.initrd_format(head) is None:
+        begin = head[:6].hex() or "nothing"
+        text = f"initrd {shown} is in no format that Linux unpacks: it begins with {begin}"
+        yield breach(SUBJECT, "initrd", begin, text, cause=Cause.INITRD_INVALID)
+        return None
+    yield passed(SUBJECT, "initrd", shown)
+    return (yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, trail.toolbox))
+
+
+def _options(
+    trail: Trail, options: str, origin: str, *, has_initrd: bool, initrds: initramfs.Modules | None
+) -> Iterator[Check]:
+    trail.options = options
+    consoles = [value.split(",")[0] for value in values(options, "console")]
+    if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
+        missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
+        text = f"the command line of {origin} {missing}"
+        yield note(SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+    else:
+        yield passed(SUBJECT, "console", " ".join(consoles))
+    yield from _hashes(trail, options, origin)
+    roots = values(options, "root")
+    if not roots:
+        return
+    root = roots[-1]
+    yield passed(SUBJECT, "root", root)
+    if (wrong := _absent(trail, root)) and not (trail.hidden and not _FIRST_DISK.fullmatch(root)):
+        text = f"root={clean(root)} of {origin} leads nowhere: {wrong}"
+        yield breach(SUBJECT, "root device", root, text, cause=Cause.PARTITION_MISSING)
+    elif len(fitting := _fitting(trail, root)) > 1 and not _btrfs(trail):
+        count = len(fitting)
+        text = f"root={clean(root)} of {origin} fits {count} partitions of the disk: which one is mounted is chance"
+        yield note(SUBJECT, "root device", root, text)
+    elif not has_initrd and root.partition("=")[0] in ("UUID", "LABEL"):
+        text = f"root={clean(root)} of {origin} needs an initrd, and there is none: the kernel knows PARTUUID= only"
+        yield breach(SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
+    elif len(fitting) == 1:
+        yield from _init(trail, fitting[0], options, origin, has_initrd=has_initrd, initrds=initrds)
+
+
+def _init(
+    trail: Trail, root: Volume, options: str, origin: str, *, has_initrd: bool, initrds: initramfs.Modules | None
+) -> Iterator[Check]:
+    """Check that what is started last is on root, where nothing else can be meant.
+
+    An initrd may be the whole system, lay something over root, or look for its init elsewhere (ostree, live systems):
+    only one that is known to hand over to root itself proves anything.
+    """
+    given = values(options, "init")[-1:]
+    if any(word.startswith(_ELSEWHERE) for word in words(options)):
+        return
+    try:
+        files = trail.open(root)
+        if not isinstance(files, ExtFiles):
+            return
+        missing = [path for path in (*given, *_INITS) if files.lacks(path)]
+    except FilesError:
+        return
+    told = f"{', '.join(map(clean, given or _INITS))}"
+    if len(missing) == len(given) + len(_INITS) or (given and not has_initrd and given[0] in missing):
+        sure = not has_initrd or (initrds is not None and initrds.hands_over)
+        text = f"nothing is there to be started on {root.where}, the root of {origin}: no {told}"
+        if sure:
+            yield breach(SUBJECT, "init", told, text, cause=Cause.INIT_MISSING)
+        else:
+            yield note(SUBJECT, "init", told, f"{text}; the initrd has to be the whole system")
+    elif given and given[0] in missing:
+        text = f"init={told} of {origin} is not on {root.where}: an initrd may start /sbin/init instead"
+        yield note(SUBJECT, "init", told, text)
+
+
+def _hashes(trail: Trail, options: str, origin: str) -> Iterator[Check]:
+    """Check that the partitions are there by whose UUIDs systemd finds what `roothash=` and `usrhash=` verify.
+
+    They are the first and last 128 bits of the hash (systemd-veritysetup-generator(8)).
+    """
+    for what, kind in (("roothash", "root"), ("usrhash", "usr")):
+        told = values(options, what)[-1:]
+        named = any(word.startswith(f"systemd.verity_{kind}_") for word in words(options))
+        if not told or named or not re.fullmatch(r"[0-9a-fA-F]{64,}", told[0]) or trail.hidden:
+            continue
+        types = {volume.type for volume in trail.volumes}
+        wanted = {told[0][:32].lower(), told[0][-32:].lower()}
+        have = {volume.unique.replace("-", "").lower() for volume in trail.volumes}
+        if f"{kind}-{GUEST.shown}-verity" in types and not wanted <= have:
+            text = f"{what}= of {origin} is that of other partitions: none has the UUID {min(wanted - have)}"
+            yield breach(SUBJECT, what, told[0], text, cause=Cause.PARTITION_MISSING)
+
+
+def _key(root: str) -> tuple[str, str]:
+    for link, name in _LINKS.items():
+        if root.startswith(link):
+            return name, root.removeprefix(link)
+    key, _, value = root.strip('"').partition("=")
+    return key, value.strip('"')
+
+
+def _have(volume: Volume, key: str) -> str:
+    system = volume.system
+    names = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
+    names |= {} if system is None else {"UUID": system.uuid, "LABEL": system.label}
+    return names.get(key, "").lower()
+
+
+def _fitting(trail: Trail, root: str) -> list[Volume]:
+    """Return the volumes that `root=` fits."""
+    if match := _FIRST_DISK.fullmatch(root):
+        return [volume for volume in trail.volumes if volume.number == int(match[1])]
+    key, value = _key(root)
+    return [volume for volume in trail.volumes if value and _have(volume, key) == value.lower()]
+
+
+def _absent(trail: Trail, root: str) -> str:
+    """Say what is not there of what `root=` names; nothing where it is, or where that cannot be told."""
+    if match := _FIRST_DISK.fullmatch(root):
+        numbers = sorted(volume.number for volume in trail.volumes if volume.number)
+        there = int(match[1]) in numbers or not numbers
+        return "" if there else f"the disk has {', '.join(map(str, numbers))}"
+    key, value = _key(root)
+    if key not in _LINKS.values() or "\\x" in value or "/" in value or _fitting(trail, root):
+        return ""
+    return f"the disk has {', '.join(filter(None, (_have(volume, key) for volume in trail.volumes))) or 'none'}"
+
+
+def _btrfs(trail: Trail) -> bool:
+    """Whether there is a btrfs: all its parts have one name."""
+    return any(volume.system is not None and volume.system.type == "btrfs" for volume in trail.volumes)

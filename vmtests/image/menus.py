@@ -1,0 +1,318 @@
+"""How each boot loader comes to a kernel: what it reads, which entry it starts, and what that names.
+
+Each is told the trail, its ESP (none under a BIOS) and its own path there.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from vmtests.causes import Cause
+from vmtests.host.architecture import GUEST
+from vmtests.image import grub, layout, linux, loader, pe
+from vmtests.image.check import Check, breach, clean, note, passed
+from vmtests.image.fat import Files as FatFiles
+from vmtests.image.files import Files, FilesError
+from vmtests.image.layout import Volume
+from vmtests.image.trail import SUBJECT, Trail, text
+
+_UNIFIED = "/EFI/Linux"
+_PREFIX = re.compile(rb"/(?:EFI|efi)/[A-Za-z0-9_.-]{1,40}")
+_WHOLE = 8 << 20  # bytes of a boot loader
+_SYSLINUX = (
+    "/boot/extlinux/extlinux.conf", "/extlinux/extlinux.conf", "/boot/syslinux/extlinux.conf", "/extlinux.conf",
+    "/boot/syslinux/syslinux.cfg", "/syslinux/syslinux.cfg", "/syslinux.cfg",
+)  # fmt: skip
+_LIMINE = ("/boot/limine/limine.conf", "/boot/limine.conf", "/limine/limine.conf", "/limine.conf")
+
+
+def names(files: Files | None) -> list[str]:
+    """Return the paths of all files of a FAT; none of another file system."""
+    return list(files.names().values()) if isinstance(files, FatFiles) else []
+
+
+def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
+    """Follow systemd-boot, by its entries and unified kernels on ESP and XBOOTLDR."""
+    assert esp is not None
+    found: list[tuple[loader.Entry, Volume, Files]] = []
+    lost: list[str] = []
+    for volume in (esp, *(volume for volume in trail.volumes if volume.type == layout.XBOOTLDR)):
+        # What it reads is what firmware reads: FAT.
+        if volume.system is not None and volume.system.type == "vfat" and (files := trail.open(volume)) is not None:
+            found += _entries(volume, files, lost)
+    config = text(trail.open(esp), "/loader/loader.conf")
+    setting = {words[0]: words[1] for line in config.splitlines() if len(words := line.split(None, 1)) == 2}
+    entry = loader.chosen([item for item, _, _ in found], setting.get("default", "").strip())
+    if entry is None:
+        said = "; ".join(lost[:3]) or "no entry in /loader/entries and no unified kernel image in /EFI/Linux"
+        cause = Cause.KERNEL_MISSING if lost else Cause.ENTRY_MISSING
+        yield breach(SUBJECT, "entry", "missing", f"systemd-boot has nothing to start: {said}", cause=cause)
+        return
+    for said in lost:
+        yield note(SUBJECT, "entry", "skipped", f"systemd-boot leaves an entry out: {said}")
+    volume, files = next((volume, files) for item, volume, files in found if item is entry)
+    if entry.left == 0:
+        yield note(SUBJECT, "entry", entry.path, f"{entry.path} has no tries left, and nothing else is there")
+    trail.files.append(entry.path)
+    yield passed(SUBJECT, "entry", entry.path)
+    if entry.unified is None:
+        trail.steps.append(entry.path)
+        yield from linux.entry(trail, files, volume, entry.kernel or "", entry.initrds, entry.options, entry.path)
+        return
+    head = files.read(files.find(entry.unified) or "", pe.HEAD)
+    program = pe.parse(head)
+    if isinstance(program, str) or (reason := pe.fault(program)) is not None:
+        reason = program if isinstance(program, str) else reason
+        said = f"{entry.unified}, which systemd-boot starts, is no EFI program for {GUEST.shown}: {reason}"
+        yield breach(SUBJECT, "kernel", entry.unified, said, cause=Cause.KERNEL_INVALID)
+    elif program.is_uki:
+        yield from linux.unified(trail, volume, entry.unified, program, entry.options)
+    elif pe.parse_kernel(head) is not None:
+        # An `initrd` line is for `linux` only (src/boot/boot.c, initrd_prepare()).
+        yield from linux.kernel_alone(trail, files, entry.unified, entry.options)
+
+
+def _entries(volume: Volume, files: Files, lost: list[str]) -> Iterator[tuple[loader.Entry, Volume, Files]]:
+    try:
+        for path in files.below("/loader/entries", ".conf"):
+            name = path.rpartition("/")[2].lower()
+            entry = loader.parse(text(files, path), path)
+            program = entry.kernel or entry.unified
+            if name.startswith(("auto-", ".")) or entry.architecture.lower() not in ("", GUEST.efi):
+                continue
+            if program is None:
+                lost.append(f"{path} names no kernel")
+            elif files.find(program) is None:
+                lost.append(f"kernel {clean(program)}, named by {path}, is not on {volume.where}")
+            else:
+                yield entry, volume, files
+        for path in files.below(_UNIFIED, ".efi"):
+            name, left = loader.counted(path.rpartition("/")[2])
+            head = pe.parse(files.read(path, pe.HEAD))
+            section = None if isinstance(head, str) else head.sections.get(".osrel")
+            if name.lower().startswith(("auto-", ".")) or section is None:
+                lost.append(f"{path} is no unified kernel image with an .osrel section")
+                continue
+            osrel = files.pick(path, ((section.offset, min(section.size, 1 << 16)),))[0]
+            told = _osrel(osrel.decode("utf-8", errors="replace"))
+            version = (told.get(key, "") for key in ("IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID"))
+            entry = loader.Entry(
+                id=name, path=path, unified=path, left=left,
+                version=next((said for said in version if said), ""),
+                sort_key=told.get("IMAGE_ID") or told.get("ID", ""),
+            )  # fmt: skip
+            yield entry, volume, files
+    except FilesError as error:
+        lost.append(f"the files of {volume.where} cannot be read: {error}")
+
+
+def _osrel(said: str) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
+
+
+def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
+    """Follow GRUB, by the first menu that is found where its prefix and distributions have one."""
+    wanted: grub.Device | None = None
+    if esp is not None:
+        files = trail.open(esp)
+        for place in _configurations(files, program):
+            script = text(files, place)
+            menu = grub.parse(script, _environment(files, place))
+            wanted = wanted or menu.device
+            if menu.entries:
+                yield from _menu(trail, esp, menu, place)
+                return
+    there = None if wanted is None else _found(trail, wanted, None)
+    order = [*([there] if there else []), *(volume for volume in trail.volumes if volume not in (there, esp))]
+    for volume in [*order, *([esp] if esp else [])]:
+        for place in grub.PLACES:
+            if not trail.has(volume, place):
+                continue
+            files = trail.open(volume)
+            assert files is not None
+            try:
+                variables, entries = _environment(files, place), _bls(files)
+                menu = grub.parse(text(files, place), variables, entries)
+            except FilesError as error:
+                yield note(SUBJECT, "GRUB", "not followed", f"{place} on {volume.where} cannot be read: {error}")
+                return
+            if menu.entries:
+                yield from _menu(trail, volume, menu, place)
+                return
+    if wanted is not None and wanted.kind != "file" and there is None and not trail.hidden:
+        said = f"GRUB looks for the file system {clean(wanted.value)}, which is not on the disk"
+        yield breach(SUBJECT, "GRUB", wanted.value, said, cause=Cause.BOOTLOADER_ERROR)
+        return
+    yield note(SUBJECT, "GRUB", "not followed", "no grub.cfg with a menu was found where it can be read here")
+
+
+def _configurations(files: Files | None, program: str) -> list[str]:
+    """Return the configurations on the ESP, those first that GRUB's program has the directory of."""
+    found = [path for path in names(files) if path.lower().endswith("/grub.cfg")]
+    prefixes: list[str] = []
+    if files is not None and len(found) > 1:
+        known = _PREFIX.findall(files.read(program, _WHOLE))
+        prefixes = [prefix.decode("ascii").lower() for prefix in known]
+    beside = program.rpartition("/")[0].lower()
+
+    def rank(path: str) -> tuple[bool, bool]:
+        directory = path.rpartition("/")[0].lower()
+        return directory not in prefixes, directory != beside
+
+    return sorted(found, key=rank)
+
+
+def _environment(files: Files | None, place: str) -> dict[str, str]:
+    return grub.environment(text(files, f"{place.rpartition('/')[0]}/grubenv"))
+
+
+def _bls(files: Files) -> grub.Entries:
+    """Return what gives the entries of the Boot Loader Specification that are on a volume, as `blscfg` sorts them."""
+
+    def entries(variables: Mapping[str, str]) -> list[grub.MenuEntry]:
+        found = [
+            loader.parse(text(files, path), path)
+            for directory in grub.ENTRIES
+            for path in files.below(directory, ".conf")
+        ]
+        known = [replace(entry, left=None, sort_key="", version="") for entry in found]
+        return [
+            grub.MenuEntry(
+                title=entry.title,
+                identifier=entry.id.removesuffix(".conf"),
+                kernel=grub.expand(entry.kernel or "", variables),
+                options=grub.expand(entry.options, variables),
+                initrds=tuple(word for line in entry.initrds for word in grub.expand(line, variables).split() if word),
+            )
+            for entry in loader.order(known)
+        ]
+
+    return entries
+
+
+def _found(trail: Trail, device: grub.Device, menu: Volume | None) -> Volume | None:
+    """Return the volume that `search` finds; the one of the menu is looked at first."""
+    for volume in [*([menu] if menu else []), *trail.volumes]:
+        system = volume.system
+        if device.kind == "file" and trail.has(volume, grub.split(device.value)[1]):
+            return volume
+        if system is not None and device.kind in ("uuid", "label") and device.value:
+            have = system.uuid if device.kind == "uuid" else system.label
+            if have.lower() == device.value.lower():
+                return volume
+    return None
+
+
+def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator[Check]:
+    entry = menu.chosen
+    if entry is None or not entry.kernel or "$" in grub.split(entry.kernel)[1]:
+        what = f"{place} on {volume.where}" if entry is None else f"what {place} starts first, {clean(entry.title)!r},"
+        yield note(SUBJECT, "GRUB", "not followed", f"{what} has scripts, or a loader, that are not followed")
+        return
+    trail.steps.append(f"{place} {entry.title!r}")
+    trail.files.append(place)
+    yield passed(SUBJECT, "entry", f"{place} {entry.title!r}")
+    device = entry.device or menu.device
+    target = (_found(trail, device, volume) if device else None) or volume
+    said, kernel = grub.split(entry.kernel)
+    if said and not said.startswith("$"):
+        number = grub.partition(said)
+        named = [item for item in trail.volumes if number is not None and item.number == number]
+        if not named:
+            yield note(SUBJECT, "GRUB", "not followed", f"the kernel is on {clean(said)}, which is not followed")
+            return
+        target = named[0]
+    if (there := trail.open(target)) is None:
+        yield note(SUBJECT, "GRUB", "not followed", f"the kernel is on {target.where}, which is not read here")
+        return
+    initrds = tuple(grub.split(name)[1] for name in entry.initrds if "$" not in grub.split(name)[1])
+    try:
+        yield from linux.entry(trail, there, target, kernel, initrds, entry.options, place)
+    except FilesError as error:
+        yield note(SUBJECT, "GRUB", "not followed", f"the files of {target.where} cannot be read: {error}")
+
+
+def shim_second(trail: Trail, esp: Volume, path: str) -> str | None:
+    """Return the program that shim starts: the one beside it, or the one its fallback finds by a BOOT*.CSV."""
+    directory, second = path.rpartition("/")[0], f"grub{GUEST.efi}.efi"
+    if trail.has(esp, f"{directory}/{second}"):
+        return f"{directory}/{second}"
+    if trail.has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+        # shim's fallback makes an entry of every \EFI\*\BOOT{architecture}.CSV and starts the first.
+        for name in sorted(path for path in names(trail.open(esp)) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
+            if trail.has(esp, there := f"{name.rpartition('/')[0]}/{second}"):
+                return there
+    return None
+
+
+def syslinux(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
+    """Follow SYSLINUX or EXTLINUX, by the label that its configuration starts (SYSLINUX' doc/syslinux.txt)."""
+    beside = f"{program.rpartition('/')[0]}/syslinux.cfg"
+    for volume in [esp] if esp else trail.volumes:
+        for place in (beside, "/EFI/syslinux/syslinux.cfg", *_SYSLINUX) if esp else _SYSLINUX:
+            if not trail.has(volume, place):
+                continue
+            files = trail.open(volume)
+            assert files is not None
+            found = loader.syslinux(text(files, place))
+            if found is None or not found.kernel or found.kernel.endswith((".c32", ".0", ".bin", ".bss", ".img")):
+                said = f"what {place} on {volume.where} starts is no Linux, or is not followed"
+                yield note(SUBJECT, "SYSLINUX", "not followed", said)
+                return
+            home = place.rpartition("/")[0]
+            near = [name if name.startswith("/") else f"{home}/{name}" for name in (found.kernel, *found.initrds)]
+            kernel, *initrds = (_plain(name) for name in near)
+            trail.steps.append(f"{place} {found.title!r}")
+            trail.files.append(place)
+            yield passed(SUBJECT, "entry", f"{place} {found.title!r}")
+            yield from linux.entry(trail, files, volume, kernel, tuple(initrds), found.options, place)
+            return
+    yield note(SUBJECT, "SYSLINUX", "not followed", "no configuration of SYSLINUX was found where it can be read here")
+
+
+def _plain(path: str) -> str:
+    """Return a path without `.` and `..`."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def limine(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
+    """Follow Limine, by the entry that its configuration starts (Limine's CONFIG.md)."""
+    beside = f"{program.rpartition('/')[0]}/limine.conf"
+    for volume in sorted(trail.volumes, key=lambda volume: volume is not esp):
+        for place in (beside, *_LIMINE):
+            if not trail.has(volume, place):
+                continue
+            files = trail.open(volume)
+            assert files is not None
+            found = loader.limine(text(files, place))
+            paths = [] if found is None else [_on_boot(name) for name in (found.kernel or "", *found.initrds)]
+            if found is None or None in paths:
+                yield note(SUBJECT, "Limine", "not followed", f"what {place} starts is no Linux, or is not followed")
+                return
+            trail.steps.append(f"{place} {found.title!r}")
+            trail.files.append(place)
+            yield passed(SUBJECT, "entry", f"{place} {found.title!r}")
+            kernel, *initrds = (path or "" for path in paths)
+            yield from linux.entry(trail, files, volume, kernel, tuple(initrds), found.options, place)
+            return
+    yield note(SUBJECT, "Limine", "not followed", "no limine.conf was found where it can be read here")
+
+
+def _on_boot(name: str) -> str | None:
+    """Return the path of a file on the volume that Limine is on; None where it is elsewhere."""
+    match = re.fullmatch(r"(?:boot\(\):)?(/[^#]*)(?:#.*)?", name)
+    return match[1] if match else None
+
+
+def refind(_: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
+    """Say that rEFInd looks for kernels by itself."""
+    where = "" if esp is None else f" on {esp.where}"
+    said = f"{program}{where} is rEFInd, which looks for kernels on all file systems; that is not followed"
+    yield note(SUBJECT, "rEFInd", "not followed", said)
