@@ -16,7 +16,7 @@ from tests.small_disk import small_disk
 from vmtests.contract import Contract
 from vmtests.errors import HostError
 from vmtests.host.tools import Toolbox
-from vmtests.image import archive, mkerofs, repart
+from vmtests.image import archive, erofswrite, repart
 from vmtests.image.build import Order, build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.sizes import MIB
@@ -125,7 +125,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a disk that fills up has to be mounted, which this user may not: {error}")
 
 
-@pytest.mark.parametrize(("module", "name"), [(mkerofs, "write"), (repart, "write_definitions"), (archive, "write")])
+@pytest.mark.parametrize(
+    ("module", "name"), [(erofswrite, "write"), (repart, "write_definitions"), (archive, "write")]
+)
 def test_disk_that_fills_up_leaves_nothing_half_made(
     described: ImageSpec,
     toolbox: Toolbox,

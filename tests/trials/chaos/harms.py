@@ -102,7 +102,8 @@ TOOL_HARMS = {
 def strike_tool(patch: pytest.MonkeyPatch, tool: str, harm: str) -> None:
     """Have something happen to a tool, whenever it is run."""
     real = sandbox.sandbox
-    script = f'case "$1" in {tool}) {TOOL_HARMS[harm]};; esac; exec "$@"'
+    # Behind `env --chdir=DIRECTORY` the tool is the third word.
+    script = f'case "$1/$3" in {tool}/*|env/{tool}) {TOOL_HARMS[harm]};; esac; exec "$@"'
 
     def struck(root: Path, view: sandbox.View | None = None) -> list[str]:
         return [*real(root, view), "sh", "-c", script, "sh"]

@@ -12,8 +12,8 @@ MOMENTS = {
     "build": (
         "vmtests.image.assemble:survey",
         "vmtests.image.assemble:_fill_root",
-        "vmtests.image.mkerofs:write",
-        "vmtests.image.mkerofs:_watch",
+        "vmtests.image.erofswrite:write",
+        "vmtests.image.erofswrite:_Writer.finish",
         "vmtests.image.assemble:_partition",
         "vmtests.image.repart:write_definitions",
         "vmtests.host.tools:Toolbox.run#3",
@@ -25,7 +25,7 @@ MOMENTS = {
     "cached": (
         "vmtests.image.cache:_build",
         "vmtests.image.assemble:assemble",
-        "vmtests.image.mkerofs:_watch",
+        "vmtests.image.erofswrite:_Writer.finish",
         "vmtests.image.cache:_prune",
     ),
     "boot": (

@@ -137,7 +137,7 @@ _OURS = [
     ("piece", "moment", "harm"),
     _short(
         _OURS,
-        ("build", "vmtests.image.mkerofs:_watch", "KILL"),
+        ("build", "vmtests.image.erofswrite:_Writer.finish", "KILL"),
         ("boot", "vmtests.qemu.vm:QemuVm.wait_verdict", "TERM"),
         ("rewind", "vmtests.machine.drives:keep", "KILL"),
         ("upload", "vmtests.gce.lab:insert", "INT"),
