@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vmtests.errors import VmtestsError
+from vmtests.errors import Owner, VmtestsError
 from vmtests.resources import cache_dir
 from vmtests.text import printable
 
@@ -37,7 +37,7 @@ def properties(results: Path) -> dict[str, str]:
     """Return what is told of a run's own boot: verdict, image, its digest, and the seconds of each stage."""
     places = [results, *sorted(path.parent for path in results.glob("gw*/verdict.json"))]
     for place in places:
-        told, about, times = (_json(place / name) for name in ("verdict.json", "booted.json", "timeline.json"))
+        (told, times), about = _own_boot(place), _json(place / "booted.json")
         if not told:
             continue
         found = {f"vmtests.{key}": str(told[key]) for key in ("verdict", "stage", "cause", "owner") if told.get(key)}
@@ -51,6 +51,14 @@ def properties(results: Path) -> dict[str, str]:
             found |= {f"vmtests.seconds.{printable(str(s))}": f"{t:.3f}" for s, t in seconds.items()}
         return found
     return {}
+
+
+def _own_boot(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return verdict and timeline of the run's boot: the first, unless the host spoilt it and it began again."""
+    told, again = _json(place / "verdict.json"), _json(place / "verdict-2.json")
+    if again and told.get("owner") == Owner.HOST:
+        return again, _json(place / "timeline-2.json")
+    return told, _json(place / "timeline.json")
 
 
 def digest_of(image: Path) -> str:
