@@ -193,6 +193,18 @@ def test_what_stops_a_boot_is_a_breach_with_its_cause(
     assert words in str(found)
 
 
+def test_a_menu_that_grub_does_not_read_counts_for_nothing(maker: Maker) -> None:
+    """The configuration in its prefix hands over to root's; a stale one beside it is read by nobody."""
+    esp = {
+        "/EFI/BOOT/BOOTX64.EFI": program(sections={"mods": b"mimg\0/EFI/debian\0"}),
+        "/EFI/BOOT/grub.cfg": b"menuentry 'old' {\n linux /gone\n}\n",
+        "/EFI/debian/grub.cfg": f"search.fs_uuid {ROOT} root\nconfigfile ($root)/boot/grub/grub.cfg\n".encode(),
+    }
+    root = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    maker.make(esp, root)
+    assert maker.said() == []
+
+
 def test_an_initrd_that_hands_over_needs_an_init_on_root(maker: Maker) -> None:
     """One that may be the whole system does not, and what could be mounted below root may have it."""
     usual = _archive("scripts/local")

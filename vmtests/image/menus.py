@@ -123,6 +123,9 @@ def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Chec
             if menu.entries:
                 yield from _menu(trail, esp, menu, place)
                 return
+            there = menu.device and _found(trail, menu.device, None)
+            if there and there is not esp and any(trail.has(there, menu_place) for menu_place in grub.PLACES):
+                break  # it goes on there; what else is on the ESP is read by nobody
     there = None if wanted is None else _found(trail, wanted, None)
     order = [*([there] if there else []), *(volume for volume in trail.volumes if volume not in (there, esp))]
     for volume in [*order, *([esp] if esp else [])]:
