@@ -48,6 +48,18 @@ def test_an_image_whose_end_is_missing_is_refused(
     assert error.hint == "copy or download it again"
 
 
+def test_an_extent_that_is_too_short_is_named(patient: SmallImage, toolbox: Toolbox) -> None:
+    """A VMDK that only describes its data is as whole as that is."""
+    image = patient.path.with_suffix(".vmdk")
+    toolbox.run(
+        "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat", patient.path, image
+    )
+    with open_disk(image, toolbox) as disk:
+        assert disk.read(512, 8) == b"EFI PART"
+    os.truncate(image.with_name("disk-flat.vmdk"), MIB)
+    assert "is truncated: disk-flat.vmdk has 1048576 bytes" in refused(image, toolbox).message
+
+
 def test_a_member_whose_name_says_nothing_is_told_by_its_first_bytes(tmp_path: Path, toolbox: Toolbox) -> None:
     """What was zipped from a pipe is called `-`; a program beside it is none."""
     content = bytes(table([]).content).ljust(2 * MIB, b"\0")

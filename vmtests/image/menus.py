@@ -55,6 +55,10 @@ def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
         yield note(SUBJECT, "entry", entry.path, f"{entry.path} has no tries left, and nothing else is there")
     trail.files.append(entry.path)
     yield passed(SUBJECT, "entry", entry.path)
+    if entry.devicetree and files.find(entry.devicetree) is None:
+        # src/boot/boot.c, image_start(): without it the entry is not started.
+        said = f"devicetree {clean(entry.devicetree)}, named by {entry.path}, is not on {volume.where}"
+        yield breach(SUBJECT, "devicetree", "missing", said, cause=Cause.BOOTLOADER_ERROR)
     if entry.unified is None:
         trail.steps.append(entry.path)
         yield from linux.entry(trail, files, volume, entry.kernel or "", entry.initrds, entry.options, entry.path)

@@ -26,7 +26,7 @@ _KEPT = 64  # pieces of 1 MiB that are remembered
 _CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX, Format.QED, Format.PARALLELS})
 _DESCRIPTOR = b"# Disk DescriptorFile"
 _DESCRIPTOR_LIMIT = 1 << 20
-_EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)(?:\s+"([^"]*)")?', re.MULTILINE)
+_EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d+))?)?', re.MULTILINE)
 
 
 class QemuDisk:
@@ -178,20 +178,24 @@ def _refuse_far_extents(path: Path, name: str) -> None:
                 return  # QEMU reads no descriptor of an extent with a size (block/vmdk.c): its name may be old
             file.seek(512 * int.from_bytes(head[28:36], "little") % (1 << 40))
             head = b""
-        text = head + file.read(min(_DESCRIPTOR_LIMIT, 1 << 16))
-    for kind, extent in _EXTENT.findall(text):
+        descriptor = head + file.read(min(_DESCRIPTOR_LIMIT, 1 << 16))
+    for sectors, kind, extent, first in _EXTENT.findall(descriptor):
         shown = clean(extent.decode("utf-8", "replace"))
         if kind in (b"VMFSRAW", b"VMFSRDM") or b"/" in extent or extent in (b".", b".."):
             raise InputError(
                 f"{name} keeps its data in {shown or 'a device'}, which is not beside it",
                 hint="qemu-img convert makes one file of it, if you trust it",
             )
-        if kind in (b"FLAT", b"VMFS", b"SPARSE", b"VMFSSPARSE") and text.startswith(_DESCRIPTOR) and extent:
+        if kind in (b"FLAT", b"VMFS", b"SPARSE", b"VMFSSPARSE") and descriptor.startswith(_DESCRIPTOR) and extent:
             real = Path(name).absolute().parent / os.fsdecode(extent)
             if not real.exists():
                 raise InputError(f"{name} keeps its data in {shown}, which does not exist", hint="bring it beside it")
             if real.is_symlink() or not real.is_file():
                 raise InputError(f"{name} keeps its data in {shown}, which is no plain file", hint="copy it")
+            wanted = (int(sectors[:18]) + int(first[:18] or 0)) * 512
+            if kind in (b"FLAT", b"VMFS") and (size := real.stat().st_size) < wanted:
+                text = f"{name} is truncated: {shown} has {size} bytes, and the descriptor says {wanted}"
+                raise InputError(text, hint=again(name))
 
 
 def _refuse_far_data(info: Any, name: str, home: Path) -> None:
