@@ -175,3 +175,21 @@ def test_other_waits_are_left_to_systemd(follow: Follow, clock: ManualClock, con
 def test_a_device_has_one_path_however_it_is_named(name: str) -> None:
     """By description, by unit, or by both (systemd.status_unit_format=)."""
     assert "/dev/disk/by-partlabel/nix-store" == path(name)
+
+
+@pytest.mark.parametrize(("device", "owner"), [("root", Owner.HOST), ("nosuch", Owner.IMAGE)])
+def test_a_device_that_the_image_has_may_be_late_on_a_starved_host(
+    make: Callable[..., Follower], clock: ManualClock, device: str, owner: Owner
+) -> None:
+    """That the image has the device is no reason to blame the image; that it has not is one."""
+    known = SimpleNamespace(checks=(), labels=frozenset(), root="", names={"PARTLABEL=root": "partition 3 `root`"})
+    late = clock.now
+    follower = make(knowledge=Knowledge(contract.default(), known), late=lambda: (clock.now - late) / 2)
+    clock.advance(90.0)
+    waited = f"[ TIME ] Timed out waiting for device /dev/disk/by-partlabel/{device}.\r\n".encode()
+    follower.feed(IN_INITRD + waited + GIVEN_UP)
+    clock.advance(2.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert owner is verdict.owner
+    assert ("the host had no processor" in verdict.sentence) is (owner is Owner.HOST)

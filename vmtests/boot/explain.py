@@ -157,8 +157,7 @@ class Knowledge:
         """Return the verdict with what inspection knows about it: cause, sentence, evidence and hint."""
         if verdict.ready or verdict.cause is None:
             return verdict
-        breach = self._early(verdict.stage, verdict.cause) or self._stage1(verdict)
-        if breach is None:
+        if (breach := self._breach(verdict)) is None:
             return self._device(self._menu(verdict))
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
@@ -168,6 +167,14 @@ class Knowledge:
             evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=breach.sentence)),
             hint=breach.hint or verdict.hint,
         )
+
+    def accuses(self, verdict: Verdict) -> bool:
+        """Whether inspection has found what makes such a boot fail: then it is no matter of time."""
+        return self._breach(verdict) is not None or self.explain(verdict).cause is not verdict.cause
+
+    def _breach(self, verdict: Verdict) -> Known | None:
+        early = None if verdict.cause is None else self._early(verdict.stage, verdict.cause)
+        return early or self._stage1(verdict)
 
     def _early(self, stage: Stage, cause: Cause) -> Known | None:
         wanted = _VAGUE.get(stage, {}).get(cause, frozenset())
