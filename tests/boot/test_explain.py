@@ -193,3 +193,17 @@ def test_a_device_that_the_image_has_may_be_late_on_a_starved_host(
     assert verdict is not None
     assert owner is verdict.owner
     assert ("the host had no processor" in verdict.sentence) is (owner is Owner.HOST)
+
+
+def test_an_empty_initrd_is_no_lack_of_memory(follow: Follow, clock: ManualClock) -> None:
+    """systemd-boot asks for the memory of an empty initrd, gets none, and halts: the image is at fault."""
+    follower = follow(breach("x", "x", "x", "initrd x is empty", cause=Cause.INITRD_INVALID))
+    follower.feed(b'BdsDxe: starting Boot0001 "UEFI Google PersistentDisk " from PciRoot(0x0)/Pci(0x3,0x0)\r\n')
+    follower.feed(
+        b"../src/boot/log.c:30@efi_assert: systemd-boot: Assertion 'BS->AllocatePages(type, memory_type, n_pages, "
+        b"&addr) == EFI_SUCCESS' failed at ../src/boot/util.h:95@xmalloc_pages, halting.\r\n"
+    )
+    clock.advance(1.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert (Cause.INITRD_INVALID, Owner.IMAGE) == (verdict.cause, verdict.owner)

@@ -13,6 +13,7 @@ from typing import Protocol
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.contract import Contract
+from vmtests.errors import Owner
 from vmtests.text import clean
 
 BY_LABEL = "/dev/disk/by-partlabel/"
@@ -94,7 +95,7 @@ _VAGUE: dict[Stage, dict[Cause, frozenset[Cause]]] = {
             Cause.BOOTLOADER_ERROR, Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.UNEXPECTED_RESET, Cause.NO_PROGRESS,
             Cause.BOOT_LOOP,
         ), _ENTRY
-    ),
+    ) | {Cause.OUT_OF_MEMORY: _INITRD},  # systemd-boot asserts that it got memory, and asks for none
     Stage.KERNEL: {
         Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.DEVICE_TIMEOUT: _INITRD,
         Cause.INITRD_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
@@ -166,6 +167,7 @@ class Knowledge:
             sentence=f"{breach.sentence}: {verdict.sentence}",
             evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=breach.sentence)),
             hint=breach.hint or verdict.hint,
+            owner=verdict.owner if verdict.unknown else Owner.IMAGE,
         )
 
     def accuses(self, verdict: Verdict) -> bool:
