@@ -184,7 +184,7 @@ def test_a_device_that_the_image_has_may_be_late_on_a_starved_host(
     """That the image has the device is no reason to blame the image; that it has not is one."""
     known = SimpleNamespace(checks=(), labels=frozenset(), root="", names={"PARTLABEL=root": "partition 3 `root`"})
     late = clock.now
-    follower = make(knowledge=Knowledge(contract.default(), known), late=lambda: (clock.now - late) / 2)
+    follower = make(knowledge=Knowledge(contract.default(), known), late=lambda: (clock.now - late) * 0.6)
     clock.advance(90.0)
     waited = f"[ TIME ] Timed out waiting for device /dev/disk/by-partlabel/{device}.\r\n".encode()
     follower.feed(IN_INITRD + waited + GIVEN_UP)
