@@ -1,4 +1,4 @@
-"""A small good image, built once by the project's own builder, and copies of it to break."""
+"""A small good image, built once by the project's own builder, and copies of it to break; and what a tree holds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,3 +32,16 @@ def patient(good: SmallImage, tmp_path: Path) -> SmallImage:
 def partition_bytes(good: SmallImage) -> Callable[[int], bytes]:
     """Gives the first 16 KiB of a partition of the good image, by its number."""
     return lambda number: good.read(good.start(number), 1 << 14)
+
+
+def listed(tree: Path) -> dict[str, tuple[int, bytes | Path | None]]:
+    """Return the mode of each path below `tree`, with a file's bytes or where a link leads; no link is followed."""
+    found: dict[str, tuple[int, bytes | Path | None]] = {}
+    for path in sorted(tree.rglob("*")):
+        content: bytes | Path | None = None
+        if path.is_symlink():
+            content = path.readlink()
+        elif path.is_file():
+            content = path.read_bytes()
+        found[str(path.relative_to(tree))] = (path.lstat().st_mode, content)
+    return found

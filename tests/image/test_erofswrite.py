@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.conftest import listed
 from vmtests import progress
 from vmtests.errors import HostError, InputError
 from vmtests.host.sandbox import run_in
@@ -29,18 +30,6 @@ def _write(directory: Path, file: Path, offset: int = 0) -> Plan:
     with progress.step("test") as running:
         erofswrite.write(file, plan, directory, "store", _ID, offset, running)
     return plan
-
-
-def _listed(tree: Path) -> dict[str, tuple[int, object]]:
-    found: dict[str, tuple[int, object]] = {}
-    for path in sorted(tree.rglob("*")):
-        content: object = None
-        if path.is_symlink():
-            content = path.readlink()
-        elif path.is_file():
-            content = path.read_bytes()
-        found[str(path.relative_to(tree))] = (path.lstat().st_mode, content)
-    return found
 
 
 @pytest.fixture
@@ -72,9 +61,9 @@ def test_what_was_given_is_in_it(store: Path, tmp_path: Path, toolbox: Toolbox) 
     """What fsck.erofs, which checks all of it, reads back is what was given, and the empty .links."""
     plan = _write(store, tmp_path / "erofs")
     run_in(toolbox.root("fsck.erofs"), ["fsck.erofs", f"--extract={tmp_path / 'out'}", str(tmp_path / "erofs")])
-    found = _listed(tmp_path / "out")
+    found = listed(tmp_path / "out")
     assert found.pop(".links") == (0o40755, None)
-    assert found == _listed(store)
+    assert found == listed(store)
     assert len(found) + 2 == plan.inodes
 
 

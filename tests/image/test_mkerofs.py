@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.conftest import listed
 from vmtests import progress
 from vmtests.errors import HostError
 from vmtests.host.sandbox import run_in
@@ -25,22 +26,10 @@ def _write(directory: Path, file: Path, toolbox: Toolbox, compression: Compressi
         return mkerofs.write(file, volume, directory, names, totals, toolbox, running)
 
 
-def _extracted(file: Path, to: Path, toolbox: Toolbox) -> dict[str, tuple[int, str | bytes]]:
+def _extracted(file: Path, to: Path, toolbox: Toolbox) -> dict[str, tuple[int, bytes | Path | None]]:
     """Return what fsck.erofs finds, which also checks every directory's `..`."""
     run_in(toolbox.root("fsck.erofs"), ["fsck.erofs", f"--extract={to}", str(file)])
-    return _listed(to)
-
-
-def _listed(tree: Path) -> dict[str, tuple[int, str | bytes]]:
-    found: dict[str, tuple[int, str | bytes]] = {}
-    for path in sorted(tree.rglob("*")):
-        content: str | bytes = ""
-        if path.is_symlink():
-            content = os.fspath(path.readlink())
-        elif path.is_file():
-            content = path.read_bytes()
-        found[str(path.relative_to(tree))] = (path.lstat().st_mode, content)
-    return found
+    return listed(to)
 
 
 @pytest.fixture
@@ -66,7 +55,7 @@ def test_everything_is_in_the_file_system(store: Path, tmp_path: Path, toolbox: 
     _write(store, tmp_path / "erofs", toolbox)
     found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
     assert found.pop(".links")[0] == 0o40755
-    assert found == _listed(store)
+    assert found == listed(store)
 
 
 def test_many_names_are_grouped_for_mkfs_only(
@@ -78,7 +67,7 @@ def test_many_names_are_grouped_for_mkfs_only(
     assert size == (tmp_path / "erofs").stat().st_size
     found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
     del found[".links"]
-    assert found == _listed(store)
+    assert found == listed(store)
 
 
 def test_compressed_store_is_the_same_store(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
@@ -87,7 +76,7 @@ def test_compressed_store_is_the_same_store(store: Path, tmp_path: Path, toolbox
     assert _write(store, tmp_path / "erofs", toolbox, parse("lz4hc,level=9,cluster=16K")) < plain
     found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
     del found[".links"]
-    assert found == _listed(store)
+    assert found == listed(store)
 
 
 def test_groups_are_told_apart_where_names_differ() -> None:

@@ -1,9 +1,10 @@
 """Copies of disks."""
 
-import subprocess
+import os
 from pathlib import Path
 
 from vmtests.errors import HostError
+from vmtests.host.sandbox import ask
 
 
 def copy_disk(source: Path, target: Path) -> None:
@@ -11,13 +12,9 @@ def copy_disk(source: Path, target: Path) -> None:
 
     By cp(1): Python has no reflink, and shutil.copyfile() fills holes.
     """
-    command = ("cp", "--sparse=always", "--reflink=auto", "--", source, target)
     try:
-        subprocess.run(
-            command, check=True, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
-        )
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.splitlines() or ["no message"]
-        raise HostError(f"{target} cannot be written: {lines[-1]}") from error
+        result = ask(["cp", "--sparse=always", "--reflink=auto", "--", os.fspath(source), os.fspath(target)])
     except OSError as error:
         raise HostError(f"{target} cannot be written: {error.strerror}") from error
+    if result.returncode != 0:
+        raise HostError(f"{target} cannot be written: {(result.stderr.splitlines() or ['no message'])[-1]}")

@@ -179,6 +179,25 @@ def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
     }
 
 
+def ask(
+    command: Sequence[str], *, stderr: int = subprocess.PIPE, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line that is told nothing to its end; return how it ended and what it said, whatever it said.
+
+    `stderr` is as for subprocess.run, `env` goes with `tool_env`. Raises OSError where it cannot be run.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        encoding="utf-8",
+        errors="replace",
+        env=tool_env(env),
+        check=False,
+    )
+
+
 def _path() -> str:
     """Return the caller's directories that a store of Nix has, the system's, and the caller's others.
 
@@ -212,15 +231,7 @@ def _makes_networks() -> bool:
 
 def _refused(command: Sequence[str]) -> str | None:
     try:
-        result = subprocess.run(
-            [*command, "true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env(),
-            check=False,
-        )
+        result = ask([*command, "true"])
     except OSError as error:
         return f"bwrap cannot be run: {error.strerror}"
     if result.returncode == 0:

@@ -16,7 +16,7 @@ from pathlib import Path
 from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
 from vmtests.host.place import check
-from vmtests.host.sandbox import NO_HOME, Sandboxed, View, run_in, sandbox, tool_env, tool_error
+from vmtests.host.sandbox import NO_HOME, Sandboxed, View, ask, run_in, sandbox, tool_env, tool_error
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -223,16 +223,11 @@ class _Answer:
 def _ask(requirement: Requirement, prefix: tuple[str, ...]) -> _Answer:
     """Ask a tool for its version."""
     try:
-        result = subprocess.run(
+        result = ask(
             [*prefix, requirement.name, *requirement.version_argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
             # Nix does not start where it is somebody else's, as that of sudo or of a container's other user is.
-            env=tool_env({"HOME": NO_HOME}),
-            check=False,
+            env={"HOME": NO_HOME},
         )
     except FileNotFoundError:
         return _Answer(trouble="there is none", missing=True)

@@ -20,7 +20,7 @@ from vmtests.errors import HostError
 from vmtests.host.architecture import GUEST
 from vmtests.host.mirror import SUITE, failure
 from vmtests.host.place import check
-from vmtests.host.sandbox import NO_SPACE, Sandboxed, guarded, tool_env
+from vmtests.host.sandbox import NO_SPACE, Sandboxed, ask, guarded, tool_env
 from vmtests.resources import cache_dir, fixture
 
 MINIMUM = (1, 3)
@@ -93,15 +93,7 @@ def _settings_of_host() -> Iterator[list[str]]:
     They are in a file: a proxy's address may have a password.
     """
     try:
-        said = subprocess.run(
-            ["apt-config", "dump", "Acquire"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env(),
-            check=False,
-        ).stdout
+        said = ask(["apt-config", "dump", "Acquire"]).stdout
     except OSError:
         said = ""
     lines = [f"{line}\n" for line in said.splitlines() if re.match(r"Acquire::https?::", line)]
@@ -120,15 +112,7 @@ def _clear(target: Path, downloads: Path) -> None:
 
 def _check_mmdebstrap() -> None:
     try:
-        said = subprocess.run(
-            ["mmdebstrap", "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=tool_env(),
-            check=False,
-        ).stdout
+        said = ask(["mmdebstrap", "--version"]).stdout
     except OSError as error:
         raise HostError(
             f"mmdebstrap cannot be run: {error.strerror}", hint="make host, or: apt-get install mmdebstrap"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import ImageError
-from vmtests.host.sandbox import sandbox, tool_env
+from vmtests.host.sandbox import ask, sandbox
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt, layout
 from vmtests.image.check import clean
@@ -51,10 +51,7 @@ def _check(disk: Path, volume: Volume, kind: str, toolbox: Toolbox) -> None:
 
 
 def _run(volume: Volume, argv: Sequence[str]) -> None:
-    ended = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        encoding="utf-8", errors="replace", env=tool_env(), check=False,
-    )  # fmt: skip
+    ended = ask(argv, stderr=subprocess.STDOUT)
     # fsck.erofs 1.8 exits with 0 after what it calls an error.
     if ended.returncode != 0 or "<E>" in ended.stdout:
         told = [line.strip() for line in ended.stdout.splitlines() if line.strip() and not _NO_FAULT.match(line)]

@@ -128,8 +128,7 @@ def _initrd(
     (head,) = files.pick(path, ((offset, min(size, 16)),))
     if pe.initrd_format(head) is None:
         begin = head[:6].hex() or "nothing"
-        text = f"initrd {shown} is in no format that Linux unpacks: it begins with {begin}"
-        yield breach(SUBJECT, "initrd", begin, text, cause=Cause.INITRD_INVALID)
+        yield breach(SUBJECT, "initrd", begin, pe.no_initrd(head, shown), cause=Cause.INITRD_INVALID)
         return None
     yield passed(SUBJECT, "initrd", shown)
     return (yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, trail.toolbox))

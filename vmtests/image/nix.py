@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError, ImageError, InputError
-from vmtests.host.sandbox import guarded
+from vmtests.host.sandbox import ask, guarded
 from vmtests.text import printable
 
 NAME = "nix"
@@ -85,14 +85,7 @@ def _find() -> str:
             hint="https://nixos.org/download; or --vm-image=reference, which needs none",
         )
     try:
-        shown = subprocess.run(
-            [nix, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        ).stdout
+        shown = ask([nix, "--version"]).stdout
     except OSError as error:
         raise HostError(f"{nix} cannot be run: {error.strerror}") from error
     found = re.search(r"(\d+)\.(\d+)", shown)
