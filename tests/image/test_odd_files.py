@@ -35,14 +35,18 @@ def test_the_older_formats_of_qemu_are_taken(driver: str, patient: SmallImage, t
     assert backing(adopt(image, patient.path.parent, toolbox).path).format == "qcow2"
 
 
-@pytest.mark.parametrize(("driver", "suffix"), [("vdi", "vdi"), ("vmdk", "vmdk"), ("vhdx", "vhdx"), ("qed", "qed")])
+@pytest.mark.parametrize(
+    ("percent", "driver"), [(60, "vdi"), (60, "vmdk"), (60, "vhdx"), (60, "qed"), (99, "vdi"), (99, "vhdx")]
+)
 def test_an_image_whose_end_is_missing_is_refused(
-    driver: str, suffix: str, patient: SmallImage, toolbox: Toolbox
+    percent: int, driver: str, patient: SmallImage, toolbox: Toolbox
 ) -> None:
     """What QEMU would read as zeros is no fault of the disk that was in it."""
-    image = patient.path.with_suffix(f".{suffix}")
+    image = patient.path.with_suffix(f".{driver}")
     toolbox.run("qemu-img", "convert", "-f", "raw", "-O", driver, patient.path, image)
-    os.truncate(image, image.stat().st_size * 6 // 10)
+    with open_disk(image, toolbox) as disk:
+        assert disk.read(512, 8) == b"EFI PART"
+    os.truncate(image, image.stat().st_size * percent // 100)
     error = refused(image, toolbox)
     assert "qemu-img ended" not in error.message
     assert error.hint == "copy or download it again"
@@ -174,6 +178,21 @@ def test_a_zip_whose_end_is_missing_is_called_truncated(tmp_path: Path, toolbox:
         packed.writestr("disk.raw", bytes(table([]).content))
     os.truncate(tmp_path / "a.zip", 70_000)
     assert "is truncated" in refused(tmp_path / "a.zip", toolbox).message
+
+
+def test_a_list_of_files_without_end_is_not_kept_in_memory(tmp_path: Path, toolbox: Toolbox) -> None:
+    """A zip's list is as long as it says at its end."""
+    with (tmp_path / "a.zip").open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(999 << 20)
+        file.write(b"PK\5\6" + bytes(8) + (900 << 20).to_bytes(4, "little") + bytes(6))
+    assert refused(tmp_path / "a.zip", toolbox).message.endswith("is damaged: the list of its files does not end")
+
+
+def test_an_archive_of_nothing_is_empty(tmp_path: Path, toolbox: Toolbox) -> None:
+    """A tar of no files is blocks of zeros."""
+    (tmp_path / "a.tar").write_bytes(bytes(10240))
+    assert refused(tmp_path / "a.tar", toolbox).message.endswith("a.tar is an empty archive")
 
 
 def test_what_is_encrypted_is_called_so() -> None:

@@ -56,15 +56,15 @@ def parse_map(text: str) -> Symbols | None:
     return _sorted(found)
 
 
-def unpack(kernel: bytes, toolbox: Toolbox | None = None) -> bytes | None:
-    """Return the ELF file in a bzImage; None where there is none. Only zstd needs the tools."""
+def unpack(kernel: bytes, toolbox: Toolbox | None = None, limit: int | None = None) -> bytes | None:
+    """Return the ELF file in a bzImage; None where there is none of `limit` bytes at most. Only zstd needs the tools."""
     if kernel[0x202:0x206] != b"HdrS" or len(kernel) < 0x250:
         return None
     setup = kernel[0x1F1] or 4
     offset, length = struct.unpack_from("<II", kernel, 0x248)
     # Its last four bytes are the size once unpacked.
     payload = kernel[(setup + 1) * 512 + offset :][: max(length - 4, 0)]
-    image = whole(payload, _KERNEL_LIMIT, toolbox)
+    image = whole(payload, limit or _KERNEL_LIMIT, toolbox)
     return image if image is not None and image.startswith(b"\x7fELF") else None
 
 

@@ -18,6 +18,7 @@ from vmtests.sizes import MIB
 
 _LINE = 1 << 18  # bytes of a command line that are read
 _KERNEL = 64 << 20  # bytes of a kernel that is looked into
+_UNPACKED = 80 << 20  # of what is in it: Debian's has 57 MB
 _MEMBER = rb"070701[0-9A-Fa-f]{104}"
 _NOTHING_BUILT_IN = re.compile(
     _MEMBER + rb"dev\0{1,4}" + _MEMBER + rb"dev/console\0{1,4}" + _MEMBER + rb"root\0{1,4}" + _MEMBER + rb"TRAILER!!!"
@@ -180,7 +181,7 @@ def _options(
 
 def _without(trail: Trail, text: str, kernel: Callable[[], bytes], what: str, cause: Cause) -> Check:
     """Return the breach that a boot without an initrd is, unless the kernel may have one in itself."""
-    image = kallsyms.unpack(kernel(), trail.toolbox)
+    image = kallsyms.unpack(kernel(), trail.toolbox, _UNPACKED)
     if image is not None and _NOTHING_BUILT_IN.search(image):
         return breach(SUBJECT, what, "missing", text, cause=cause)
     return note(SUBJECT, what, "missing", f"{text}, unless one is built into the kernel")

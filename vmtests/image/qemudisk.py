@@ -9,7 +9,6 @@ import json
 import os
 import re
 import stat
-import struct
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from vmtests.errors import InputError
 from vmtests.host.formats import DRIVERS, Format, again, identify
 from vmtests.host.sandbox import ToolError
 from vmtests.host.tools import Toolbox
+from vmtests.image import ends
 from vmtests.image.check import clean
 from vmtests.image.unpack import scratch
 from vmtests.sizes import MIB
@@ -105,9 +105,9 @@ def _json(path: Path, name: str, form: Format, toolbox: Toolbox, *command: str) 
         )
         return json.loads(text)
     except ToolError as error:
-        reason = clean(re.sub(r"^.*(?:': |qemu-img: )", "", error.message, flags=re.DOTALL))
         if command[0] == "check":
-            raise _damaged(name, f"says {reason}") from error
+            raise _damaged(name, "fails") from error
+        reason = clean(re.sub(r"^.*(?:': |qemu-img: )", "", error.message, flags=re.DOTALL))
         text = f"{name} is a {form} image that cannot be opened: {reason}"
         raise InputError(text, hint=again(name)) from error
     except ValueError as error:
@@ -148,25 +148,14 @@ def _refuse_corrupt(path: Path, name: str, form: Format, toolbox: Toolbox) -> No
     if faults:
         places = "place" if faults == 1 else "places"
         raise _damaged(name, f"finds {faults} broken {places}")
-    if form is Format.VDI:
-        _refuse_cut_vdi(path, name)
+    if (cut := ends.missing(path, form)) is not None:
+        text = f"{name} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
+        raise InputError(text, hint=again(name))
 
 
 def _damaged(name: str, what: str) -> InputError:
     text = f"{name} is truncated or damaged: qemu-img check {what}"
     return InputError(text, hint=again(name))
-
-
-def _refuse_cut_vdi(path: Path, name: str) -> None:
-    """Raise where a VDI is shorter than its blocks, which QEMU would read as zeros (block/vdi.c: VdiHeader)."""
-    with path.open("rb") as file:
-        head = file.read(512)
-        size = os.fstat(file.fileno()).st_size
-    start, disk, block, allocated = struct.unpack_from("<I20xQI8xI", head, 344)
-    wanted = start + max(allocated - 1, 0) * block + (disk % block if block and disk % block else block)
-    if allocated and size < wanted:
-        text = f"{name} is truncated: it has {size} bytes, and its header says {wanted}"
-        raise InputError(text, hint=again(name))
 
 
 def _refuse_far_extents(path: Path, name: str) -> None:

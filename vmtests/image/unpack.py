@@ -5,6 +5,7 @@ elsewhere.
 """
 
 import errno
+import io
 import os
 import re
 import tarfile
@@ -53,6 +54,7 @@ _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
 _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
+_LIST = 4 << 20  # bytes of the list of a zip's files: 40,000 with short names
 _MAP = 8 << 20  # bytes of a member's headers with the map of its holes: 350,000 ranges
 _ARCHIVE = re.compile(r"\.(?:tar(?:\.\w{2,4})?|zip)$", re.IGNORECASE)
 _FILES_HINT = "a tool that makes disks of it is needed first: mkosi, bootc install to-disk, systemd-repart"
@@ -114,7 +116,7 @@ def _stream(
 ) -> Unpacked:
     with plain as inside:
         stream = _Ahead(inside)
-        if identify(stream.head, b"", inner_name(name, packing)) is not Packing.TAR:
+        if packing is not Packing.TAR and identify(stream.head, b"", inner_name(name, packing)) is not Packing.TAR:
             write.whole(stream)
             refused = "it is no tar archive"
             return Unpacked(name=inner_name(name, packing), packing=packing.value, refused=refused)
@@ -127,6 +129,16 @@ def _stream(
         elif not refused and stream.head[257:265] != _OLD_GNU:
             refused = "it is not a tar of the old GNU format"
         return Unpacked(name=found, packing=shown, refused=refused)
+
+
+class _Bounded(io.BufferedReader):
+    """A zip that gives a few MiB at a time: zipfile reads the list of its files in one piece, and keeps it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes; raises StreamError where that is too much."""
+        if size is not None and size > _LIST:
+            raise StreamError("the list of its files does not end")
+        return super().read(size)
 
 
 class _NestedError(Exception):
@@ -228,7 +240,7 @@ def _copy_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, 
 
 
 def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
-    with os.fdopen(os.dup(source), "rb") as file, zipfile.ZipFile(file) as archive:
+    with _Bounded(io.FileIO(os.dup(source))) as file, zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
         if any(info.flag_bits & 1 for info in members):
             raise InputError(f"{path} is encrypted with a password", hint="unzip it and give the disk")

@@ -1,0 +1,38 @@
+"""Tables of formats that are damaged, or lie."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from vmtests.host.formats import Format
+from vmtests.host.tools import Toolbox
+from vmtests.image import ends
+from vmtests.testing.images import SmallImage
+
+
+@pytest.mark.parametrize("form", [Format.VDI, Format.VHDX])
+def test_a_damaged_table_is_read_as_far_as_it_goes(form: Format, patient: SmallImage, toolbox: Toolbox) -> None:
+    """Whatever its bytes are, and wherever it ends."""
+    image = patient.path.with_suffix(f".{form}")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", form.value, patient.path, image)
+    assert ends.missing(image, form) is None
+    head = image.read_bytes()[: 5 << 20]
+    chance = random.Random(7)
+    for _ in range(60):
+        data = bytearray(head[: chance.choice((100, 512, 200_000, 300_000, len(head)))])
+        for start in (0, 340, 192 << 10, 2 << 20, 3 << 20):
+            for at in range(start, min(start + 200, len(data)), chance.randrange(1, 40)):
+                data[at] = chance.choice((0, 255, chance.randrange(256)))
+        image.write_bytes(data)
+        found = ends.missing(image, form)
+        assert found is None or found[0] == len(data)
+
+
+@pytest.mark.parametrize("form", [Format.VHDX, Format.VDI, Format.QCOW2])
+def test_nothing_is_known_of_what_is_none(form: Format, tmp_path: Path) -> None:
+    """An empty file, or another."""
+    for data in (b"", os.urandom(100), bytes(1 << 20)):
+        (tmp_path / "x").write_bytes(data)
+        assert ends.missing(tmp_path / "x", form) is None

@@ -1,0 +1,84 @@
+"""Where a VDI or VHDX has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
+
+VDI: block/vdi.c of QEMU (VdiHeader). VHDX: Microsoft's MS-VHDX, 2.2.3 (region table), 2.5 (BAT), 2.6 (metadata).
+"""
+
+import os
+import struct
+import sys
+import uuid
+from array import array
+from pathlib import Path
+from typing import IO
+
+from vmtests.host.formats import Format
+
+_REGIONS, _ENTRIES, _MOST = 192 << 10, 16, 2047
+_BAT, _METADATA, _PARAMETERS = (
+    uuid.UUID(text).bytes_le
+    for text in (
+        "2dc27766-f623-4200-9d64-115e9bfd4a08",
+        "8b7ca206-4790-4b9a-b8fe-575f050f886e",
+        "caa16737-fa36-4d43-b3b6-33f0aa44e76b",
+    )
+)
+_PIECE, _TABLE = 1 << 20, 64 << 20  # bytes of a block allocation table: read at a time, and looked at
+_PRESENT = (6, 7)  # states of a block: all of it is there, or a part
+
+
+def missing(path: Path, form: Format) -> tuple[int, int] | None:
+    """Return the size of a file and the larger one that it has to have; None where nothing is missing, or known."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        wanted = _vdi(file) if form is Format.VDI else _vhdx(file) if form is Format.VHDX else 0
+    return (size, wanted) if size < wanted else None
+
+
+def _vdi(file: IO[bytes]) -> int:
+    head = file.read(512)
+    if len(head) < 512:
+        return 0
+    start, disk, block, allocated = struct.unpack_from("<I20xQI8xI", head, 344)
+    if not allocated or not block:
+        return 0
+    return int(start + (allocated - 1) * block + (disk % block or block))
+
+
+def _vhdx(file: IO[bytes]) -> int:
+    regions = _table(file, _REGIONS, b"regi", "<16sQI4x", 8)
+    if _BAT not in regions or _METADATA not in regions:
+        return 0
+    place, _ = regions[_METADATA]
+    items = _table(file, place, b"metadata", "<16sII8x", 10)
+    if _PARAMETERS not in items:
+        return 0
+    file.seek(place + items[_PARAMETERS][0])
+    block = int.from_bytes(file.read(4), "little")
+    place, length = regions[_BAT]
+    last = 0
+    for at in range(0, min(length, _TABLE), _PIECE):
+        try:
+            file.seek(place + at)
+        except (OSError, OverflowError):
+            return 0
+        data = file.read(min(_PIECE, length - at))
+        entries = array("Q", data[: len(data) // 8 * 8])
+        if sys.byteorder == "big":
+            entries.byteswap()
+        last = max([last, *(entry >> 20 for entry in entries if entry & 7 in _PRESENT)])
+    return (last << 20) + block if last else 0
+
+
+def _table(file: IO[bytes], place: int, signature: bytes, form: str, count: int) -> dict[bytes, tuple[int, int]]:
+    """Return the offsets and lengths of a table of the format, by GUID; `count` is where the number of entries is."""
+    try:
+        file.seek(place)
+    except (OSError, OverflowError):
+        return {}
+    head = file.read(_ENTRIES if signature == b"regi" else 2 * _ENTRIES)
+    if not head.startswith(signature) or len(head) < _ENTRIES:
+        return {}
+    size = struct.calcsize(form)
+    entries = file.read(size * min(int.from_bytes(head[count : count + 2], "little"), _MOST))
+    whole = entries[: len(entries) // size * size]
+    return {guid: (offset, length) for guid, offset, length in struct.iter_unpack(form, whole)}
