@@ -57,7 +57,7 @@ def parse_map(text: str) -> Symbols | None:
 
 
 def unpack(kernel: bytes, toolbox: Toolbox | None = None, limit: int | None = None) -> bytes | None:
-    """Return the ELF file in a bzImage; None where there is none of `limit` bytes at most. Only zstd needs the tools."""
+    """Return the ELF file in a bzImage; None where there is none, or above `limit` bytes. Only zstd needs tools."""
     if kernel[0x202:0x206] != b"HdrS" or len(kernel) < 0x250:
         return None
     setup = kernel[0x1F1] or 4
