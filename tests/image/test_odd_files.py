@@ -36,7 +36,8 @@ def test_the_older_formats_of_qemu_are_taken(driver: str, patient: SmallImage, t
 
 
 @pytest.mark.parametrize(
-    ("percent", "driver"), [(60, "vdi"), (60, "vmdk"), (60, "vhdx"), (60, "qed"), (99, "vdi"), (99, "vhdx")]
+    ("percent", "driver"),
+    [(60, "vdi"), (60, "vmdk"), (60, "vhdx"), (60, "qed"), (99, "vdi"), (99, "vhdx"), (60, "qcow"), (99, "qcow")],
 )
 def test_an_image_whose_end_is_missing_is_refused(
     percent: int, driver: str, patient: SmallImage, toolbox: Toolbox

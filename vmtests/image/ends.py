@@ -1,6 +1,6 @@
-"""Where a VDI or VHDX has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
+"""Where a qcow, VDI or VHDX has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
 
-VDI: block/vdi.c of QEMU (VdiHeader). VHDX: Microsoft's MS-VHDX, 2.2.3 (region table), 2.5 (BAT), 2.6 (metadata).
+qcow and VDI: block/qcow.c and block/vdi.c of QEMU. VHDX: Microsoft's MS-VHDX, 2.2.3 (regions), 2.5 (BAT), 2.6.
 """
 
 import os
@@ -30,8 +30,34 @@ def missing(path: Path, form: Format) -> tuple[int, int] | None:
     """Return the size of a file and the larger one that it has to have; None where nothing is missing, or known."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        wanted = _vdi(file) if form is Format.VDI else _vhdx(file) if form is Format.VHDX else 0
+        reader = {Format.QCOW: _qcow, Format.VDI: _vdi, Format.VHDX: _vhdx}.get(form)
+        try:
+            wanted = 0 if reader is None else reader(file)
+        except (OSError, OverflowError, ValueError):  # a place that is in no file
+            return None
     return (size, wanted) if size < wanted else None
+
+
+def _qcow(file: IO[bytes]) -> int:
+    head = file.read(48)
+    if len(head) < 48:
+        return 0
+    disk, cluster_bits, l2_bits, place = struct.unpack_from(">QBB6xQ", head, 24)
+    if not 9 <= cluster_bits <= 16 or not 6 <= l2_bits <= 13:  # block/qcow.c, qcow_open()
+        return 0
+    file.seek(place)
+    tables = _numbers(file.read(min(_PIECE, -(-disk >> (cluster_bits + l2_bits)) * 8)))
+    wanted = 0
+    for table in sorted(filter(None, tables))[-_TABLE >> (l2_bits + 3) :]:
+        file.seek(table)
+        # The highest bit says that it is compressed: it has no end that is known.
+        places = [number + (1 << cluster_bits) for number in _numbers(file.read(8 << l2_bits)) if 0 < number < 1 << 63]
+        wanted = max(wanted, table + (8 << l2_bits), *places)
+    return wanted
+
+
+def _numbers(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(data) // 8}Q", data[: len(data) // 8 * 8])
 
 
 def _vdi(file: IO[bytes]) -> int:
@@ -57,10 +83,7 @@ def _vhdx(file: IO[bytes]) -> int:
     place, length = regions[_BAT]
     last = 0
     for at in range(0, min(length, _TABLE), _PIECE):
-        try:
-            file.seek(place + at)
-        except (OSError, OverflowError):
-            return 0
+        file.seek(place + at)
         data = file.read(min(_PIECE, length - at))
         entries = array("Q", data[: len(data) // 8 * 8])
         if sys.byteorder == "big":
@@ -71,10 +94,7 @@ def _vhdx(file: IO[bytes]) -> int:
 
 def _table(file: IO[bytes], place: int, signature: bytes, form: str, count: int) -> dict[bytes, tuple[int, int]]:
     """Return the offsets and lengths of a table of the format, by GUID; `count` is where the number of entries is."""
-    try:
-        file.seek(place)
-    except (OSError, OverflowError):
-        return {}
+    file.seek(place)
     head = file.read(_ENTRIES if signature == b"regi" else 2 * _ENTRIES)
     if not head.startswith(signature) or len(head) < _ENTRIES:
         return {}

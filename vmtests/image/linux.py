@@ -237,7 +237,8 @@ def _hashes(trail: Trail, options: str, origin: str) -> Iterator[Check]:
     """
     for what, kind in (("roothash", "root"), ("usrhash", "usr")):
         told = values(options, what)[-1:]
-        named = any(word.startswith(f"systemd.verity_{kind}_") for word in words(options))
+        elsewhere = (f"systemd.verity_{kind}_", "systemd.verity=", "rd.systemd.verity=")
+        named = any(word.startswith(elsewhere) for word in words(options))
         if not told or named or not re.fullmatch(r"[0-9a-fA-F]{64,}", told[0]) or trail.hidden:
             continue
         kinds = {volume.type for volume in trail.volumes}

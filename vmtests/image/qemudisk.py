@@ -139,6 +139,9 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
     for place, (shown, kind, _) in sizes.items():
         if kind in _CHECKED:
             _refuse_corrupt(place, shown, kind, toolbox)
+        if (cut := ends.missing(place, kind)) is not None:
+            text = f"{shown} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
+            raise InputError(text, hint=again(shown))
     return sizes[path][2]
 
 
@@ -148,9 +151,6 @@ def _refuse_corrupt(path: Path, name: str, form: Format, toolbox: Toolbox) -> No
     if faults:
         places = "place" if faults == 1 else "places"
         raise _damaged(name, f"finds {faults} broken {places}")
-    if (cut := ends.missing(path, form)) is not None:
-        text = f"{name} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
-        raise InputError(text, hint=again(name))
 
 
 def _damaged(name: str, what: str) -> InputError:
