@@ -122,12 +122,17 @@ def prepare(directory: Path) -> None:
     (directory / "plays/whole/cold/0").write_bytes(console)
 
 
-def build(order: Order, _: pytest.MonkeyPatch) -> int:
+def build(order: Order, _: pytest.MonkeyPatch, *further: str) -> int:
     """Build an image and its archive."""
     out = order.place / "out"
     described = str(order.place.parent / "image.json")
     arguments = ("--spec", described, "--out", str(out / "disk.raw"), "--archive", str(out / "image.tar.gz"))
-    return cli.main(["build", *arguments])
+    return cli.main(["build", *arguments, *further])
+
+
+def compressed(order: Order, patch: pytest.MonkeyPatch) -> int:
+    """Build one whose store is compressed, which takes tar(1) and mkfs.erofs(1)."""
+    return build(order, patch, "--compress", "lz4")
 
 
 def cached(order: Order, patch: pytest.MonkeyPatch) -> int:
@@ -253,6 +258,7 @@ def collect(order: Order, patch: pytest.MonkeyPatch) -> int:
 
 WORK: dict[str, Callable[[Order, pytest.MonkeyPatch], int]] = {
     "build": build,
+    "compressed": compressed,
     "cached": cached,
     "boot": boot,
     "rewind": rewind,
