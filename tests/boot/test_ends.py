@@ -109,7 +109,7 @@ class TestEvents:
 class TestLateness:
     """A host that has no processor for its guest."""
 
-    @pytest.mark.parametrize(("late", "owner"), [(9.0, Owner.IMAGE), (40.0, Owner.HOST)])
+    @pytest.mark.parametrize(("late", "owner"), [(40.0, Owner.IMAGE), (50.0, Owner.HOST)])
     def test_a_time_out_of_a_starved_guest_is_the_hosts(
         self, make: Make, clock: ManualClock, late: float, owner: Owner
     ) -> None:

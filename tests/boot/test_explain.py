@@ -175,3 +175,35 @@ def test_other_waits_are_left_to_systemd(follow: Follow, clock: ManualClock, con
 def test_a_device_has_one_path_however_it_is_named(name: str) -> None:
     """By description, by unit, or by both (systemd.status_unit_format=)."""
     assert "/dev/disk/by-partlabel/nix-store" == path(name)
+
+
+@pytest.mark.parametrize(("device", "owner"), [("root", Owner.HOST), ("nosuch", Owner.IMAGE)])
+def test_a_device_that_the_image_has_may_be_late_on_a_starved_host(
+    make: Callable[..., Follower], clock: ManualClock, device: str, owner: Owner
+) -> None:
+    """That the image has the device is no reason to blame the image; that it has not is one."""
+    known = SimpleNamespace(checks=(), labels=frozenset(), root="", names={"PARTLABEL=root": "partition 3 `root`"})
+    late = clock.now
+    follower = make(knowledge=Knowledge(contract.default(), known), late=lambda: (clock.now - late) * 0.6)
+    clock.advance(90.0)
+    waited = f"[ TIME ] Timed out waiting for device /dev/disk/by-partlabel/{device}.\r\n".encode()
+    follower.feed(IN_INITRD + waited + GIVEN_UP)
+    clock.advance(2.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert owner is verdict.owner
+    assert ("the host had no processor" in verdict.sentence) is (owner is Owner.HOST)
+
+
+def test_an_empty_initrd_is_no_lack_of_memory(follow: Follow, clock: ManualClock) -> None:
+    """systemd-boot asks for the memory of an empty initrd, gets none, and halts: the image is at fault."""
+    follower = follow(breach("x", "x", "x", "initrd x is empty", cause=Cause.INITRD_INVALID))
+    follower.feed(b'BdsDxe: starting Boot0001 "UEFI Google PersistentDisk " from PciRoot(0x0)/Pci(0x3,0x0)\r\n')
+    follower.feed(
+        b"../src/boot/log.c:30@efi_assert: systemd-boot: Assertion 'BS->AllocatePages(type, memory_type, n_pages, "
+        b"&addr) == EFI_SUCCESS' failed at ../src/boot/util.h:95@xmalloc_pages, halting.\r\n"
+    )
+    clock.advance(1.0)
+    verdict = follower.verdict
+    assert verdict is not None
+    assert (Cause.INITRD_INVALID, Owner.IMAGE) == (verdict.cause, verdict.owner)

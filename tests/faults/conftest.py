@@ -36,6 +36,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory, contract: Contract, toolbox: 
         "/usr/lib/modules/6.12.1-test/kernel/erofs.ko": "erofs",
         "/usr/lib/modules/6.12.1-test/kernel/overlay.ko": "overlay",
         "/usr/lib/modules/6.12.1-test/kernel/virtio_scsi.ko": "virtio_scsi",
+        "/usr/lib/modules/6.12.1-test/kernel/ahci.ko": "ahci",
     }.items():
         cpio.put(members, path, text.encode())
     # A real program: no other can be signed.

@@ -1,7 +1,9 @@
 """Disks that others have laid out: what boots is no breach, and what does not is named."""
 
+import gzip
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +106,23 @@ def maker(tmp_path: Path, toolbox: Toolbox) -> Maker:
     return Maker(tmp_path, toolbox)
 
 
+def _whole_kernel(inside: bytes) -> bytes:
+    """A bzImage with its payload, which has `inside` somewhere."""
+    image = bytearray(kernel())
+    payload = gzip.compress(b"\x7fELF" + inside) + bytes(4)
+    start = (image[0x1F1] or 4) * 512 + 512
+    struct.pack_into("<II", image, 0x248, len(image) - start, len(payload))
+    return bytes(image) + payload
+
+
+def _member(name: bytes) -> bytes:
+    return b"070701" + b"0" * 104 + name + b"\0"
+
+
+# What usr/default_cpio_list makes.
+EMPTY_INITRAMFS = b"".join(map(_member, (b"dev", b"dev/console", b"root", b"TRAILER!!!")))
+
+
 def _large_kernel() -> bytes:
     image = bytearray(program(sections={".text": bytes(8192)}))
     image[0x202:0x206] = b"HdrS"
@@ -159,9 +178,27 @@ def test_grub_is_followed_through_its_menu(maker: Maker) -> None:
             "root=UUID=11111111-0000-4333-8444-555555555555 of /loader/entries/debian.conf leads nowhere",
         ),
         (
-            {"/loader/entries/debian.conf": ENTRY.replace(b"initrd /initrd\n", b"")},
+            {
+                "/loader/entries/debian.conf": ENTRY.replace(b"initrd /initrd\n", b""),
+                "/vmlinuz": _whole_kernel(EMPTY_INITRAMFS),
+            },
             Cause.INITRD_MISSING,
             "needs an initrd",
+        ),
+        (
+            {"/loader/entries/debian.conf": ENTRY + b"devicetree /board.dtb\n"},
+            Cause.BOOTLOADER_ERROR,
+            "devicetree /board.dtb, named by /loader/entries/debian.conf, is not on",
+        ),
+        (
+            {"/EFI/BOOT/BOOTX64.EFI": program(sections={})},
+            Cause.BOOTLOADER_INVALID,
+            "it has no sections",
+        ),
+        (
+            {"/loader/entries/debian.conf": ENTRY.replace(b" console", b" roothash=" + b"ab" * 32 + b" console")},
+            Cause.PARTITION_MISSING,
+            "roothash= of /loader/entries/debian.conf is that of other partitions",
         ),
         ({"/vmlinuz": _large_kernel()[:4096]}, Cause.KERNEL_INVALID, "kernel /vmlinuz was cut: by its headers it has"),
         ({"/EFI/BOOT/BOOTX64.EFI": BOOT[:-4]}, Cause.BOOTLOADER_INVALID, "/EFI/BOOT/BOOTX64.EFI was cut"),
@@ -191,6 +228,51 @@ def test_what_stops_a_boot_is_a_breach_with_its_cause(
     (found,) = maker.inspect().breaches
     assert found.cause is cause
     assert words in str(found)
+
+
+def test_a_kernel_may_have_its_initramfs_in_itself(maker: Maker) -> None:
+    """What only an initrd can do is no fault where that cannot be told."""
+    maker.make({**GOOD, "/loader/entries/debian.conf": ENTRY.replace(b"initrd /initrd\n", b""),
+                "/vmlinuz": _whole_kernel(b"something else")})  # fmt: skip
+    found = maker.inspect()
+    assert found.ok
+    assert any("unless one is built into the kernel" in str(check) for check in found.checks)
+
+
+def test_a_root_that_nothing_mounts_is_named(maker: Maker) -> None:
+    """An empty partition, or swap: an initrd may fill the one, and without any neither is mounted."""
+    line = b"linux /vmlinuz\noptions root=/dev/sda2 console=ttyS0\n"
+    files = {**GOOD, "/loader/entries/debian.conf": line, "/vmlinuz": _whole_kernel(EMPTY_INITRAMFS)}
+    for head, words in ((b"", "has no file system"), (bytes(4086) + b"SWAPSPACE2", "is swap")):
+        maker.make(files)
+        maker.poke(34 * MIB, head.ljust(MIB, b"\0"))
+        (found,) = maker.inspect().breaches
+        assert found.cause is Cause.MOUNT_FAILED
+        assert f"is partition 2, which {words}: without an initrd nothing mounts it" in str(found)
+    maker.make({**GOOD, "/loader/entries/debian.conf": line.replace(b"options", b"initrd /initrd\noptions")})
+    maker.poke(34 * MIB, bytes(MIB))
+    assert maker.inspect().ok
+
+
+def test_a_disk_for_another_board_is_called_so(maker: Maker) -> None:
+    """A Raspberry Pi's, on a FAT that is no ESP: grub-install would not help."""
+    maker.make({"/start4.elf": b"x", "/config.txt": b"x"}, table="dos")
+    maker.poke(446 + 4, b"\x0c")
+    (found,) = maker.inspect().breaches
+    assert found.cause is Cause.ESP_MISSING
+    assert "it is for another machine: partition 1 has /start4.elf, which a Raspberry Pi starts" in str(found)
+
+
+def test_a_menu_that_grub_does_not_read_counts_for_nothing(maker: Maker) -> None:
+    """The configuration in its prefix hands over to root's; a stale one beside it is read by nobody."""
+    esp = {
+        "/EFI/BOOT/BOOTX64.EFI": program(sections={"mods": b"mimg\0/EFI/debian\0"}),
+        "/EFI/BOOT/grub.cfg": b"menuentry 'old' {\n linux /gone\n}\n",
+        "/EFI/debian/grub.cfg": f"search.fs_uuid {ROOT} root\nconfigfile ($root)/boot/grub/grub.cfg\n".encode(),
+    }
+    root = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    maker.make(esp, root)
+    assert maker.said() == []
 
 
 def test_an_initrd_that_hands_over_needs_an_init_on_root(maker: Maker) -> None:

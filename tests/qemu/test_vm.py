@@ -18,6 +18,7 @@ from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.events import RESET, MachineEvent
 from vmtests.machine.hardware import Hardware
+from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
@@ -68,6 +69,15 @@ def test_boot_that_the_host_spoilt_begins_again(tmp_path: Path, capsys: pytest.C
         assert 2 == vm.follower.boot
         assert b"as it was made" == _written(vm).read_bytes()
     assert "the guest's timer stands still" in capsys.readouterr().err
+
+
+def test_boot_of_a_starved_guest_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that missed its time since the host had no processor for it is tried once more."""
+    waited = iter([0.0])
+    monkeypatch.setattr(QemuMachine, "late", property(lambda _machine: next(waited, 1e6)))
+    with _machine(tmp_path, "nixos-no-store", "reference-ready") as vm:
+        assert vm.wait_ready().ready
+        assert 2 == vm.follower.boot
 
 
 def test_second_boot_goes_on_with_what_the_first_wrote(tmp_path: Path) -> None:

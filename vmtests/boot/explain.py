@@ -13,6 +13,7 @@ from typing import Protocol
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.contract import Contract
+from vmtests.errors import Owner
 from vmtests.text import clean
 
 BY_LABEL = "/dev/disk/by-partlabel/"
@@ -94,7 +95,7 @@ _VAGUE: dict[Stage, dict[Cause, frozenset[Cause]]] = {
             Cause.BOOTLOADER_ERROR, Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.UNEXPECTED_RESET, Cause.NO_PROGRESS,
             Cause.BOOT_LOOP,
         ), _ENTRY
-    ),
+    ) | {Cause.OUT_OF_MEMORY: _INITRD},  # systemd-boot asserts that it got memory, and asks for none
     Stage.KERNEL: {
         Cause.KERNEL_PANIC: _INITRD, Cause.INIT_MISSING: _INITRD, Cause.DEVICE_TIMEOUT: _INITRD,
         Cause.INITRD_MISSING: _INITRD, Cause.INITRD_INVALID: _INITRD,
@@ -157,8 +158,7 @@ class Knowledge:
         """Return the verdict with what inspection knows about it: cause, sentence, evidence and hint."""
         if verdict.ready or verdict.cause is None:
             return verdict
-        breach = self._early(verdict.stage, verdict.cause) or self._stage1(verdict)
-        if breach is None:
+        if (breach := self._breach(verdict)) is None:
             return self._device(self._menu(verdict))
         vague = verdict.cause in _UNSURE or verdict.cause in _VAGUE.get(verdict.stage, {})
         return replace(
@@ -167,7 +167,16 @@ class Knowledge:
             sentence=f"{breach.sentence}: {verdict.sentence}",
             evidence=(*verdict.evidence, Evidence(t=0.0, source="inspection", text=breach.sentence)),
             hint=breach.hint or verdict.hint,
+            owner=verdict.owner if verdict.unknown else Owner.IMAGE,
         )
+
+    def accuses(self, verdict: Verdict) -> bool:
+        """Whether inspection has found what makes such a boot fail: then it is no matter of time."""
+        return self._breach(verdict) is not None or self.explain(verdict).cause is not verdict.cause
+
+    def _breach(self, verdict: Verdict) -> Known | None:
+        early = None if verdict.cause is None else self._early(verdict.stage, verdict.cause)
+        return early or self._stage1(verdict)
 
     def _early(self, stage: Stage, cause: Cause) -> Known | None:
         wanted = _VAGUE.get(stage, {}).get(cause, frozenset())

@@ -23,6 +23,10 @@ class Evidence:
         return {"t": round(self.t, 3), "source": self.source, "text": self.text}
 
 
+STARVED = "host"
+"""Source of the evidence that the host had no processor for the machine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Ready, or failed and why, or `unknown`: nobody can tell from what was seen.
@@ -56,6 +60,11 @@ class Verdict:
         nobody can tell.
         """
         return 0 if self.ready else 1 if self.owner is Owner.IMAGE else 2
+
+    @property
+    def starved(self) -> bool:
+        """Whether the host had no processor for the machine: such a boot says little about the image."""
+        return any(item.source == STARVED for item in self.evidence)
 
     def unsure(self) -> "Verdict":
         """Return the same as what is last known of a boot of which nobody can tell how it ended."""

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "image",
         type=Path,
         metavar="IMAGE",
-        help="a disk: raw, qcow2, vmdk, vhd, vhdx or vdi; in a gz, xz, zst, bz2, tar or zip; or a directory with one",
+        help="a disk: raw, qcow2, vmdk, vhd(x), vdi, older; in a gz, xz, zst, bz2, tar or zip; or a directory with it",
     )
     formats = [str(form) for form in Format if form is not Format.ARCHIVE]
     parser.add_argument("--format", choices=formats, help="the disk is of this format, whatever it looks like")

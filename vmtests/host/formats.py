@@ -29,6 +29,9 @@ class Format(StrEnum):
     VHD = "vhd"
     VHDX = "vhdx"
     VDI = "vdi"
+    QCOW = "qcow"
+    QED = "qed"
+    PARALLELS = "parallels"
     ARCHIVE = "tar.gz"
 
 
@@ -38,6 +41,9 @@ DRIVERS: Mapping[Format, str] = {
     Format.VHD: "vpc",
     Format.VHDX: "vhdx",
     Format.VDI: "vdi",
+    Format.QCOW: "qcow",
+    Format.QED: "qed",
+    Format.PARALLELS: "parallels",
 }
 """The formats that are read through QEMU, and what QEMU calls them."""
 
@@ -73,15 +79,22 @@ _PACKINGS: Mapping[bytes, Packing] = {
 }
 _SKIPPABLE_ZSTD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)  # RFC 8878, 3.1.2; pzstd begins with one
 _DISKS: Mapping[bytes, Format] = {
+    b"QFI\xfb\0\0\0\1": Format.QCOW,
     b"QFI\xfb": Format.QCOW2,
     b"KDMV": Format.VMDK,
     b"# Disk DescriptorFile": Format.VMDK,
     b"vhdxfile": Format.VHDX,
     b"conectix": Format.VHD,
+    b"QED\0": Format.QED,
+    b"WithoutFreeSpace": Format.PARALLELS,
+    b"WithouFreSpacExt": Format.PARALLELS,
 }
 _VDI_MAGIC = b"\x7f\x10\xda\xbe"  # at 0x40, behind a text that anybody may change
 _SPLIT_HINT = "cat its parts together, in their order, and give the whole"
+_ENCRYPTED = Other(name="encrypted", hint="decrypt it, and give the disk")
 _OTHERS: Mapping[bytes, Other] = {
+    b"age-encryption.org": _ENCRYPTED,
+    b"Salted__": _ENCRYPTED,  # openssl enc
     b"LUKS\xba\xbe": Other(
         name="encrypted with LUKS as a whole", hint="give a disk whose partition table can be read"
     ),
@@ -96,9 +109,6 @@ _OTHERS: Mapping[bytes, Other] = {
     b"\x5d\0\0": Other(name="compressed with lzma", hint="xz -d --format=lzma, and give the disk"),
     b"\x3a\xff\x26\xed": Other(name="an Android sparse image", hint="simg2img, and give the raw disk"),
     b"MSWIM\0\0\0": Other(name="a WIM archive", hint="it holds files, no disk"),
-    b"WithoutFreeSpace": Other(name="a Parallels disk", hint="qemu-img convert -f parallels -O qcow2"),
-    b"WithouFreSpacExt": Other(name="a Parallels disk", hint="qemu-img convert -f parallels -O qcow2"),
-    b"QED\0": Other(name="a QED disk", hint="qemu-img convert -f qed -O qcow2"),
     b"EVF\x09\x0d\x0a\xff\0": Other(name="an EnCase image", hint="ewfexport makes a raw disk"),
     b"!<arch>\ndebian": Other(name="a Debian package", hint="it holds files, no disk"),
     b"\xed\xab\xee\xdb": Other(name="an RPM package", hint="it holds files, no disk"),
@@ -116,7 +126,10 @@ _RAW_NAMES = frozenset({"raw", "dd", "wic", "hddimg", "rootfs"})
 _DISK_NAMES: Mapping[str, Format | None] = {
     **dict.fromkeys(_RAW_NAMES, Format.RAW),
     "qcow2": Format.QCOW2,
-    "qcow": Format.QCOW2,
+    "qcow": Format.QCOW,
+    "qed": Format.QED,
+    "hdd": Format.PARALLELS,
+    "hds": Format.PARALLELS,
     "vmdk": Format.VMDK,
     "vhd": Format.VHD,
     "vpc": Format.VHD,
@@ -132,6 +145,7 @@ _PACKED_NAMES: Mapping[str, str] = {
     "gz": "gz", "gzip": "gz", "xz": "xz", "zst": "zst", "zstd": "zst", "bz2": "bz2", "tar": "tar", "zip": "zip",
     "tgz": "tar", "txz": "tar", "tzst": "tar", "tbz2": "tar", "ova": "tar", "box": "tar",
 }  # fmt: skip
+_ENCRYPTED_NAMES = frozenset({"age", "asc", "enc", "gpg", "pgp"})
 _PART = re.compile(r"\.(?:\d{3}|part-?\w{1,4}|a[a-z]|z\d\d)$", re.IGNORECASE)
 
 
@@ -167,7 +181,18 @@ def identify(head: bytes, tail: bytes, name: str, *, device: bool = False) -> Ki
         return Other(name="an Apple disk image", hint="dmg2img, or qemu-img convert -f dmg -O raw")
     if _PART.search(name) and not has_signature(head):
         return Other(name="one part of something that was split", hint=_SPLIT_HINT)
+    if said in _ENCRYPTED_NAMES and not has_signature(head):
+        return _ENCRYPTED
+    if said == "tar" and not head.strip(b"\0"):
+        return Packing.TAR  # an archive of nothing is blocks of zeros
     return Format.RAW
+
+
+def again(name: str) -> str:
+    """Return what helps where the file of a name ends too early; `x.raw.gz.001` is one part of several."""
+    if _PART.search(name):
+        return f"it is one part of something that was split: {_SPLIT_HINT}"
+    return "copy or download it again"
 
 
 def disguised(head: bytes) -> str:

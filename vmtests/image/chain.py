@@ -30,6 +30,12 @@ _LISTENERS = {
     "qemu-guest-agent": ("/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"),
 }
 
+_BOARDS = {
+    **dict.fromkeys(("/bootcode.bin", "/start4.elf", "/start.elf"), "which a Raspberry Pi starts"),
+    **dict.fromkeys(("/boot.scr", "/boot.scr.uimg", "/u-boot.img", "/uEnv.txt", "/MLO"), "which is U-Boot's"),
+    "/BOOT.BIN": "which a Zynq starts",
+}
+
 Follow = Callable[[Trail, Volume | None, str], Iterator[Check]]
 """Goes on from a boot loader, by its ESP (none under a BIOS) and its path there."""
 
@@ -152,6 +158,10 @@ class Chain:
             return breach(SUBJECT, "boot catalog", "empty", text, hint, cause=Cause.BOOTLOADER_MISSING)
         if not esps:
             text = "there is no ESP and no boot loader for BIOS: nothing on the disk is started"
+            if board := self._board():
+                text = f"it is for another machine: {board}; there is no ESP and no boot loader for BIOS"
+                hint = f"give an image for {GUEST.shown} with UEFI or a BIOS, or start its kernel: --kernel FILE"
+                return breach(SUBJECT, "ESP", "missing", text, hint, cause=Cause.ESP_MISSING)
             return breach(SUBJECT, "ESP", "missing", text, "bootctl install, or grub-install", cause=Cause.ESP_MISSING)
         if all(volume.system is None or volume.system.type != "vfat" for volume in esps):
             what = "nothing that is known" if esps[0].system is None else esps[0].system.type
@@ -163,6 +173,14 @@ class Chain:
             text = f"{text}: there is {others}"
         hint = "bootctl install, or grub-install --removable, puts one there"
         return breach(SUBJECT, "boot loader", "missing", text, hint, cause=Cause.BOOTLOADER_MISSING)
+
+    def _board(self) -> str:
+        """Say which board's firmware starts the disk, by the files that it looks for on a FAT; nothing where none."""
+        for volume in self._volumes:
+            for path, board in _BOARDS.items():
+                if self._has(volume, path):
+                    return f"{volume.where} has {path}, {board}"
+        return ""
 
     def _other_loaders(self, esp: Volume) -> str:
         """Name the first programs for firmware that are on the ESP, and why it does not start them."""
@@ -197,7 +215,10 @@ class Chain:
             return
         head = files.read(real, pe.HEAD)
         program = pe.parse(head)
-        if (reason := pe.fault(program)) is not None or isinstance(program, str):
+        reason = pe.fault(program)
+        if not isinstance(program, str) and not program.sections:
+            reason = reason or "it has no sections, so nothing to run"
+        if reason is not None or isinstance(program, str):
             text = f"boot loader {real} is no EFI program for {GUEST.shown}: {reason}"
             yield breach(SUBJECT, "boot loader", real, text, cause=Cause.BOOTLOADER_INVALID)
             return

@@ -282,13 +282,11 @@ def _initrd(files: Files, name: str, entry: str) -> Iterator[Check]:
 
 def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
     if (kind := pe.initrd_format(head)) is None:
-        begin = head[:6].hex() or "nothing"
-        text = f"initrd {path} is in no format that Linux unpacks: it begins with {begin}"
         yield breach(
             _SUBJECT,
             "initrd",
-            begin,
-            text,
+            head[:6].hex() or "nothing",
+            pe.no_initrd(head, path),
             f"formats are {', '.join(sorted(set(pe.INITRD_MAGICS.values())))}",
             cause=Cause.INITRD_INVALID,
         )

@@ -1,25 +1,36 @@
 """What a boot loader hands to Linux, held against what is there: kernel, initrds, `root=`, `init=`, `roothash=`."""
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
-from vmtests.image import initramfs, pe
+from vmtests.image import initramfs, kallsyms, pe
 from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.cmdline import values, words
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
+from vmtests.image.filesystem import CONTAINERS
 from vmtests.image.layout import Volume
 from vmtests.image.trail import SUBJECT, Trail
+from vmtests.sizes import MIB
 
 _LINE = 1 << 18  # bytes of a command line that are read
+_KERNEL = 64 << 20  # bytes of a kernel that is looked into
+_MEMBER = rb"070701[0-9A-Fa-f]{104}"
+_NOTHING_BUILT_IN = re.compile(
+    _MEMBER + rb"dev\0{1,4}" + _MEMBER + rb"dev/console\0{1,4}" + _MEMBER + rb"root\0{1,4}" + _MEMBER + rb"TRAILER!!!"
+)
+"""The archive in a kernel that is built without an initramfs of its own (usr/default_cpio_list)."""
+
 _LINKS = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
           "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
 _FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
 _INITS = ("/sbin/init", "/etc/init", "/bin/init", "/bin/sh")
 """What Linux starts without `init=` (init/main.c), and initramfs-tools and systemd where that is not there."""
 
+_EMPTY = "has no file system"
 _ELSEWHERE = ("ostree=", "boot=", "rd.live", "overlayroot", "systemd.volatile", "rdinit=")
 """Words of a command line by which another thing than root's init may be started."""
 
@@ -41,7 +52,8 @@ def unified(trail: Trail, volume: Volume, path: str, program: pe.Program, option
     found = None
     if (initrd := program.sections.get(".initrd")) is not None:
         found = yield from _initrd(trail, files, path, initrd.offset, initrd.size, release, f"in {path}")
-    yield from _options(trail, options or own, path, has_initrd=initrd is not None, initrds=found)
+    whole = partial(_section, files, path, kernel)
+    yield from _options(trail, options or own, path, has_initrd=initrd is not None, initrds=found, kernel=whole)
 
 
 def kernel_alone(trail: Trail, files: Files, path: str, options: str = "") -> Iterator[Check]:
@@ -91,7 +103,8 @@ def _parts(
             more = yield from _initrd(trail, files, place, 0, initramfs.LIMIT, release, place)
             found = more if found is None or (more is not None and more.hands_over) else found
     if not optional:
-        yield from _options(trail, options, origin, has_initrd=bool(initrds), initrds=found)
+        whole = partial(files.read, real, _KERNEL)
+        yield from _options(trail, options, origin, has_initrd=bool(initrds), initrds=found, kernel=whole)
 
 
 def _cut(what: str, path: str, end: int, cause: Cause) -> Check:
@@ -115,15 +128,20 @@ def _initrd(
     (head,) = files.pick(path, ((offset, min(size, 16)),))
     if pe.initrd_format(head) is None:
         begin = head[:6].hex() or "nothing"
-        text = f"initrd {shown} is in no format that Linux unpacks: it begins with {begin}"
-        yield breach(SUBJECT, "initrd", begin, text, cause=Cause.INITRD_INVALID)
+        yield breach(SUBJECT, "initrd", begin, pe.no_initrd(head, shown), cause=Cause.INITRD_INVALID)
         return None
     yield passed(SUBJECT, "initrd", shown)
     return (yield from initramfs.check_release(files.chunks(path, offset, size), shown, release, trail.toolbox))
 
 
 def _options(
-    trail: Trail, options: str, origin: str, *, has_initrd: bool, initrds: initramfs.Modules | None
+    trail: Trail,
+    options: str,
+    origin: str,
+    *,
+    has_initrd: bool,
+    initrds: initramfs.Modules | None,
+    kernel: Callable[[], bytes],
 ) -> Iterator[Check]:
     trail.options = options
     consoles = [value.split(",")[0] for value in values(options, "console")]
@@ -148,9 +166,36 @@ def _options(
         yield note(SUBJECT, "root device", root, text)
     elif not has_initrd and root.partition("=")[0] in ("UUID", "LABEL"):
         text = f"root={clean(root)} of {origin} needs an initrd, and there is none: the kernel knows PARTUUID= only"
-        yield breach(SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
+        yield _without(trail, text, kernel, "initrd", Cause.INITRD_MISSING)
+    elif fitting and (what := _not_mounted(fitting[0])) and not has_initrd:
+        where = f"{fitting[0].where}, which {what}"
+        text = f"root={clean(root)} of {origin} is {where}: without an initrd nothing mounts it"
+        yield _without(trail, text, kernel, "root device", Cause.MOUNT_FAILED)
+    elif fitting and what == _EMPTY:
+        text = f"root={clean(root)} of {origin} is {fitting[0].where}, which {what}: the initrd has to fill it"
+        yield note(SUBJECT, "root device", root, text)
     elif len(fitting) == 1:
         yield from _init(trail, fitting[0], options, origin, has_initrd=has_initrd, initrds=initrds)
+
+
+def _without(trail: Trail, text: str, kernel: Callable[[], bytes], what: str, cause: Cause) -> Check:
+    """Return the breach that a boot without an initrd is, unless the kernel may have one in itself."""
+    image = kallsyms.unpack(kernel(), trail.toolbox)
+    if image is not None and _NOTHING_BUILT_IN.search(image):
+        return breach(SUBJECT, what, "missing", text, cause=cause)
+    return note(SUBJECT, what, "missing", f"{text}, unless one is built into the kernel")
+
+
+def _section(files: Files, path: str, section: pe.Section) -> bytes:
+    return files.pick(path, ((section.offset, min(section.size, _KERNEL)),))[0]
+
+
+def _not_mounted(root: Volume) -> str:
+    """Say what a volume is that no kernel mounts by itself; nothing where it may be a file system."""
+    if root.system is not None:
+        unmounted = (CONTAINERS - {"bcachefs"}) | {"swap", "DM_verity_hash"}
+        return f"is {root.system.type}" if root.system.type in unmounted else ""
+    return "" if root.content.read(0, MIB).strip(b"\0") else _EMPTY
 
 
 def _init(
@@ -194,10 +239,12 @@ def _hashes(trail: Trail, options: str, origin: str) -> Iterator[Check]:
         named = any(word.startswith(f"systemd.verity_{kind}_") for word in words(options))
         if not told or named or not re.fullmatch(r"[0-9a-fA-F]{64,}", told[0]) or trail.hidden:
             continue
-        types = {volume.type for volume in trail.volumes}
+        kinds = {volume.type for volume in trail.volumes}
+        trees = any(volume.system is not None and volume.system.type == "DM_verity_hash" for volume in trail.volumes)
         wanted = {told[0][:32].lower(), told[0][-32:].lower()}
         have = {volume.unique.replace("-", "").lower() for volume in trail.volumes}
-        if f"{kind}-{GUEST.shown}-verity" in types and not wanted <= have:
+        # A hash tree that is there, and of no such type, is somebody's who finds it otherwise.
+        if (f"{kind}-{GUEST.shown}-verity" in kinds or not trees) and not wanted <= have:
             text = f"{what}= of {origin} is that of other partitions: none has the UUID {min(wanted - have)}"
             yield breach(SUBJECT, what, told[0], text, cause=Cause.PARTITION_MISSING)
 

@@ -30,6 +30,7 @@ class Entry:
     machine_id: str = ""
     sort_key: str = ""
     architecture: str = ""
+    devicetree: str = ""
     left: int | None = None
     volume: int = 0
 
@@ -58,6 +59,7 @@ def parse(text: str, path: str = "") -> Entry:
         machine_id=last("machine-id"),
         sort_key=last("sort-key"),
         architecture=last("architecture"),
+        devicetree=last("devicetree"),
         left=left,
     )
 

@@ -55,6 +55,10 @@ def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
         yield note(SUBJECT, "entry", entry.path, f"{entry.path} has no tries left, and nothing else is there")
     trail.files.append(entry.path)
     yield passed(SUBJECT, "entry", entry.path)
+    if entry.devicetree and files.find(entry.devicetree) is None:
+        # src/boot/boot.c, image_start(): without it the entry is not started.
+        said = f"devicetree {clean(entry.devicetree)}, named by {entry.path}, is not on {volume.where}"
+        yield breach(SUBJECT, "devicetree", "missing", said, cause=Cause.BOOTLOADER_ERROR)
     if entry.unified is None:
         trail.steps.append(entry.path)
         yield from linux.entry(trail, files, volume, entry.kernel or "", entry.initrds, entry.options, entry.path)
@@ -123,6 +127,9 @@ def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Chec
             if menu.entries:
                 yield from _menu(trail, esp, menu, place)
                 return
+            there = menu.device and _found(trail, menu.device, None)
+            if there and there is not esp and any(trail.has(there, menu_place) for menu_place in grub.PLACES):
+                break  # it goes on there; what else is on the ESP is read by nobody
     there = None if wanted is None else _found(trail, wanted, None)
     order = [*([there] if there else []), *(volume for volume in trail.volumes if volume not in (there, esp))]
     for volume in [*order, *([esp] if esp else [])]:

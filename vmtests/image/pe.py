@@ -133,3 +133,10 @@ def kernel_size(head: bytes) -> int:
 def initrd_format(head: bytes) -> str | None:
     """Return the format of the initrd that begins with `head`; None where Linux does not know it."""
     return next((name for magic, name in INITRD_MAGICS.items() if head.startswith(magic)), None)
+
+
+def no_initrd(head: bytes, name: str) -> str:
+    """Say what an initrd is whose first bytes, `head`, are in no format that Linux unpacks."""
+    if not head:
+        return f"initrd {name} is empty"
+    return f"initrd {name} is in no format that Linux unpacks: it begins with {head[:6].hex()}"

@@ -9,12 +9,13 @@ import json
 import os
 import re
 import stat
+import struct
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from vmtests.errors import InputError
-from vmtests.host.formats import DRIVERS, Format, identify
+from vmtests.host.formats import DRIVERS, Format, again, identify
 from vmtests.host.sandbox import ToolError
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
@@ -22,10 +23,10 @@ from vmtests.image.unpack import scratch
 from vmtests.sizes import MIB
 
 _KEPT = 64  # pieces of 1 MiB that are remembered
-_CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX})
+_CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX, Format.QED, Format.PARALLELS})
 _DESCRIPTOR = b"# Disk DescriptorFile"
 _DESCRIPTOR_LIMIT = 1 << 20
-_EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)(?:\s+"([^"]*)")?', re.MULTILINE)
+_EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d+))?)?', re.MULTILINE)
 
 
 class QemuDisk:
@@ -104,9 +105,11 @@ def _json(path: Path, name: str, form: Format, toolbox: Toolbox, *command: str) 
         )
         return json.loads(text)
     except ToolError as error:
-        reason = clean(error.message.split("': ", 1)[-1])
+        reason = clean(re.sub(r"^.*(?:': |qemu-img: )", "", error.message, flags=re.DOTALL))
+        if command[0] == "check":
+            raise _damaged(name, f"says {reason}") from error
         text = f"{name} is a {form} image that cannot be opened: {reason}"
-        raise InputError(text, hint="copy or download it again") from error
+        raise InputError(text, hint=again(name)) from error
     except ValueError as error:
         raise InputError(f"{name}: qemu-img {command[0]} gave no JSON") from error
 
@@ -144,10 +147,26 @@ def _refuse_corrupt(path: Path, name: str, form: Format, toolbox: Toolbox) -> No
     faults = int(report.get("corruptions", 0)) + int(report.get("check-errors", 0))
     if faults:
         places = "place" if faults == 1 else "places"
-        raise InputError(
-            f"{name} is truncated or damaged: qemu-img check finds {faults} broken {places}",
-            hint="copy or download it again",
-        )
+        raise _damaged(name, f"finds {faults} broken {places}")
+    if form is Format.VDI:
+        _refuse_cut_vdi(path, name)
+
+
+def _damaged(name: str, what: str) -> InputError:
+    text = f"{name} is truncated or damaged: qemu-img check {what}"
+    return InputError(text, hint=again(name))
+
+
+def _refuse_cut_vdi(path: Path, name: str) -> None:
+    """Raise where a VDI is shorter than its blocks, which QEMU would read as zeros (block/vdi.c: VdiHeader)."""
+    with path.open("rb") as file:
+        head = file.read(512)
+        size = os.fstat(file.fileno()).st_size
+    start, disk, block, allocated = struct.unpack_from("<I20xQI8xI", head, 344)
+    wanted = start + max(allocated - 1, 0) * block + (disk % block if block and disk % block else block)
+    if allocated and size < wanted:
+        text = f"{name} is truncated: it has {size} bytes, and its header says {wanted}"
+        raise InputError(text, hint=again(name))
 
 
 def _refuse_far_extents(path: Path, name: str) -> None:
@@ -159,20 +178,24 @@ def _refuse_far_extents(path: Path, name: str) -> None:
                 return  # QEMU reads no descriptor of an extent with a size (block/vmdk.c): its name may be old
             file.seek(512 * int.from_bytes(head[28:36], "little") % (1 << 40))
             head = b""
-        text = head + file.read(min(_DESCRIPTOR_LIMIT, 1 << 16))
-    for kind, extent in _EXTENT.findall(text):
+        descriptor = head + file.read(min(_DESCRIPTOR_LIMIT, 1 << 16))
+    for sectors, kind, extent, first in _EXTENT.findall(descriptor):
         shown = clean(extent.decode("utf-8", "replace"))
         if kind in (b"VMFSRAW", b"VMFSRDM") or b"/" in extent or extent in (b".", b".."):
             raise InputError(
                 f"{name} keeps its data in {shown or 'a device'}, which is not beside it",
                 hint="qemu-img convert makes one file of it, if you trust it",
             )
-        if kind in (b"FLAT", b"VMFS", b"SPARSE", b"VMFSSPARSE") and text.startswith(_DESCRIPTOR) and extent:
+        if kind in (b"FLAT", b"VMFS", b"SPARSE", b"VMFSSPARSE") and descriptor.startswith(_DESCRIPTOR) and extent:
             real = Path(name).absolute().parent / os.fsdecode(extent)
             if not real.exists():
                 raise InputError(f"{name} keeps its data in {shown}, which does not exist", hint="bring it beside it")
             if real.is_symlink() or not real.is_file():
                 raise InputError(f"{name} keeps its data in {shown}, which is no plain file", hint="copy it")
+            wanted = (int(sectors[:18]) + int(first[:18] or 0)) * 512
+            if kind in (b"FLAT", b"VMFS") and (size := real.stat().st_size) < wanted:
+                text = f"{name} is truncated: {shown} has {size} bytes, and the descriptor says {wanted}"
+                raise InputError(text, hint=again(name))
 
 
 def _refuse_far_data(info: Any, name: str, home: Path) -> None:

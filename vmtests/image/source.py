@@ -22,6 +22,7 @@ from vmtests.host.formats import (
     Kind,
     Other,
     Packing,
+    again,
     disguised,
     identify,
     is_extent,
@@ -277,13 +278,14 @@ def _open(path: Path, files: ExitStack) -> int:
 
 def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None:
     sector = gpt.sector_size(source)
-    if sector is not None:
-        claimed = gpt.claimed_sectors(source, sector)
+    claimed = None if sector is None else gpt.claimed_sectors(source, sector)
+    like = disguised(source.read(0, 512))
+    if sector is not None and (claimed is not None or not like):
         if claimed is not None and claimed > source.size // sector:
             raise InputError(
                 f"{path} is truncated: its partition table says {claimed} sectors of {sector} bytes, "
                 f"but there are {source.size // sector}",
-                hint="copy or download it again",
+                hint=again(path.name),
             )
         return
     if gpt.is_protective(source) or gpt.mbr_types(source):
@@ -296,7 +298,7 @@ def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None
         raise InputError(f"{path} is encrypted with LUKS as a whole", hint="give a disk whose table can be read")
     if bare is not None:
         raise InputError(f"{path} is a bare {bare.type} file system without a partition table", hint=_BARE)
-    if like := disguised(source.read(0, 512)):
+    if like:
         text = f"{path} is said to be a raw disk, but begins as {like} does"
         raise InputError(text, hint="if it is one, give it a name that says so")
     if source.size < _LEAST:

@@ -12,12 +12,24 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Self, cast
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
-from vmtests.host.formats import HEAD, Format, Packing, identify, inner_name, is_extent, looks_like_a_disk
+from vmtests.host.formats import (
+    DRIVERS,
+    HEAD,
+    Format,
+    Packing,
+    again,
+    has_table,
+    identify,
+    inner_name,
+    is_extent,
+    looks_like_a_disk,
+)
 from vmtests.host.tools import Toolbox
 from vmtests.image import gpt
 from vmtests.image.check import Check, clean, note, passed
@@ -38,7 +50,6 @@ _MUCH_NOTHING = bytes(MIB)
 _RATIO = 250  # of bytes that are no zeros to packed ones; real disks have less than 20
 _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
 _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
-_AGAIN = "copy or download it again"
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
 _MAP = 8 << 20  # bytes of a member's headers with the map of its holes: 350,000 ranges
@@ -121,7 +132,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
             if not member.isreg():
                 kind = _TYPES.get(member.type.decode("latin-1"), "no file")
                 odd = odd or f"{clean(member.name)}, which is {kind}"
-            elif not _is_disk(member.name, member.size):
+            elif not _is_disk(member.name, member.size, lambda: stream.peek(HEAD + 512)):
                 others.append(member.name)
             elif found:
                 raise _several(path, [found, member.name])
@@ -144,9 +155,15 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
     return found, refused
 
 
-def _is_disk(name: str, size: int) -> bool:
+def _is_disk(name: str, size: int, head: Callable[[], bytes]) -> bool:
+    """Whether a member is a disk: by its name, or by its first bytes where its name says nothing (`-`, `image`)."""
     base = name.rpartition("/")[2]
-    return size > 0 and looks_like_a_disk(base) and not is_extent(base) and not base.startswith("._")
+    if not size or is_extent(base) or base.startswith("._"):
+        return False
+    if "." in base:
+        return looks_like_a_disk(base)
+    found = head() if size >= MIB else b""
+    return has_table(found) or identify(found, b"", "") in DRIVERS
 
 
 def _several(path: Path, names: list[str]) -> InputError:
@@ -174,15 +191,20 @@ def _copy_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, 
 def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
     with os.fdopen(os.dup(source), "rb") as file, zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if not info.is_dir()]
-        disks = [info for info in members if _is_disk(info.filename, info.file_size)]
+        if any(info.flag_bits & 1 for info in members):
+            raise InputError(f"{path} is encrypted with a password", hint="unzip it and give the disk")
+
+        def head(info: zipfile.ZipInfo) -> bytes:
+            with archive.open(info) as content:
+                return content.read(HEAD + 512)
+
+        disks = [info for info in members if _is_disk(info.filename, info.file_size, partial(head, info))]
         if len(disks) > 1:
             raise _several(path, [info.filename for info in disks])
         if not disks:
             what = ", ".join(clean(info.filename) for info in members[:3]) or "nothing"
             raise InputError(f"{path} holds {what}, and no disk", hint="an archive holds one disk image")
         disk = disks[0]
-        if disk.flag_bits & 1:
-            raise InputError(f"{path} is encrypted with a password", hint="unzip it and give the disk")
         with archive.open(disk) as content:
             write.begin(disk.file_size)
             write.range(content, 0, disk.file_size)
@@ -237,6 +259,12 @@ class _Ahead:
     def headers(self, limit: int | None) -> None:
         """Let `read` give `limit` bytes more, for a reader that keeps them in memory; None is no limit."""
         self._allowed = limit
+
+    def peek(self, size: int) -> bytes:
+        """Return the next bytes without reading them."""
+        if len(self._waiting) < size:
+            self._waiting += self._full(size - len(self._waiting))
+        return self._waiting[:size]
 
     def read(self, size: int, /) -> bytes:
         data = self._take(size)
@@ -332,7 +360,9 @@ class _Writer:
         known = kind is not Format.RAW or gpt.has_mbr(head) or gpt.sector_size(head) or probe(head)
         if not known and len(start) >= MIB:
             begin = start[:8].hex() if start.strip(b"\0") else "1 MiB of zeros"
-            raise InputError(f"{self._path} holds no disk: what is inside begins with {begin}", hint=_AGAIN)
+            raise InputError(
+                f"{self._path} holds no disk: what is inside begins with {begin}", hint=again(self._path.name)
+            )
         if kind is Format.RAW and (size := gpt.sector_size(head)) and (count := gpt.claimed_sectors(head, size)):
             if count * size > LIMIT:
                 raise self._too_large(format_size(count * size))
@@ -364,12 +394,20 @@ def _errors(path: Path) -> Iterator[None]:
     except StreamError as error:
         text = str(error)
         kind = "truncated" if "ends too early" in text else "damaged"
-        raise InputError(f"{path} is {kind}: {text}", hint=_AGAIN) from error
+        raise InputError(f"{path} is {kind}: {text}", hint=again(path.name)) from error
     except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        words = clean(str(error))
-        if isinstance(error, EOFError) or "unexpected end" in words or "truncated" in words:
-            raise InputError(f"{path} is truncated: its archive ends too early", hint=_AGAIN) from error
-        raise InputError(f"{path} is damaged: {words or 'its archive cannot be read'}", hint=_AGAIN) from error
+        words, hint = clean(str(error)), again(path.name)
+        # The list of a zip's files is at its end.
+        if (
+            isinstance(error, EOFError)
+            or words == "File is not a zip file"
+            or "unexpected end" in words
+            or "truncated" in words
+        ):
+            raise InputError(f"{path} is truncated: its archive ends too early", hint=again(path.name)) from error
+        raise InputError(
+            f"{path} is damaged: {words or 'its archive cannot be read'}", hint=again(path.name)
+        ) from error
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be unpacked: {clean(str(error))}", hint="unpack it yourself") from error
     except OSError as error:

@@ -255,14 +255,14 @@ class QemuVm(Vm):
         return self.qemu.screenshot()
 
     def wait_verdict(self) -> Verdict:
-        """Wait as `Vm.wait_verdict`; a machine whose timer stood still is powered on once more.
+        """Wait as `Vm.wait_verdict`; a machine that the host left no time, or no timer, is powered on once more.
 
         Such a boot says little about the image. If it was the first, the next one begins with an untouched disk.
         """
         verdict = super().wait_verdict()
         if verdict.cause is Cause.ACCELERATOR_BROKEN and self._begin_without_kvm(verdict):
             verdict = super().wait_verdict()
-        if verdict.cause is not Cause.TIMER_STALLED or self._tried_again:
+        if not (verdict.starved or verdict.cause is Cause.TIMER_STALLED) or self._tried_again:
             return verdict
         self._tried_again = True
         told = f"{self.results.name}: {verdict.sentence}; its power is cut and given back"

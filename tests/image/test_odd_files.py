@@ -1,0 +1,123 @@
+"""Files as strangers have them: old formats, names that say nothing, parts, and what a download left."""
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vmtests.errors import InputError
+from vmtests.host.formats import Other, Packing, identify
+from vmtests.host.tools import Toolbox
+from vmtests.image.source import adopt, open_disk
+from vmtests.machine.disk import backing
+from vmtests.sizes import MIB
+from vmtests.testing.images import SmallImage, table
+
+
+def refused(path: Path, toolbox: Toolbox) -> InputError:
+    """Return the error with which an image is refused."""
+    with pytest.raises(InputError) as caught, open_disk(path, toolbox):
+        pass
+    return caught.value
+
+
+@pytest.mark.parametrize("driver", ["qcow", "qed", "parallels"])
+def test_the_older_formats_of_qemu_are_taken(driver: str, patient: SmallImage, toolbox: Toolbox) -> None:
+    """They are read by what they begin with, whatever their name, and adopted as qcow2."""
+    image = patient.path.with_name("image.qcow2")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", driver, patient.path, image)
+    with open_disk(image, toolbox) as disk:
+        assert (disk.format.value, disk.read(512, 8)) == (driver, b"EFI PART")
+    assert backing(adopt(image, patient.path.parent, toolbox).path).format == "qcow2"
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("vdi", "vdi"), ("vmdk", "vmdk"), ("vhdx", "vhdx"), ("qed", "qed")])
+def test_an_image_whose_end_is_missing_is_refused(
+    driver: str, suffix: str, patient: SmallImage, toolbox: Toolbox
+) -> None:
+    """What QEMU would read as zeros is no fault of the disk that was in it."""
+    image = patient.path.with_suffix(f".{suffix}")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", driver, patient.path, image)
+    os.truncate(image, image.stat().st_size * 6 // 10)
+    error = refused(image, toolbox)
+    assert "qemu-img ended" not in error.message
+    assert error.hint == "copy or download it again"
+
+
+def test_an_extent_that_is_too_short_is_named(patient: SmallImage, toolbox: Toolbox) -> None:
+    """A VMDK that only describes its data is as whole as that is."""
+    image = patient.path.with_suffix(".vmdk")
+    toolbox.run(
+        "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=monolithicFlat", patient.path, image
+    )
+    with open_disk(image, toolbox) as disk:
+        assert disk.read(512, 8) == b"EFI PART"
+    os.truncate(image.with_name("disk-flat.vmdk"), MIB)
+    assert "is truncated: disk-flat.vmdk has 1048576 bytes" in refused(image, toolbox).message
+
+
+def test_a_member_whose_name_says_nothing_is_told_by_its_first_bytes(tmp_path: Path, toolbox: Toolbox) -> None:
+    """What was zipped from a pipe is called `-`; a program beside it is none."""
+    content = bytes(table([]).content).ljust(2 * MIB, b"\0")
+    program = b"\x7fELF" + bytes(2 * MIB)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("bin/program", program)
+        packed.writestr("-", content)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in (("bin/program", program), ("fedora", content), ("README", b"x" * MIB)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    for name in ("a.zip", "a.tar"):
+        with open_disk(tmp_path / name, toolbox) as disk:
+            assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")
+
+
+def test_a_qcow2_that_is_called_raw_is_refused(patient: SmallImage, toolbox: Toolbox) -> None:
+    """Nothing is said of the sectors of what is no disk, even where the last one holds a table's backup."""
+    image = patient.path.with_name("wrong.raw")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", patient.path, image)
+    with image.open("r+b") as file:
+        file.truncate(image.stat().st_size + 512)
+        file.seek(-512, os.SEEK_END)
+        file.write(b"EFI PART")
+    error = refused(image, toolbox)
+    assert "is said to be a raw disk, but begins as qcow2 does" in error.message
+    assert error.hint is not None
+    assert "a name that says so" in error.hint
+
+
+@pytest.mark.parametrize("name", ["x.raw.gz.001", "x.raw.gz.aa", "x.raw.gz.part1"])
+def test_a_part_that_ends_too_early_is_called_one(name: str, tmp_path: Path, toolbox: Toolbox) -> None:
+    """To download it again would not help."""
+    whole = gzip.compress(bytes(table([]).content) + os.urandom(MIB))
+    (tmp_path / name).write_bytes(whole[: MIB // 2])
+    error = refused(tmp_path / name, toolbox)
+    assert error.message.endswith("is truncated: its gzip data ends too early")
+    assert error.hint is not None
+    assert error.hint.startswith("it is one part of something that was split: cat ")
+
+
+def test_a_zip_whose_end_is_missing_is_called_truncated(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Its list of files is at its end."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("disk.raw", bytes(table([]).content))
+    os.truncate(tmp_path / "a.zip", 70_000)
+    assert "is truncated" in refused(tmp_path / "a.zip", toolbox).message
+
+
+def test_what_is_encrypted_is_called_so() -> None:
+    """By its first bytes, or by its name where these say nothing."""
+    for head, name in (
+        (b"age-encryption.org/v1\n", "disk"),
+        (b"Salted__" + os.urandom(99), "disk"),
+        (b"\x85\x02\x0c\x03" + os.urandom(99), "disk.raw.gpg"),
+    ):
+        found = identify(head, b"", name)
+        assert isinstance(found, Other)
+        assert found.name == "encrypted"
+    assert identify(bytes(4096), b"", "empty.tar") is Packing.TAR
