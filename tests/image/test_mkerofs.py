@@ -113,7 +113,7 @@ def test_the_one_that_was_killed_is_named(
     def argv(self: Toolbox, name: str, *further: str | os.PathLike[str], view: View | None = None) -> list[str]:
         if name != struck:
             return real(self, name, *further, view=view)
-        return [*sandbox(Path("/")), "sh", "-c", script, "sh", name, *map(os.fspath, further)]
+        return [*sandbox(Path("/")), "sh", "-c", script, "sh", name, *(os.fspath(one) for one in further)]
 
     monkeypatch.setattr(Toolbox, "argv", argv)
     with pytest.raises(HostError, match=f"{struck} ended with 137"):
