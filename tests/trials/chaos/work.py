@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import small_disk
 from tests.machine.conftest import FAKE_QEMU, Recorder
 from tests.trials.chaos import harms, moments
 from tests.trials.chaos.warm import TOOLBOX
@@ -48,7 +49,10 @@ _STUCK_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be done, where, and what is to happen at which moment of it; `mark` is told by every process."""
+    """What is to be done, where, and what is to happen at which moment of it; `mark` is told by every process.
+
+    `holder` is the process that holds the disk it is done on, if that is one of its own.
+    """
 
     work: str
     place: Path
@@ -58,6 +62,7 @@ class Order:
     tool: str = ""
     qmp: str = ""
     endpoint: str = ""
+    holder: int = 0
     token: str = ""
 
     @property
@@ -69,6 +74,8 @@ class Order:
 def main(order: Order, pipe: Connection) -> None:
     """Do it, and exit as the command does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if order.holder:
+        small_disk.join(order.holder)
     with order.said.open("ab") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
