@@ -130,6 +130,28 @@ class OddFiles:
         )
         yield made("trailing.raw.gz", "gzip with zeros behind it", "gzip -1c disk.raw >$o; head -c 512 /dev/zero >>$o")
         yield made("a.raw.lz4", "lz4", "lz4 -q -1 disk.raw $o", REFUSED, "lz4")
+        yield made("a.qcow", "qcow, version 1", "qemu-img convert -O qcow disk.raw $o")
+        yield made("a.qed", "QED", "qemu-img convert -O qed disk.raw $o")
+        yield made("a.hdd", "Parallels", "qemu-img convert -O parallels disk.raw $o")
+        yield made(
+            "cut.vdi", "vdi, cut", "qemu-img convert -O vdi disk.raw $o; truncate -s -1M $o", REFUSED, "truncated"
+        )
+        yield made(
+            "short.vmdk",
+            "vmdk whose flat file was cut",
+            "qemu-img convert -O vmdk -o subformat=monolithicFlat disk.raw $o; truncate -s 9M ${o%.vmdk}-flat.vmdk",
+            REFUSED,
+            "short-flat.vmdk",
+        )
+        yield made("pipe.zip", "zip of a pipe", "zip -q -1 $o - <disk.raw")
+        yield made("nested.zip", "zip of a tar.gz", "tar -cz -f d.tar.gz disk.raw; zip -q -0 $o d.tar.gz")
+        yield made("nested.tar", "tar of a zip", "zip -q -1 d.zip disk.raw; tar -c -f $o d.zip")
+        yield made(
+            "wrong.raw", "a qcow2 called raw", "qemu-img convert -O qcow2 disk.raw x; mv x $o", REFUSED, "qcow2"
+        )
+        yield made("a.raw.gz.001", "one part of a gzip", "gzip -1c disk.raw | head -c 3M >$o", REFUSED, "split")
+        yield made("vmlinuz", "a kernel", "cp /boot/vmlinuz-* $o", REFUSED, "kernel")
+        yield made("oci.tar", "a container", "echo '{}' >oci-layout; tar -c -f $o oci-layout", REFUSED, "container")
         yield made("bare.iso", "a CD-ROM for UEFI, without a table", self._disc_command(), OK, "")
         yield made("data.iso", "a CD-ROM of files", "mkdir f; echo x >f/x; xorrisofs -quiet -o $o f", BREACH, "CD-ROM")
 

@@ -15,7 +15,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image.source import adopt, open_disk
 from vmtests.machine.disk import backing
 from vmtests.sizes import MIB
-from vmtests.testing.images import SmallImage, table
+from vmtests.testing.images import SmallImage, kernel, program, table
 
 
 def refused(path: Path, toolbox: Toolbox) -> InputError:
@@ -63,18 +63,84 @@ def test_an_extent_that_is_too_short_is_named(patient: SmallImage, toolbox: Tool
 def test_a_member_whose_name_says_nothing_is_told_by_its_first_bytes(tmp_path: Path, toolbox: Toolbox) -> None:
     """What was zipped from a pipe is called `-`; a program beside it is none."""
     content = bytes(table([]).content).ljust(2 * MIB, b"\0")
-    program = b"\x7fELF" + bytes(2 * MIB)
+    elf = b"\x7fELF" + bytes(2 * MIB)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
-        packed.writestr("bin/program", program)
+        packed.writestr("bin/program", elf)
         packed.writestr("-", content)
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, data in (("bin/program", program), ("fedora", content), ("README", b"x" * MIB)):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    tar(tmp_path / "a.tar", {"bin/program": elf, "fedora": content, "README": b"x" * MIB})
     for name in ("a.zip", "a.tar"):
         with open_disk(tmp_path / name, toolbox) as disk:
             assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    """Write a tar."""
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_an_archive_in_an_archive_is_unpacked_where_there_is_no_disk(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Whatever is before or behind it; beside a disk, or another archive, it is left alone."""
+    content = bytes(table([]).content)
+    inner = tar(tmp_path / "inner.tar", {"disk.raw": content}).read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("README", b"x")
+        packed.writestr("disk.tar.gz", gzip.compress(inner))
+    found = [tmp_path / "a.zip", tar(tmp_path / "a.tar", {"a": b"x", "i.tar": inner, "b": b"x"}),
+             tar(tmp_path / "b.tar", {"i.tar": b"x", "disk.raw": content})]  # fmt: skip
+    for path in found:
+        with open_disk(path, toolbox) as disk:
+            assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")
+    two = tar(tmp_path / "two.tar", {"i.tar": inner, "j.tar": inner})
+    assert refused(two, toolbox).message == f"{two} holds i.tar, j.tar, and no disk"
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"oci-layout": b"{}", "blobs/sha256/abc": b"x", "index.json": b"{}"}, "is a container image"),
+        ({"manifest.json": b"[]", "abc/layer.tar": b"x"}, "is a container image"),
+        ({"metadata.yaml": b"x", "rootfs/etc/passwd": b"x"}, "is the image of a container (Incus, LXD)"),
+        ({"./etc/os-release": b"x", "./bin/sh": b"x"}, "holds the files of a system, and no disk"),
+        ({"ova.xml": b"x", "Ref:1/00000000": bytes(table([]).content)}, "is an image of XenServer"),
+    ],
+)
+def test_what_is_packed_otherwise_is_called_what_it_is(
+    members: dict[str, bytes], words: str, tmp_path: Path, toolbox: Toolbox
+) -> None:
+    """With a hint of what makes a disk of it."""
+    error = refused(tar(tmp_path / "a.tar", members), toolbox)
+    assert words in error.message
+    assert error.hint is not None
+    assert "download" not in error.hint
+
+
+@pytest.mark.parametrize("name", ["file", "file.raw"])
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (kernel(), "a Linux kernel"),
+        (program(), "an EFI program"),
+        (bytes(40) + b"_FVH", "a machine's firmware"),
+        (b"\xd0\x0d\xfe\xed", "a device tree"),
+        (b"\n <!doctype html><title>404</title>", "a web page"),
+        (b'{ "error": 404 }', "a text in JSON"),
+    ],
+)
+def test_what_belongs_to_a_disk_is_none(head: bytes, words: str, name: str, tmp_path: Path, toolbox: Toolbox) -> None:
+    """A kernel has a boot sector's signature, and boots nothing by that."""
+    data = bytearray(head.ljust(MIB, b"x"))
+    if words == "a Linux kernel":
+        data[510:512] = b"\x55\xaa"
+    (tmp_path / name).write_bytes(data)
+    error = refused(tmp_path / name, toolbox)
+    assert words in error.message
+    assert error.hint is not None
+    assert "a name that says so" not in error.hint
 
 
 def test_a_qcow2_that_is_called_raw_is_refused(patient: SmallImage, toolbox: Toolbox) -> None:

@@ -91,6 +91,12 @@ _DISKS: Mapping[bytes, Format] = {
 }
 _VDI_MAGIC = b"\x7f\x10\xda\xbe"  # at 0x40, behind a text that anybody may change
 _SPLIT_HINT = "cat its parts together, in their order, and give the whole"
+_TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:(?P<page><(?:!doctype\s+html|html|head))|[{\[]\s*\")", re.IGNORECASE)
+_PAGE = Other(name="a web page", hint="the download gave a page in the place of the image")
+_JSON = Other(name="a text in JSON", hint="the download gave an answer in the place of the image")
+KERNEL = Other(name="a Linux kernel", hint="give the disk that it is on; --kernel FILE starts it on a disk")
+_PROGRAM = Other(name="an EFI program, as a unified kernel image is", hint="give the disk whose ESP it is on")
+_FIRMWARE = Other(name="a machine's firmware, or its variables", hint="give a disk; --firmware-vars takes variables")
 _ENCRYPTED = Other(name="encrypted", hint="decrypt it, and give the disk")
 _OTHERS: Mapping[bytes, Other] = {
     b"age-encryption.org": _ENCRYPTED,
@@ -117,10 +123,9 @@ _OTHERS: Mapping[bytes, Other] = {
     b"#!": Other(name="a script"),
     b"-----BEGIN PGP": Other(name="signed or encrypted with PGP", hint="gpg --decrypt, and give the disk"),
     b"version https://git-lfs": Other(name="a pointer of git-lfs", hint="git lfs pull brings the image itself"),
-    b"<!DOCTYPE": Other(name="a web page", hint="the download gave a page in the place of the image"),
-    b"<html": Other(name="a web page", hint="the download gave a page in the place of the image"),
     b"<?xml": Other(name="an XML file", hint="an .ovf or .xml only describes a machine: give its disk"),
     b"%PDF": Other(name="a PDF"),
+    b"\xd0\x0d\xfe\xed": Other(name="a device tree, or an image for U-Boot", hint="give the disk that it is on"),
 }
 _RAW_NAMES = frozenset({"raw", "dd", "wic", "hddimg", "rootfs"})
 _DISK_NAMES: Mapping[str, Format | None] = {
@@ -174,9 +179,8 @@ def identify(head: bytes, tail: bytes, name: str, *, device: bool = False) -> Ki
         return Packing.ZSTD
     if head[257:262] == b"ustar":
         return Packing.TAR
-    for start, other in _OTHERS.items():
-        if head.startswith(start):
-            return other
+    if (other := _other(head)) is not None:
+        return other
     if tail[-512:].startswith(b"koly"):
         return Other(name="an Apple disk image", hint="dmg2img, or qemu-img convert -f dmg -O raw")
     if _PART.search(name) and not has_signature(head):
@@ -195,13 +199,27 @@ def again(name: str) -> str:
     return "copy or download it again"
 
 
-def disguised(head: bytes) -> str:
-    """Return which format a raw disk begins like, or nothing."""
+def _other(head: bytes) -> Other | None:
+    """Return what no disk begins like `head`; None where it may be one."""
+    if has_signature(head) and head[0x202:0x206] == b"HdrS":  # Documentation/arch/x86/boot.rst of Linux
+        return KERNEL
+    place = int.from_bytes(head[0x3C:0x40], "little")
+    if head[:2] == b"MZ" and head[place : place + 4] == b"PE\0\0" and not has_signature(head):
+        return _PROGRAM
+    if head[0x28:0x2C] == b"_FVH":  # UEFI PI 1.8, volume 3, 2.2.1
+        return _FIRMWARE
+    if match := _TEXT.match(head):
+        return _PAGE if match["page"] else _JSON
+    return next((other for start, other in _OTHERS.items() if head.startswith(start)), None)
+
+
+def disguised(head: bytes) -> Other | None:
+    """Return what else a raw disk begins like (HEAD bytes are looked at); None where like nothing that is known."""
     for magics in (_DISKS, _PACKINGS):
         for magic, kind in magics.items():
             if head.startswith(magic):
-                return kind.value
-    return next((other.name for magic, other in _OTHERS.items() if head.startswith(magic)), "")
+                return Other(name=kind.value, hint="if it is one, give it a name that says so")
+    return _other(head)
 
 
 def has_signature(head: bytes) -> bool:

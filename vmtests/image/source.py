@@ -18,6 +18,7 @@ from vmtests.errors import InputError, from_os
 from vmtests.host.formats import (
     DRIVERS,
     HEAD,
+    KERNEL,
     Format,
     Kind,
     Other,
@@ -279,8 +280,8 @@ def _open(path: Path, files: ExitStack) -> int:
 def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None:
     sector = gpt.sector_size(source)
     claimed = None if sector is None else gpt.claimed_sectors(source, sector)
-    like = disguised(source.read(0, 512))
-    if sector is not None and (claimed is not None or not like):
+    like = disguised(source.read(0, HEAD))
+    if sector is not None and (claimed is not None or like is None):
         if claimed is not None and claimed > source.size // sector:
             raise InputError(
                 f"{path} is truncated: its partition table says {claimed} sectors of {sector} bytes, "
@@ -288,7 +289,8 @@ def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None
                 hint=again(path.name),
             )
         return
-    if gpt.is_protective(source) or gpt.mbr_types(source):
+    # A kernel has a boot sector's signature, and no table.
+    if gpt.is_protective(source) or (gpt.mbr_types(source) and like is not KERNEL):
         # It says that it has a table, so what is wrong is in the image; the checks of the table name it.
         return
     bare = bare_filesystem(source)
@@ -298,9 +300,8 @@ def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None
         raise InputError(f"{path} is encrypted with LUKS as a whole", hint="give a disk whose table can be read")
     if bare is not None:
         raise InputError(f"{path} is a bare {bare.type} file system without a partition table", hint=_BARE)
-    if like:
-        text = f"{path} is said to be a raw disk, but begins as {like} does"
-        raise InputError(text, hint="if it is one, give it a name that says so")
+    if like is not None:
+        raise InputError(f"{path} is said to be a raw disk, but begins as {like.name} does", hint=like.hint)
     if source.size < _LEAST:
         raise InputError(f"{path} has {source.size} bytes, too few for a disk", hint=_HINT)
     raise InputError(f"{path} is not a disk: neither its first nor its last sectors hold a GPT", hint=_HINT)

@@ -6,6 +6,7 @@ elsewhere.
 
 import errno
 import os
+import re
 import tarfile
 import tempfile
 import zipfile
@@ -53,6 +54,8 @@ _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
 _MAP = 8 << 20  # bytes of a member's headers with the map of its holes: 350,000 ranges
+_ARCHIVE = re.compile(r"\.(?:tar(?:\.\w{2,4})?|zip)$", re.IGNORECASE)
+_FILES_HINT = "a tool that makes disks of it is needed first: mkosi, bootc install to-disk, systemd-repart"
 _TYPES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "5": "a directory"}
 
 
@@ -82,12 +85,19 @@ def unpack(path: Path, source: int, packing: Packing, name: str, target: int, to
     Raises InputError when it is truncated, damaged, or holds no disk or several; HostError when the disk is full.
     """
     with _errors(path), progress.step(f"unpacking {clean(path.name)}") as running:
-        os.lseek(source, 0, os.SEEK_SET)
         write = _Writer(path, source, target, running)
         if packing is Packing.ZIP:
             return _unzip(path, source, write)
-        plain = nullcontext(_File(source)) if packing is Packing.TAR else unpacked(source, packing, toolbox)
-        return _stream(path, plain, packing, name, write)
+
+        def once(nested: str) -> Unpacked:
+            os.lseek(source, 0, os.SEEK_SET)
+            plain = nullcontext(_File(source)) if packing is Packing.TAR else unpacked(source, packing, toolbox)
+            return _stream(path, plain, packing, name, write, nested)
+
+        try:
+            return once("")
+        except _NestedError as error:  # a stream is read from its beginning only
+            return once(error.member)
 
 
 def compute_engine(path: Path, source: int, target: int) -> None:
@@ -100,7 +110,7 @@ def compute_engine(path: Path, source: int, target: int) -> None:
 
 
 def _stream(
-    path: Path, plain: AbstractContextManager[Stream], packing: Packing, name: str, write: "_Writer"
+    path: Path, plain: AbstractContextManager[Stream], packing: Packing, name: str, write: "_Writer", nested: str = ""
 ) -> Unpacked:
     with plain as inside:
         stream = _Ahead(inside)
@@ -108,7 +118,7 @@ def _stream(
             write.whole(stream)
             refused = "it is no tar archive"
             return Unpacked(name=inner_name(name, packing), packing=packing.value, refused=refused)
-        found, refused = _untar(path, stream, write)
+        found, refused = _untar(path, stream, write, nested)
         while stream.read(MIB):  # to its end, where the checksum is
             pass
         shown = "tar" if packing is Packing.TAR else f"tar.{packing}"
@@ -119,8 +129,20 @@ def _stream(
         return Unpacked(name=found, packing=shown, refused=refused)
 
 
-def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
-    """Unpack the one disk of a tar; return its name, and why Compute Engine would refuse the archive."""
+class _NestedError(Exception):
+    """An archive that has no disk, and one archive in it."""
+
+    def __init__(self, member: str) -> None:
+        super().__init__(member)
+        self.member = member
+
+
+def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple[str, str]:
+    """Unpack the one disk of a tar, or the archive in it that is called `nested`; return its name, and why Compute
+    Engine would refuse the archive.
+
+    Raises _NestedError where there is one archive and no disk.
+    """
     found, others, odd, refused = "", [], "", ""
     members = 0
     stream.headers(_MAP)
@@ -132,7 +154,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
             if not member.isreg():
                 kind = _TYPES.get(member.type.decode("latin-1"), "no file")
                 odd = odd or f"{clean(member.name)}, which is {kind}"
-            elif not _is_disk(member.name, member.size, lambda: stream.peek(HEAD + 512)):
+            elif member.name != nested and not _is_disk(member.name, member.size, lambda: stream.peek(HEAD + 512)):
                 others.append(member.name)
             elif found:
                 raise _several(path, [found, member.name])
@@ -148,6 +170,8 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
         what = odd or ", ".join(clean(name) for name in others[:3])
         if not what:
             raise InputError(f"{path} is an empty archive", hint=_GCE_HINT)
+        if inner := _nested(path, others):
+            raise _NestedError(inner)
         raise InputError(f"{path} holds {what}, and no disk", hint="an archive holds one disk image")
     if members > 1 or found != MEMBER:
         others_too = f" and {members - 1} more" if members > 1 else ""
@@ -155,10 +179,25 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer") -> tuple[str, str]:
     return found, refused
 
 
+def _nested(path: Path, names: list[str]) -> str:
+    """Return the one archive among the members of one that has no disk; raises InputError for a container's image."""
+    plain = {name.removeprefix("./") for name in names}
+    if "oci-layout" in plain or ("manifest.json" in plain and any("layer" in name for name in plain)):
+        raise InputError(f"{path} is a container image: it has neither a disk nor a kernel", hint=_FILES_HINT)
+    if "metadata.yaml" in plain and any(name.startswith("rootfs/") for name in plain):
+        raise InputError(f"{path} is the image of a container (Incus, LXD), and no disk", hint=_FILES_HINT)
+    if plain & {"etc/os-release", "usr/lib/os-release", "etc/passwd"}:
+        raise InputError(f"{path} holds the files of a system, and no disk", hint=_FILES_HINT)
+    if any(name.startswith("Ref:") for name in plain):
+        raise InputError(f"{path} is an image of XenServer, whose disk is in pieces", hint="xva-img makes a raw disk")
+    archives = [name for name in names if _ARCHIVE.search(name)]
+    return archives[0] if len(archives) == 1 else ""
+
+
 def _is_disk(name: str, size: int, head: Callable[[], bytes]) -> bool:
     """Whether a member is a disk: by its name, or by its first bytes where its name says nothing (`-`, `image`)."""
     base = name.rpartition("/")[2]
-    if not size or is_extent(base) or base.startswith("._"):
+    if not size or is_extent(base) or base.startswith("._") or base.isdigit():
         return False
     if "." in base:
         return looks_like_a_disk(base)
@@ -201,6 +240,9 @@ def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
         disks = [info for info in members if _is_disk(info.filename, info.file_size, partial(head, info))]
         if len(disks) > 1:
             raise _several(path, [info.filename for info in disks])
+        names = [info.filename for info in members]
+        if not disks and (nested := _nested(path, names)):
+            disks = [info for info in members if info.filename == nested][:1]
         if not disks:
             what = ", ".join(clean(info.filename) for info in members[:3]) or "nothing"
             raise InputError(f"{path} holds {what}, and no disk", hint="an archive holds one disk image")
