@@ -8,7 +8,7 @@ import pytest
 from tests.image.conftest import listed
 from vmtests import progress
 from vmtests.errors import HostError
-from vmtests.host.sandbox import run_in
+from vmtests.host.sandbox import View, run_in, sandbox
 from vmtests.host.tools import Toolbox
 from vmtests.image import grouping, mkerofs
 from vmtests.image.compression import Compression, parse
@@ -94,6 +94,30 @@ def test_path_that_cannot_be_read_ends_the_build(store: Path, tmp_path: Path, to
     totals = survey([("x", store)])
     with pytest.raises(HostError, match=r"tar ended with 2.*none"), progress.step("test") as running:
         mkerofs.write(tmp_path / "erofs", volume, store, ["none"], totals, toolbox, running)
+
+
+@pytest.mark.parametrize(
+    ("struck", "script"),
+    [
+        ("tar", "kill -KILL $$"),
+        ("tar", '"$@" | head -c 4096; kill -KILL $$'),
+        ("mkfs.erofs", "head -c 4096 >/dev/null; kill -KILL $$"),
+    ],
+)
+def test_the_one_that_was_killed_is_named(
+    store: Path, tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch, struck: str, script: str
+) -> None:
+    """When one of the two ends before the stream does, the other one fails as well, and is not blamed."""
+    real = Toolbox.argv
+
+    def argv(self: Toolbox, name: str, *further: str | os.PathLike[str], view: View | None = None) -> list[str]:
+        if name != struck:
+            return real(self, name, *further, view=view)
+        return [*sandbox(Path("/")), "sh", "-c", script, "sh", name, *(os.fspath(one) for one in further)]
+
+    monkeypatch.setattr(Toolbox, "argv", argv)
+    with pytest.raises(HostError, match=f"{struck} ended with 137"):
+        _write(store, tmp_path / "erofs", toolbox, parse("lz4"))
 
 
 def test_file_system_with_less_than_was_counted_is_refused(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:

@@ -15,7 +15,7 @@ from tests.machine.test_confine import qcow2
 from vmtests.errors import HostError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
-from vmtests.host.sandbox import View, refusal, sandbox
+from vmtests.host.sandbox import View, sandbox
 from vmtests.host.user import unprivileged, why_root
 from vmtests.machine import handover
 from vmtests.machine.confine import check_over
@@ -55,10 +55,22 @@ class Victim:
 
 
 @pytest.fixture
-def victim(tmp_path: Path, tcg: Accelerator, ovmf: Firmware, recorder: Recorder) -> Iterator[Victim]:
+def no_root() -> None:
+    """Needs a host on which nobody's machine runs as root."""
+    if os.geteuid() == 0 and (why := why_root(Path("/"))) is not None:
+        pytest.skip(f"this host lets root be nobody else: {why}")
+
+
+@pytest.fixture
+def demotion(no_root: None) -> None:
+    """Needs somebody who can have a program run as another user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have a program run as another user")
+
+
+@pytest.fixture
+def victim(tmp_path: Path, tcg: Accelerator, ovmf: Firmware, recorder: Recorder, hiding: None) -> Iterator[Victim]:
     """A host whose secrets everybody may read, so that the confinement alone keeps them."""
-    if (why := refusal()) is not None:
-        pytest.skip(f"this host refuses namespaces ({why}), so that nothing can be hidden on it")
     for secret in ("other-run/console.log", "home/.ssh/id_ed25519", "other-image.raw", "image.raw"):
         path = tmp_path / secret
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +129,9 @@ def test_it_kills_nobody_and_sees_nobody(victim: Victim) -> None:
     assert int(got[-1]) < 10
 
 
+@pytest.mark.usefixtures("no_root")
 def test_it_is_not_root_where_we_are(victim: Victim) -> None:
     """Root outside is nobody inside, has no capability, and gets none; what it wrote is ours again in the end."""
-    if os.geteuid() == 0 and (why := why_root(Path("/"))) is not None:
-        pytest.skip(f"this host lets root be nobody else: {why}")
     machine, got = victim.run(
         "id -u >&2; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status >&2; cat /proc/self/uid_map >&2"
     )
@@ -144,21 +155,19 @@ def test_machine_without_a_network_reaches_nobody(victim: Victim) -> None:
     assert not [line for line in got if "@" in line]
 
 
-def test_machines_are_different_users(victim: Victim) -> None:
+@pytest.mark.usefixtures("demotion")
+def test_machines_are_different_users() -> None:
     """What one of them has taken over is not the other's user either."""
-    if os.geteuid() != 0 or why_root(Path("/")) is not None:
-        pytest.skip("only root can have each machine run as another user")
     assert len({user.number for user in (unprivileged(Path("/"), ()) for _ in range(9)) if user is not None}) == 9
 
 
+@pytest.mark.usefixtures("demotion")
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
 def test_what_only_its_owner_may_read(tmp_path: Path, mode: int) -> None:
     """An image of a group is read as one of that group; one that is root's alone has QEMU stay root, as it was."""
     image = tmp_path / "image"
     image.touch(mode)
     image.chmod(mode)
-    if os.geteuid() != 0 or why_root(Path("/")) is not None:
-        pytest.skip("only root can have a program run as another user")
     user = unprivileged(Path("/"), (image,))
     expected = {0o600: None, 0o640: (image.stat().st_gid,), 0o644: ()}[mode]
     assert (None if user is None else user.groups) == expected

@@ -5,18 +5,21 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.small_disk import small_disk
+from tests.small_disk import SmallDisk, join, small_disk
+from tests.trials.chaos import moments
+from tests.trials.chaos.harms import HARMS
 from vmtests.contract import Contract
 from vmtests.errors import HostError
 from vmtests.host.tools import Toolbox
-from vmtests.image import archive, erofswrite, repart
+from vmtests.image import archive
 from vmtests.image.build import Order, build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.sizes import MIB
@@ -115,45 +118,54 @@ def test_build_that_is_killed_leaves_nothing_half_made(described: ImageSpec, too
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
+def small(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of its own."""
-    place = tmp_path / "small"
-    try:
-        with small_disk(place, "256M"):
-            yield place
-    except PermissionError as error:
-        pytest.skip(f"a disk that fills up has to be mounted, which this user may not: {error}")
+    with small_disk(tmp_path / "small", "256M") as disk:
+        yield disk
+
+
+def _build_on(holder: int, order: Order, spec: ImageSpec, toolbox: Toolbox, moment: str, pipe: Connection) -> None:
+    """Build on a small disk, which becomes full at `moment`, if there is one; tell what came of it."""
+    join(holder)
+    assert order.disk is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if moment:
+            place = order.disk.parent
+            moments.arm(patch, moment, lambda: HARMS["full"](place, pipe))
+        try:
+            build(spec, toolbox, order)
+        except HostError as error:
+            pipe.send((error.message, error.hint))
+        else:
+            pipe.send(None)
+
+
+def _outcome(disk: SmallDisk, *work: Any) -> Any:
+    ours, theirs = _FORKS.Pipe()
+    with ours, theirs:
+        process = _FORKS.Process(target=_build_on, args=(disk.holder.pid, *work, theirs))
+        process.start()
+        theirs.close()
+        told = ours.recv()
+        process.join()
+        process.close()
+    return told
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(erofswrite, "write"), (repart, "write_definitions"), (archive, "write")]
+    "moment",
+    ["vmtests.image.erofswrite:write", "vmtests.image.repart:write_definitions", "vmtests.image.archive:write"],
 )
 def test_disk_that_fills_up_leaves_nothing_half_made(
-    described: ImageSpec,
-    toolbox: Toolbox,
-    small: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    module: Any,
-    name: str,
+    described: ImageSpec, toolbox: Toolbox, small: SmallDisk, moment: str
 ) -> None:
     """No space when the store, the partitions or the archive are to be written: one sentence, and no file."""
-    real: Callable[..., Any] = getattr(module, name)
-
-    def full(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(OSError), (small / "filler").open("wb", buffering=0) as filler:
-            while filler.write(bytes(MIB)) == MIB:
-                pass
-        return real(*args, **kwargs)
-
-    order = Order(disk=small / "disk.raw", packed=small / "image.tar.gz")
-    with monkeypatch.context() as patch:
-        patch.setattr(module, name, full)
-        with pytest.raises(HostError) as caught:
-            build(described, toolbox, order)
-    assert "No space left" in caught.value.message
-    assert "free some space" in str(caught.value.hint)
-    left = {path.name for path in small.iterdir()} - {"filler"}
-    assert left == ({"disk.raw"} if module is archive else set())
-    (small / "filler").unlink()
-    build(described, toolbox, order)
-    assert {path.name for path in small.iterdir()} == {"disk.raw", "image.tar.gz"}
+    order = Order(disk=small.place / "disk.raw", packed=small.place / "image.tar.gz")
+    message, hint = _outcome(small, order, described, toolbox, moment)
+    assert "No space left" in message
+    assert "free some space" in hint
+    left = {path.name for path in small.seen.iterdir()} - {"filler"}
+    assert left == ({"disk.raw"} if "archive" in moment else set())
+    (small.seen / "filler").unlink()
+    assert _outcome(small, order, described, toolbox, "") is None
+    assert {path.name for path in small.seen.iterdir()} == {"disk.raw", "image.tar.gz"}

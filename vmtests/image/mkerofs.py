@@ -4,7 +4,9 @@ Neither an argument nor a mount is spent on a path, so that their number is free
 way: docs/decisions/0003-store-stream.md.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ LINKS = b".links"
 _LOOK_SECONDS = 0.2  # between two looks at a running mkfs.erofs
 _TAIL = 4 * KIB  # of what was said on standard error
 _PIPE_SIZE = MIB
+_BLAMELESS = {None, 0, 128 + signal.SIGPIPE}
+"""How tar may have ended without a fault of its own: not yet, well, or because mkfs.erofs reads no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +112,22 @@ def _stream(
             finally:
                 sink.kill()
                 sink.wait()
+            # Nobody reads any more, so that it ends by itself.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                source.wait(_LOOK_SECONDS)
+            ended = source.returncode
         finally:
             source.kill()
             source.wait()
         reader_said.seek(0)
         writer_said.seek(0)
         said = writer_said.read().decode(errors="replace")
-        # mkfs.erofs 1.8 says that it cannot write, and goes on and exits with 0; a reader that it left is no fault.
+        # Half a stream is an error of mkfs.erofs, but the fault of tar.
+        if ended not in _BLAMELESS:
+            raise tool_error("tar", source.returncode, reader_said.read().decode(errors="replace"))
+        # mkfs.erofs 1.8 says that it cannot write, and goes on and exits with 0.
         if sink.returncode > 0 or "<E>" in said:
             raise tool_error("mkfs.erofs", sink.returncode, said)
-        if source.returncode != 0:
-            raise tool_error("tar", source.returncode, reader_said.read().decode(errors="replace"))
         if sink.returncode != 0:
             raise tool_error("mkfs.erofs", sink.returncode, said)
 
@@ -140,7 +149,7 @@ def _watch(
         else:
             source.wait()
             return
-        if source.poll() or b"<E>" in os.pread(said, _TAIL, max(os.fstat(said).st_size - _TAIL, 0)):
+        if source.poll() not in _BLAMELESS or b"<E>" in os.pread(said, _TAIL, max(os.fstat(said).st_size - _TAIL, 0)):
             return
         try:
             start_writing(file)

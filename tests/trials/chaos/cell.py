@@ -8,13 +8,13 @@ import os
 import secrets
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.small_disk import SmallDisk
 from tests.trials.chaos import work
 from tests.trials.chaos.work import MARK, Order
 from vmtests.gce import tokens
@@ -41,15 +41,24 @@ class End:
 
 @dataclass(slots=True)
 class Cell:
-    """A directory with a cache, a place for results and a working directory; `mark` is on all that runs for it."""
+    """A directory with a cache, a place for results and a working directory; `mark` is on all that runs for it.
+
+    It may be on a disk of its own, which its work joins.
+    """
 
     place: Path
     endpoint: str = ""
+    disk: SmallDisk | None = None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         for name in ("cache", "out", "cwd"):
-            (self.place / name).mkdir(parents=True)
+            (self.seen / name).mkdir(parents=True)
+
+    @property
+    def seen(self) -> Path:
+        """The directory for this process, which has joined no disk."""
+        return self.place if self.disk is None else self.disk.seen
 
     def order(self, piece: str, **options: Any) -> Order:
         """Return an order of a piece of work here."""
@@ -58,6 +67,7 @@ class Cell:
             place=self.place,
             mark=self.mark,
             endpoint=self.endpoint,
+            holder=0 if self.disk is None else self.disk.holder.pid,
             token=tokens.find(self.endpoint),
             **options,
         )
@@ -128,16 +138,17 @@ class Cell:
             names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
             assert time.monotonic() < end, f"still there: {names}"
             time.sleep(_LOOK)
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+        where = "self" if self.disk is None else self.disk.holder.pid
+        mounts = Path(f"/proc/{where}/mountinfo").read_text(encoding="utf-8").splitlines()
         held = [line for line in mounts if f"{self.place}/" in line or " nsfs " in line]
         assert not held, held
         sockets = Path("/proc/net/unix").read_text(encoding="utf-8")
         assert str(self.place) not in sockets
-        assert not [path for path in self.place.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+        assert not [path for path in self.seen.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
         assert not list(self._locked())
 
     def _locked(self) -> Iterator[Path]:
-        for path in [*(self.place / "cache").rglob("*.lock"), *(self.place / "cache").rglob("scratch-*")]:
+        for path in [*(self.seen / "cache").rglob("*.lock"), *(self.seen / "cache").rglob("scratch-*")]:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,18 +160,18 @@ class Cell:
     def half_made(self) -> list[str]:
         """Return what is there under a name that nobody asked for: scratch, and what was to be renamed."""
         found = []
-        for path in self.place.rglob("*"):
+        for path in self.seen.rglob("*"):
             name = path.name
             if path.suffix != ".lock" and (
                 name.startswith((".machine-", ".next-", ".disk.raw.", ".image.tar", ".reference", "scratch-"))
                 or name.endswith((".partial", ".building"))
             ):
-                found.append(str(path.relative_to(self.place)))
+                found.append(str(path.relative_to(self.seen)))
         return found
 
     def made(self) -> dict[str, str]:
         """Return digests of what was made under the names that were asked for."""
-        wanted = [*(self.place / "out").glob("[!.]*"), *(self.place / "cache/images").glob("reference*/disk.raw")]
+        wanted = [*(self.seen / "out").glob("[!.]*"), *(self.seen / "cache/images").glob("reference*/disk.raw")]
         return {path.name: digest(path) for path in wanted}
 
 
@@ -184,10 +195,10 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def writable_again(place: Path) -> None:
+def writable_again(disk: SmallDisk) -> None:
     """Give the disk back what was taken from it: space, and that it can be written to."""
-    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True, capture_output=True)
-    (place / "filler").unlink(missing_ok=True)
+    disk.make_writable()
+    (disk.seen / "filler").unlink(missing_ok=True)
 
 
 def send(number: signal.Signals) -> Callable[[int], None]:

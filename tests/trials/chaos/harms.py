@@ -1,7 +1,6 @@
 """What may happen to a piece of work, from inside its process; signals come from outside, at the same moment."""
 
 import contextlib
-import ctypes
 import os
 import resource
 import shutil
@@ -12,14 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import small_disk
 from vmtests.host import sandbox, tools
 
-_MS_RDONLY, _MS_REMOUNT = 1, 32  # linux/mount.h
 _YEARS = 10 * 365.25 * 86400
-
-
-class CannotHappenError(Exception):
-    """The kernel does not let it happen at this moment."""
 
 
 def _stand(_: Path, pipe: Connection) -> None:
@@ -38,9 +33,10 @@ def _fill(place: Path, pipe: Connection) -> None:
 
 def _freeze(place: Path, pipe: Connection) -> None:
     """Make the disk read-only."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(None, os.fsencode(place), None, _MS_REMOUNT | _MS_RDONLY, None) != 0:
-        pipe.send(f"cannot happen: {os.strerror(ctypes.get_errno())}")
+    try:
+        small_disk.make_read_only(place)
+    except OSError as error:
+        pipe.send(f"cannot happen: {error}")
 
 
 def _no_descriptors(_: Path, pipe: Connection) -> None:

@@ -22,6 +22,11 @@ MOMENTS = {
         "vmtests.image.archive:_content",
         "vmtests.image.archive:publish",
     ),
+    "compressed": (
+        "vmtests.image.mkerofs:write",
+        "vmtests.image.mkerofs:_watch",
+        "vmtests.image.mkerofs:_verified_size",
+    ),
     "cached": (
         "vmtests.image.cache:_build",
         "vmtests.image.assemble:assemble",

@@ -24,8 +24,12 @@ LONG = bool(os.environ.get("CHAOS"))
 EVERY = 1 if LONG else 12
 """Of the requests of a run, how many are followed by its death."""
 
-TOOLS = {"build": ("systemd-repart", "sfdisk"), "boot": ("qemu-img",)}
+TOOLS = {"build": ("systemd-repart", "sfdisk"), "compressed": ("tar", "mkfs.erofs"), "boot": ("qemu-img",)}
 _STRUCK = [(piece, tool, harm) for piece, tools in TOOLS.items() for tool in tools for harm in TOOL_HARMS]
+_SHORT = [
+    (piece, tool, "killed at once")
+    for piece, tool in (("build", "systemd-repart"), ("compressed", "tar"), ("compressed", "mkfs.erofs"))
+]
 _QMP = [
     (piece, f"{behaviour}:{command}")
     for piece, commands in {
@@ -62,9 +66,7 @@ def _well(cell: Cell, piece: str) -> None:
     assert not cell.half_made()
 
 
-@pytest.mark.parametrize(
-    ("piece", "tool", "harm"), _STRUCK if LONG else [("build", "systemd-repart", "killed at once")]
-)
+@pytest.mark.parametrize(("piece", "tool", "harm"), _STRUCK if LONG else _SHORT)
 def test_tool_that_comes_to_harm_is_named(cell: Cell, piece: str, tool: str, harm: str) -> None:
     """A tool that is killed, or gets no memory, is told by its name; one that stood still is waited for."""
     end = cell.run(cell.order(piece, tool=tool, harm=harm))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import small_disk
 from tests.machine.conftest import FAKE_QEMU, Recorder
 from tests.trials.chaos import harms, moments
 from tests.trials.chaos.warm import TOOLBOX
@@ -48,7 +49,10 @@ _STUCK_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be done, where, and what is to happen at which moment of it; `mark` is told by every process."""
+    """What is to be done, where, and what is to happen at which moment of it; `mark` is told by every process.
+
+    `holder` is the process that holds the disk it is done on, if that is one of its own.
+    """
 
     work: str
     place: Path
@@ -58,6 +62,7 @@ class Order:
     tool: str = ""
     qmp: str = ""
     endpoint: str = ""
+    holder: int = 0
     token: str = ""
 
     @property
@@ -69,6 +74,8 @@ class Order:
 def main(order: Order, pipe: Connection) -> None:
     """Do it, and exit as the command does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if order.holder:
+        small_disk.join(order.holder)
     with order.said.open("ab") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
@@ -122,12 +129,17 @@ def prepare(directory: Path) -> None:
     (directory / "plays/whole/cold/0").write_bytes(console)
 
 
-def build(order: Order, _: pytest.MonkeyPatch) -> int:
+def build(order: Order, _: pytest.MonkeyPatch, *further: str) -> int:
     """Build an image and its archive."""
     out = order.place / "out"
     described = str(order.place.parent / "image.json")
     arguments = ("--spec", described, "--out", str(out / "disk.raw"), "--archive", str(out / "image.tar.gz"))
-    return cli.main(["build", *arguments])
+    return cli.main(["build", *arguments, *further])
+
+
+def compressed(order: Order, patch: pytest.MonkeyPatch) -> int:
+    """Build one whose store is compressed, which takes tar(1) and mkfs.erofs(1)."""
+    return build(order, patch, "--compress", "lz4")
 
 
 def cached(order: Order, patch: pytest.MonkeyPatch) -> int:
@@ -253,6 +265,7 @@ def collect(order: Order, patch: pytest.MonkeyPatch) -> int:
 
 WORK: dict[str, Callable[[Order, pytest.MonkeyPatch], int]] = {
     "build": build,
+    "compressed": compressed,
     "cached": cached,
     "boot": boot,
     "rewind": rewind,
