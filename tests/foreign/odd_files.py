@@ -150,7 +150,7 @@ class OddFiles:
             "wrong.raw", "a qcow2 called raw", "qemu-img convert -O qcow2 disk.raw x; mv x $o", REFUSED, "qcow2"
         )
         yield made("a.raw.gz.001", "one part of a gzip", "gzip -1c disk.raw | head -c 3M >$o", REFUSED, "split")
-        yield made("vmlinuz", "a kernel", "cp /boot/vmlinuz-* $o", REFUSED, "kernel")
+        yield made("vmlinuz", "a kernel", f"cp {self.k.tree}/boot/vmlinuz-* $o", REFUSED, "kernel")
         yield made("oci.tar", "a container", "echo '{}' >oci-layout; tar -c -f $o oci-layout", REFUSED, "container")
         yield made("bare.iso", "a CD-ROM for UEFI, without a table", self._disc_command(), OK, "")
         yield made("data.iso", "a CD-ROM of files", "mkdir f; echo x >f/x; xorrisofs -quiet -o $o f", BREACH, "CD-ROM")
