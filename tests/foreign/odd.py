@@ -13,7 +13,6 @@ from .cases import BREACH, FALLBACK, LINE, NOTE, Case, Cases, case
 from .disks import BIOS_GRUB, ESP, LINUX, ROOT, SWAP, X86_ROOT, XBOOTLDR, Part
 
 CONF = "/loader/entries/debian.conf"
-EMPTY = "8484680c-9521-48c6-9c11-b0720656f69e"
 
 
 class Odd:
@@ -270,9 +269,6 @@ class Odd:
         )
 
     # How some of them are made.
-
-    def _spaced(self, entry: bytes) -> bytes:
-        return entry.replace(b"\n", b"\r\n").replace(b" ", b"\t", 1)
 
     def _search(self) -> bytes:
         return f"search.fs_uuid {ROOT} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n".encode()

@@ -24,7 +24,6 @@ POINTS = tuple(stage for stage in Stage if stage not in {Stage.FIRMWARE, Stage.R
 """The stages at whose beginning a boot that is recorded is kept."""
 
 _SHOWN = 5000  # lines that are kept to be shown
-_CONNECT = 60.0
 _KEYS = "0123456789bcdefhijklmnopqrstuvwxyz"
 
 Begin = Callable[[Watch], AbstractContextManager[Vm]]

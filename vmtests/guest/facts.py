@@ -22,7 +22,7 @@ def unescape(text: str) -> str:
     r"""Undo the octal escapes of proc(5), such as `\040` for a space."""
     if "\\" not in text:
         return text
-    data = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8) & 0xFF]), text.encode(errors="surrogateescape"))
+    data = _OCTAL.sub(lambda m: bytes([int(m[1], 8) & 0xFF]), text.encode(errors="surrogateescape"))
     return data.decode(errors="replace")
 
 

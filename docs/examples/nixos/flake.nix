@@ -1,4 +1,5 @@
 {
+  # OWNER: the account whose vmtests you use; a copy of your own is "path:/home/me/vmtests".
   inputs.vmtests.url = "github:OWNER/vmtests";
   inputs.nixpkgs.follows = "vmtests/nixpkgs";
 
