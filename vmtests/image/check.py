@@ -11,6 +11,12 @@ TEXT_LIMIT = 400
 """Characters of a value or sentence that are kept; an image can hold names of any length."""
 
 
+CONSOLE = "console"
+STATE = "state"
+PROTECTIVE_MBR = "protective MBR"
+"""Words of checks that others look for."""
+
+
 class Status(StrEnum):
     """How a check came out: a note is worth a sentence, a breach makes the image fail."""
 

@@ -10,7 +10,7 @@ from vmtests.contract import Contract
 from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
-from vmtests.image.check import Check, Readable, breach, note, passed
+from vmtests.image.check import CONSOLE, Check, Readable, breach, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.fat import FatError, Files
 from vmtests.sizes import format_size
@@ -312,13 +312,13 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
     if wanted not in consoles:
         text = f"the command line of {origin} has no console={wanted}: the boot cannot be followed"
         yield breach(
-            _SUBJECT, "console", " ".join(consoles) or "none", text, f"console={wanted}", cause=Cause.SCREEN_ONLY
+            _SUBJECT, CONSOLE, " ".join(consoles) or "none", text, f"console={wanted}", cause=Cause.SCREEN_ONLY
         )
     elif consoles[-1] != wanted:
         text = f"the last console= of {origin} is {consoles[-1]}, so /dev/console is not on {wanted}"
-        yield note(_SUBJECT, "console", " ".join(consoles), text)
+        yield note(_SUBJECT, CONSOLE, " ".join(consoles), text)
     else:
-        yield passed(_SUBJECT, "console", " ".join(consoles))
+        yield passed(_SUBJECT, CONSOLE, " ".join(consoles))
 
 
 def _uki(files: Files, path: str, contract: Contract) -> Checks:

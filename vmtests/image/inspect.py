@@ -14,7 +14,7 @@ from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
-from vmtests.image.check import Check, Slice, Status, breach, clean, note, passed
+from vmtests.image.check import CONSOLE, PROTECTIVE_MBR, STATE, Check, Slice, Status, breach, clean, note, passed
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import FilesError
@@ -53,7 +53,7 @@ class Inspection:
 
     def talks_on(self, console: str) -> bool:
         """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
-        told = (check.value.split() for check in self.checks if check.what == "console" and check.ok)
+        told = (check.value.split() for check in self.checks if check.what == CONSOLE and check.ok)
         return any(word.startswith(console) for words in told for word in words)
 
     @property
@@ -220,7 +220,7 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | N
     """Check a disk that somebody else has laid out."""
     yield from disk.checks
     for check in table.checks:
-        if check.subject == "protective MBR" and not check.ok:
+        if check.subject == PROTECTIVE_MBR and not check.ok:
             continue  # what firmware makes of it belongs to its way
         # Of two copies one is enough; two partitions in one place, or of one GUID, are for Linux what they are.
         one_is_good = table.header is not None
@@ -246,7 +246,7 @@ def _superblock(volume: Volume) -> Iterator[Check]:
     elif kind.startswith("ext"):
         found = ext4.check(volume.content, volume.where, None)
     for check in found:
-        mended = check.what == "state" or check.cause is Cause.ROOT_READ_ONLY
+        mended = check.what == STATE or check.cause is Cause.ROOT_READ_ONLY
         if not check.ok and check.what != "size":
             yield replace(check, status=Status.NOTE) if mended else check
 

@@ -7,7 +7,7 @@ from functools import partial
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.image import initramfs, kallsyms, pe
-from vmtests.image.check import Check, breach, clean, note, passed
+from vmtests.image.check import CONSOLE, Check, breach, clean, note, passed
 from vmtests.image.cmdline import values, words
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
@@ -149,9 +149,9 @@ def _options(
     if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
         missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
         text = f"the command line of {origin} {missing}"
-        yield note(SUBJECT, "console", " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+        yield note(SUBJECT, CONSOLE, " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
     else:
-        yield passed(SUBJECT, "console", " ".join(consoles))
+        yield passed(SUBJECT, CONSOLE, " ".join(consoles))
     yield from _hashes(trail, options, origin)
     roots = values(options, "root")
     if not roots:
