@@ -12,6 +12,7 @@ TEXT_LIMIT = 400
 
 
 CONSOLE = "console"
+INITRD = "initrd"
 STATE = "state"
 PROTECTIVE_MBR = "protective MBR"
 """Words of checks that others look for."""

@@ -10,7 +10,7 @@ from vmtests.contract import Contract
 from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
-from vmtests.image.check import CONSOLE, Check, Readable, breach, note, passed
+from vmtests.image.check import CONSOLE, INITRD, Check, Readable, breach, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.fat import FatError, Files
 from vmtests.sizes import format_size
@@ -291,7 +291,7 @@ def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
             cause=Cause.INITRD_INVALID,
         )
     else:
-        yield passed(_SUBJECT, "initrd", f"{path} ({kind})")
+        yield passed(_SUBJECT, INITRD, f"{path} ({kind})")
 
 
 def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:

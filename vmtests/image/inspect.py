@@ -14,7 +14,19 @@ from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
-from vmtests.image.check import CONSOLE, PROTECTIVE_MBR, STATE, Check, Slice, Status, breach, clean, note, passed
+from vmtests.image.check import (
+    CONSOLE,
+    INITRD,
+    PROTECTIVE_MBR,
+    STATE,
+    Check,
+    Slice,
+    Status,
+    breach,
+    clean,
+    note,
+    passed,
+)
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import FilesError
@@ -325,7 +337,7 @@ def _esp(
             release = check.value
         if check.ok and check.what == "init":
             init = check.value
-        initrd |= check.ok and check.what == "initrd"
+        initrd |= check.ok and check.what == INITRD
     if initrd and (path := files.find(contract.boot.initrd)) is not None:
         chunks = files.chunks(path, 0, initramfs.LIMIT)
         wanted = initramfs.wanted(contract)
