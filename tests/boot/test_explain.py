@@ -14,8 +14,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause, Verdict
 from vmtests.boot.waits import path
 from vmtests.errors import Owner
-from vmtests.image import esp
-from vmtests.image.check import Check, breach, passed
+from vmtests.image.check import Check, Word, breach, passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.testing import ManualClock
@@ -91,7 +90,7 @@ def test_what_stage_1_mounts_is_not_waited_for_though_more_runs(
     follow: Follow, clock: ManualClock, label: str
 ) -> None:
     """Without a partition of the contract, or that of root=, nothing else that runs can save the boot."""
-    follower = follow(passed("ESP", esp.ROOT, "PARTLABEL=typo"), labels=LABELS - {"root"})
+    follower = follow(passed("ESP", Word.ROOT, "PARTLABEL=typo"), labels=LABELS - {"root"})
     device = f"/dev/disk/by-partlabel/{label} (6s / 45s)\r\n".encode()
     follower.feed(IN_INITRD + b"[ *    ] (2 of 5) A start job is running for Journal Service (6s / 45s)\r\n")
     follower.feed(b"[ *    ] (3 of 5) A start job is running for " + device)
@@ -113,7 +112,7 @@ def test_a_name_that_systemd_cut_is_completed_from_what_stage_1_mounts(
     follow: Follow, clock: ManualClock, job: str
 ) -> None:
     """systemd leaves the middle of a long name out; what stage 1 mounts is known, and which of it is not there."""
-    follower = follow(passed("ESP", esp.ROOT, "PARTLABEL=no such"))
+    follower = follow(passed("ESP", Word.ROOT, "PARTLABEL=no such"))
     follower.feed(IN_INITRD + f"[***   ] (1 of 2) {job}\r\n".encode())
     clock.advance(1.0)
     verdict = follower.verdict

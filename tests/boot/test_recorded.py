@@ -20,8 +20,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.replay import Replay
 from vmtests.boot.stages import Stage
-from vmtests.image import esp
-from vmtests.image.check import Check, passed
+from vmtests.image.check import Check, Word, passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.resources import fixture
@@ -39,7 +38,7 @@ def _knowledge(name: str) -> Knowledge | None:
     if "inspection" not in EXPECTED[name]:
         return None
     found = EXPECTED[name]["inspection"]
-    root = (passed("ESP", esp.ROOT, found["root"]),) if found["root"] else ()
+    root = (passed("ESP", Word.ROOT, found["root"]),) if found["root"] else ()
     inspection = Inspection(
         path=CONSOLES / name,
         format=Format.RAW,

@@ -32,6 +32,17 @@ def test_every_byte_can_be_fed(pieces: list[bytes]) -> None:
         assert all(c.isprintable() for segment in screen.row(y, cursor=True) for c in segment.text)
 
 
+def test_smaller_screen_keeps_what_is_at_the_cursor() -> None:
+    """Rows below the cursor go first, then those at the top: a prompt is never what goes."""
+    screen = Screen(20, 24)
+    screen.feed(b"one\r\ntwo\r\nlogin: ")
+    for lines, shown in ((10, ["one", "two", "login:"]), (2, ["two", "login:"]), (4, ["two", "login:", "", ""])):
+        screen.resize(20, lines)
+        assert shown == [row.strip() for row in screen.screen.display][: len(shown)]
+    screen.feed(b"root")
+    assert "login: root" == screen.screen.display[1].strip()
+
+
 def test_programs_that_use_the_whole_screen_are_drawn() -> None:
     """Scroll regions, charsets, wide characters and colours are those of a terminal."""
     screen = Screen(10, 4)

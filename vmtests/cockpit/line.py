@@ -66,12 +66,17 @@ class Screen:
             self.resize(*self._size)  # DECCOLM (console_codes(4))
 
     def resize(self, columns: int, lines: int) -> None:
-        """Have another size."""
+        """Have another size: of rows that have no room those below the cursor go first, then the top ones."""
         self._size = columns, lines
-        screen = self.screen
+        screen, cursor = self.screen, self.screen.cursor
+        over = max(cursor.y + 1 - lines, 0)
+        rows = {y - over: row for y, row in screen.buffer.items() if over <= y < over + lines}
+        screen.buffer.clear()
+        screen.buffer.update(rows)
+        screen.lines = lines  # pyte takes the top rows first: a prompt goes, and blank rows stay
         screen.resize(lines, columns)
-        cursor = screen.cursor
-        cursor.x, cursor.y = min(cursor.x, columns - 1), min(cursor.y, lines - 1)
+        screen.set_margins()
+        cursor.x, cursor.y = min(cursor.x, columns - 1), cursor.y - over
 
     def row(self, y: int, *, cursor: bool) -> list[Segment]:
         """Return one row as it is drawn."""
@@ -189,6 +194,8 @@ class Line(Widget, can_focus=True):
         self._over = True
 
     def _draw(self) -> None:
+        if not self.size:
+            return  # it is not laid out yet
         with self._lock:
             data, self._came = bytes(self._came), bytearray()
         if data:

@@ -12,7 +12,7 @@ from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
 from vmtests.image import eltorito, fat, gpt, layout, linux, menus, pe
-from vmtests.image.check import PROTECTIVE_MBR, Check, breach, clean, note, passed
+from vmtests.image.check import Check, Word, breach, clean, note, passed
 from vmtests.image.files import Files, FilesError
 from vmtests.image.layout import Volume
 from vmtests.image.menus import names
@@ -84,11 +84,11 @@ class Chain:
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "firmware (EDK2) ignores the GPT: its protective MBR does not begin in sector 1"
             if bios:
-                yield note(SUBJECT, PROTECTIVE_MBR, "ignored", f"{text}; it boots with BIOS only")
+                yield note(SUBJECT, Word.PROTECTIVE_MBR, "ignored", f"{text}; it boots with BIOS only")
                 yield from self._by_bios(bios)
             else:
                 hint = "sfdisk --label gpt writes it anew"
-                yield breach(SUBJECT, PROTECTIVE_MBR, "ignored", text, hint, cause=Cause.GPT_DESTROYED)
+                yield breach(SUBJECT, Word.PROTECTIVE_MBR, "ignored", text, hint, cause=Cause.GPT_DESTROYED)
             return
         fallback = GUEST.fallback
         unseen = gpt.unseen_by_firmware(self._table)

@@ -11,11 +11,17 @@ TEXT_LIMIT = 400
 """Characters of a value or sentence that are kept; an image can hold names of any length."""
 
 
-CONSOLE = "console"
-INITRD = "initrd"
-STATE = "state"
-PROTECTIVE_MBR = "protective MBR"
-"""Words of checks that others look for."""
+class Word(StrEnum):
+    """What is looked at, where others look for that check."""
+
+    CONSOLE = "console"
+    INIT = "init"
+    INITRD = "initrd"
+    KERNEL_RELEASE = "kernel release"
+    PROTECTIVE_MBR = "protective MBR"
+    ROOT = "root"
+    SIZE = "size"
+    STATE = "state"
 
 
 class Status(StrEnum):

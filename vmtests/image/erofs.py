@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import Check, Readable, breach, passed
+from vmtests.image.check import Check, Readable, Word, breach, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
 
@@ -172,11 +172,11 @@ def _checksum(partition: Readable, superblock: Superblock, subject: str, where: 
 def _size(partition: Readable, superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
     size = superblock.size
     if 0 < size <= partition.size:
-        yield passed(subject, "size", format_size(size))
+        yield passed(subject, Word.SIZE, format_size(size))
     else:
         yield breach(
             subject,
-            "size",
+            Word.SIZE,
             format_size(size),
             f"erofs on {where} has {size} bytes, but the partition has {partition.size}",
             "the partition was cut, or mkfs.erofs ran out of space",

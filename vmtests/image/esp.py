@@ -10,7 +10,7 @@ from vmtests.contract import Contract
 from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
-from vmtests.image.check import CONSOLE, INITRD, Check, Readable, breach, note, passed
+from vmtests.image.check import Check, Readable, Word, breach, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.fat import FatError, Files
 from vmtests.sizes import format_size
@@ -18,7 +18,6 @@ from vmtests.sizes import format_size
 TEXT_LIMIT = 1 << 16
 """Bytes of an entry, a configuration or a command line that are read."""
 
-ROOT = "root"
 """What a check of the kernel's `root=` is called."""
 
 _ENTRIES = "/loader/entries"
@@ -248,7 +247,7 @@ def _release(kernel: pe.Kernel | None, path: str) -> Checks:
         text = f"kernel {path} is no Linux for x86: it has no 'HdrS' at byte 0x202"
         yield breach(
             _SUBJECT,
-            "kernel release",
+            Word.KERNEL_RELEASE,
             "none",
             text,
             "a bzImage has it (x86 boot protocol)",
@@ -256,9 +255,9 @@ def _release(kernel: pe.Kernel | None, path: str) -> Checks:
         )
         return None
     if kernel.version is None:
-        yield note(_SUBJECT, "kernel release", kernel.release, f"kernel {path} does not say its version")
+        yield note(_SUBJECT, Word.KERNEL_RELEASE, kernel.release, f"kernel {path} does not say its version")
         return None
-    yield passed(_SUBJECT, "kernel release", kernel.release)
+    yield passed(_SUBJECT, Word.KERNEL_RELEASE, kernel.release)
     return kernel.version
 
 
@@ -291,7 +290,7 @@ def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
             cause=Cause.INITRD_INVALID,
         )
     else:
-        yield passed(_SUBJECT, INITRD, f"{path} ({kind})")
+        yield passed(_SUBJECT, Word.INITRD, f"{path} ({kind})")
 
 
 def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
@@ -299,26 +298,26 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
     found = values(options, "init")
     if not found:
         text = f"the command line of {origin} has no init="
-        yield breach(_SUBJECT, "init", "missing", text, f"init={store}…/init", cause=Cause.INIT_MISSING)
+        yield breach(_SUBJECT, Word.INIT, "missing", text, f"init={store}…/init", cause=Cause.INIT_MISSING)
     elif not found[-1].startswith(store) or "/../" in found[-1]:
         text = f"the command line of {origin} has init={found[-1]}, which is not in {contract.store.mount}"
-        yield breach(_SUBJECT, "init", found[-1], text, cause=Cause.INIT_MISSING)
+        yield breach(_SUBJECT, Word.INIT, found[-1], text, cause=Cause.INIT_MISSING)
     else:
-        yield passed(_SUBJECT, "init", found[-1])
+        yield passed(_SUBJECT, Word.INIT, found[-1])
     if roots := values(options, "root"):
-        yield passed(_SUBJECT, ROOT, roots[-1])
+        yield passed(_SUBJECT, Word.ROOT, roots[-1])
     wanted = contract.boot.console
     consoles = [value.split(",")[0] for value in values(options, "console")]
     if wanted not in consoles:
         text = f"the command line of {origin} has no console={wanted}: the boot cannot be followed"
         yield breach(
-            _SUBJECT, CONSOLE, " ".join(consoles) or "none", text, f"console={wanted}", cause=Cause.SCREEN_ONLY
+            _SUBJECT, Word.CONSOLE, " ".join(consoles) or "none", text, f"console={wanted}", cause=Cause.SCREEN_ONLY
         )
     elif consoles[-1] != wanted:
         text = f"the last console= of {origin} is {consoles[-1]}, so /dev/console is not on {wanted}"
-        yield note(_SUBJECT, CONSOLE, " ".join(consoles), text)
+        yield note(_SUBJECT, Word.CONSOLE, " ".join(consoles), text)
     else:
-        yield passed(_SUBJECT, CONSOLE, " ".join(consoles))
+        yield passed(_SUBJECT, Word.CONSOLE, " ".join(consoles))
 
 
 def _uki(files: Files, path: str, contract: Contract) -> Checks:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import STATE, Check, Readable, breach, note, passed
+from vmtests.image.check import Check, Readable, Word, breach, note, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
 
@@ -140,11 +140,11 @@ def check(partition: Readable, where: str, kernel: Version | None) -> Iterator[C
     yield from _checksum(data, superblock, subject, where)
     yield from _state(superblock, subject, where)
     if 0 < superblock.size <= partition.size:
-        yield passed(subject, "size", format_size(superblock.size))
+        yield passed(subject, Word.SIZE, format_size(superblock.size))
     else:
         yield breach(
             subject,
-            "size",
+            Word.SIZE,
             format_size(superblock.size),
             f"ext4 on {where} has {superblock.size} bytes, but the partition has {partition.size}",
             cause=Cause.EXT4_DAMAGED,
@@ -175,7 +175,7 @@ def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
         count = superblock.error_count
         yield breach(
             subject,
-            STATE,
+            Word.STATE,
             "errors",
             f"ext4 on {where} has recorded errors ({count})",
             "run e2fsck",
@@ -184,21 +184,21 @@ def _state(superblock: Superblock, subject: str, where: str) -> Iterator[Check]:
     elif superblock.incompat & _INCOMPAT_RECOVER:
         yield note(
             subject,
-            STATE,
+            Word.STATE,
             "journal",
             f"ext4 on {where} was not unmounted; its journal is replayed at boot",
         )
     elif not superblock.state & _CLEAN:
         yield breach(
             subject,
-            STATE,
+            Word.STATE,
             "not clean",
             f"ext4 on {where} is not clean and has no journal",
             "run e2fsck",
             cause=Cause.FSCK_FAILED,
         )
     else:
-        yield passed(subject, STATE, "clean")
+        yield passed(subject, Word.STATE, "clean")
 
 
 def _features(superblock: Superblock, subject: str, where: str, kernel: Version | None) -> Iterator[Check]:

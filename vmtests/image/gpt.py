@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import PROTECTIVE_MBR, Check, Readable, breach, note, passed
+from vmtests.image.check import Check, Readable, Word, breach, note, passed
 
 SIGNATURE = b"EFI PART"
 REVISION = 0x00010000
@@ -189,10 +189,10 @@ def claimed_sectors(disk: Readable, size: int) -> int | None:
 
 def _protective_check(disk: Readable) -> Iterator[Check]:
     if trusted_by_firmware(disk):
-        yield passed(PROTECTIVE_MBR, "type", "EE")
+        yield passed(Word.PROTECTIVE_MBR, "type", "EE")
         if _active(disk):
             yield note(
-                PROTECTIVE_MBR,
+                Word.PROTECTIVE_MBR,
                 "flag",
                 "active",
                 "the protective MBR has the boot flag: OVMF boots from it, other firmware may ignore the GPT",
@@ -200,7 +200,7 @@ def _protective_check(disk: Readable) -> Iterator[Check]:
         return
     if is_protective(disk):
         yield breach(
-            PROTECTIVE_MBR,
+            Word.PROTECTIVE_MBR,
             "start",
             "not in sector 1",
             "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT",
@@ -210,7 +210,7 @@ def _protective_check(disk: Readable) -> Iterator[Check]:
         return
     types = " ".join(f"{kind:02X}" for kind in mbr_types(disk)) or "none"
     yield breach(
-        PROTECTIVE_MBR,
+        Word.PROTECTIVE_MBR,
         "type",
         types,
         f"there is no protective MBR: partition types in the first sector are {types}, not EE",

@@ -14,19 +14,7 @@ from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
-from vmtests.image.check import (
-    CONSOLE,
-    INITRD,
-    PROTECTIVE_MBR,
-    STATE,
-    Check,
-    Slice,
-    Status,
-    breach,
-    clean,
-    note,
-    passed,
-)
+from vmtests.image.check import Check, Slice, Status, Word, breach, clean, note, passed
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import FilesError
@@ -65,7 +53,7 @@ class Inspection:
 
     def talks_on(self, console: str) -> bool:
         """Whether the kernel's command line, as far as it was seen, has a `console=` that begins so."""
-        told = (check.value.split() for check in self.checks if check.what == CONSOLE and check.ok)
+        told = (check.value.split() for check in self.checks if check.what == Word.CONSOLE and check.ok)
         return any(word.startswith(console) for words in told for word in words)
 
     @property
@@ -78,7 +66,7 @@ class Inspection:
     @property
     def root(self) -> str:
         """What `root=` of the kernel's command line names; empty where nothing is known of it."""
-        return next((check.value for check in self.checks if check.what == esp.ROOT), "")
+        return next((check.value for check in self.checks if check.what == Word.ROOT), "")
 
     @property
     def names(self) -> dict[str, str]:
@@ -232,7 +220,7 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | N
     """Check a disk that somebody else has laid out."""
     yield from disk.checks
     for check in table.checks:
-        if check.subject == PROTECTIVE_MBR and not check.ok:
+        if check.subject == Word.PROTECTIVE_MBR and not check.ok:
             continue  # what firmware makes of it belongs to its way
         # Of two copies one is enough; two partitions in one place, or of one GUID, are for Linux what they are.
         one_is_good = table.header is not None
@@ -258,8 +246,8 @@ def _superblock(volume: Volume) -> Iterator[Check]:
     elif kind.startswith("ext"):
         found = ext4.check(volume.content, volume.where, None)
     for check in found:
-        mended = check.what == STATE or check.cause is Cause.ROOT_READ_ONLY
-        if not check.ok and check.what != "size":
+        mended = check.what == Word.STATE or check.cause is Cause.ROOT_READ_ONLY
+        if not check.ok and check.what != Word.SIZE:
             yield replace(check, status=Status.NOTE) if mended else check
 
 
@@ -333,11 +321,11 @@ def _esp(
             version: tuple[int, int] | None = end.value
             break
         yield replace(check, part=partition.name)
-        if check.ok and check.what == "kernel release":
+        if check.ok and check.what == Word.KERNEL_RELEASE:
             release = check.value
-        if check.ok and check.what == "init":
+        if check.ok and check.what == Word.INIT:
             init = check.value
-        initrd |= check.ok and check.what == INITRD
+        initrd |= check.ok and check.what == Word.INITRD
     if initrd and (path := files.find(contract.boot.initrd)) is not None:
         chunks = files.chunks(path, 0, initramfs.LIMIT)
         wanted = initramfs.wanted(contract)

@@ -7,7 +7,7 @@ from functools import partial
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.image import initramfs, kallsyms, pe
-from vmtests.image.check import CONSOLE, Check, breach, clean, note, passed
+from vmtests.image.check import Check, Word, breach, clean, note, passed
 from vmtests.image.cmdline import values, words
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
@@ -116,10 +116,10 @@ def _cut(what: str, path: str, end: int, cause: Cause) -> Check:
 def _release(trail: Trail, kernel: pe.Kernel | None, path: str) -> Generator[Check, None, str | None]:
     if kernel is None:
         text = f"kernel {path} is no Linux for x86: it has no 'HdrS' at byte 0x202"
-        yield breach(SUBJECT, "kernel release", "none", text, cause=Cause.KERNEL_INVALID)
+        yield breach(SUBJECT, Word.KERNEL_RELEASE, "none", text, cause=Cause.KERNEL_INVALID)
         return None
     trail.steps.append(f"Linux {kernel.release}")
-    yield passed(SUBJECT, "kernel release", kernel.release)
+    yield passed(SUBJECT, Word.KERNEL_RELEASE, kernel.release)
     return kernel.release
 
 
@@ -149,9 +149,9 @@ def _options(
     if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
         missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
         text = f"the command line of {origin} {missing}"
-        yield note(SUBJECT, CONSOLE, " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
+        yield note(SUBJECT, Word.CONSOLE, " ".join(consoles) or "none", text, cause=Cause.SCREEN_ONLY)
     else:
-        yield passed(SUBJECT, CONSOLE, " ".join(consoles))
+        yield passed(SUBJECT, Word.CONSOLE, " ".join(consoles))
     yield from _hashes(trail, options, origin)
     roots = values(options, "root")
     if not roots:
@@ -222,12 +222,12 @@ def _init(
         sure = not has_initrd or (initrds is not None and initrds.hands_over)
         text = f"nothing is there to be started on {root.where}, the root of {origin}: no {told}"
         if sure:
-            yield breach(SUBJECT, "init", told, text, cause=Cause.INIT_MISSING)
+            yield breach(SUBJECT, Word.INIT, told, text, cause=Cause.INIT_MISSING)
         else:
-            yield note(SUBJECT, "init", told, f"{text}; the initrd has to be the whole system")
+            yield note(SUBJECT, Word.INIT, told, f"{text}; the initrd has to be the whole system")
     elif given and given[0] in missing:
         text = f"init={told} of {origin} is not on {root.where}: an initrd may start /sbin/init instead"
-        yield note(SUBJECT, "init", told, text)
+        yield note(SUBJECT, Word.INIT, told, text)
 
 
 def _hashes(trail: Trail, options: str, origin: str) -> Iterator[Check]:
