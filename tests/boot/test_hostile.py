@@ -74,17 +74,21 @@ def test_memory_is_flat(make: Callable[..., Follower]) -> None:
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_time_is_linear(make: Callable[..., Follower], name: str) -> None:
-    """The last quarter of a flood takes no longer than the first, give or take a noisy host."""
-    follower = make(ready_token=TOKEN)
-    follower.feed(MACHINE_UP)
+    """The last quarter of a flood takes no longer than the first; a noisy host is not noisy three times."""
     flood = _flood(name, SIZE)
     quarter = len(flood) // 4
-    seconds = []
-    for start in range(0, 4 * quarter, quarter):
-        begin = time.thread_time()
-        _in_pieces(follower, flood[start : start + quarter])
-        seconds.append(time.thread_time() - begin)
-    assert seconds[-1] < 5 * max(min(seconds[:2]), 0.002)
+
+    def ratio() -> float:
+        follower = make(ready_token=TOKEN)
+        follower.feed(MACHINE_UP)
+        seconds = []
+        for start in range(0, 4 * quarter, quarter):
+            begin = time.thread_time()
+            _in_pieces(follower, flood[start : start + quarter])
+            seconds.append(time.thread_time() - begin)
+        return seconds[-1] / max(min(seconds[:2]), 0.002)
+
+    assert any(ratio() < 5 for _ in range(3))
 
 
 def test_stage_lines_of_a_guest_that_greeted_make_no_ready(make: Callable[..., Follower], clock: ManualClock) -> None:
