@@ -116,7 +116,7 @@ class Course:
         if _ANY.match(text):
             steps = [self._sign(current, sign, text) for sign in _signs(text)]
             return Step(
-                stage=next((step.stage for step in steps if step.stage is not None), None),
+                stage=next((step.stage for step in steps if step.stage is not None), _stamped(current, line)),
                 restart=any(step.restart for step in steps),
                 ready=any(step.ready for step in steps),
                 forgives=frozenset().union(*(step.forgives for step in steps)),
@@ -124,9 +124,8 @@ class Course:
         if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith(("dracut", "ignition"))):
             self._hands_over = True
             return Step(stage=Stage.INITRD)
-        if line.stamp is not None and current.before(Stage.KERNEL):
-            return Step(stage=Stage.KERNEL)
-        return _NOTHING
+        stage = _stamped(current, line)
+        return _NOTHING if stage is None else Step(stage=stage)
 
     def shell(self, current: Stage, text: str, failing: bool) -> bool:
         """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
@@ -165,6 +164,11 @@ class Course:
         self._hands_over |= initrd
         stage = Stage.INITRD if initrd else Stage.USERSPACE
         return stage if current.before(stage) else None
+
+
+def _stamped(current: Stage, line: NormalLine) -> Stage | None:
+    """Return that the kernel speaks, where its time stamp is what says so first."""
+    return Stage.KERNEL if line.stamp is not None and current.before(Stage.KERNEL) else None
 
 
 def restarted(current: Stage, line: NormalLine, *, ended: bool = False) -> bool:

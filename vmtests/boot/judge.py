@@ -31,6 +31,8 @@ _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.fai
 _OF_INITRD = re.compile(
     r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \(|\b[Oo][Ss][Tt]ree[- ][Pp]repare|/mnt-root|/new_root"
 )
+_NEXT_KERNEL = re.compile(r"kexec_core: Starting new kernel$")
+"""What comes is another kernel's; whether it stamps its lines is not known yet (kernel/kexec_core.c)."""
 _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
@@ -151,6 +153,8 @@ class Judge:
             self._drop()  # somebody answered
         if SHUTDOWN.match(normal.text):
             self._going_down = True
+        elif _NEXT_KERNEL.match(normal.text):
+            self._going_down = self._stamped = False
         evidence = Evidence(t=t, source="console", text=text[:TEXT_LIMIT])
         if (found := self._match(normal, stage, late)) is not None:
             rule, match = found

@@ -31,7 +31,9 @@ _PREFIXES = tuple(
         r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
         # journalctl -o short-unix
         r"\d{10}\.\d{1,9} [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
-        r"\[?\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
+        r"\[?\d\d:\d\d:\d\d(?:[.,:]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
+        # a date as it is written by hand
+        r"\[?\d\d[/.]\d\d[/.]\d{4} \d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? ",
         # journalctl -o short-monotonic
         r"\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
         # journalctl -o short-iso, what is left of it
@@ -51,7 +53,7 @@ _PREFIXES = tuple(
         r"[\w.-]{1,40} ?# ",
         r"[\w.-]{1,40} {0,12}\| ",
         r"(?: {4}|==> )[\w.-]{1,40}: ",
-        r"\((?:finished|[\w.-]{1,40})\)? ?>? ",
+        r"\((?!XEN\))(?:finished|[\w.-]{1,40})\)? ?>? ",
         r"(?!qemu-system-\w{1,20}: (?:-|warning: ))(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
         r"> ",
         r"`",

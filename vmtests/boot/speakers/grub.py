@@ -100,6 +100,19 @@ SPEAKER = Speaker(
             "error: premature end of file /boot/initrd.img.",
             stages=LOADING,
         ),
+        # kern/mm.c, get_header_from_pointer(): grub_fatal(), behind which only a key helps.
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"(?P<what>(?:(?:alloc|free) magic is broken|double free|unaligned pointer|out of range pointer) (?:at )?"
+            r"0x[0-9a-f]{1,16}\b.{0,40})$",
+            "GRUB's memory was overwritten, and it gave up: {what}",
+            "a file that it read (a theme, a font, an ISO that was written as a file) or a firmware that it does not "
+            "fit: write GRUB and its files again, of one version",
+            "alloc magic is broken at 0x7b9cd6a0: 0",
+            stages=LOADING,
+            weight=Weight.CAUSE,
+            grace=1.0,
+        ),
         rule(
             Cause.BOOTLOADER_ERROR,
             _ERROR + r"(?P<what>.{1,400}?)\.?$",

@@ -47,6 +47,7 @@ SPEAKER = Speaker(
         sign(
             Stage.KERNEL,
             r"(?:ACPI: (?:bus type PCI|Interpreter enabled|Using IOAPIC)|SCSI subsystem initialized$|NET: Registered "
+            r"|netconsole: network logging|cfg80211: |ata\d{1,2}(?:\.\d\d)?: |(?:XFS|EXT4-fs) \(\w{1,32}\): [Mm]ount"
             r"|clocksource: |Calibrating delay loop|Dentry cache hash table|devtmpfs: |Freeing unused kernel|usbcore: "
             r"registered)",
             "SCSI subsystem initialized",
@@ -141,10 +142,23 @@ SPEAKER = Speaker(
             kernel=True,
             layer=Layer.OBJECT,
         ),
+        # init/do_mounts.c, mount_nfs_root(): it has tried for minutes, and goes on without any root.
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>VFS: Unable to mount root fs via NFS.{0,80})$",
+            "the kernel could not mount its root over the network: {what}",
+            "the server must export what nfsroot= or the DHCP server's root-path names, to this machine's address "
+            "and in "
+            "the version of NFS that the kernel asks for (nfsvers=)",
+            "VFS: Unable to mount root fs via NFS.",
+            weight=Weight.CAUSE,
+            grace=1.0,
+            kernel=True,
+        ),
         rule(
             Cause.MOUNT_FAILED,
             r"(?P<what>(?:List of all partitions:|No filesystem could mount root, tried: ?.{0,200}"
-            r"|VFS: Unable to mount root fs via NFS.{0,80}|Root-NFS: .{1,120}|/dev/root: Can't open blockdev))",
+            r"|Root-NFS: .{1,120}|/dev/root: Can't open blockdev))",
             "the kernel could mount no root file system: {what}",
             "root= must name a device with a file system that this kernel has built in (rootfstype=)",
             "No filesystem could mount root, tried:  ext3 ext2 ext4",
@@ -274,6 +288,18 @@ SPEAKER = Speaker(
             grace=3.0,
             weight=Weight.SYMPTOM,
             kernel=True,
+        ),
+        # arch/powerpc/xmon/xmon.c, excprint(): printed past printk, so without its time stamp.
+        rule(
+            Cause.KERNEL_OOPS,
+            r"(?:cpu 0x[0-9a-f]{1,4}: )?(?P<what>Vector: [0-9a-f]{1,5} +\([\w ]{1,40}\)) at \[[0-9a-f]{8,16}\]$",
+            "the kernel stopped in its debugger (xmon): {what}",
+            _CPU_HINT,
+            "cpu 0x14: Vector: 300 (Data Access) at [c000001feb4a3780]",
+            stages=RUNNING | EARLY,
+            place=Stage.KERNEL,
+            grace=3.0,
+            weight=Weight.SYMPTOM,
         ),
         # kernel/watchdog.c. A loaded host without KVM makes the shorter ones, in one program after the other.
         rule(

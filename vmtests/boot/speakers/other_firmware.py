@@ -8,14 +8,17 @@ from vmtests.errors import Owner
 SPEAKER = Speaker(
     name="other firmware",
     stage=Stage.FIRMWARE,
-    source="riscv/opensbi lib/sbi/sbi_init.c; trusted-firmware-a bl1, bl31; optee_os core; coreboot src/console; "
+    source="riscv/opensbi lib/sbi/sbi_init.c; trusted-firmware-a bl1, bl31; optee_os core; coreboot src/console, "
+    "src/lib/prog_loaders.c; "
     "aik/SLOF; qemu pc-bios/s390-ccw; xen tools/firmware/hvmloader, stubdom/grub, extras/mini-os; Bochs BIOS; "
+    "Slim Bootloader's console in its issues 208 and 525; AMI's and Dell's POST by their manuals; "
     "Hyper-V's boot summary and VMware's firmware by their makers' documentation, as neither source is public",
     signs=(
         sign(
             Stage.FIRMWARE,
             r"(?:OpenSBI v\d|NOTICE: +(?:BL\d|Booting Trusted Firmware)|[DIE]/TC:|coreboot-\S|SLOF \*|\(d\d+\) HVM "
-            r"Loader|Bochs BIOS - |VMware Virtual|LOADPARM=\[|ROM boot: |Hostboot|INFO: +BL\d)",
+            r"Loader|Bochs BIOS - |VMware Virtual|LOADPARM=\[|ROM boot: |Hostboot|INFO: +BL\d"
+            r"|=+ Intel Slim Bootloader STAGE\w{1,3} =|American Megatrends)",
             "OpenSBI v1.3",
         ),
         sign(
@@ -23,7 +26,7 @@ SPEAKER = Speaker(
             r"\s*(?:(?:Virtual Machine )?Boot Summary:?$|Microsoft Hyper-V UEFI|Attempting to start up from:)",
             "Virtual Machine Boot Summary:",
         ),
-        sign(Stage.BOOTLOADER, r"(?:Xen Minimal OS!|LILO \d|ELILO |zIPL v|Petitboot )", "Xen Minimal OS!"),
+        sign(Stage.BOOTLOADER, r"(?:Xen Minimal OS!|LILO \d|ELILO |zIPL v| {0,2}Petitboot )", "Xen Minimal OS!"),
     ),
     failures=(
         rule(
@@ -58,12 +61,42 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
-            r"\s*(?P<what>No operating system was loaded\..{0,160}|Operating [Ss]ystem not found\.?)$",
+            r"\s*(?P<what>No operating system was loaded\..{0,160}|Operating [Ss]ystem not found\.?"
+            r"|Reboot and Select proper Boot device.{0,80}|(?:DISK BOOT FAILURE|Disk boot failure), .{1,80}"
+            r"|Missing operating system\.?|Non-[Ss]ystem disk or disk error.{0,60}|No boot device "
+            r"(?:available|found).{0,60})$",
             "the firmware found nothing to boot: {what}",
             "the disk must be attached and have a boot loader for this machine's architecture and firmware",
             "No operating system was loaded. Press a key to retry the boot sequence...",
             stages=LOADING,
             weight=Weight.SYMPTOM,
+        ),
+        # Where POST found something wrong; an offer to enter the setup names no continuation.
+        rule(
+            Cause.PROMPT_WAITS,
+            r"\s*(?P<what>(?:Strike|Press|Hit) (?:the )?<?F1>? ?(?:key )?to (?:[Cc]ontinue|[Rr]esume|Run "
+            r"SETUP|boot).{0,80}"
+            r"|Press <?F2>? to load default values and continue.{0,40})$",
+            "the machine's firmware waits for a key, after something that its self-test found: {what}",
+            "the lines before it say what was found; the firmware's setup can be told not to wait",
+            "Strike the F1 key to continue, F2 to run the system setup program",
+            stages=LOADING,
+            owner=Owner.HOST,
+            weight=Weight.WAIT,
+        ),
+        rule(
+            Cause.FIRMWARE_CRASH,
+            r"(?P<what>Payload not loaded\.|(?:Ram|Rom|Post)\w{0,5} was not loaded!?|Couldn't load romstage\."
+            r"|STAGE_\w{1,3}: System halted!)$",
+            "the firmware stopped: {what}",
+            "the firmware's image lacks a part, or a part that does not fit this machine: the lines before it say "
+            "which; "
+            "write the firmware again",
+            "Payload not loaded.",
+            stages=LOADING,
+            owner=Owner.HOST,
+            weight=Weight.SYMPTOM,
+            grace=1.0,
         ),
         # lib/sbi/sbi_trap.c, sbi_trap_error(); each ends in a hart that stands still.
         rule(

@@ -16,6 +16,13 @@ SPEAKER = Speaker(
             r"|(?:Free|Open|Net|DragonFly ?)BSD \d|SunOS Release \d|illumos|Darwin Kernel Version)",
             "Copyright (c) 1992-2021 The FreeBSD Project.",
         ),
+        # NetBSD sys/kern/subr_prf.c stamps with seven digits; the prompts of sys/ddb/db_command.c and, in FreeBSD,
+        # of sys/kern/vfs_mountroot.c.
+        sign(
+            Stage.KERNEL,
+            r"(?:\[ {2,6}\d{1,6}\.\d{7}\] |db(?:\{\d{1,3}\})?> ?$|Stopped in pid \d|mountroot> ?$)",
+            "[   1.0000000] cpu_rng: rdrand/rdseed",
+        ),
         sign(Stage.KERNEL, r"(?:Computer is booting, SAC started|SAC> ?$|The SAC command prompt is now)", "SAC>"),
         sign(
             Stage.BOOTLOADER,

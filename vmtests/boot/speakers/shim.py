@@ -70,7 +70,9 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROMPT_WAITS,
-            r"(?:Shim UEFI key management|Perform MOK management|Press any key to perform MOK management)",
+            r" {0,4}(?:Shim UEFI key management|Perform MOK management|Press any key to perform MOK management"
+            r"|Booting in \d+ seconds?|Continue boot|(?:Enroll|Delete|Reset|View) (?:MOK|[Kk]ey|hash)[\w ]{0,30}"
+            r"|Change Secure Boot state|Set MOK password) {0,4}$",
             "shim's key manager waits for somebody to enrol a key",
             "a key was to be enrolled (mokutil --import): answer on the machine's screen, or take the request back",
             "Shim UEFI key management",

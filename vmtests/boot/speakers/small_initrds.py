@@ -48,6 +48,29 @@ SPEAKER = Speaker(
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
+        # Scripts of somebody's own, as NVIDIA/tinylinux-scripts.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?P<what>(?:\w[\w ]{0,40} )?[Rr]oot ?(?:fs|file ?system|device|partition)\b.{0,60}\b(?:not|cannot "
+            r"be|could not "
+            r"be) found\b.{0,80})$",
+            "the initrd does not find its root: {what}",
+            DEVICE_HINT,
+            "Partition with root filesystem not found. Waiting...",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        # u-root pkg/boot/kexec, pkg/boot/menu: what is to be booted is loaded by its kernel.
+        rule(
+            Cause.KERNEL_INVALID,
+            r"(?:.{0,200}: )?SYS_kexec_(?:file_)?load\(.{0,600}\) = (?P<what>.{1,80})$",
+            "u-root could not start the kernel that it loaded: {what}",
+            "the kernel must be one that kexec(8) can start on this architecture: an EFI image, or a compressed one, "
+            "may not be",
+            ": SYS_kexec_file_load(11, 0, root=/dev/mmcblk1p3, 4) = exec format error",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             _GO + r"(?P<what>(?:booster: .{0,80}|Timeout )?(?:[Tt]imeout waiting for root|waiting for root filesystem"
