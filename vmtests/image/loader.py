@@ -16,7 +16,8 @@ class Entry:
     """An entry of the Boot Loader Specification; paths are as written.
 
     `id` is the file's name without boot counters, `path` where it is on its partition, `left` the tries that are left,
-    None without a counter. A unified kernel image (type #2) has `unified` and no kernel of its own.
+    None without a counter. A unified kernel image (type #2) has `unified` and no kernel of its own;
+    `by_uki` says that a type #1 entry names it by `uki`, which systemd-boot knows from 258 on.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Entry:
     title: str = ""
     kernel: str | None = None
     unified: str | None = None
+    by_uki: bool = False
     initrds: tuple[str, ...] = ()
     options: str = ""
     version: str = ""
@@ -53,6 +55,7 @@ def parse(text: str, path: str = "") -> Entry:
         title=last("title"),
         kernel=last("linux") or None,
         unified=last("efi") or last("uki") or None,
+        by_uki=bool(last("uki")) and not (last("efi") or last("linux")),
         initrds=tuple(values.get("initrd", ())),
         options=" ".join(values.get("options", ())),
         version=last("version"),
