@@ -256,8 +256,6 @@ def _archive(reader: _Reader, bounds: _Bounds, look: Callable[[Member], None]) -
     bounds.archive()
     while reader.place < LIMIT:
         header = reader.take(_HEADER)
-        if header[:6] in _MAGICS and len(header) < _HEADER:
-            raise CutError("it ends within the header of a file")
         if len(header) < _HEADER or header[:6] not in _MAGICS or not _HEX.fullmatch(header, 6):
             return False
         bounds.member()
