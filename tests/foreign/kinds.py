@@ -3,6 +3,7 @@
 import struct
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vmtests.sizes import MIB
@@ -108,28 +109,24 @@ class Kinds:
             yield case(
                 name,
                 f"a FAT that firmware does not mount: byte {place}",
-                lambda n, place=place, value=value: self._poke(self.c.on_esp(n), MIB + place, value),
+                partial(self._fat, place, value),
                 BREACH,
                 "not read by firmware",
             )
         yield case("fat-hidden", "hidden files on the ESP", self._hidden)
 
     def _roots(self) -> Iterator[Case]:
-        c, k = self.c, self.k
         for kind, place, magic in (
             ("bcache", 0x1018, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
             ("stratis", 0x204, b"!Stra0tis\x86\xff\x02^\x41rh"),
             ("vdo", 0, b"dmvdo001"),
         ):
-            yield case(
-                f"in-{kind}", f"root is in {kind}", lambda n, p=place, m=magic: self._inside(n, p, m), words=kind
-            )
+            yield case(f"in-{kind}", f"root is in {kind}", partial(self._inside, place, magic), words=kind)
         for name, line, expected in (
             ("fstab-gone", f"UUID={OTHER} /var ext4 defaults 0 2\n", BREACH),
             ("fstab-nofail", f"UUID={OTHER} /var ext4 nofail 0 2\n", NOTE),
         ):
-            files = {"/etc/fstab": line.encode(), **SYSTEMD}
-            yield case(name, f"fstab: {line.strip()}", lambda n, f=files: c.on_esp(n, root=k.ext4(16, f)), expected)
+            yield case(name, f"fstab: {line.strip()}", partial(self._fstab, line), expected)
         yield case("xfs-newer", "an xfs that is newer than the kernel", self._xfs, BREACH, "since Linux")
         yield case("data-newer", "a damaged ext4 that is not root", self._data, NOTE, "unknown features")
 
@@ -163,12 +160,18 @@ class Kinds:
         ]
         return self.k.disk(name, parts)
 
+    def _fat(self, place: int, value: bytes, name: str) -> Path:
+        return self._poke(self.c.on_esp(name), MIB + place, value)
+
     def _hidden(self, name: str) -> Path:
         path = self.c.on_esp(name)
         self.k.run("mattrib", "+h", "+s", "-i", f"{path}@@1M", "::/vmlinuz")
         return path
 
-    def _inside(self, name: str, place: int, magic: bytes) -> Path:
+    def _fstab(self, line: str, name: str) -> Path:
+        return self.c.on_esp(name, root=self.k.ext4(16, {"/etc/fstab": line.encode(), **SYSTEMD}))
+
+    def _inside(self, place: int, magic: bytes, name: str) -> Path:
         path = self.k.place / "inside.part"
         path.write_bytes(bytes(place) + magic + bytes(16 * MIB - place - len(magic)))
         return self.c.on_esp(name, root=path)

@@ -128,7 +128,7 @@ def test_a_file_system_of_an_array_with_its_superblock_at_the_end_is_seen() -> N
     struct.pack_into("<HBHBHHBH", data, 11, 512, 1, 32, 2, 0, 0, 0xF8, 0)
     struct.pack_into("<II", data, 32, 2000, 10)
     struct.pack_into("<4sI", data, (MIB // 512 - 16) // 8 * 8 * 512, b"\xfc\x4e\x2b\xa9", 1)
-    found = filesystem.probe(Slice(MemoryDisk(data), 0, MIB))
+    found = filesystem.probe(Slice(MemoryDisk(bytes(data)), 0, MIB))
     assert found is not None
     assert found.inner is not None
     assert (found.type, found.inner.type) == ("linux_raid_member", "vfat")
@@ -172,7 +172,7 @@ def test_an_xfs_is_held_against_the_kernel_that_mounts_it(
     data = bytearray(4096)
     data[:4], data[100:102] = b"XFSB", b"\xb4\xa5"
     struct.pack_into(">I", data, 216, 0x3 | bit)
-    found: list[Check] = list(features.check(Slice(MemoryDisk(data), 0, 4096), "xfs", "x", kernel_version))
+    found: list[Check] = list(features.check(Slice(MemoryDisk(bytes(data)), 0, 4096), "xfs", "x", kernel_version))
     assert [words in str(check) for check in found] == [True] * bool(words)
 
 
