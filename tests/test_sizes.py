@@ -70,7 +70,7 @@ def test_length_of_time() -> None:
 
 @pytest.mark.parametrize("text", ["9" * 5000, "9" * 5000 + "T", "8388608T", "٣G", "²"])
 def test_digits_without_end_are_no_size(text: str) -> None:
-    """What no file can have, other scripts' digits, and more of them than int() takes: refused, and not quoted whole."""
+    """What no file can have, other scripts' digits, more of them than int() takes: refused, and not quoted whole."""
     with pytest.raises(InputError, match="is not a size") as refused:
         parse_size(text)
     assert len(str(refused.value)) < 400

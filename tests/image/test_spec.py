@@ -231,5 +231,5 @@ def test_a_directory_of_the_root_is_filled_by_more_than_one_entry(tmp_path: Path
 def test_file_without_end_is_refused(tmp_path: Path, text: str) -> None:
     """What is nested deeper than anybody reads, or no UTF-8, is one sentence."""
     (path := tmp_path / "image.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match="is not JSON|is no text"):
+    with pytest.raises(InputError, match=r"is not JSON|is no text"):
         spec.load(path)

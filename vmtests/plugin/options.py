@@ -68,7 +68,7 @@ class Option:
         place = f"{self.key} in pytest's configuration"
         try:
             told = config.getini(self.key)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, pytest.UsageError) as error:  # which do not say whose value it is
             raise pytest.UsageError(f"{place}: {error}") from error
         return self.default() if told in (None, "", []) else self._checked(told, place)
 
