@@ -19,6 +19,7 @@ def test_console_ends_with_the_boot(tmp_path: Path) -> None:
     timeline = Timeline(started=datetime(2026, 1, 1, tzinfo=UTC), starts={Stage.KERNEL: 0.0, Stage.READY: 2.0})
     lines = (
         Line(t=1.0, text="hello", stage=Stage.KERNEL),
+        Line(t=1.1, text="hello", stage=Stage.KERNEL),
         Line(t=1.5, text="[bold]x[/bold]", stage=Stage.USERSPACE),
         Line(t=2.5, text="vm4e61bee914:6:1.", stage=Stage.READY),
     )
