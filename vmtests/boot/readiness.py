@@ -16,7 +16,7 @@ _GREETING = "hello"
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 _UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
-# The states of systemctl(1), `is-system-running`; older recordings have greetings that do not say where they came from.
+# The states of systemctl(1), `is-system-running`; greetings of older recordings do not say where they came from.
 _STATES = "initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
 _WORDS = f"{_GREETING}(?: from (?P<stage>initrd|userspace))?|{_STATES}"
 
