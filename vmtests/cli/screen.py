@@ -40,7 +40,7 @@ class Lines:
 
 def show(verdict: Verdict, results: Path) -> None:
     """Print a verdict: the stages, the sentence, and what led to it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # in a log a sentence stays one line, which grep finds
     table = Table(box=None, header_style="bold")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
