@@ -8,6 +8,8 @@ import functools
 import re
 from dataclasses import dataclass
 
+from vmtests.sizes import whole
+
 _TRIES = re.compile(r"\+(\d+)(?:-(\d+))?$")
 
 
@@ -200,7 +202,8 @@ def limine(text: str) -> Entry | None:
         if not colon or line.lstrip().startswith("#"):
             continue
         if not entries:
-            number = int(value) if key.lower() == "default_entry" and value.isdigit() else number
+            chosen = whole(value) if key.lower() == "default_entry" else None
+            number = number if chosen is None else chosen
         else:
             entries[-1][1].setdefault(key.lower(), []).append(value)
     if not 0 < number <= len(entries):
