@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from vmtests import contract as contracts
 from vmtests.contract import Contract
-from vmtests.host import tools
+from vmtests.host import sandbox, tools
 from vmtests.host.tools import Toolbox
 
 # As for anybody, modules are compiled once, and not by each of the processes that tests start.
@@ -67,6 +67,13 @@ def toolbox() -> Toolbox:
 def contract() -> Contract:
     """The project's contract."""
     return contracts.default()
+
+
+@pytest.fixture
+def hiding() -> None:
+    """Needs a host on which something can be hidden from a program."""
+    if (why := sandbox.refusal()) is not None:
+        pytest.skip(f"this host refuses namespaces ({why}), so that nothing can be hidden on it")
 
 
 @pytest.fixture

@@ -183,3 +183,11 @@ def test_type_follows_from_its_uuid_and_back() -> None:
     named = contract.from_data({"partition": [{"type": "esp"}]}, "here").partition[0]
     numbered = contract.from_data({"partition": [{"type_uuid": named.type_uuid.upper()}]}, "here").partition[0]
     assert ("esp", named.type_uuid) == (numbered.type, numbered.type_uuid)
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "version = " + "9" * 5000])
+def test_contract_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    """Nested deeper than anybody reads, or a number longer than Python takes: one sentence."""
+    (path := tmp_path / "contract.toml").write_text(text)
+    with pytest.raises(InputError, match="is not TOML"):
+        contract.load(path)

@@ -83,6 +83,8 @@ def test_place_that_was_named_is_its_callers_unless_the_disk_is_full(
             "no directory for temporary files",
             "TMPDIR",
         ),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/x"), "refuses: File name too long (/x)", "255"),
+        (ValueError("embedded null byte"), "with a NUL", "names files"),
         (MemoryError(), "no memory left", "smaller"),
         (RuntimeError("can't start new thread"), "no more threads", "ulimit"),
     ],
@@ -106,7 +108,13 @@ def test_working_directory_that_was_removed_is_told(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "error", [FileNotFoundError(errno.ENOENT, "No such file", "/x"), OSError(errno.EPERM, "why"), RuntimeError("bug")]
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file", "/x"),
+        OSError(errno.EPERM, "why"),
+        RuntimeError("bug"),
+        ValueError("bug"),
+    ],
 )
 def test_anything_else_is_a_bug_of_ours(error: Exception) -> None:
     """What says nothing of the host is not blamed on it."""

@@ -1,11 +1,12 @@
 """The cache is where the environment says, or an error says what to set."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from vmtests.errors import HostError
-from vmtests.resources import cache_dir
+from vmtests.errors import HostError, InputError
+from vmtests.resources import cache_dir, read_named, read_object
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,39 @@ def test_relative_cache_in_a_directory_that_is_gone_is_told(tmp_path: Path, monk
     gone.rmdir()
     with pytest.raises(HostError, match="the cache cache cannot be made"):
         cache_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none", "No such file"),
+        ("directory", "Is a directory"),
+        ("loop", "symbolic links"),
+        ("n" * 300, "name too long"),
+        ("a\0b", "null byte"),
+        ("bytes", "is no text"),
+        ("/dev/zero", "more than 1 MiB"),
+    ],
+)
+def test_file_that_was_named_and_is_none_is_one_sentence(tmp_path: Path, name: str, said: str) -> None:
+    """Whatever somebody names is read as a text with an end, or refused."""
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=said) as refused:
+        read_named(tmp_path / name, "contract", "name another", limit=1 << 20)
+    assert refused.value.message.startswith(("contract ", "'contract "))
+    assert refused.value.hint == "name another"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{", "[" * 100_000, '{"a":' * 100_000, "1" * 5000])
+def test_what_is_no_object_of_json_is_nothing(tmp_path: Path, text: str) -> None:
+    """What a killed run has left, or what somebody has put there, nested without end as well."""
+    (tmp_path / "left").write_text(text)
+    assert read_object(tmp_path / "left") == {}
+
+
+def test_pipe_is_not_waited_for_among_results(tmp_path: Path) -> None:
+    """A directory of results has files; nobody waits for what is none."""
+    os.mkfifo(tmp_path / "pipe")
+    assert read_object(tmp_path / "pipe") == read_object(tmp_path) == {}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmtests.errors import InputError
-from vmtests.sizes import format_size, parse_seconds, parse_size, round_up
+from vmtests.sizes import format_size, parse_seconds, parse_size, round_up, whole
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,31 @@ def test_no_length_of_time(text: str) -> None:
 def test_length_of_time() -> None:
     """Seconds may have a fraction."""
     assert parse_seconds("1.5") == 1.5
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 5000 + "T", "8388608T", "٣G", "²"])
+def test_digits_without_end_are_no_size(text: str) -> None:
+    """What no file can have, other scripts' digits, more of them than int() takes: refused, and not quoted whole."""
+    with pytest.raises(InputError, match="is not a size") as refused:
+        parse_size(text)
+    assert len(str(refused.value)) < 400
+
+
+def test_time_is_one_that_can_be_waited_for() -> None:
+    """A thread cannot wait for any number of seconds."""
+    with pytest.raises(InputError, match="is not a time"):
+        parse_seconds("1e300")
+    assert parse_seconds("1e6") == 1e6
+
+
+def test_whole_number_is_ascii_and_short() -> None:
+    """What int() refuses by ValueError, or reads otherwise than it looks, is no number."""
+    assert [whole(text) for text in ("0", "42", "-1", "", "²", "٣", "9" * 5000)] == [
+        0,
+        42,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]

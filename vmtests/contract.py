@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from vmtests.errors import InputError
-from vmtests.resources import fixture
+from vmtests.resources import fixture, read_named
 from vmtests.sizes import format_size, parse_size
 
 GPT_LABEL_LIMIT = 36
@@ -276,11 +276,8 @@ ANY = Contract()
 def load(path: Path) -> Contract:
     """Read a contract file; raises InputError, naming the place in it, when it is not one."""
     try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except OSError as error:
-        raise InputError(f"contract {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(text := read_named(path, "contract"))
+    except (ValueError, RecursionError) as error:  # numbers without end are no TOMLDecodeError
         raise InputError(f"contract {path} is not TOML: {error}") from error
     return from_data(data, str(path), text)
 

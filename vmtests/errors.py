@@ -54,6 +54,8 @@ _ELSEWHERE = "VMTESTS_CACHE, TMPDIR and --vm-results name other places"
 _REFUSED = {
     errno.EACCES: f"is it another user's? {_ELSEWHERE}",
     errno.EPERM: f"is it another user's? {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "a file system takes 255 bytes of a name: was it meant to be one?",
+    errno.ELOOP: "links that lead to themselves lead nowhere",
     **dict.fromkeys((errno.EOPNOTSUPP, errno.EXDEV), f"its file system cannot do that: {_ELSEWHERE}"),
     **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), f"what is mounted there is gone: {_ELSEWHERE}"),
 }
@@ -75,7 +77,7 @@ def from_os(what: str, error: OSError) -> "HostError":
     return HostError(f"{what}: {error.strerror}{place}", hint=hint)
 
 
-def at_named(what: str, error: OSError, hint: str) -> "VmtestsError":
+def at_named(what: str, error: OSError, hint: str | None) -> "VmtestsError":
     """Return the error that says `what` could not be done at a place that the caller has named, and why.
 
     It is an InputError with `hint` where another place is needed, and the host's where its disk is full or broken.
@@ -92,6 +94,9 @@ def of_host(error: BaseException) -> "HostError | None":
     # The standard library's word for a thread that clone(2) refuses.
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return HostError("this host starts no more threads: memory or processes are used up", hint="ulimit -a")
+    # open(2) is not even asked for it; what a contract, an image.json or a marker names can have one.
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return HostError("no file has a name with a NUL in it", hint="look at what names files")
     if not isinstance(error, OSError):
         return None
     place = f" ({error.filename})" if error.filename else ""

@@ -1,12 +1,20 @@
-"""Where the project's data and caches are, in a checkout and in an installed wheel."""
+"""Where data and caches are, in a checkout and in an installed wheel; and files that somebody has named, or left.
 
+None of these is without end, no file for certain, nor what it should be.
+"""
+
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, InputError, VmtestsError, at_named
 
 _PACKAGE = Path(__file__).parent
 _ANOTHER = "set VMTESTS_CACHE to a writable directory"
+
+NAMED_LIMIT = 64 << 20
+"""Bytes of a text that a person has named: a contract, a list, a recording of the cloud."""
 
 
 def fixture(name: str) -> Path:
@@ -44,3 +52,34 @@ def _cache() -> Path:
         return Path.home() / ".cache" / "vmtests"
     except RuntimeError as error:  # no HOME, and no such user
         raise HostError("there is no home directory for the cache", hint=_ANOTHER) from error
+
+
+def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: int = NAMED_LIMIT) -> str:
+    """Return the text of a file that somebody has named; a pipe is waited for. `what` stands before its name.
+
+    Raises InputError with `hint` when there is none, it is no UTF-8, or has more than `limit` bytes, as /dev/zero has;
+    HostError where the disk is broken.
+    """
+    shown = f"{what} {path}".lstrip()
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise at_named(f"{shown} cannot be read", error, hint) from error
+    except ValueError as error:  # a NUL in its name
+        raise InputError(f"{shown!r} cannot be read: {error}", hint=hint) from error
+    if len(data) > limit:
+        raise InputError(f"{shown} has more than {limit >> 20} MiB: that is something else", hint=hint)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown} is no text: {error}", hint=hint) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object of JSON that a file holds; an empty one for whatever else is there, or nothing."""
+    try:
+        read = json.loads(read_named(path)) if path.is_file() else None
+    except (VmtestsError, OSError, ValueError, RecursionError):
+        return {}
+    return read if isinstance(read, dict) else {}

@@ -105,6 +105,16 @@ def test_stage_lines_of_a_guest_that_greeted_make_no_ready(make: Callable[..., F
     assert verdict.ready
 
 
+def test_quiet_guest_is_where_it_greets_from(make: Callable[..., Follower]) -> None:
+    """With `quiet` the greetings alone tell stage 1 from the system; an older guest's does not say which it is."""
+    for said, stage in ((b" hello", Stage.INITRD), (b" hello from initrd", Stage.INITRD)):
+        follower = make(ready_token=TOKEN)
+        follower.feed(b"Booting `Debian GNU/Linux'\r\n\r\n" + TOKEN.encode() + said + b"\r\n")
+        assert stage is follower.stage
+        follower.feed(b"\r\n" + TOKEN.encode() + b" hello from userspace\r\n")
+        assert (Stage.USERSPACE, None) == (follower.stage, follower.verdict)
+
+
 def test_announcement_that_is_only_quoted_does_not_count(make: Callable[..., Follower], clock: ManualClock) -> None:
     """A manager that shows the command which it runs has not run it: the token is in two parts there."""
     follower = make(ready_token=TOKEN)

@@ -81,6 +81,8 @@ def test_the_exit_status_is_the_verdict(
         (["none.log"], "there is no none.log"),
         (["empty"], "empty has no console.log"),
         (["--ready", "(", "log"], "is no regular expression"),
+        (["--ready", "(" * 20_000, "log"], "is no regular expression"),
+        (["--ready", "a{99999999999}", "log"], "is no regular expression"),
     ],
 )
 def test_bad_input_is_one_line(

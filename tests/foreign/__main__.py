@@ -1,6 +1,6 @@
 """Makes images as other people make them, has each inspected, and holds what is said to what is there.
 
-python -m tests.foreign DIRECTORY [--boot] [NAME|disks|odd|makers|odd-files|formats]...
+python -m tests.foreign DIRECTORY [--boot] [NAME|disks|odd|makers|kinds|odd-files|formats]...
 
 Each is inspected by the command, in a process of its own: two seconds of its processor time, 200 MB, no traceback.
 With --boot those that can are booted to a login.
@@ -21,6 +21,7 @@ from vmtests.errors import VmtestsError
 from .cases import BREACH, NOTE, OK, REFUSED, Case, Cases
 from .disks import Kitchen
 from .formats import Formats
+from .kinds import Kinds
 from .makers import Makers
 from .odd import Odd
 from .odd_files import OddFiles
@@ -110,10 +111,11 @@ def row(outcome: Outcome) -> str:
 def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
     """Try all, or those that are named, or of a group that is; print a table and return 1 where something is wrong."""
     cases = Cases(Kitchen(directory.absolute()))
-    groups: dict[str, Cases | Odd | Makers | OddFiles | Formats] = {
+    groups: dict[str, Cases | Odd | Makers | Kinds | OddFiles | Formats] = {
         "disks": cases,
         "odd": Odd(cases),
         "makers": Makers(cases),
+        "kinds": Kinds(cases),
         "odd-files": OddFiles(cases),
         "formats": Formats(cases),
     }

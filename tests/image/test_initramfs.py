@@ -132,3 +132,11 @@ def test_zeros_are_not_even_kept(contract: Contract, toolbox: Toolbox) -> None:
     (found,) = initramfs.check_release((bytes(1 << 20) for _ in range(200)), "initrd", "6.1", toolbox)
     assert found.ok
     assert time.process_time() - begin < 2.0
+
+
+@pytest.mark.parametrize("sign", [b"x", b"y"])
+def test_an_archive_that_ends_within_a_file_was_cut(sign: bytes, contract: Contract, toolbox: Toolbox) -> None:
+    """One that is not compressed has no checksum that would tell: its sizes do. Without a trailer it is whole."""
+    whole = _archive({"/init": b"x" * 700, "/bin/sh": b"y" * 700})
+    assert "it ends within" in str(_check(whole[: whole.index(sign * 9) + 99], contract, toolbox))
+    assert _check(whole[: whole.rindex(b"070701")], contract, toolbox).ok

@@ -225,3 +225,11 @@ def test_a_directory_of_the_root_is_filled_by_more_than_one_entry(tmp_path: Path
     """As /etc is: a tree, and entries in it that the tree has not."""
     (tmp_path / "sub").mkdir()
     check_places([("/etc", tmp_path, False), ("/etc/sub/new", None, True), ("/etc", None, False)], "image.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"version":' * 5000, '{"name":"\xff"}'])
+def test_file_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    """What is nested deeper than anybody reads, or no UTF-8, is one sentence."""
+    (path := tmp_path / "image.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"is not JSON|is no text"):
+        spec.load(path)

@@ -11,18 +11,11 @@ import pytest
 
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
-from vmtests.host.sandbox import View, refusal, sandbox
+from vmtests.host.sandbox import View, sandbox
 from vmtests.host.tools import Tool, Toolbox
 from vmtests.machine.events import MachineEvent
 
 FAKE_QEMU = Path(__file__).with_name("fake_qemu.py")
-
-
-@pytest.fixture
-def hiding() -> None:
-    """Needs a host on which something can be hidden from a program."""
-    if (why := refusal()) is not None:
-        pytest.skip(f"this host refuses namespaces ({why}), so that nothing can be hidden on it")
 
 
 class Recorder:

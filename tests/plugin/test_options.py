@@ -75,6 +75,15 @@ def test_what_a_variable_cannot_be_is_one_sentence(
     result.stderr.fnmatch_lines([f"ERROR: {sentence}"])
 
 
+def test_what_a_key_cannot_be_is_one_sentence(pytester: pytest.Pytester, run: Run) -> None:
+    """So does a key of the configuration that pytest itself cannot read."""
+    pytester.makepyfile("def test_it(): pass")
+    pytester.makeini("[pytest]\nvm_reuse = perhaps\n")
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: vm_reuse in pytest's configuration: *perhaps*"])
+
+
 def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
     """The stages that `--vm-from` takes are those at which a laboratory keeps machines."""
     assert tuple(map(str, lab.REWINDS)) == REWINDS

@@ -1,5 +1,6 @@
 """What the laboratory hands to a guest, and what it says of a boot that failed."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,21 @@ def test_guest_greets_before_its_first_service() -> None:
     given = credentials.announce("multi-user.target", "secrettoken")
     unit = given["systemd.extra-unit.vmtests-greet.service"].decode()
     assert {"DefaultDependencies=no", "Before=sysinit.target"} <= set(unit.splitlines())
-    assert "secre ttoken hello" in unit
+    assert "secre ttoken" in unit
+
+
+@pytest.mark.parametrize("stage", [Stage.INITRD, Stage.USERSPACE])
+def test_greeting_says_where_it_comes_from(tmp_path: Path, stage: Stage) -> None:
+    """The command that greets is run: it tells stage 1's manager from the system's, as systemd does."""
+    given = credentials.announce("multi-user.target", "secrettoken")
+    unit = given["systemd.extra-unit.vmtests-greet.service"].decode()
+    command = unit.partition("esac; ")[2].rpartition("'")[0]
+    if stage is Stage.INITRD:
+        (tmp_path / "initrd-release").touch()
+    for there, here in (("$$", "$"), ("%%", "%"), ("/etc/initrd-release", str(tmp_path / "initrd-release"))):
+        command = command.replace(there, here)
+    said = subprocess.run(["sh", "-c", command], env={"to": "/dev/stdout"}, stdout=subprocess.PIPE, check=True)
+    assert f"\r\nsecrettoken hello from {stage}\r\n".encode() == said.stdout
 
 
 def test_debug_is_handed_to_an_image_that_has_no_such_module(tmp_path: Path) -> None:

@@ -166,3 +166,19 @@ def test_directory_without_runs_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "a/timeline.json").write_text('{"start": {"no-stage": 1}}')
     with pytest.raises(InputError, match="no run with a timeline"):
         history.read(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1e999", "1" + "0" * 400, "[" * 100_000, '{"a":' * 50_000])
+@pytest.mark.parametrize("argument", [["--history"], []])
+def test_results_that_somebody_else_wrote_are_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str, argument: list[str]
+) -> None:
+    """A number that no float is, or no end of brackets, where a time should be: one sentence, as for no results."""
+    (run := tmp_path / "run").mkdir()
+    (run / "console.jsonl").write_text(
+        f'{{"boot": 1, "t": {value}, "text": "", "stage": "kernel", "source": "ttyS0"}}\n'
+    )
+    (run / "timeline.json").write_text(f'{{"boot": {value}, "start": {{"firmware": {value}}}, "seconds": {{}}}}')
+    (run / "verdict.json").write_text(f'{{"verdict": "ready", "evidence": [{{"t": {value}}}]}}')
+    main(["report", *argument, str(tmp_path if argument else run)])
+    assert capsys.readouterr().err.startswith("vmtests: ") or value.startswith(("[", "{"))

@@ -162,11 +162,11 @@ class Attempt:
 
     def _look_for_target(self, normal: NormalLine, line: Line) -> None:
         heard, stage = self._readiness.hear(line), line.stage
-        if heard == "hello" and stage.before(Stage.INITRD):  # a quiet system, or the last that is heard of one
-            self._enter(Stage.INITRD, line.t)
+        if heard not in (None, Stage.READY) and stage.before(heard):  # the system is quiet, or too busy
+            self._enter(heard, line.t)
         failing = self.suspicious or self._judge.failing
         shell = not self._judge.rescuing and self._course.shell(stage, normal.text, failing)
-        if not heard and self._readiness.asks(normal, shell=shell):
+        if heard is None and self._readiness.asks(normal, shell=shell):
             self._up(line, getty=True)
 
     def _look_for_shell(self, normal: NormalLine, line: Line) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from vmtests.boot.console import Line
 from vmtests.boot.course import LOGIN_PROMPT
 from vmtests.boot.jobs import JOBS_NAMED
-from vmtests.boot.stages import NormalLine
+from vmtests.boot.stages import NormalLine, Stage
 from vmtests.contract import ANY
 
 ANY_RUN = "vmtests-ready-"
@@ -16,8 +16,9 @@ _GREETING = "hello"
 _GETTY_SETTLE = 10  # settle times of silence after a login prompt, since systemd does not print any more
 _LEAVING = frozenset({"stopping", "offline"})  # a guest that goes down is not ready
 _UNIT = r"[\w:.\\@-]{1,200}\.(?:service|socket|mount|swap|timer|path|target|device|automount|scope)"
-# The states of systemctl(1), `is-system-running`.
-_WORDS = f"{_GREETING}|initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
+# The states of systemctl(1), `is-system-running`; greetings of older recordings do not say where they came from.
+_STATES = "initializing|starting|running|degraded|maintenance|stopping|offline|unknown"
+_WORDS = f"{_GREETING}(?: from (?P<stage>initrd|userspace))?|{_STATES}"
 
 _UP = "(?:Reached target|Started|Finished|Mounted|Listening on|Found device|Activated swap|Created slice)"
 _TARGET = re.compile(r"(?:\[OK\] )?Reached target (?:(?P<unit>[\w:.\\@-]+\.target)(?: ?- .+)?|(?P<described>.+?))\.?$")
@@ -74,19 +75,19 @@ class Readiness:
         """Whether all that was heard is a prompt."""
         return self._getty and not self._told and self._ready is None
 
-    def hear(self, line: Line) -> str:
-        """Take a line; return `hello` of a guest that greets, `up` for what the caller or the guest was to say."""
+    def hear(self, line: Line) -> Stage | None:
+        """Take a line; return where a guest is that greets, `READY` for what the caller or the guest was to say."""
         if self._announcement is not None and (match := self._announcement.search(line.text)):
-            if match["word"] == _GREETING:
+            if match["word"].startswith(_GREETING):
                 self._greeted = True
-                return _GREETING
+                return Stage(match["stage"] or Stage.INITRD)
             if match["word"] not in _LEAVING:
                 self.target, self._told, self.failed_units = line, match["word"], tuple(match["units"].split())
-            return "up"
+            return Stage.READY
         if self._ready is not None and self._ready.search(line.text):
             self.up(line, getty=True)
-            return "up"
-        return ""
+            return Stage.READY
+        return None
 
     def reached(self, text: str, *, any_unit: bool) -> bool:
         """Whether a line says that the unit is reached; `any_unit` that it is one of those that end a usual boot."""

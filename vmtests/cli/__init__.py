@@ -4,8 +4,6 @@ Exit status: 0 when all is well, 1 when the image is at fault, 2 when the input 
 """
 
 import argparse
-import contextlib
-import errno
 import importlib
 import io
 import json
@@ -13,13 +11,14 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn, TextIO, cast
+from typing import NoReturn
 
+from vmtests.cli import streams
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
-from vmtests.errors import HostError, VmtestsError, from_os, of_host
+from vmtests.errors import HostError, VmtestsError, of_host
 
 COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
@@ -48,25 +47,39 @@ _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    arguments = argparse.Namespace()
     _begin()
+    status = 0
+    with streams.patient():
+        try:
+            with streams.watched():
+                status = _command(sys.argv[1:] if argv is None else argv)
+        except VmtestsError as error:
+            if status != error.exit_code:  # else it was told already
+                _complain(error)
+        except streams.ReaderGoneError:
+            pass  # nothing more can be said to them
+        else:
+            return status
+    return VmtestsError.exit_code
+
+
+def _command(argv: Sequence[str]) -> int:
+    arguments = argparse.Namespace()
     try:
-        arguments = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
-        # What ends a process politely ends its machines and removes its scratch files too.
+        arguments = parser(argv).parse_args(argv)
+        # What ends a process politely ends its machines and removes its scratch files too; nohup(1) has been asked
+        # that the end of a terminal does not.
         signal.signal(signal.SIGTERM, _terminated)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, _terminated)
         command: Callable[[argparse.Namespace], int] = arguments.command
-        with _standard_output():
-            return command(arguments)
+        return command(arguments)
     except VmtestsError as error:
         return _fail(error, arguments)
     except KeyboardInterrupt:
         _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said to them.
-        sys.stderr.close()
-        return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ValueError) as error:
         if (host := of_host(error)) is None:
             raise
         return _fail(host, arguments)
@@ -115,52 +128,6 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             command.epilog = "examples:\n" + textwrap.indent(EXAMPLES[name], "  ")
     return whole
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[None]:
-    """Have all that is printed where it goes; raises HostError on a full disk, of which Python tells when it ends."""
-    watched = _Watched(sys.stdout)
-    try:
-        with contextlib.redirect_stdout(cast(TextIO, watched)):
-            yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO} or not (watched.refused or _stuck()):
-            raise
-        # What is left would be tried once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise from_os("standard output cannot be written", error) from error
-
-
-class _Watched:
-    """A stream that knows whether it took what was written to it: Python keeps little of what it could not write."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.refused = False
-
-    def write(self, text: str) -> int:
-        """Write to the stream."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            self.refused = True
-            raise
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-def _stuck() -> bool:
-    """Whether there is something for standard output that cannot be written: it is kept, and tried again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -20,6 +20,7 @@ from vmtests.qemu.lab import Lab
 from vmtests.report import history
 from vmtests.report.bisect import Bisection, Word
 from vmtests.report.history import Budget
+from vmtests.resources import read_named
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
@@ -89,9 +90,9 @@ def _listed(file: str | None) -> list[str]:
     if file is None:
         return []
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else read_named(Path(file), hint="--list has an image a line")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+        raise InputError(f"standard input cannot be read: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -150,11 +151,9 @@ def _keep(path: Path, search: Bisection) -> None:
 def _resume(path: Path, search: Bisection) -> None:
     """Go on from what an earlier search in the same directory has found; what it skipped is tried again."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = json.loads(read_named(path)) if path.exists() else {}
         words = {name: Word(word) for name, word in told.items()}
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not what a bisection left: {error}", hint="name an empty --results") from error
     for number, name in enumerate(search.names):
         if (word := words.get(name, Word.SKIP)) is not Word.SKIP:

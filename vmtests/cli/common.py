@@ -156,7 +156,7 @@ def hardware(arguments: argparse.Namespace) -> Hardware:
 
 def _disk(text: str) -> Disk:
     path = Path(text)
-    return Disk(image=path) if path.exists() or not text[:1].isdigit() else Disk(size=parse_size(text))
+    return Disk(image=path) if os.path.exists(text) or not text[:1].isdigit() else Disk(size=parse_size(text))  # noqa: PTH110 - it raises for no name
 
 
 def add_contract(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
 _SIGNS = {"added": ("+", "green"), "missing": ("-", "red"), "changed": ("~", "yellow")}
+_BOOTS = 1000  # of each
 _TOLD = 200  # differences that are printed; --json and --html have all
 
 
@@ -52,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Say what differs between two images, or between what their boots left."""
     names = (arguments.first, arguments.second)
     recorded = [Path(name).is_dir() and _has_boot(Path(name)) for name in names]
-    if arguments.boot is not None and (arguments.boot < 1 or any(recorded)):
-        raise InputError("--boot N is for images, and N is one at least", hint="results are compared as they are")
+    if arguments.boot is not None and (not 0 < arguments.boot <= _BOOTS or any(recorded)):
+        raise InputError(f"--boot N is for images, and N from 1 to {_BOOTS}", hint="results are compared as they are")
     if arguments.html is not None:
         outputs.check(arguments.html, "--html")
     differences: list[Difference] = []

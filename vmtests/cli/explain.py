@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _regex(text: str | None) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text)
-    except re.error as error:
-        raise InputError(f"--ready {text} is no regular expression: {error}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"--ready {printable(str(text))} is no regular expression: {error}") from error
 
 
 def _knowledge(image: Path) -> Knowledge:

@@ -100,7 +100,7 @@ def _list(fault: Fault, misfit: str, *, as_json: bool) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     seconds = "" if outcome.verdict is None else f" in {outcome.verdict.evidence_to_verdict_s:.1f} s"
     mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
     console.print(Text.assemble(mark, f" {outcome.fault.name}{seconds}: {outcome.sentence}"))

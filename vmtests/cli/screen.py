@@ -16,7 +16,8 @@ from vmtests.cli.words import of_the_command
 class Lines:
     """Shows the console as it comes, each line with its second and stage; nothing in it can act on the terminal.
 
-    It ends with the boot: what a machine that is ready prints is the talk of those who work with it.
+    What is painted again, as GRUB's menu is, is shown once. It ends with the boot: what a machine that is ready prints
+    is the talk of those who work with it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -32,14 +33,14 @@ class Lines:
         for line in new:
             if line.stage is Stage.READY:
                 break
-            self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
-        if lines:
-            self._last = lines[-1]
+            if self._last is None or line.text != self._last.text:
+                self._console.print(Text(f"{line.t:7.2f} {line.stage:<11} {line.text}"))
+            self._last = line
 
 
 def show(verdict: Verdict, results: Path) -> None:
     """Print a verdict: the stages, the sentence, and what led to it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # in a log a sentence stays one line, which grep finds
     table = Table(box=None, header_style="bold")
     table.add_column("stage")
     table.add_column("seconds", justify="right")

@@ -13,6 +13,8 @@ from vmtests.faults.torture import Outcome, Scene, Torture, moments
 from vmtests.host.results import later
 from vmtests.qemu.lab import Lab
 
+_MOST = 100_000  # moments: years of a host's time
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -29,8 +31,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Cut the power at many moments and look at each next boot."""
-    if arguments.jobs < 1 or arguments.moments < 1:
-        raise InputError("-j and --moments take numbers from 1 on")
+    if arguments.jobs < 1 or not 0 < arguments.moments <= _MOST:
+        raise InputError("-j and --moments are numbers from 1 on", hint=f"--moments is {_MOST} at most")
     console, outcomes = Console(highlight=False), []
     with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)

@@ -1,12 +1,11 @@
 """How long stages took lately, told from the results beside those of this run."""
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from vmtests.boot.stages import Stage
+from vmtests.resources import read_object
 from vmtests.text import clean
 
 _BOOTS = 20
@@ -21,7 +20,7 @@ def usual(results: Path, image: Path) -> dict[Stage, float]:
     for directory in sorted((path for path in results.parent.glob("*") if not path.is_symlink()), reverse=True):
         if directory == results or boots == _BOOTS or not _is_of(directory, image):
             continue
-        told = _read(directory / "timeline.json").get("seconds", {})
+        told = read_object(directory / "timeline.json").get("seconds", {})
         boots += 1
         for stage in Stage:
             if isinstance(value := told.get(stage) if isinstance(told, dict) else None, int | float):
@@ -30,14 +29,6 @@ def usual(results: Path, image: Path) -> dict[Stage, float]:
 
 
 def _is_of(directory: Path, image: Path) -> bool:
-    if _read(directory / "verdict.json").get("verdict") != "ready":
+    if read_object(directory / "verdict.json").get("verdict") != "ready":
         return False
-    return _read(directory / "inspection.json").get("image") == clean(str(image))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return read if isinstance(read, dict) else {}
+    return read_object(directory / "inspection.json").get("image") == clean(str(image))

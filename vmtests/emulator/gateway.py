@@ -25,6 +25,7 @@ from vmtests.emulator.instance import SERIAL_PORTS, Instance, Status
 from vmtests.emulator.server import listen
 from vmtests.errors import VmtestsError
 from vmtests.guest.ssh import HUNG_UP
+from vmtests.sizes import whole
 
 REPLAY_LINES = 10
 """Lines that are shown again at the start unless the user name says otherwise."""
@@ -55,11 +56,11 @@ def parse_user(name: str) -> Wish | None:
     words = name.split(".")
     options = dict(word.split("=", 1) for word in words if "=" in word)
     plain = [word for word in words if "=" not in word]
-    port, replay = options.get("port", "1"), options.get("replay-lines", str(REPLAY_LINES))
-    if len(plain) < 4 or not port.isdecimal() or not replay.isdecimal() or not 1 <= int(port) <= SERIAL_PORTS:
+    port, replay = whole(options.get("port", "1")), whole(options.get("replay-lines", str(REPLAY_LINES)))
+    if len(plain) < 4 or port is None or replay is None or not 1 <= port <= SERIAL_PORTS:
         return None
     *project, zone, instance, user = plain
-    return Wish(project=".".join(project), zone=zone, instance=instance, user=user, port=int(port), replay=int(replay))
+    return Wish(project=".".join(project), zone=zone, instance=instance, user=user, port=port, replay=replay)
 
 
 class SerialGateway(Acceptor):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from vmtests.emulator.http import Json, Reply, Request
+from vmtests.sizes import whole
 
 ADDRESS = "169.254.169.254"
 """Where a guest finds it, on port 80."""
@@ -87,8 +88,8 @@ class Metadata:
             name = part if under in _ATTRIBUTES else _camel(part)
             if isinstance(value, dict) and name in value:
                 value = value[name]
-            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                value = value[int(part)]
+            elif isinstance(value, list) and (place := whole(part)) is not None and place < len(value):
+                value = value[place]
             else:
                 return _text(404, "Not found\n")
             under = name

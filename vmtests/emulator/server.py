@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from vmtests.emulator.http import ApiError, FilePart, Reply, Request
+from vmtests.sizes import whole
 
 _DRAIN = 64 << 20  # bytes of an unread body that are read away so that the connection can go on
 _CHUNK = 256 << 10
@@ -113,7 +114,7 @@ class _Body:
         self._file = connection.rfile
         self._chunked = "chunked" in connection.headers.get("Transfer-Encoding", "").lower()
         text = connection.headers.get("Content-Length", "0")
-        self._left = 0 if self._chunked or not text.isdecimal() else int(text)
+        self._left = 0 if self._chunked else whole(text) or 0
         self._ended = not self._chunked and self._left == 0
 
     def read(self, limit: int = -1, /) -> bytes:

@@ -20,6 +20,7 @@ import msgspec
 
 from vmtests.errors import InputError, at_named
 from vmtests.gce.settings import Settings
+from vmtests.resources import read_named
 
 VERSION = 1
 
@@ -220,13 +221,9 @@ def recording(path: Path, settings: Settings) -> Iterator[None]:
 def read(path: Path) -> list[Exchange]:
     """Return the exchanges of a recording, up to a line that was not written whole; raises InputError."""
     head: Any = None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        with contextlib.suppress(ValueError, IndexError):
-            head = json.loads(lines[0])
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"{path} cannot be read: {reason}", hint=_HINT) from error
+    lines = read_named(path, hint=_HINT).splitlines()
+    with contextlib.suppress(ValueError, IndexError, RecursionError):
+        head = json.loads(lines[0])
     if not isinstance(head, dict) or "vmtests" not in head:
         raise InputError(f"{path} is no recording", hint=_HINT)
     if head.get("version") != VERSION:
@@ -235,7 +232,7 @@ def read(path: Path) -> list[Exchange]:
     for number, line in enumerate(lines[1:], start=2):
         try:
             found.append(msgspec.json.decode(line, type=Exchange))
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             if number == len(lines):
                 break  # whoever wrote it was killed
             raise InputError(f"{path}:{number} is no exchange: {error}") from error

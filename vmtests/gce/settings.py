@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from vmtests.errors import InputError
 from vmtests.gce import tokens
+from vmtests.sizes import whole
 from vmtests.text import printable
 
 if TYPE_CHECKING:
@@ -171,9 +172,9 @@ def count(text: str | None) -> int | None:
     """Return a number of instances that was given as text; raises InputError."""
     if text is None:
         return None
-    if not text.isdecimal() or not 0 < int(text) <= _MOST:
+    if not 0 < (number := whole(text) or 0) <= _MOST:
         raise InputError(f"{printable(text)!r} is no number of instances", hint=f"from 1 to {_MOST}")
-    return int(text)
+    return number
 
 
 def _check(kind: str, pattern: re.Pattern[str], *names: str) -> None:

@@ -30,7 +30,8 @@ while read -r unit rest; do printf " %%s" "$$unit"; done); \
 printf "\\r\\n%%s%%s %%s%%s\\r\\n" {first} {rest} "$$state" "$$failed" >$$to'
 """
 
-# Tells that this guest makes units of credentials, so that it will announce itself; before any service can print.
+# Tells that this guest makes units of credentials, so that it will announce itself; before any service can print. Each
+# manager greets, stage 1's and the system's: by that file systemd itself knows where it is (bootup(7)).
 _GREET = """\
 [Unit]
 Description=Greet the host
@@ -39,7 +40,8 @@ Before=sysinit.target
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c '{to}; printf "\\r\\n%%s%%s %%s\\r\\n" {first} {rest} hello >$$to'
+ExecStart=/bin/sh -c '{to}; from=userspace; [ ! -e /etc/initrd-release ] || from=initrd; \
+printf "\\r\\n%%s%%s hello from %%s\\r\\n" {first} {rest} "$$from" >$$to'
 """
 
 

@@ -16,7 +16,7 @@ from vmtests.guest.inits import SHOWN
 from vmtests.guest.line import SerialLine
 from vmtests.guest.result import OUTPUT_LIMIT, Result
 from vmtests.guest.wire import Nonce
-from vmtests.sizes import MIB
+from vmtests.sizes import MIB, whole
 from vmtests.text import printable
 
 
@@ -87,12 +87,12 @@ class PlainShell:
             if begin.tag.encode() in line:
                 lines = []
             elif end.tag.encode() in line and lines is not None:
-                code = line.rpartition(b" ")[2].strip()
+                code = whole(line.rpartition(b" ")[2].strip().decode("ascii", "replace"))
                 return Result.of(
                     command,
                     stdout=b"\n".join(lines).strip(b"\n") + b"\n",
                     stderr=b"",
-                    exit_code=int(code) if code.isdigit() else 1,
+                    exit_code=1 if code is None else code,
                     duration=time.monotonic() - started,
                 )
             elif lines is not None and (size := size + len(line)) <= limit:

@@ -7,6 +7,7 @@ from typing import Protocol
 from vmtests.errors import GuestError
 from vmtests.guest import wire
 from vmtests.guest.wire import Nonce
+from vmtests.sizes import whole
 
 _TRIES = 3
 _IDLE_ROUNDS = 20
@@ -58,9 +59,9 @@ def _rows(ask: Ask, job: str, stream: str, limit: int) -> dict[int, bytes]:
             return True
 
         answer = ask("_vm_dump", job, stream, str(first), str(last), nonce=nonce, useful=useful)
-        if not answer.isdecimal() or int(answer) > limit:
+        if (count := whole(answer)) is None or count > limit:
             raise nonsense()
-        missing = [number for number in range(1, int(answer) + 1) if number not in rows]
+        missing = [number for number in range(1, count + 1) if number not in rows]
         if not missing:
             return rows
         first, last = missing[0], missing[-1]

@@ -68,18 +68,19 @@ class Chain:
     """Follows one disk; `trail` is what was found on the way."""
 
     def __init__(self, disk: Source, table: gpt.Table, volumes: list[Volume], toolbox: Toolbox) -> None:
-        self.trail = Trail(disk, volumes, toolbox)
+        entry_size = 0 if table.header is None else table.header.entry_size
+        self.trail = Trail(disk, volumes, toolbox, entry_size=entry_size)
         self._disk = disk
         self._table = table
         self._volumes = volumes
-        self._gone_through: list[str] = []
+        self._gone_through: list[str] = []  # paths
         self.bios_only = False
 
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
         bios = self._bios()
         for volume in self._volumes:
-            if volume.system is not None and volume.system.type == "vfat":
+            if volume.readable == "vfat":
                 yield from self._readable(volume)
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "firmware (EDK2) ignores the GPT: its protective MBR does not begin in sector 1"
@@ -118,7 +119,7 @@ class Chain:
         if any(word.startswith(("ignition.", "flatcar.first_boot", "flatcar.oem")) for word in line):
             found.add("ignition")
         for volume in self._volumes:
-            if volume.system is not None and volume.system.type.startswith("ext"):
+            if volume.readable.startswith("ext"):
                 with contextlib.suppress(FilesError):
                     files = self.trail.open(volume)
                     for name, paths in _LISTENERS.items():
@@ -163,7 +164,7 @@ class Chain:
                 hint = f"give an image for {GUEST.shown} with UEFI or a BIOS, or start its kernel: --kernel FILE"
                 return breach(SUBJECT, "ESP", "missing", text, hint, cause=Cause.ESP_MISSING)
             return breach(SUBJECT, "ESP", "missing", text, "bootctl install, or grub-install", cause=Cause.ESP_MISSING)
-        if all(volume.system is None or volume.system.type != "vfat" for volume in esps):
+        if all(volume.readable != "vfat" for volume in esps):
             what = "nothing that is known" if esps[0].system is None else esps[0].system.type
             text = f"the ESP ({esps[0].where}) has no FAT that firmware could read: it holds {what}"
             return breach(SUBJECT, "ESP", "no FAT", text, "mkfs.vfat makes one", cause=Cause.ESP_UNREADABLE)
@@ -178,8 +179,9 @@ class Chain:
         """Say which board's firmware starts the disk, by the files that it looks for on a FAT; nothing where none."""
         for volume in self._volumes:
             for path, board in _BOARDS.items():
-                if self._has(volume, path):
-                    return f"{volume.where} has {path}, {board}"
+                for place in (path, f"/boot{path}") if volume.readable.startswith("ext") else (path,):
+                    if volume.readable and self.trail.has(volume, place):
+                        return f"{volume.where} has {place}, {board}"
         return ""
 
     def _other_loaders(self, esp: Volume) -> str:
@@ -194,16 +196,16 @@ class Chain:
         return ""
 
     def _readable(self, volume: Volume) -> Iterator[Check]:
-        """Whether EDK2 takes the FAT as what it was made; it counts clusters. Sectors of any size are read."""
+        """Whether EDK2 mounts the FAT; it counts clusters, for one thing. Sectors of any size are read."""
         sector = fat.parse(volume.content.read(0, 512))
-        if sector is not None and sector.fat32_layout and sector.type != "FAT32" and volume.type == layout.ESP:
-            text = f"FAT32 on {volume.where} has {sector.clusters} clusters only, so OVMF does not read it"
-            hint = "mkfs.vfat -s1, smaller sectors, or a larger partition: FAT32 has 65525 clusters at least"
+        if sector is not None and sector.unread and volume.type == layout.ESP:
+            text = f"the FAT on {volume.where} is not read by firmware (EDK2): {sector.unread}"
+            hint = "mkfs.vfat makes one that is; with few clusters, mkfs.vfat -s1 or a larger partition"
             yield breach(SUBJECT, "FAT type", sector.type, text, hint, cause=Cause.ESP_UNREADABLE)
 
     def _has(self, volume: Volume, path: str) -> bool:
         """Whether firmware sees a file: it reads FAT only."""
-        return volume.system is not None and volume.system.type == "vfat" and self.trail.has(volume, path)
+        return volume.readable == "vfat" and self.trail.has(volume, path)
 
     def _program(self, esp: Volume, path: str) -> Iterator[Check]:
         files = self.trail.open(esp)
@@ -235,8 +237,8 @@ class Chain:
         yield passed(SUBJECT, "boot loader", f"{real} ({kind})")
         if kind == "Linux":
             yield from linux.kernel_alone(self.trail, files, real)
-        elif kind in _LOADERS and kind not in self._gone_through:
-            self._gone_through.append(kind)
+        elif kind in _LOADERS and real not in self._gone_through:
+            self._gone_through.append(real)
             follow = _LOADERS[kind].follow
             yield from self._shim(esp, real) if follow is None else follow(self.trail, esp, real)
         else:

@@ -12,7 +12,7 @@ from vmtests.image.check import clean
 from vmtests.image.erofstree import DIRECTORY, FLAT_INLINE, FLAT_PLAIN, Tree
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source, open_disk
-from vmtests.sizes import MIB, format_size
+from vmtests.sizes import MIB, format_size, whole
 
 _BLOCK = 4096
 _LOOKED_AT = 256  # blocks that differ, of which one is in a file
@@ -106,7 +106,7 @@ def _in_ext4(device: str, blocks: list[int], toolbox: Toolbox) -> str | None:
 
     for _, *inode in ask(f"icheck {' '.join(str(block // _BLOCK) for block in blocks)}"):
         # Inodes below 11 are the file system's own, but for the root directory.
-        if inode and inode[0].isdecimal() and (int(inode[0]) > 10 or inode[0] == "2"):
+        if inode and ((number := whole(inode[0]) or 0) > 10 or number == 2):
             for _, *path in ask(f"ncheck {inode[0]}"):
                 return path[0] if path else None
     return None

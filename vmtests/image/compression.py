@@ -7,7 +7,8 @@ ALGORITHM[,level=N][,cluster=SIZE][,dedupe][,fragments][,workers=N]
 from dataclasses import dataclass
 
 from vmtests.errors import InputError
-from vmtests.sizes import KIB, MIB, parse_size
+from vmtests.sizes import KIB, MIB, parse_size, whole
+from vmtests.text import printable
 
 _LEVELS = {"lz4": 0, "lz4hc": 12, "deflate": 9, "libdeflate": 12, "zstd": 22, "lzma": 109}
 _HINT = f"none, or one of {', '.join(_LEVELS)}[,level=N][,cluster=SIZE][,dedupe][,fragments][,workers=N]"
@@ -60,12 +61,12 @@ def parse(text: str) -> Compression:
             flags[name] = True
         elif name == "cluster" and value:
             cluster = _cluster(value)
-        elif name == "workers" and value.isdecimal() and int(value) > 0:
-            workers = int(value)
-        elif (number := value if name == "level" else word).isdecimal() and int(number) <= _LEVELS[algorithm]:
-            level = int(number)
+        elif name == "workers" and (number := whole(value)):
+            workers = number
+        elif (number := whole(value if name == "level" else word)) is not None and number <= _LEVELS[algorithm]:
+            level = number
         else:
-            raise InputError(f"{word!r} is no option of the compression {algorithm}", hint=_HINT)
+            raise InputError(f"{printable(word)!r} is no option of the compression {algorithm}", hint=_HINT)
     return Compression(
         algorithm=algorithm, level=level, cluster=cluster, dedupe=flags["dedupe"], fragments=flags["fragments"],
         workers=workers,

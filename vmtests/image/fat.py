@@ -24,6 +24,8 @@ TOOL_SECONDS = 20.0
 
 _FAT16_CLUSTERS = 4085
 _FAT32_CLUSTERS = 65525
+_FIXED_MEDIA = 0xF8
+_NO_MIRROR = 0x80
 _LISTING_LIMIT = 1 << 20  # bytes
 _PATTERN = frozenset('*?[]\\"\ufffd')  # mtools(1) reads these as patterns
 
@@ -44,6 +46,9 @@ class BootSector:
     sectors: int
     fat_sectors: int
     fat32_layout: bool
+    media: int
+    flags: int
+    version: int
 
     @property
     def size(self) -> int:
@@ -64,13 +69,32 @@ class BootSector:
             return "FAT12"
         return "FAT16" if self.clusters < _FAT32_CLUSTERS else "FAT32"
 
+    @property
+    def unread(self) -> str:
+        """Why EDK2 does not mount it, nothing where it does (FatPkg/EnhancedFatDxe/Init.c, FatOpenDevice())."""
+        if self.media < _FIXED_MEDIA and self.media not in (0x00, 0x01, 0xF0):
+            return f"its boot sector has the media type {self.media:#04x}, and not 0xf8"
+        if self.fat32_layout and self.version:
+            return f"it is FAT32 of version {self.version >> 8}.{self.version & 0xFF}, and not 0.0"
+        if self.fat32_layout and self.flags & _NO_MIRROR:
+            return "its second FAT is no copy of the first (mirroring is switched off)"
+        if self.fat32_layout and self.type != "FAT32":
+            return f"as FAT32 it has {self.clusters} clusters only, and needs {_FAT32_CLUSTERS}"
+        if not self.fat32_layout and self.type == "FAT32":
+            return f"as FAT16 it has {self.clusters} clusters, and may have {_FAT32_CLUSTERS - 1}"
+        return ""
+
 
 def parse(sector: bytes) -> BootSector | None:
     """Return the boot sector; None where it is none."""
-    if len(sector) < 512 or sector[510:512] != b"\x55\xaa" or sector[0] not in (0xEB, 0xE9):
+    if len(sector) < 512 or sector[510:512] != b"\x55\xaa":
         return None
-    size, cluster, reserved, fats, root, total16, _, fat16 = struct.unpack_from("<HBHBHHBH", sector, 11)
-    total32, fat32 = struct.unpack_from("<II", sector, 32)
+    # Firmware does not look at the jump; a name tells a FAT as well (libblkid's superblocks/vfat.c).
+    named = sector[82:90] == b"FAT32   " or sector[54:62] in (b"FAT12   ", b"FAT16   ")
+    if sector[0] not in (0xEB, 0xE9) and not named:
+        return None
+    size, cluster, reserved, fats, root, total16, media, fat16 = struct.unpack_from("<HBHBHHBH", sector, 11)
+    total32, fat32, flags, version = struct.unpack_from("<IIHH", sector, 32)
     if size == 0 or cluster == 0 or cluster & (cluster - 1) or fats == 0 or not (total16 or total32):
         return None
     return BootSector(
@@ -82,6 +106,9 @@ def parse(sector: bytes) -> BootSector | None:
         sectors=total16 or total32,
         fat_sectors=fat16 or fat32,
         fat32_layout=fat16 == 0,
+        media=media,
+        flags=flags,
+        version=version,
     )
 
 
@@ -98,7 +125,7 @@ class Files:
         """Return all files by their path in lower case; the value has it as written. Raises FatError."""
         if self._names is None:
             listing = bytearray()
-            with self._run("mdir", "-b", "-/", "-i", self._image, "::/") as chunks:
+            with self._run("mdir", "-a", "-b", "-/", "-i", self._image, "::/") as chunks:
                 for chunk in chunks:
                     listing += chunk
                     if len(listing) > _LISTING_LIMIT:

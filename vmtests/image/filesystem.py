@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from vmtests.image import erofs, ext4, fat
 from vmtests.image.check import Readable
 
-CONTAINERS = frozenset({"crypto_LUKS", "LVM2_member", "linux_raid_member", "BitLocker", "zfs_member", "bcachefs"})
+CONTAINERS = frozenset({
+    "crypto_LUKS", "LVM2_member", "linux_raid_member", "BitLocker", "zfs_member", "bcachefs", "bcache", "stratis",
+    "vdo",
+})  # fmt: skip
 """What hides other file systems, whose names, labels and UUIDs are not seen from outside."""
 
 
@@ -25,6 +28,8 @@ class FileSystem:
     uuid: str = ""
     label: str = ""
     size: int | None = None
+    inner: "FileSystem | None" = None
+    """What begins at the same byte: an array whose superblock is at its end hides nothing from firmware."""
 
 
 _Probe = Callable[[Readable], FileSystem | None]
@@ -67,10 +72,16 @@ def _raid(content: Readable) -> FileSystem | None:
     end = (content.size // 512 - 16) // 8 * 8 * 512
     for place in (0, 4096, end):
         if place >= 0 and (head := content.read(place, 64))[:4] == magic and head[4:8] == b"\1\0\0\0":
-            return FileSystem(type="linux_raid_member", uuid=_uuid(head[16:32]), label=_text(head[32:64]))
+            inner = _plain(content) if place == end else None
+            label = _text(head[32:64])
+            return FileSystem(type="linux_raid_member", uuid=_uuid(head[16:32]), label=label, inner=inner)
     if content.size >= 1 << 17 and content.read((content.size & ~0xFFFF) - 0x10000, 4) == magic:
-        return FileSystem(type="linux_raid_member")
+        return FileSystem(type="linux_raid_member", inner=_plain(content))
     return None
+
+
+def _plain(content: Readable) -> FileSystem | None:
+    return next((found for one in (_ext, _xfs, _btrfs, _f2fs, _vfat) if (found := one(content)) is not None), None)
 
 
 def _ext(content: Readable) -> FileSystem | None:
@@ -173,6 +184,9 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (3, b"EXFAT   ", "exfat"),
     (0, b"integrt\0", "DM_integrity"),
     (0x1018, _BCACHEFS, "bcachefs"),
+    (0x1018, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81"), "bcache"),
+    (0x204, b"!Stra0tis\x86\xff\x02^\x41rh", "stratis"),
+    (0, b"dmvdo001", "vdo"),
     (0x8000, b"JFS1", "jfs"),
     (0x10034, b"ReIsEr", "reiserfs"),
     (0x406, b"\x34\x34", "nilfs2"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from vmtests.causes import Cause
 from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
-from vmtests.image.check import Check, breach, note, passed
+from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.files import FilesError
 from vmtests.image.stream import Stream, StreamError, packing_of, unpacked
 
@@ -166,7 +166,11 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
             if head[:6] in _MAGICS:
                 file.seek(place)
                 reader = _Reader(file)
-                _archive(reader, bounds, look)
+                try:
+                    _archive(reader, bounds, look)
+                except CutError:
+                    if size < LIMIT:  # else it was cut here
+                        raise
                 place += reader.place or size
             elif head[:1] == b"\0":
                 place += _zeros(os.pread(file.fileno(), _PIECE, place))
@@ -220,6 +224,8 @@ class _Reader:
         self._ahead = b""  # what was read, from `_at` on: members are small, and a read costs more than a slice
         self._at = 0
         self.place = 0
+        self.short = False
+        """Whether the stream ended before what was to be skipped."""
         self.archives = 0
         """Archives that were read to their ends."""
 
@@ -235,6 +241,7 @@ class _Reader:
     def skip(self, size: int) -> None:
         while size > 0 and self.place < LIMIT and (data := self.take(min(_PIECE, size))):
             size -= len(data)
+        self.short |= size > 0
 
     def skip_zeros(self) -> None:
         while self.place < LIMIT and (data := self.take(_PIECE)):
@@ -265,5 +272,8 @@ def _archive(reader: _Reader, bounds: _Bounds, look: Callable[[Member], None]) -
         path = name.decode("utf-8", errors="replace").removeprefix("./").lstrip("/")
         member = Member(path, mode, size, reader)
         look(member)
-        reader.skip(member.left + -size % 4)
+        reader.skip(member.left)
+        if reader.short and reader.place < LIMIT:
+            raise CutError(f"it ends within the file {clean(path)}")
+        reader.skip(-size % 4)
     return False

@@ -12,7 +12,7 @@ from vmtests import contract as contracts
 from vmtests.causes import Cause
 from vmtests.contract import Contract, Partition, Promise
 from vmtests.host.tools import Toolbox
-from vmtests.image import erofs, esp, ext4, fat, gpt, initramfs, layout, promised
+from vmtests.image import erofs, esp, ext4, fat, features, gpt, initramfs, layout, promised
 from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, Word, breach, clean, note, passed
 from vmtests.image.erofsfiles import ErofsFiles
@@ -227,28 +227,41 @@ def _any(disk: Source, table: gpt.Table, volumes: list[Volume], chain: Chain | N
         yield replace(check, status=Status.NOTE) if one_is_good and not check.ok else check
     if table.header is None and any(not check.ok for check in table.checks):
         return
-    for volume in volumes:
-        yield from layout.check(volume)
-        yield from _superblock(volume)
+    way: list[Check] = []
     try:
-        yield from () if chain is None else chain.check()
+        way += [] if chain is None else chain.check()
     except FilesError as error:
         text = f"the files that the boot needs cannot be read: {error}"
-        yield breach("boot", "files", "unreadable", text, cause=Cause.ESP_UNREADABLE)
+        way.append(breach("boot", "files", "unreadable", text, cause=Cause.ESP_UNREADABLE))
+    root = None if chain is None else chain.trail.root
+    kernel = None if chain is None else chain.trail.kernel
+    for volume in volumes:
+        # Where it is known which one is root, nothing waits for the others but firmware for the ESP.
+        needed = root is None or volume is root or volume.type in (layout.ESP, layout.XBOOTLDR)
+        for check in (*layout.check(volume), *_superblock(volume, kernel if volume is root else None)):
+            yield check if needed or check.ok else replace(check, status=Status.NOTE)
+    yield from way
 
 
-def _superblock(volume: Volume) -> Iterator[Check]:
-    """Check an erofs or ext4 as far as no kernel would mount it; what fsck or root's options mend is a note."""
+def _superblock(volume: Volume, kernel: tuple[int, int] | None) -> Iterator[Check]:
+    """Check a file system as far as no kernel would mount it; what fsck or root's options mend is a note.
+
+    With `kernel`, which mounts it, it is held against what that one knows.
+    """
     kind = "" if volume.system is None else volume.system.type
     found: Iterator[Check] = iter(())
     if kind == "erofs":
-        found = erofs.check(volume.content, volume.where, None)
+        found = erofs.check(volume.content, volume.where, kernel)
     elif kind.startswith("ext"):
-        found = ext4.check(volume.content, volume.where, None)
+        found = ext4.check(volume.content, volume.where, kernel)
+    elif kind in features.SYSTEMS:
+        found = features.check(volume.content, kind, volume.where, kernel)
     for check in found:
         mended = check.what == Word.STATE or check.cause is Cause.ROOT_READ_ONLY
+        # A kernel that is newer than what is known here may know more.
+        guessed = check.what == "features" and kernel is not None and kernel > features.KNOWN
         if not check.ok and check.what != Word.SIZE:
-            yield replace(check, status=Status.NOTE) if mended else check
+            yield replace(check, status=Status.NOTE) if mended or guessed else check
 
 
 def _sector_size(disk: Source, contract: Contract) -> int:

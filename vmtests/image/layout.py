@@ -43,6 +43,11 @@ class Volume:
         name = f" `{self.label}`" if self.label else ""
         return f"partition {self.number}{name}" if self.number else "the disk"
 
+    @property
+    def readable(self) -> str:
+        """The type of the file system that firmware and boot loaders see, empty where they see none."""
+        return "" if self.system is None else (self.system.inner or self.system).type
+
     def to_json(self) -> dict[str, object]:
         """Return the volume as JSON data."""
         system = self.system
@@ -119,7 +124,7 @@ def _logical(disk: Source, base: int) -> Iterator[tuple[int, int, int, int]]:
 
 def files(volume: Volume, disk: Source, toolbox: Toolbox) -> Files | None:
     """Return the files of a volume; None where its file system is not read here."""
-    kind = "" if volume.system is None else volume.system.type
+    kind = volume.readable
     if kind == "vfat":
         return fat.Files(*disk.range(volume.content.offset, volume.content.size), toolbox)
     if kind.startswith("ext"):

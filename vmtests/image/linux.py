@@ -6,7 +6,7 @@ from functools import partial
 
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
-from vmtests.image import initramfs, kallsyms, pe
+from vmtests.image import fstab, initramfs, kallsyms, named, pe
 from vmtests.image.check import Check, Word, breach, clean, note, passed
 from vmtests.image.cmdline import values, words
 from vmtests.image.extfiles import ExtFiles
@@ -25,13 +25,12 @@ _NOTHING_BUILT_IN = re.compile(
 )
 """The archive in a kernel that is built without an initramfs of its own (usr/default_cpio_list)."""
 
-_LINKS = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
-          "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
 _FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
 _INITS = ("/sbin/init", "/etc/init", "/bin/init", "/bin/sh")
 """What Linux starts without `init=` (init/main.c), and initramfs-tools and systemd where that is not there."""
 
 _EMPTY = "has no file system"
+_ENTRY = 128  # bytes of a GPT's entry: Linux takes no other (block/partitions/efi.c, is_gpt_valid())
 _ELSEWHERE = ("ostree=", "boot=", "rd.live", "overlayroot", "systemd.volatile", "rdinit=")
 """Words of a command line by which another thing than root's init may be started."""
 
@@ -54,7 +53,28 @@ def unified(trail: Trail, volume: Volume, path: str, program: pe.Program, option
     if (initrd := program.sections.get(".initrd")) is not None:
         found = yield from _initrd(trail, files, path, initrd.offset, initrd.size, release, f"in {path}")
     whole = partial(_section, files, path, kernel)
-    yield from _options(trail, options or own, path, has_initrd=initrd is not None, initrds=found, kernel=whole)
+    more, another = _addons(trail, files, path)
+    joined = " ".join(filter(None, (options or own, *more)))
+    yield from _options(trail, joined, path, has_initrd=another or initrd is not None, initrds=found, kernel=whole)
+
+
+def _addons(trail: Trail, files: Files, path: str) -> tuple[list[str], bool]:
+    """Return what the addons of a unified kernel image put behind its command line, and whether one has an initrd.
+
+    systemd-stub(7): those of all images come first, then those of this one; one for another machine is left out.
+    """
+    lines, initrd = [], False
+    for directory in ("/loader/addons", f"{path}.extra.d"):
+        for name in files.below(directory, ".addon.efi"):
+            addon = pe.parse(files.read(name, pe.HEAD))
+            if isinstance(addon, str) or pe.fault(addon) is not None:
+                continue
+            trail.files.append(name)
+            initrd |= ".initrd" in addon.sections
+            if (line := addon.sections.get(".cmdline")) is not None:
+                told = files.pick(name, ((line.offset, min(line.size, _LINE)),))[0]
+                lines.append(told.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ").strip())
+    return lines, initrd
 
 
 def kernel_alone(trail: Trail, files: Files, path: str, options: str = "") -> Iterator[Check]:
@@ -64,14 +84,25 @@ def kernel_alone(trail: Trail, files: Files, path: str, options: str = "") -> It
 
 
 def entry(
-    trail: Trail, files: Files, volume: Volume, kernel: str, initrds: tuple[str, ...], options: str, origin: str
+    trail: Trail,
+    files: Files,
+    volume: Volume,
+    kernel: str,
+    initrds: tuple[str, ...],
+    options: str,
+    origin: str,
+    *,
+    program: bool = False,
 ) -> Iterator[Check]:
-    """Check kernel, initrds and command line of an entry whose paths are on `volume`."""
+    """Check kernel, initrds and command line of an entry whose paths are on `volume`.
+
+    With `program` the boot loader has firmware start the kernel, which then has to be an EFI program.
+    """
     if files.find(kernel) is None:
         text = f"kernel {clean(kernel)}, named by {origin}, is not on {volume.where}"
         yield breach(SUBJECT, "kernel", "missing", text, cause=Cause.KERNEL_MISSING)
         return
-    yield from _parts(trail, files, kernel, initrds, options, origin, where=volume.where)
+    yield from _parts(trail, files, kernel, initrds, options, origin, where=volume.where, program=program)
 
 
 def _parts(
@@ -84,6 +115,7 @@ def _parts(
     *,
     where: str,
     optional: bool = False,
+    program: bool = False,
 ) -> Iterator[Check]:
     real = files.find(kernel)
     assert real is not None
@@ -93,7 +125,12 @@ def _parts(
     if end and not files.pick(real, ((end - 1, 1),))[0]:
         yield _cut("kernel", real, end, Cause.KERNEL_INVALID)
         return
-    release = yield from _release(trail, pe.parse_kernel(head), real)
+    known = pe.parse_kernel(head)
+    release = yield from _release(trail, known, real)
+    if program and known is not None and (reason := pe.fault(pe.parse(head))) is not None:
+        text = f"kernel {real}, which {origin} has firmware start, is no EFI program: {reason}"
+        hint = "build it with CONFIG_EFI_STUB=y"
+        yield breach(SUBJECT, "kernel", "no EFI program", text, hint, cause=Cause.KERNEL_INVALID)
     found: initramfs.Modules | None = None
     for name in initrds:
         if (place := files.find(name)) is None:
@@ -119,6 +156,7 @@ def _release(trail: Trail, kernel: pe.Kernel | None, path: str) -> Generator[Che
         yield breach(SUBJECT, Word.KERNEL_RELEASE, "none", text, cause=Cause.KERNEL_INVALID)
         return None
     trail.steps.append(f"Linux {kernel.release}")
+    trail.kernel = kernel.version
     yield passed(SUBJECT, Word.KERNEL_RELEASE, kernel.release)
     return kernel.release
 
@@ -158,10 +196,20 @@ def _options(
         return
     root = roots[-1]
     yield passed(SUBJECT, "root", root)
-    if (wrong := _absent(trail, root)) and not (trail.hidden and not _FIRST_DISK.fullmatch(root)):
+    by_table = _FIRST_DISK.fullmatch(root) or named.key(root)[0] in named.LINKS.values()
+    if by_table and trail.entry_size not in (0, _ENTRY):
+        text = f"Linux ignores the GPT: its entries have {trail.entry_size} bytes, and not {_ENTRY}"
+        text = f"{text}; root={clean(root)} of {origin} leads nowhere"
+        hint = "sfdisk --label gpt writes it anew"
+        yield breach(SUBJECT, "root device", root, text, hint, cause=Cause.GPT_DESTROYED)
+        return
+    if len(fitting := _fitting(trail, root)) == 1:
+        trail.root = fitting[0]
+    # What hides others has file systems, and no partitions of this disk.
+    if (wrong := _absent(trail, root)) and not (trail.hidden and named.key(root)[0] in ("UUID", "LABEL")):
         text = f"root={clean(root)} of {origin} leads nowhere: {wrong}"
         yield breach(SUBJECT, "root device", root, text, cause=Cause.PARTITION_MISSING)
-    elif len(fitting := _fitting(trail, root)) > 1 and not _btrfs(trail):
+    elif len(fitting) > 1 and not _btrfs(trail):
         count = len(fitting)
         text = f"root={clean(root)} of {origin} fits {count} partitions of the disk: which one is mounted is chance"
         yield note(SUBJECT, "root device", root, text)
@@ -177,6 +225,7 @@ def _options(
         yield note(SUBJECT, "root device", root, text)
     elif len(fitting) == 1:
         yield from _init(trail, fitting[0], options, origin, has_initrd=has_initrd, initrds=initrds)
+        yield from fstab.check(trail, fitting[0])
 
 
 def _without(trail: Trail, text: str, kernel: Callable[[], bytes], what: str, cause: Cause) -> Check:
@@ -251,27 +300,11 @@ def _hashes(trail: Trail, options: str, origin: str) -> Iterator[Check]:
             yield breach(SUBJECT, what, told[0], text, cause=Cause.PARTITION_MISSING)
 
 
-def _key(root: str) -> tuple[str, str]:
-    for link, name in _LINKS.items():
-        if root.startswith(link):
-            return name, root.removeprefix(link)
-    key, _, value = root.strip('"').partition("=")
-    return key, value.strip('"')
-
-
-def _have(volume: Volume, key: str) -> str:
-    system = volume.system
-    names = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
-    names |= {} if system is None else {"UUID": system.uuid, "LABEL": system.label}
-    return names.get(key, "").lower()
-
-
 def _fitting(trail: Trail, root: str) -> list[Volume]:
     """Return the volumes that `root=` fits."""
     if match := _FIRST_DISK.fullmatch(root):
         return [volume for volume in trail.volumes if volume.number == int(match[1])]
-    key, value = _key(root)
-    return [volume for volume in trail.volumes if value and _have(volume, key) == value.lower()]
+    return named.fitting(trail.volumes, *named.key(root))
 
 
 def _absent(trail: Trail, root: str) -> str:
@@ -280,10 +313,10 @@ def _absent(trail: Trail, root: str) -> str:
         numbers = sorted(volume.number for volume in trail.volumes if volume.number)
         there = int(match[1]) in numbers or not numbers
         return "" if there else f"the disk has {', '.join(map(str, numbers))}"
-    key, value = _key(root)
-    if key not in _LINKS.values() or "\\x" in value or "/" in value or _fitting(trail, root):
+    key, value = named.key(root)
+    if key not in named.LINKS.values() or "\\x" in value or "/" in value or _fitting(trail, root):
         return ""
-    return f"the disk has {', '.join(filter(None, (_have(volume, key) for volume in trail.volumes))) or 'none'}"
+    return f"the disk has {', '.join(filter(None, (named.have(volume, key) for volume in trail.volumes))) or 'none'}"
 
 
 def _btrfs(trail: Trail) -> bool:

@@ -8,6 +8,8 @@ import functools
 import re
 from dataclasses import dataclass
 
+from vmtests.sizes import whole
+
 _TRIES = re.compile(r"\+(\d+)(?:-(\d+))?$")
 
 
@@ -16,7 +18,8 @@ class Entry:
     """An entry of the Boot Loader Specification; paths are as written.
 
     `id` is the file's name without boot counters, `path` where it is on its partition, `left` the tries that are left,
-    None without a counter. A unified kernel image (type #2) has `unified` and no kernel of its own.
+    None without a counter. A unified kernel image (type #2) has `unified` and no kernel of its own;
+    `by_uki` says that a type #1 entry names it by `uki`, which systemd-boot knows from 258 on.
     """
 
     id: str
@@ -24,6 +27,7 @@ class Entry:
     title: str = ""
     kernel: str | None = None
     unified: str | None = None
+    by_uki: bool = False
     initrds: tuple[str, ...] = ()
     options: str = ""
     version: str = ""
@@ -53,6 +57,7 @@ def parse(text: str, path: str = "") -> Entry:
         title=last("title"),
         kernel=last("linux") or None,
         unified=last("efi") or last("uki") or None,
+        by_uki=bool(last("uki")) and not (last("efi") or last("linux")),
         initrds=tuple(values.get("initrd", ())),
         options=" ".join(values.get("options", ())),
         version=last("version"),
@@ -197,7 +202,8 @@ def limine(text: str) -> Entry | None:
         if not colon or line.lstrip().startswith("#"):
             continue
         if not entries:
-            number = int(value) if key.lower() == "default_entry" and value.isdigit() else number
+            chosen = whole(value) if key.lower() == "default_entry" else None
+            number = number if chosen is None else chosen
         else:
             entries[-1][1].setdefault(key.lower(), []).append(value)
     if not 0 < number <= len(entries):

@@ -19,6 +19,9 @@ from vmtests.image.trail import SUBJECT, Trail, text
 _UNIFIED = "/EFI/Linux"
 _PREFIX = re.compile(rb"/(?:EFI|efi)/[A-Za-z0-9_.-]{1,40}")
 _WHOLE = 8 << 20  # bytes of a boot loader
+_SYSTEMD_BOOT = re.compile(rb"LoaderInfo: systemd-boot (\d{1,5})")
+_UKI_SINCE = 258  # systemd's NEWS
+_CSV = 1 << 16  # bytes of shim's table of boot loaders
 _SYSLINUX = (
     "/boot/extlinux/extlinux.conf", "/extlinux/extlinux.conf", "/boot/syslinux/extlinux.conf", "/extlinux.conf",
     "/boot/syslinux/syslinux.cfg", "/syslinux/syslinux.cfg", "/syslinux.cfg",
@@ -31,15 +34,18 @@ def names(files: Files | None) -> list[str]:
     return list(files.names().values()) if isinstance(files, FatFiles) else []
 
 
-def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
+def systemd_boot(trail: Trail, esp: Volume | None, path: str) -> Iterator[Check]:
     """Follow systemd-boot, by its entries and unified kernels on ESP and XBOOTLDR."""
     assert esp is not None
+    own = trail.open(esp)
+    said_version = None if own is None else _SYSTEMD_BOOT.search(own.read(path, _WHOLE))
+    version = int(said_version[1]) if said_version else None
     found: list[tuple[loader.Entry, Volume, Files]] = []
     lost: list[str] = []
     for volume in (esp, *(volume for volume in trail.volumes if volume.type == layout.XBOOTLDR)):
         # What it reads is what firmware reads: FAT.
-        if volume.system is not None and volume.system.type == "vfat" and (files := trail.open(volume)) is not None:
-            found += _entries(volume, files, lost)
+        if volume.readable == "vfat" and (files := trail.open(volume)) is not None:
+            found += _entries(volume, files, lost, version)
     config = text(trail.open(esp), "/loader/loader.conf")
     setting = {words[0]: words[1] for line in config.splitlines() if len(words := line.split(None, 1)) == 2}
     entry = loader.chosen([item for item, _, _ in found], setting.get("default", "").strip())
@@ -61,7 +67,8 @@ def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
         yield breach(SUBJECT, "devicetree", "missing", said, cause=Cause.BOOTLOADER_ERROR)
     if entry.unified is None:
         trail.steps.append(entry.path)
-        yield from linux.entry(trail, files, volume, entry.kernel or "", entry.initrds, entry.options, entry.path)
+        kernel, initrds = entry.kernel or "", entry.initrds
+        yield from linux.entry(trail, files, volume, kernel, initrds, entry.options, entry.path, program=True)
         return
     head = files.read(files.find(entry.unified) or "", pe.HEAD)
     program = pe.parse(head)
@@ -76,7 +83,9 @@ def systemd_boot(trail: Trail, esp: Volume | None, _: str) -> Iterator[Check]:
         yield from linux.kernel_alone(trail, files, entry.unified, entry.options)
 
 
-def _entries(volume: Volume, files: Files, lost: list[str]) -> Iterator[tuple[loader.Entry, Volume, Files]]:
+def _entries(
+    volume: Volume, files: Files, lost: list[str], loader_version: int | None
+) -> Iterator[tuple[loader.Entry, Volume, Files]]:
     try:
         for path in files.below("/loader/entries", ".conf"):
             name = path.rpartition("/")[2].lower()
@@ -86,6 +95,8 @@ def _entries(volume: Volume, files: Files, lost: list[str]) -> Iterator[tuple[lo
                 continue
             if program is None:
                 lost.append(f"{path} names no kernel")
+            elif entry.by_uki and loader_version is not None and loader_version < _UKI_SINCE:
+                lost.append(f"{path} says `uki`, which systemd-boot {loader_version} does not know: say `efi`")
             elif files.find(program) is None:
                 lost.append(f"kernel {clean(program)}, named by {path}, is not on {volume.where}")
             else:
@@ -94,11 +105,18 @@ def _entries(volume: Volume, files: Files, lost: list[str]) -> Iterator[tuple[lo
             name, left = loader.counted(path.rpartition("/")[2])
             head = pe.parse(files.read(path, pe.HEAD))
             section = None if isinstance(head, str) else head.sections.get(".osrel")
+            if not isinstance(head, str) and head.machine != GUEST.pe_machine:
+                lost.append(f"{path} is for another machine ({head.machine:04x})")
+                continue
             if name.lower().startswith(("auto-", ".")) or section is None:
                 lost.append(f"{path} is no unified kernel image with an .osrel section")
                 continue
             osrel = files.pick(path, ((section.offset, min(section.size, 1 << 16)),))[0]
             told = _osrel(osrel.decode("utf-8", errors="replace"))
+            if not any(told.get(key) for key in ("PRETTY_NAME", "IMAGE_ID", "NAME", "ID")):
+                # src/boot/bootspec-util.c, bootspec_pick_name_version_sort_key()
+                lost.append(f"the .osrel section of {path} has no ID, NAME, IMAGE_ID or PRETTY_NAME")
+                continue
             version = (told.get(key, "") for key in ("IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID"))
             entry = loader.Entry(
                 id=name, path=path, unified=path, left=left,
@@ -243,18 +261,28 @@ def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator
 def shim_second(trail: Trail, esp: Volume, path: str) -> str | None:
     """Return the program that shim starts: the one beside it, or the one its fallback finds by a BOOT*.CSV."""
     directory, second = path.rpartition("/")[0], f"grub{GUEST.efi}.efi"
-    if trail.has(esp, f"{directory}/{second}"):
-        return f"{directory}/{second}"
-    if trail.has(esp, f"{directory}/fb{GUEST.efi}.efi"):
-        # shim's fallback makes an entry of every \EFI\*\BOOT{architecture}.CSV and starts the first.
-        for name in sorted(path for path in names(trail.open(esp)) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
-            if trail.has(esp, there := f"{name.rpartition('/')[0]}/{second}"):
-                return there
-    return None
+    if directory.upper() == "/EFI/BOOT" and trail.has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+        # From there shim starts its fallback before any other (shim.c, should_use_fallback()), which makes an entry
+        # of every line of \EFI\*\BOOT{architecture}.CSV and starts the first (fallback.c).
+        files = trail.open(esp)
+        for name in sorted(path for path in names(files) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
+            assert files is not None
+            table = files.read(name, _CSV).decode("utf-16", errors="replace")
+            for line in table.splitlines():
+                if (said := line.partition(",")[0].strip("\ufeff ")) and trail.has(
+                    esp, there := f"{name.rpartition('/')[0]}/{said}"
+                ):
+                    return there
+    return f"{directory}/{second}" if trail.has(esp, f"{directory}/{second}") else None
 
 
 def syslinux(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
     """Follow SYSLINUX or EXTLINUX, by the label that its configuration starts (SYSLINUX' doc/syslinux.txt)."""
+    core = "ldlinux.e64"
+    if esp is not None and not any(path.lower().endswith(f"/{core}") for path in names(trail.open(esp))):
+        said = f"{program} (SYSLINUX) does not find {core}, the rest of itself, on {esp.where}"
+        yield breach(SUBJECT, "boot loader", "missing", said, f"put {core} beside it", cause=Cause.BOOTLOADER_ERROR)
+        return
     beside = f"{program.rpartition('/')[0]}/syslinux.cfg"
     for volume in [esp] if esp else trail.volumes:
         for place in (beside, "/EFI/syslinux/syslinux.cfg", *_SYSLINUX) if esp else _SYSLINUX:

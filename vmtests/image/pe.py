@@ -41,7 +41,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """The headers of a PE32+ program."""
+    """The headers of a PE32+ program; of a unified kernel image with profiles, the sections of the first one."""
 
     machine: int
     subsystem: int
@@ -86,16 +86,19 @@ def parse(head: bytes) -> Program | str:
         return f"its optional header has magic {magic:03x}, not {_PE32_PLUS:03x} (PE32+)"
     (subsystem,) = struct.unpack_from("<H", head, start + 24 + 68)
     sections: dict[str, Section] = {}
-    end = 1
+    profile: dict[str, Section] = {}
+    profiles, end = 0, 1
     for index in range(count):
         place = start + 24 + optional + 40 * index
         if place + 40 > len(head):
             break
         name, virtual, _, raw, offset = struct.unpack_from("<8sIIII", head, place)
         text = name.rstrip(b"\0").decode("ascii", errors="replace")
-        sections.setdefault(text, Section(offset=offset, size=min(virtual, raw)))
+        profiles += text == ".profile"
+        if profiles < 2:  # the first profile is started: its sections take the place of those that all have
+            (profile if profiles else sections).setdefault(text, Section(offset=offset, size=min(virtual, raw)))
         end = max(end, offset + raw if raw else 0)
-    return Program(machine=machine, subsystem=subsystem, sections=sections, end=end)
+    return Program(machine=machine, subsystem=subsystem, sections=sections | profile, end=end)
 
 
 def fault(program: Program | str) -> str | None:

@@ -40,6 +40,7 @@ from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.image import compression
 from vmtests.image.spec_check import check_contract, check_esp, check_places, refuse_unknown
+from vmtests.resources import read_named
 
 VERSION = 1
 DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
@@ -119,10 +120,8 @@ def load(path: Path) -> ImageSpec:
     Relative file names are relative to the directory of `path`.
     """
     try:
-        data = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}", hint="give the path of an image.json") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        data = msgspec.json.decode(read_named(path, hint="give the path of an image.json"))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     if isinstance(data, dict) and data.get("version") != VERSION:
         raise InputError(f"{path} has version {data.get('version')!r}", hint=f"this vmtests reads version {VERSION}")
@@ -161,10 +160,7 @@ def _listed(store: StoreSpec, base: Path) -> tuple[list[str], StoreSpec]:
     named = {path: f"store.paths[{index}]" for index, path in reversed(list(enumerate(store.paths)))}
     places = {path: named[path] for path in store.paths}
     if store.path_list is not None:
-        try:
-            listed = (base / store.path_list).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the list of store paths {base / store.path_list} cannot be read: {error}") from error
+        listed = read_named(base / store.path_list, "the list of store paths").splitlines()
         for number, path in enumerate(listed, 1):
             places.setdefault(path, f"store.path_list, line {number}")
     return list(places.values()), StoreSpec(directory=base / store.directory, paths=tuple(places))

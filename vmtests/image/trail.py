@@ -17,16 +17,21 @@ _TEXT = 1 << 18  # bytes of a configuration that are read
 
 class Trail:
     """One disk: `steps` are what was found on the way, for people, in order, `files` the paths gone by, and `options`
-    the kernel's command line.
+    the kernel's command line, `root` the one partition that its `root=` names, `kernel` its major and minor version.
+
+    `entry_size` is that of an entry of the GPT, in bytes; 0 without one.
     """
 
-    def __init__(self, disk: Source, volumes: Sequence[Volume], toolbox: Toolbox) -> None:
+    def __init__(self, disk: Source, volumes: Sequence[Volume], toolbox: Toolbox, *, entry_size: int = 0) -> None:
         self.disk = disk
         self.volumes = volumes
         self.toolbox = toolbox
         self.steps: list[str] = []
         self.files: list[str] = []
         self.options = ""
+        self.root: Volume | None = None
+        self.kernel: tuple[int, int] | None = None
+        self.entry_size = entry_size
         self._opened: dict[int, Files | None] = {}
 
     def open(self, volume: Volume) -> Files | None:

@@ -11,7 +11,7 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +52,7 @@ _MUCH_NOTHING = bytes(MIB)
 _RATIO = 250  # of bytes that are no zeros to packed ones; real disks have less than 20
 _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
 _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
+_ONE_LAYER = 0.95  # of a container's image that is one layer
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
 _LIST = 4 << 20  # bytes of the list of a zip's files: 40,000 with short names
@@ -155,7 +156,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple
 
     Raises _NestedError where there is one archive and no disk.
     """
-    found, others, odd, refused = "", [], "", ""
+    found, others, odd, refused = "", dict[str, int](), "", ""
     members = 0
     stream.headers(_MAP)
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", tarinfo=_Header) as archive:
@@ -167,7 +168,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple
                 kind = _TYPES.get(member.type.decode("latin-1"), "no file")
                 odd = odd or f"{clean(member.name)}, which is {kind}"
             elif member.name != nested and not _is_disk(member.name, member.size, lambda: stream.peek(HEAD + 512)):
-                others.append(member.name)
+                others[member.name] = member.size
             elif found:
                 raise _several(path, [found, member.name])
             else:
@@ -179,7 +180,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple
                     refused = "it is not a tar of the old GNU format"
     stream.headers(None)
     if not found:
-        what = odd or ", ".join(clean(name) for name in others[:3])
+        what = odd or ", ".join(clean(name) for name in list(others)[:3])
         if not what:
             raise InputError(f"{path} is an empty archive", hint=_GCE_HINT)
         if inner := _nested(path, others):
@@ -191,10 +192,16 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple
     return found, refused
 
 
-def _nested(path: Path, names: list[str]) -> str:
-    """Return the one archive among the members of one that has no disk; raises InputError for a container's image."""
-    plain = {name.removeprefix("./") for name in names}
+def _nested(path: Path, members: Mapping[str, int]) -> str:
+    """Return the one archive among the members, with their sizes, of one that has no disk.
+
+    Raises InputError for the image of a container, but where nearly all of it is one layer: KubeVirt's have a disk.
+    """
+    plain = {name.removeprefix("./") for name in members}
     if "oci-layout" in plain or ("manifest.json" in plain and any("layer" in name for name in plain)):
+        largest = max(members, key=lambda name: members[name])
+        if members[largest] >= MIB and members[largest] > _ONE_LAYER * sum(members.values()):
+            return largest
         raise InputError(f"{path} is a container image: it has neither a disk nor a kernel", hint=_FILES_HINT)
     if "metadata.yaml" in plain and any(name.startswith("rootfs/") for name in plain):
         raise InputError(f"{path} is the image of a container (Incus, LXD), and no disk", hint=_FILES_HINT)
@@ -202,7 +209,7 @@ def _nested(path: Path, names: list[str]) -> str:
         raise InputError(f"{path} holds the files of a system, and no disk", hint=_FILES_HINT)
     if any(name.startswith("Ref:") for name in plain):
         raise InputError(f"{path} is an image of XenServer, whose disk is in pieces", hint="xva-img makes a raw disk")
-    archives = [name for name in names if _ARCHIVE.search(name)]
+    archives = [name for name in members if _ARCHIVE.search(name)]
     return archives[0] if len(archives) == 1 else ""
 
 
@@ -252,8 +259,7 @@ def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
         disks = [info for info in members if _is_disk(info.filename, info.file_size, partial(head, info))]
         if len(disks) > 1:
             raise _several(path, [info.filename for info in disks])
-        names = [info.filename for info in members]
-        if not disks and (nested := _nested(path, names)):
+        if not disks and (nested := _nested(path, {info.filename: info.file_size for info in members})):
             disks = [info for info in members if info.filename == nested][:1]
         if not disks:
             what = ", ".join(clean(info.filename) for info in members[:3]) or "nothing"

@@ -122,7 +122,7 @@ class Forms:
             told = _escaped(_sentence(report))
             terminalreporter.write_line(f"::error file={where},line={(line or 0) + 1},title={title}::{told}")
         if place := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with contextlib.suppress(OSError), Path(place).open("a", encoding="utf-8") as file:
+            with contextlib.suppress(OSError), Path(place).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(self.summary())
 
     def summary(self) -> str:

@@ -65,9 +65,12 @@ class Option:
             return given
         if text := environment.get(self.environment):
             return self._checked(self._parsed(text), self.environment)
-        if (told := config.getini(self.key)) not in (None, "", []):
-            return self._checked(told, f"{self.key} in pytest's configuration")
-        return self.default()
+        place = f"{self.key} in pytest's configuration"
+        try:
+            told = config.getini(self.key)
+        except (TypeError, ValueError, pytest.UsageError) as error:  # which do not say whose value it is
+            raise pytest.UsageError(f"{place}: {error}") from error
+        return self.default() if told in (None, "", []) else self._checked(told, place)
 
     def _parsed(self, text: str) -> object:
         match self.kind:

@@ -41,6 +41,8 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             # What ends a process politely ends its machines, removes their files, and instances that cost money.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
+                signal.signal(signal.SIGHUP, signal.default_int_handler)
             # Some that start others ignore it, and then nobody's end can be waited for.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not hasattr(config, "workerinput"):
@@ -66,7 +68,7 @@ class Run:
             yield
         except BootError as error:
             told, see_above, owner = error.report, "boot failed: see above", error.owner
-        except (VmtestsError, OSError, MemoryError, RuntimeError) as error:
+        except (VmtestsError, OSError, MemoryError, RuntimeError, ValueError) as error:
             if (ours := error if isinstance(error, VmtestsError) else of_host(error)) is None:
                 raise
             told, see_above, owner = str(ours), "no machine: see above", ours.owner

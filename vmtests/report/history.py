@@ -1,18 +1,17 @@
 """Many runs below one directory: what each stage took over time, and whether it has become slower."""
 
-import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from vmtests.boot.stages import Stage
 from vmtests.errors import InputError
 from vmtests.report import noise
 from vmtests.report.noise import Slowdown
+from vmtests.resources import read_object
 from vmtests.text import clean, printable
 
 WHOLE = "boot"
@@ -152,7 +151,7 @@ class _Boot:
 
 def _boot(path: Path) -> _Boot | None:
     """Return one boot from power-on; None for what a fork or a killed run left, and what is no timeline."""
-    raw, about = _json(path), _json(path.with_name("booted.json"))
+    raw, about = read_object(path), read_object(path.with_name("booted.json"))
     try:
         began = raw.get("started")
         started = datetime.fromtimestamp(path.stat().st_mtime, UTC) if began is None else datetime.fromisoformat(began)
@@ -160,7 +159,7 @@ def _boot(path: Path) -> _Boot | None:
         passed = list(start)[:-1]  # the last one was not left
         seconds = {str(Stage(s)): float(t) for s, t in raw["seconds"].items() if s in passed}
         image, machine = str(about.get("image", "an image")), str(about.get("machine", ""))
-    except (KeyError, TypeError, ValueError, AttributeError, OSError):
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return None
     if not passed:
         return None
@@ -170,14 +169,6 @@ def _boot(path: Path) -> _Boot | None:
     if ready:
         seconds[WHOLE] = start[Stage.READY]
     return _Boot(image=clean(image), machine=clean(machine), started=started, ready=ready, seconds=seconds)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
 
 
 def _past(name: str, boots: Sequence[_Boot]) -> Past:

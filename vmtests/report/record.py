@@ -19,6 +19,7 @@ from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
 from vmtests.report import journal
+from vmtests.resources import read_object
 from vmtests.text import clean
 
 LINES = 6000
@@ -180,8 +181,8 @@ def read(directory: Path) -> Run:
 
 def _boots(place: Path, name: str) -> Iterator[Boot]:
     timelines = sorted(place.glob("timeline*.json"), key=lambda path: (len(path.name), path.name))
-    known = [raw for path in timelines if isinstance(raw := _json(path), dict)] or [{}]
-    inspection = _json(place / "inspection.json")
+    known = [raw for path in timelines if (raw := read_object(path))] or [{}]
+    inspection = read_object(place / "inspection.json")
     entries = next((found for file in journal.FILES if (found := journal.read(place / file))), [])
     for raw in known:
         try:
@@ -192,7 +193,7 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             starts = {Stage(s): float(t) for s, t in raw.get("start", {"firmware": 0.0}).items()}
             seconds = {Stage(s): float(t) for s, t in raw.get("seconds", {}).items()}
             units = tuple(_unit(u) for u in raw.get("units", ()))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{place} has a timeline that vmtests did not write: {error}") from error
         if not lines and number > 1:
             continue
@@ -209,7 +210,7 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             units=units,
             lines=lines,
             cut=cut,
-            inspection=inspection if isinstance(inspection, dict) else None,
+            inspection=inspection or None,
             mounts=_mounts(place),
             started=started,
             heard=bool(heard),
@@ -221,11 +222,11 @@ def _sorted(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
-    raw = _json(place / ("verdict.json" if number == 1 else f"verdict-{number}.json"))
-    if isinstance(raw, dict):
+    raw = read_object(place / ("verdict.json" if number == 1 else f"verdict-{number}.json"))
+    if raw:
         try:
             return Told.of(raw)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ArithmeticError, AttributeError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{place} has a verdict that vmtests did not write: {error}") from error
     if Stage.READY in starts:
         return Told(word="ready", stage="ready", sentence="the guest is ready")
@@ -264,7 +265,7 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
                 line = Line(
                     t=float(raw["t"]), text=str(raw["text"]), stage=Stage(raw["stage"]), source=str(raw["source"])
                 )
-            except (ValueError, KeyError, TypeError):
+            except (ArithmeticError, RecursionError, ValueError, KeyError, TypeError):
                 continue  # the last line of a log whose writer was killed
             total += 1
             if len(head) < LINES // 3:
@@ -284,13 +285,6 @@ def _mounts(place: Path) -> tuple[Mount, ...]:
         with contextlib.suppress(OSError, GuestError):
             return tuple(parse_mountinfo((place / told).read_text(encoding="utf-8", errors="replace")))
     return ()
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _tests(path: Path) -> Iterator[Test]:

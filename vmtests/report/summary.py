@@ -1,13 +1,12 @@
 """A run in few words: what was booted and what came of it, as properties for junit.xml and as Markdown."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vmtests.errors import Owner, VmtestsError
-from vmtests.resources import cache_dir
+from vmtests.resources import cache_dir, read_object
 from vmtests.text import printable
 
 DIGEST_LIMIT = 4 << 30
@@ -37,7 +36,7 @@ def properties(results: Path) -> dict[str, str]:
     """Return what is told of a run's own boot: verdict, image, its digest, and the seconds of each stage."""
     places = [results, *sorted(path.parent for path in results.glob("gw*/verdict.json"))]
     for place in places:
-        (told, times), about = _own_boot(place), _json(place / "booted.json")
+        (told, times), about = _own_boot(place), read_object(place / "booted.json")
         if not told:
             continue
         found = {f"vmtests.{key}": str(told[key]) for key in ("verdict", "stage", "cause", "owner") if told.get(key)}
@@ -55,10 +54,10 @@ def properties(results: Path) -> dict[str, str]:
 
 def _own_boot(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return verdict and timeline of the run's boot: the first, unless the host spoilt it and it began again."""
-    told, again = _json(place / "verdict.json"), _json(place / "verdict-2.json")
+    told, again = read_object(place / "verdict.json"), read_object(place / "verdict-2.json")
     if again and told.get("owner") == Owner.HOST:
-        return again, _json(place / "timeline-2.json")
-    return told, _json(place / "timeline.json")
+        return again, read_object(place / "timeline-2.json")
+    return told, read_object(place / "timeline.json")
 
 
 def digest_of(image: Path) -> str:
@@ -80,14 +79,6 @@ def digest_of(image: Path) -> str:
     except (OSError, ValueError, VmtestsError):
         return ""
     return digest
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
 
 
 def _cell(text: str) -> str:

@@ -20,7 +20,7 @@ from vmtests.testing.clock import ManualClock
 READY_TOKEN = "vmtests-ready-0123456789abcdef"  # noqa: S105 - a line on a console
 """What a recorded guest says, wherever it was recorded, when it has no job left."""
 
-_TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z]+\r)")
+_TOKEN = re.compile(rb"vmtests-ready-[0-9a-f]{16}(?= [a-z])")
 
 
 Event = tuple[int, str, Mapping[str, str | int | bool]]

@@ -28,6 +28,16 @@ SPEAKER = Speaker(
     signs=(
         sign(Stage.INITRD, r"Booting initrd of .+\.$", "Booting initrd of Debian GNU/Linux 13 (trixie)..."),
         sign(Stage.INITRD, r"Running in (?:initrd|initial RAM disk)\.$", "Running in initrd."),
+        # A quiet kernel's manager says no more of its beginning (src/core/{import-creds,main}.c, src/shared/{hostname,
+        # machine-id}-setup.c); it is stage 1's, if there is one.
+        sign(
+            Stage.INITRD,
+            r"(?:Hostname set to <[^<>]{1,64}>\.$|(?:Received|Acquired \d+) regular credentials|"
+            r"Initializing machine ID from |Installed transient /etc/machine-id file\.$)",
+            "Hostname set to <r13>.",
+            since=Stage.BOOTLOADER,
+            until=Stage.BOOTLOADER,
+        ),
         sign(Stage.SWITCH_ROOT, reached("initrd-switch-root.target", "Switch Root"), "Reached target Switch Root."),
         sign(
             Stage.SWITCH_ROOT,

@@ -1,0 +1,32 @@
+"""Partitions by the names that a command line or an fstab gives them: `UUID=`, `PARTLABEL=`, udev's links."""
+
+from collections.abc import Sequence
+
+from vmtests.image.layout import Volume
+
+LINKS = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
+         "/dev/disk/by-partlabel/": "PARTLABEL"}  # fmt: skip
+"""Directories of links, and the key that means the same."""
+
+
+def key(device: str) -> tuple[str, str]:
+    """Return by what a device is named, one of LINKS' keys where it is, and the name."""
+    for link, name in LINKS.items():
+        if device.startswith(link):
+            return name, device.removeprefix(link)
+    kind, _, value = device.strip('"').partition("=")
+    return kind, value.strip('"')
+
+
+def have(volume: Volume, kind: str) -> str:
+    """Return a volume's name of a kind, in lower case."""
+    names = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
+    if volume.system is not None:
+        system = volume.system.inner or volume.system
+        names |= {"UUID": system.uuid, "LABEL": system.label}
+    return names.get(kind, "").lower()
+
+
+def fitting(volumes: Sequence[Volume], kind: str, value: str) -> list[Volume]:
+    """Return the volumes that a name of a kind fits."""
+    return [volume for volume in volumes if value and have(volume, kind) == value.lower()]
