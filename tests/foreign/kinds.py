@@ -44,6 +44,12 @@ class Kinds:
 
         yield of("addon-right", "an addon has the right root= and the console", ELSEWHERE, LINE, NOTE)
         yield of("addon-other", "an addon has another root=", LINE, ELSEWHERE, BREACH, OTHER)
+        for name, own, other, expected in (
+            ("profiles", LINE, ELSEWHERE, NOTE),
+            ("profiles-elsewhere", ELSEWHERE, LINE, BREACH),
+        ):
+            there = f"a profile is joined with another root=, and the first, ukify's own, has {own}"
+            yield case(name, there, partial(self._profiles, own, other), expected)
         yield case(
             "uki-arm-newer",
             "of two unified kernels the newer one is for ARM",
@@ -113,6 +119,9 @@ class Kinds:
                 BREACH,
                 "not read by firmware",
             )
+        name = "/Linux [1] (a+b)"
+        files = {"/vmlinuz": None, name: self.k.kernel, CONF: self.c.entry(kernel=f"linux {name}")}
+        yield case("fat-brackets", "brackets in a kernel's name", lambda n: self.c.on_esp(n, files))
         yield case("fat-hidden", "hidden files on the ESP", self._hidden)
 
     def _roots(self) -> Iterator[Case]:
@@ -137,6 +146,16 @@ class Kinds:
         stub = "--stub=/usr/lib/systemd/boot/efi/addonx64.efi.stub"
         self.k.run("/usr/bin/ukify", "build", f"--cmdline={line}", f"--output={out}", stub)
         return out.read_bytes()
+
+    def _profiles(self, own: str, other: str, name: str) -> Path:
+        c, k = self.c, self.k
+        k.uki(own)  # leaves the kernel and the initrd
+        joined, out = k.place / "joined", k.place / "uki"
+        k.run("/usr/bin/ukify", "build", "--profile=ID=other", f"--cmdline={other}", f"--output={joined}")
+        k.run("/usr/bin/ukify", "build", f"--linux={k.place / 'k'}", f"--initrd={k.place / 'i'}", f"--cmdline={own}",
+              "--os-release=ID=appliance\n", f"--join-profile={joined}",
+              "--stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub", f"--output={out}")  # fmt: skip
+        return c.on_esp(name, {**dict.fromkeys(c.base), FALLBACK: out.read_bytes()})
 
     def _arm(self, program: bytes) -> bytes:
         (start,) = struct.unpack_from("<I", program, 0x3C)

@@ -80,6 +80,29 @@ def test_sections_of_the_first_profile_take_the_place_of_the_common_ones() -> No
     assert found.is_uki
 
 
+def test_a_base_with_profiles_joined_to_it_starts_as_itself() -> None:
+    """Ukify 257 puts an empty profile, ID=main, behind the base, then those of --join-profile=: the first starts."""
+    sections = {
+        ".cmdline": b"base", ".linux": b"k", ".initrd": b"i", ".sbat": b"s",
+        ".profile": b"ID=main", ".profilX": b"ID=p0", ".cmdlinX": b"other",
+    }  # fmt: skip
+    data = program(sections=sections).replace(b".cmdlinX", b".cmdline").replace(b".profilX", b".profile")
+    found = pe.parse(data)
+    assert isinstance(found, pe.Program)
+    lines = {name: data[place.offset :][: place.size] for name, place in found.sections.items()}
+    assert (lines[".cmdline"][:5].rstrip(b"\0"), lines[".profile"][:7]) == (b"base", b"ID=main")
+
+
+def test_brackets_in_a_name_are_no_pattern(disk: Maker) -> None:
+    """Mtools reads them as a set of characters, firmware and loaders do not."""
+    name = "/Linux [1] (a+b), c=d;e~1"
+    good = {FALLBACK: BOOT, "/initrd": CPIO, name: kernel(), "/Linux 1 (a+b), c=d;e~1": b"not this one"}
+    disk.make({**good, CONF: ENTRY.replace(b"linux /vmlinuz", f"linux {name}".encode())})
+    assert disk.said() == []
+    disk.make({**good, "/x]y[": kernel(), CONF: ENTRY.replace(b"linux /vmlinuz", b"linux /x]y[")})
+    assert disk.said() == []
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [

@@ -1,9 +1,12 @@
 """Files as strangers have them: old formats, names that say nothing, parts, and what a download left."""
 
+import bz2
 import gzip
 import io
 import os
+import struct
 import tarfile
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from vmtests.errors import InputError
 from vmtests.host.formats import Other, Packing, identify
 from vmtests.host.tools import Toolbox
+from vmtests.image.crc32c import crc32c
 from vmtests.image.source import adopt, open_disk
 from vmtests.machine.disk import backing
 from vmtests.sizes import MIB
@@ -171,6 +175,67 @@ def test_a_part_that_ends_too_early_is_called_one(name: str, tmp_path: Path, too
     assert error.message.endswith("is truncated: its gzip data ends too early")
     assert error.hint is not None
     assert error.hint.startswith("it is one part of something that was split: cat ")
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2"])
+@pytest.mark.parametrize("behind", [b"signature: abc\n", b"\x1f", bytes(70_000) + b"x" * 200_000, bytes(1000)])
+def test_what_is_behind_the_last_member_is_left_out(
+    behind: bytes, suffix: str, tmp_path: Path, toolbox: Toolbox
+) -> None:
+    """As gzip(1) and bzip2(1) do; members behind each other are one stream."""
+    content = bytes(table([]).content).ljust(2 * MIB, b"\0")
+    pack = {"gz": gzip.compress, "bz2": bz2.compress}[suffix]
+    (tmp_path / f"a.raw.{suffix}").write_bytes(pack(content[:MIB]) + pack(content[MIB:]) + behind)
+    with open_disk(tmp_path / f"a.raw.{suffix}", toolbox) as disk:
+        assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")
+
+
+def test_one_sector_is_too_short(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Its protective MBR promises more; that is no fault of a table."""
+    (tmp_path / "a.raw").write_bytes(bytes(table([]).content[:512]))
+    error = refused(tmp_path / "a.raw", toolbox)
+    assert (error.message, error.hint) == (
+        f"{tmp_path / 'a.raw'} has 512 bytes, too few for a disk",
+        "copy or download it again",
+    )
+
+
+def test_a_difference_is_not_read_as_a_whole(patient: SmallImage, toolbox: Toolbox) -> None:
+    """QEMU gives zeros for what is in the parent of a differencing VHD."""
+    image = patient.path.with_suffix(".vhd")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "force_size", patient.path, image)
+    data = bytearray(image.read_bytes())
+    for at in (0, len(data) - 512):
+        data[at + 60 : at + 68] = bytes((0, 0, 0, 4, 0, 0, 0, 0))
+        data[at + 64 : at + 68] = (~sum(data[at : at + 512]) & 0xFFFFFFFF).to_bytes(4, "big")
+    image.write_bytes(data)
+    error = refused(image, toolbox)
+    assert "is a differencing VHD" in error.message
+    assert error.hint is not None
+    assert "Merge-VHD" in error.hint
+
+
+def test_a_log_that_waits_names_the_command_that_replays_it(patient: SmallImage, toolbox: Toolbox) -> None:
+    """A VHDX that was not closed is whole; a copy would be the same."""
+    image = patient.path.with_name("open one.vhdx")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", "vhdx", patient.path, image)
+    data, log = bytearray(image.read_bytes()), uuid.uuid4().bytes
+
+    def summed(at: int) -> None:
+        struct.pack_into("<I", data, at + 4, 0)
+        struct.pack_into("<I", data, at + 4, crc32c(bytes(data[at : at + 4096])) ^ 0xFFFFFFFF)
+
+    for at in (64 << 10, 128 << 10):
+        data[at + 48 : at + 64] = log
+        summed(at)
+    (place,) = struct.unpack_from("<Q", data, (64 << 10) + 72)
+    entry = (b"loge", 0, 4096, 0, 1, 0, 0, log, len(data), len(data))
+    struct.pack_into("<4sIIIQII16sQQ", data, place, *entry)
+    summed(place)
+    image.write_bytes(data)
+    error = refused(image, toolbox)
+    assert "its log has to be replayed" in error.message
+    assert error.hint == f"qemu-img check -r all '{image}'"
 
 
 def test_a_zip_whose_end_is_missing_is_called_truncated(tmp_path: Path, toolbox: Toolbox) -> None:

@@ -27,7 +27,7 @@ _FAT32_CLUSTERS = 65525
 _FIXED_MEDIA = 0xF8
 _NO_MIRROR = 0x80
 _LISTING_LIMIT = 1 << 20  # bytes
-_PATTERN = frozenset('*?[]\\"\ufffd')  # mtools(1) reads these as patterns
+_PATTERN = frozenset('*?\\"\ufffd')  # mtools(1) reads these as patterns; no name on a FAT has them
 
 
 class FatError(FilesError):
@@ -154,12 +154,10 @@ class Files:
 
     def pick(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return ranges (offset, size in bytes) of a file; one beyond its end is short. Raises FatError."""
-        if _PATTERN & set(path):
-            raise FatError("its name has characters that mtools takes for a pattern")
         found = [bytearray() for _ in ranges]
         last = max(offset + size for offset, size in ranges)
         position = 0
-        with self._run("mcopy", "-i", self._image, f"::{path}", "-") as chunks:
+        with self._run("mcopy", "-i", self._image, _literal(path), "-") as chunks:
             for chunk in chunks:
                 for part, (offset, size) in zip(found, ranges, strict=True):
                     part += chunk[max(0, offset - position) : max(0, offset + size - position)]
@@ -170,10 +168,8 @@ class Files:
 
     def chunks(self, path: str, offset: int, size: int) -> Iterator[bytes]:
         """Yield a range of a file, piece by piece; raises FatError."""
-        if _PATTERN & set(path):
-            raise FatError("its name has characters that mtools takes for a pattern")
         position = 0
-        with self._run("mcopy", "-i", self._image, f"::{path}", "-") as chunks:
+        with self._run("mcopy", "-i", self._image, _literal(path), "-") as chunks:
             for chunk in chunks:
                 if part := chunk[max(0, offset - position) : max(0, offset + size - position)]:
                     yield part
@@ -198,6 +194,14 @@ class Files:
                     yield _output(process, errors)
                 finally:
                     process.kill()
+
+
+def _literal(path: str) -> str:
+    """Return what mtools takes for this one path and no other; raises FatError where nothing is."""
+    if _PATTERN & set(path):
+        raise FatError("its name has characters that mtools takes for a pattern")
+    # Of a set of one character; a bracket that closes nothing is one as any other.
+    return "::" + path.replace("[", "[[]")
 
 
 def _output(process: subprocess.Popen[bytes], errors: IO[bytes]) -> Iterator[bytes]:

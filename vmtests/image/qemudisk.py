@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import stat
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ from vmtests.sizes import MIB
 
 _KEPT = 64  # pieces of 1 MiB that are remembered
 _CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX, Format.QED, Format.PARALLELS})
+_DIFFERENCING = 4
 _DESCRIPTOR = b"# Disk DescriptorFile"
 _DESCRIPTOR_LIMIT = 1 << 20
 _EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d+))?)?', re.MULTILINE)
@@ -107,6 +109,11 @@ def _json(path: Path, name: str, form: Format, toolbox: Toolbox, *command: str) 
     except ToolError as error:
         if command[0] == "check":
             raise _damaged(name, "fails") from error
+        if form is Format.VHDX and "replay" in error.stderr:
+            text = f"{name} was not closed as it should be: its log has to be replayed"
+            command = f"qemu-img check -r all {shlex.quote(name)}"
+            # What was packed is no file that somebody can repair.
+            raise InputError(text, hint="unpack and repair it" if _descriptors(path) else command) from error
         reason = clean(re.sub(r"^.*(?:': |qemu-img: )", "", error.message, flags=re.DOTALL))
         text = f"{name} is a {form} image that cannot be opened: {reason}"
         raise InputError(text, hint=again(name)) from error
@@ -128,6 +135,8 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
             raise InputError(f"{name}: its backing files are a circle", hint="qemu-img rebase")
         if not trusted and kind is Format.VMDK:
             _refuse_far_extents(place, shown)
+        if kind is Format.VHD:
+            _refuse_difference(place, shown)
         info = _json(place, shown, kind, toolbox, "info")
         if info.get("encrypted"):
             raise InputError(f"{shown} is encrypted", hint="qemu-img convert makes a plain copy")
@@ -185,6 +194,17 @@ def _refuse_far_extents(path: Path, name: str) -> None:
             if kind in (b"FLAT", b"VMFS") and (size := real.stat().st_size) < wanted:
                 text = f"{name} is truncated: {shown} has {size} bytes, and the descriptor says {wanted}"
                 raise InputError(text, hint=again(name))
+
+
+def _refuse_difference(path: Path, name: str) -> None:
+    """Raise for a differencing VHD, which QEMU reads as if it were whole (Microsoft's VHD 1.0, Disk Type)."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"conectix") and int.from_bytes(head[60:64], "big") == _DIFFERENCING:
+        raise InputError(
+            f"{name} is a differencing VHD: it holds only what differs from its parent",
+            hint="Merge-VHD, or VBoxManage clonemedium, makes a whole one",
+        )
 
 
 def _refuse_far_data(info: Any, name: str, home: Path) -> None:

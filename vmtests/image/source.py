@@ -291,6 +291,8 @@ def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None
         return
     # A kernel has a boot sector's signature, and no table.
     if gpt.is_protective(source) or (gpt.mbr_types(source) and like is not KERNEL):
+        if source.size < _LEAST:
+            raise InputError(f"{path} has {source.size} bytes, too few for a disk", hint=again(path.name))
         # It says that it has a table, so what is wrong is in the image; the checks of the table name it.
         return
     bare = bare_filesystem(source)

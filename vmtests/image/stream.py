@@ -24,6 +24,7 @@ _MAGICS = {
     b"\x1f\x8b": Packing.GZIP, b"\xfd7zXZ\0": Packing.XZ, b"\x28\xb5\x2f\xfd": Packing.ZSTD, b"BZh": Packing.BZIP2,
     b"\x5d\0\0": "lzma",
 }  # fmt: skip
+_MEMBERS = {"gz": b"\x1f\x8b", "bz2": b"BZh"}
 _XZ_MEMORY = 96 << 20  # bytes; `xz -9` needs 65 MiB to unpack
 _ZSTD_MEMORY = "--memory=128MB"
 
@@ -106,6 +107,7 @@ class _Inside:
         self._left = b""
         self._ahead = b""  # unpacked already, from `_at` on: a decompressor that is asked for little at a time is slow
         self._at = 0
+        self._ended = False
 
     def _new(self) -> _Decompressor:
         if self._packing == Packing.GZIP:
@@ -131,13 +133,20 @@ class _Inside:
 
     def _piece(self, size: int) -> bytes | None:
         """Return some bytes, which may be none yet; None at the end."""
+        if self._ended:
+            return None
         if self._inner.eof:
             rest = self._inner.unused_data or self._file.read(_INPUT)
             # Padding behind the last member: zeros (xz(1), and tapes of gzip).
             while rest and not rest.strip(b"\0"):
                 rest = self._file.read(_INPUT)
             rest = rest.lstrip(b"\0")
-            if not rest:
+            magic = _MEMBERS.get(self._packing, b"")
+            while rest and len(rest) < len(magic) and (more := self._file.read(_INPUT)):
+                rest += more
+            if not rest or not rest.startswith(magic):
+                # gzip(1) and bzip2(1) leave out what is behind the last member, as a signature.
+                self._ended = True
                 return None
             self._inner, self._left = self._new(), rest
         data, self._left = self._left, b""
