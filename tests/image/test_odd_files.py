@@ -184,7 +184,7 @@ def test_what_is_behind_the_last_member_is_left_out(
 ) -> None:
     """As gzip(1) and bzip2(1) do; members behind each other are one stream."""
     content = bytes(table([]).content).ljust(2 * MIB, b"\0")
-    pack = {"gz": gzip.compress, "bz2": bz2.compress}[suffix]
+    pack = gzip.compress if suffix == "gz" else bz2.compress
     (tmp_path / f"a.raw.{suffix}").write_bytes(pack(content[:MIB]) + pack(content[MIB:]) + behind)
     with open_disk(tmp_path / f"a.raw.{suffix}", toolbox) as disk:
         assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")

@@ -111,9 +111,9 @@ def _json(path: Path, name: str, form: Format, toolbox: Toolbox, *command: str) 
             raise _damaged(name, "fails") from error
         if form is Format.VHDX and "replay" in error.stderr:
             text = f"{name} was not closed as it should be: its log has to be replayed"
-            command = f"qemu-img check -r all {shlex.quote(name)}"
+            repair = f"qemu-img check -r all {shlex.quote(name)}"
             # What was packed is no file that somebody can repair.
-            raise InputError(text, hint="unpack and repair it" if _descriptors(path) else command) from error
+            raise InputError(text, hint="unpack and repair it" if _descriptors(path) else repair) from error
         reason = clean(re.sub(r"^.*(?:': |qemu-img: )", "", error.message, flags=re.DOTALL))
         text = f"{name} is a {form} image that cannot be opened: {reason}"
         raise InputError(text, hint=again(name)) from error
