@@ -100,13 +100,14 @@ class _Block:
 class _Inside:
     """The plain side of a stream, members behind each other included."""
 
-    def __init__(self, file: IO[bytes], packing: str) -> None:
+    def __init__(self, file: IO[bytes], packing: str, *, lenient: bool) -> None:
         self._file = file
         self._packing = packing
         self._inner = self._new()
         self._left = b""
         self._ahead = b""  # unpacked already, from `_at` on: a decompressor that is asked for little at a time is slow
         self._at = 0
+        self._magic = _MEMBERS.get(packing, b"") if lenient else b""
         self._ended = False
 
     def _new(self) -> _Decompressor:
@@ -141,10 +142,9 @@ class _Inside:
             while rest and not rest.strip(b"\0"):
                 rest = self._file.read(_INPUT)
             rest = rest.lstrip(b"\0")
-            magic = _MEMBERS.get(self._packing, b"")
-            while rest and len(rest) < len(magic) and (more := self._file.read(_INPUT)):
+            while rest and len(rest) < len(self._magic) and (more := self._file.read(_INPUT)):
                 rest += more
-            if not rest or not rest.startswith(magic):
+            if not rest or not rest.startswith(self._magic):
                 # gzip(1) and bzip2(1) leave out what is behind the last member, as a signature.
                 self._ended = True
                 return None
@@ -192,14 +192,15 @@ class _Zstd:
 
 
 @contextmanager
-def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None) -> Iterator[Stream]:
+def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None, *, lenient: bool = False) -> Iterator[Stream]:
     """Give what is inside the compressed file `descriptor`, from its present place on; it is not closed.
 
-    `packing` is one of Packing's streams, or `lzma`; only zstd needs a tool.
+    `packing` is one of Packing's streams, or `lzma`; only zstd needs a tool. With `lenient` what is no member behind the last
+    one of gzip or bzip2 is left out, as their own programs do.
     """
     if packing != Packing.ZSTD:
         with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
-            yield _Inside(file, packing)
+            yield _Inside(file, packing, lenient=lenient)
         return
     assert toolbox is not None
     with (

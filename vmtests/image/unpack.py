@@ -94,7 +94,9 @@ def unpack(path: Path, source: int, packing: Packing, name: str, target: int, to
 
         def once(nested: str) -> Unpacked:
             os.lseek(source, 0, os.SEEK_SET)
-            plain = nullcontext(_File(source)) if packing is Packing.TAR else unpacked(source, packing, toolbox)
+            plain: AbstractContextManager[Stream] = nullcontext(_File(source))
+            if packing is not Packing.TAR:
+                plain = unpacked(source, packing, toolbox, lenient=True)
             return _stream(path, plain, packing, name, write, nested)
 
         try:
