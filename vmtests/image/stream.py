@@ -195,8 +195,8 @@ class _Zstd:
 def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None, *, lenient: bool = False) -> Iterator[Stream]:
     """Give what is inside the compressed file `descriptor`, from its present place on; it is not closed.
 
-    `packing` is one of Packing's streams, or `lzma`; only zstd needs a tool. With `lenient` what is no member behind the last
-    one of gzip or bzip2 is left out, as their own programs do.
+    `packing` is one of Packing's streams, or `lzma`; only zstd needs a tool. With `lenient` what is
+    no member behind the last one of gzip or bzip2 is left out, as their own programs do.
     """
     if packing != Packing.ZSTD:
         with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
