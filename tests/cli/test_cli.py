@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sigint import heed
+from tests.signals import heed
 from vmtests import cli
 from vmtests.cli import doctor
 from vmtests.errors import HostError

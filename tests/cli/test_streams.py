@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sigint import heed
+from tests.signals import heed
 from vmtests import cli
 
 COMMAND = [sys.executable, "-m", "vmtests.cli"]

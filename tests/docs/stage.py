@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.docs.blocks import ROOT, Command
 from tests.report.test_history import write as write_runs
-from tests.sigint import heed
+from tests.signals import heed
 
 DISKS = ("disk.raw", "old.raw", "new.raw", "a.raw", "b.raw", "yesterday.raw", "today.raw")
 

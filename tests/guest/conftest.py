@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.sigint import heed
+from tests.signals import heed
 from vmtests.guest.login import Login
 from vmtests.guest.serial import SerialShell
 

@@ -1,0 +1,9 @@
+"""The signals of a terminal, for processes that tests start."""
+
+import signal
+
+
+def heed() -> None:
+    """Take SIGINT and SIGHUP as usual: sh(1p) ignores the one for what runs in the background, nohup(1p) the other."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
