@@ -1,6 +1,10 @@
 """The search for the first bad one, with all answers, and the command with a real shell in the place of a boot."""
 
 import json
+import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +83,20 @@ def test_bad_input_of_a_bisection_is_one_line(
 
     assert re.search(told, error)
     assert "hint: " in error or "cannot be read" in error
+
+
+def test_command_ends_with_the_search(tmp_path: Path) -> None:
+    """Also after `kill -9`: what was started for it, and what that has started, is gone."""
+    os.mkfifo(tmp_path / "lives")
+    lives = os.open(tmp_path / "lives", os.O_RDONLY | os.O_NONBLOCK)
+    run = f"(echo; exec sleep 600) >{tmp_path}/lives & wait  # {{}}"
+    command = [sys.executable, "-m", "vmtests.cli", "bisect", "--run", run, "--results", str(tmp_path / "r"), "a", "b"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as search:
+        try:
+            assert select.select([lives], [], [], 20)[0] == [lives]
+            assert os.read(lives, 10) == b"\n"
+        finally:
+            search.kill()
+        assert select.select([lives], [], [], 10)[0] == [lives]
+        assert os.read(lives, 10) == b""
+    os.close(lives)

@@ -15,6 +15,7 @@ from vmtests.cli.common import add_accel, add_contract, add_hardware, add_json, 
 from vmtests.errors import HostError, InputError, Owner, VmtestsError
 from vmtests.host import outputs
 from vmtests.host.results import new_directory
+from vmtests.host.sandbox import watched
 from vmtests.machine.hardware import Hardware
 from vmtests.qemu.lab import Lab
 from vmtests.report import history
@@ -100,10 +101,7 @@ def _made(name: str, command: str | None) -> str | None:
     """Return the image of a revision; None where it says that it is to be skipped."""
     if command is None:
         return name
-    ended = subprocess.run(
-        ["/bin/sh", "-c", command.replace("{}", shlex.quote(name))],
-        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, encoding="utf-8", errors="replace", check=False,
-    )  # fmt: skip
+    ended = _shell(command, name, stdout=subprocess.PIPE)
     if ended.returncode == _SKIP:
         return None
     lines = ended.stdout.strip().splitlines()
@@ -115,15 +113,25 @@ def _made(name: str, command: str | None) -> str | None:
 
 
 def _judged(command: str, image: str) -> tuple[Word, str]:
-    status = subprocess.run(
-        ["/bin/sh", "-c", command.replace("{}", shlex.quote(image))], stdin=subprocess.DEVNULL, check=False
-    ).returncode
+    status = _shell(command, image).returncode
     if status < 0 or status >= _ABORT:
         raise HostError(
             f"--run ended with {status} for {printable(image)}", hint="what was tried is kept in --results"
         )
     word = Word.GOOD if status == 0 else Word.SKIP if status == _SKIP else Word.BAD
     return word, f"--run ended with {status}"
+
+
+def _shell(command: str, name: str, *, stdout: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run somebody's command line with a name put into it; it ends with us, even after kill -9."""
+    return subprocess.run(
+        [*watched(), "/bin/sh", "-c", command.replace("{}", shlex.quote(name))],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
 
 
 def _booted(

@@ -253,13 +253,20 @@ def sandbox(root: Path, view: View | None = None) -> list[str]:
     """
     if refusal() is None:
         return _bubblewrap(root) if view is None else _confined(root, view)
-    path = () if root == Path("/") else ("--path", os.fspath(relocate.programs(root)))
-    return [sys.executable, "-I", "-S", os.fspath(supervise.__file__), *path, "--"]
+    return watched(*(() if root == Path("/") else ("--path", os.fspath(relocate.programs(root)))))
 
 
 def guarded() -> list[str]:
     """Return what is put in front of a command line of the host that has to end with us and knows who it runs as."""
-    return sandbox(Path("/")) if refusal() is not None else [*_DIES_WITH_US, *_HOST, "--"]
+    return watched() if refusal() is not None else [*_DIES_WITH_US, *_HOST, "--"]
+
+
+def watched(*options: str) -> list[str]:
+    """Return what is put in front of somebody's own command line, which has to end with us and may do all they may.
+
+    Nothing in a namespace may ask sudo(8) for more. `options` are those of `supervise`.
+    """
+    return [sys.executable, "-I", "-S", os.fspath(supervise.__file__), *options, "--"]
 
 
 def _confined(root: Path, view: View) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from vmtests.errors import InputError
 
 _IDENTITY = uuid.UUID("76d7e575-0000-4000-8000-000000000001")
+_MOST_CPUS = 255  # that an APIC can name; more need an IOMMU, which the machine has not
 _NAME_LIMIT = 255  # systemd's credential_name_valid: a name is a file name
 _NAME_BAD = frozenset(string.whitespace + "/:=,")
 _FW_CFG_LIMIT = 55  # QEMU's FW_CFG_MAX_FILE_PATH, with the byte that ends it
@@ -134,6 +135,8 @@ class Hardware:
                 f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs cannot boot",
                 hint="32 MiB and one CPU are the least",
             )
+        if self.cpus > _MOST_CPUS:
+            raise InputError(f"a machine with {self.cpus} CPUs cannot boot", hint=f"{_MOST_CPUS} are the most")
         for name in self.credentials:
             if not 0 < len(name) <= _NAME_LIMIT or _NAME_BAD & set(name) or name in {".", ".."}:
                 raise InputError(f"{name!r} is not the name of a credential", hint="systemd.exec(5) says what is")
