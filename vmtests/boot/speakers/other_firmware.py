@@ -11,7 +11,7 @@ SPEAKER = Speaker(
     source="riscv/opensbi lib/sbi/sbi_init.c; trusted-firmware-a bl1, bl31; optee_os core; coreboot src/console, "
     "src/lib/prog_loaders.c; "
     "aik/SLOF; qemu pc-bios/s390-ccw; xen tools/firmware/hvmloader, stubdom/grub, extras/mini-os; Bochs BIOS; "
-    "Slim Bootloader's console in its issues 208 and 525; AMI's and Dell's POST by their manuals; "
+    "Slim Bootloader's console in its issues 208 and 525; AMI's and Dell's POST as owners quote it; "
     "Hyper-V's boot summary and VMware's firmware by their makers' documentation, as neither source is public",
     signs=(
         sign(
