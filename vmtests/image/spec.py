@@ -161,8 +161,9 @@ def _listed(store: StoreSpec, base: Path) -> tuple[list[str], StoreSpec]:
     places = {path: named[path] for path in store.paths}
     if store.path_list is not None:
         listed = read_named(base / store.path_list, "the list of store paths").splitlines()
-        for number, path in enumerate(listed, 1):
-            places.setdefault(path, f"store.path_list, line {number}")
+        for number, line in enumerate(listed, 1):
+            if path := line.strip():
+                places.setdefault(path, f"store.path_list, line {number}")
     return list(places.values()), StoreSpec(directory=base / store.directory, paths=tuple(places))
 
 
