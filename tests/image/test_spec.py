@@ -71,11 +71,15 @@ def test_written_spec_reads_back_equal(tmp_path: Path, data: dict[str, Any]) -> 
 
 
 def test_listed_paths_are_paths(tmp_path: Path, data: dict[str, Any]) -> None:
-    """Paths that are listed in a file count like those in the spec, each once."""
+    """Paths that are listed in a file count like those in the spec, each once, whatever editor wrote it."""
     (tmp_path / "store/def-y").mkdir()
-    (tmp_path / "list").write_text("/nix/store/abc-x\n/nix/store/def-y\n")
-    data["store"]["path_list"] = "list"
-    assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
+    for text in (
+        "/nix/store/abc-x\n/nix/store/def-y\n",
+        "\ufeff/nix/store/abc-x \r\n\r\n /nix/store/def-y\r\n/nix/store/abc-x\r\n",
+    ):
+        (tmp_path / "list").write_text(text, encoding="utf-8", newline="")
+        data["store"]["path_list"] = "list"
+        assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
 
 
 def test_every_field_is_documented() -> None:
