@@ -12,6 +12,7 @@ from vmtests.text import printable
 
 _BLOCK = 4096  # bytes of a block of the file systems that are made
 _INODE = 96  # bytes of an inode and its name in erofs, more or less
+_SHOWN = 1000  # characters of a path
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -45,17 +46,18 @@ def survey(trees: Iterable[tuple[str, Path]]) -> Totals:
                 blocks += _blocks(place, os.fspath(tree), found)
                 continue
             with opened(os.fspath(tree)) as top:
-                waiting = ["."]
+                waiting = [""]
                 while waiting:
                     directories += 1
                     path = waiting.pop()
-                    with scanned(path, top) as entries:
+                    with scanned(path or ".", top) as entries:
                         for entry in entries:
                             inodes += 1
+                            below = f"{path}/{entry.name}" if path else entry.name
                             if entry.is_dir(follow_symlinks=False):
-                                waiting.append(f"{path}/{entry.name}")
+                                waiting.append(below)
                             elif not entry.is_symlink():
-                                blocks += _blocks(place, f"{tree}/{path}", entry.stat(follow_symlinks=False))
+                                blocks += _blocks(place, f"{tree}/{below}", entry.stat(follow_symlinks=False))
         except OSError as error:
             raise unreadable(place, os.fspath(tree / path), error) from error
     return Totals(inodes=inodes, directories=directories, blocks=blocks * _BLOCK)
@@ -84,13 +86,13 @@ def scanned(path: str, top: int) -> Iterator[Iterator[os.DirEntry[str]]]:
 
 def unreadable(place: str, path: str, error: OSError) -> InputError:
     """Return the error of what cannot be looked at, with its place in the spec."""
-    return InputError(f"{place}: {printable(path)} cannot be read: {error.strerror}")
+    return InputError(f"{place}: {printable(path, _SHOWN)} cannot be read: {error.strerror}")
 
 
 def refuse_special(place: str, path: str, found: os.stat_result) -> None:
     """Raise InputError, with its place in the spec, for what is no file, directory or symlink."""
     if (kind := _KINDS.get(stat.S_IFMT(found.st_mode))) is not None:
-        what = f"{printable(path)} is {kind}"
+        what = f"{printable(path, _SHOWN)} is {kind}"
         raise InputError(f"{place}: {what}", hint="an image holds files, directories and symlinks only")
 
 
