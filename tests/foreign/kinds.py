@@ -119,9 +119,9 @@ class Kinds:
                 BREACH,
                 "not read by firmware",
             )
-        name = "/Linux [1] (a+b)"
-        files = {"/vmlinuz": None, name: self.k.kernel, CONF: self.c.entry(kernel=f"linux {name}")}
-        yield case("fat-brackets", "brackets in a kernel's name", lambda n: self.c.on_esp(n, files))
+        for kind, name in (("brackets", "/Linux [1] (a+b)"), ("umlauts", "/Größe 6.1 é 日本")):
+            files = {"/vmlinuz": None, name: self.k.kernel, CONF: self.c.entry(kernel=f"linux {name}")}
+            yield case(f"fat-{kind}", f"{kind} in a kernel's name", partial(self.c.on_esp, changed=files))
         yield case("fat-hidden", "hidden files on the ESP", self._hidden)
 
     def _roots(self) -> Iterator[Case]:
@@ -129,6 +129,10 @@ class Kinds:
             ("bcache", 0x1018, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
             ("stratis", 0x204, b"!Stra0tis\x86\xff\x02^\x41rh"),
             ("vdo", 0, b"dmvdo001"),
+            ("drbd", 16 * MIB - 4036, b"\x83\x74\x02\x6d"),
+            ("ddf", 16 * MIB - 512, b"\xde\x11\xde\x11"),
+            ("isw", 16 * MIB - 1024, b"Intel Raid ISM Cfg Sig. "),
+            ("DM_integrity", 0, b"integrt\0"),
         ):
             yield case(f"in-{kind}", f"root is in {kind}", partial(self._inside, place, magic), words=kind)
         for name, line, expected in (
