@@ -10,7 +10,7 @@ from vmtests.contract import Contract
 from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
-from vmtests.image.check import Check, Readable, Word, breach, note, passed
+from vmtests.image.check import Check, Readable, Version, Word, breach, note, passed
 from vmtests.image.cmdline import values
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
@@ -19,15 +19,12 @@ from vmtests.sizes import format_size
 TEXT_LIMIT = 1 << 16
 """Bytes of an entry, a configuration or a command line that are read."""
 
-"""What a check of the kernel's `root=` is called."""
-
 _ENTRIES = "/loader/entries"
 _UKI_DIRECTORY = "/EFI/Linux"  # Boot Loader Specification, type #2
 _SUBJECT = "ESP"
 _LOADER = (Cause.BOOTLOADER_MISSING, Cause.BOOTLOADER_INVALID)
 _KERNEL = (Cause.KERNEL_MISSING, Cause.KERNEL_INVALID)
 
-Version = tuple[int, int]
 Checks = Generator[Check, None, Version | None]
 """Checks that know in the end which kernel boots: its major and minor version, None where it says none."""
 
