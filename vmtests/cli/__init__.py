@@ -79,7 +79,7 @@ def _command(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
+    except (OSError, MemoryError, RuntimeError, ValueError, ImportError) as error:
         if (host := of_host(error)) is None:
             raise
         return _fail(host, arguments)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, hint_of
 from vmtests.host.architecture import GUEST
 from vmtests.host.place import check
 from vmtests.host.sandbox import NO_HOME, Sandboxed, View, ask, run_in, sandbox, tool_env, tool_error
@@ -308,7 +308,7 @@ def find() -> Toolbox:
             check(tree.parent)  # the cache may be mounted otherwise than when the tree was made
             raise HostError(
                 f"{requirement.name} of the tools tree does not run: {answer.trouble}",
-                hint=f"remove {tree} to have it made again",
+                hint=hint_of(answer.trouble) or f"remove {tree} to have it made again",
             )
         found[requirement.name] = Tool(
             name=requirement.name, version=answer.text, from_host=False, why=_host_refusal(requirement)
