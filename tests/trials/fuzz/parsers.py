@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 from unittest import mock
 
+from tests.trials.fuzz.guests import GUESTS
 from tests.trials.fuzz.limits import Parser
 from vmtests import contract
 from vmtests.boot import replay
@@ -373,6 +374,7 @@ def _members(data: bytes) -> None:
 
 
 PARSERS = {
+    **GUESTS,
     "GPT": Parser(call=_gpt, good=_tables),
     "superblocks": Parser(call=_filesystems, good=_superblocks),
     "ext4 files": Parser(call=_ext_files, good=_ext_images, may=(FilesError,)),
