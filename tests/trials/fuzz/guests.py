@@ -199,7 +199,8 @@ def _screen(data: bytes) -> None:
 
 _SCREEN = [
     b"\x1b[2J\x1b[1;1H\x1b[31;42;1mhello\x1b[0m\r\n\x1b]0;title\x07\x1b[5;10r\x1b[38;5;196mred\x1b[38;2;1;2;3mx\x1b(0qqq\x1b(B",
-    b"\x1b[?3h\x1b[10@\x1b[10P\x1b[10L\x1b[10M\x1b[10X\x1b[2K\x1bH\t\x1b[g\x1b7\x1b8\x1b[6n\x1b[c\x1bP+q\x1b\\" + "日本e\u0301".encode(),
+    b"\x1b[?3h\x1b[10@\x1b[10P\x1b[10L\x1b[10M\x1b[10X\x1b[2K\x1bH\t\x1b[g\x1b7\x1b8\x1b[6n\x1b[c\x1bP+q\x1b\\"
+    + "日本e\u0301".encode(),
 ]
 
 

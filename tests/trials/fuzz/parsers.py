@@ -18,6 +18,7 @@ from typing import cast
 from unittest import mock
 
 from tests.trials.fuzz.guests import GUESTS
+from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Parser
 from vmtests import contract
 from vmtests.boot import replay
@@ -374,6 +375,7 @@ def _members(data: bytes) -> None:
 
 
 PARSERS = {
+    **IMAGES,
     **GUESTS,
     "GPT": Parser(call=_gpt, good=_tables),
     "superblocks": Parser(call=_filesystems, good=_superblocks),
