@@ -65,8 +65,7 @@ def test_links_through_large_directories_come_to_an_end() -> None:
     leaf = struct.pack("<HHHHI", 0xF30A, 1, 4, 0, 0) + struct.pack("<IHHI", 0, 1, 0, _FIRST)
     files = ExtFiles(ext4(leaf, large))
     with pytest.raises(FilesError, match="lead to too much"):
-        for _ in range(200_000):
-            files.find("/a")
+        all(files.find("/a") is None for _ in range(200_000))
 
 
 def test_file_of_holes_is_read_as_far_as_it_is_compared() -> None:

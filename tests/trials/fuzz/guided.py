@@ -1,4 +1,4 @@
-"""Fuzzes one parser for some seconds, guided by which lines of it run: `python -m tests.trials.fuzz.guided NAME SECONDS`.
+"""Fuzzes one parser, guided by which of its lines run: `python -m tests.trials.fuzz.guided NAME SECONDS`.
 
 Needs atheris (libFuzzer for Python), which is for Linux and few versions of Python, so that nothing else here does.
 Each way to fall down is told once, with an input; all goes on until the time is over.
@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["vmtests"]):
     from tests.trials.fuzz.limits import Judge

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 from tests.trials.fuzz.limits import Parser
+from vmtests.contract import TYPES
 from vmtests.errors import VmtestsError
 from vmtests.host import tools
 from vmtests.host.formats import Format
@@ -76,11 +77,16 @@ def _discs() -> list[bytes]:
     return [bytes(mbr), bytes(disc), *_containers()]
 
 
+_MAGICS = (
+    (0, b"LUKS\xba\xbe\0\2"), (0, b"LABELONE"), (4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"), (0, b"XFSB"),
+    (0x10040, b"_BHRfS_M"), (1024, b"\x10\x20\xf5\xf2"), (0, b"hsqs"), (4086, b"SWAPSPACE2"),
+)  # fmt: skip
+
+
 def _containers() -> list[bytes]:
     """Return the superblocks of those that are only named."""
     found = []
-    for place, magic in ((0, b"LUKS\xba\xbe\0\2"), (0, b"LABELONE"), (4096, b"\xfc\x4e\x2b\xa9\1\0\0\0"), (0, b"XFSB"),
-                         (0x10040, b"_BHRfS_M"), (1024, b"\x10\x20\xf5\xf2"), (0, b"hsqs"), (4086, b"SWAPSPACE2")):  # fmt: skip
+    for place, magic in _MAGICS:
         one = bytearray(0x10800)
         one[place : place + len(magic)] = magic
         found.append(bytes(one))
@@ -179,7 +185,7 @@ def _boot(data: bytes) -> None:
 @functools.cache
 def _partitioned() -> bytes:
     disk = bytearray(4096 * 512)
-    types = {name: kind for kind, name in layout.TYPES.items()}
+    types = {name: kind for kind, name in TYPES.items()}
     seal(disk, entry(types[_ESP], 64, 1087, "ESP") + entry(LINUX, 1088, 2000, "root"))
     boot = bytearray(512)
     struct.pack_into("<3s8sHBHBHHBH", boot, 0, b"\xeb\x3c\x90", b"MSDOS5.0", 512, 4, 4, 2, 512, 1024, 0xF8, 32)
@@ -188,7 +194,7 @@ def _partitioned() -> bytes:
     return bytes(disk)
 
 
-def _joined(**files: bytes) -> bytes:
+def _joined(files: dict[str, bytes]) -> bytes:
     return b"\0\0\0".join(
         part for name, content in files.items() for part in (name.replace("__", "/").encode(), content)
     )
@@ -197,22 +203,25 @@ def _joined(**files: bytes) -> bytes:
 _LOADER = program(sections={".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"})
 _ENTRY = b"title a\nsort-key b\nlinux /k\ninitrd /i\noptions init=/nix/store/x/init root=LABEL=root console=ttyS0\n"
 _GRUB = b"""set default=0\nsearch --fs-uuid --set=root 1234-5678\nif [ $a = b ]; then\n set c=d\nfi
-menuentry 'Debian' --class debian {\n linux /k root=UUID=1 ro quiet\n initrd /i\n}\nsubmenu 'x' { menuentry y { linux /k }\n}\n"""
+menuentry 'Debian' --class debian {\n linux /k root=UUID=1 ro quiet\n initrd /i\n}
+submenu 'x' { menuentry y { linux /k }\n}\n"""
 _SYSLINUX = b"DEFAULT a\nLABEL a\n MENU LABEL x\n KERNEL ../k\n APPEND initrd=/i root=/dev/sda2\n"
-_LIMINE = b"timeout: 0\ndefault_entry: 1\n/a\n protocol: linux\n path: boot():/k\n cmdline: root=/dev/sda2\n module_path: boot():/i\n"
+_LIMINE = b"""timeout: 0\ndefault_entry: 1\n/a\n protocol: linux\n path: boot():/k\n cmdline: root=/dev/sda2
+ module_path: boot():/i\n"""
 
 
 def _ways() -> list[bytes]:
-    efi = "EFI__BOOT__BOOTX64.EFI"
     uki = program(sections={".osrel": b"ID=a\nVERSION_ID=1\n", ".cmdline": b"root=/dev/sda2", ".linux": kernel()})
-    return [
-        _joined(**{efi: _LOADER, "loader__loader.conf": b"default a*\n", "loader__entries__a.conf": _ENTRY, "k": kernel(), "i": b"070701"}),
-        _joined(**{efi: _LOADER, "EFI__Linux__a+3-1.efi": uki}),
-        _joined(**{efi: program(sections={"mods": b"GRUB"}), "EFI__BOOT__grub.cfg": _GRUB, "k": kernel(), "i": b"x"}),
-        _joined(**{efi: program(sections={".text": b"SYSLINUX"}), "ldlinux.e64": b"", "EFI__BOOT__syslinux.cfg": _SYSLINUX, "k": kernel()}),
-        _joined(**{efi: program(sections={".text": b"Limine"}), "limine.conf": _LIMINE, "k": kernel()}),
-        _joined(**{efi: program(sections={".sbat": b"\nshim,4"}), "EFI__BOOT__fbx64.efi": b"", "EFI__a__BOOTX64.CSV": "a.efi,b\n".encode("utf-16")}),
-    ]  # fmt: skip
+    rest = {"k": kernel(), "i": b"070701"}
+    ways: list[tuple[bytes, dict[str, bytes]]] = [
+        (_LOADER, {"loader__loader.conf": b"default a*\n", "loader__entries__a.conf": _ENTRY}),
+        (_LOADER, {"EFI__Linux__a+3-1.efi": uki}),
+        (program(sections={"mods": b"GRUB"}), {"EFI__BOOT__grub.cfg": _GRUB}),
+        (program(sections={".text": b"SYSLINUX"}), {"ldlinux.e64": b"", "EFI__BOOT__syslinux.cfg": _SYSLINUX}),
+        (program(sections={".text": b"Limine"}), {"limine.conf": _LIMINE}),
+        (program(sections={".sbat": b"\nshim,4"}), {"EFI__a__BOOTX64.CSV": "a.efi,b\n".encode("utf-16")}),
+    ]
+    return [_joined({"EFI__BOOT__BOOTX64.EFI": first, **more, **rest}) for first, more in ways]
 
 
 def _menus(data: bytes) -> None:
@@ -236,7 +245,7 @@ def _bills(data: bytes) -> None:
 
 
 _PACKAGES = [
-    b"Package: a\nStatus: install ok installed\nVersion: 1.0-1\nArchitecture: amd64\nDescription: x\n y\n\nPackage: b\n",
+    b"Package: a\nStatus: install ok installed\nVersion: 1.0-1\nArchitecture: amd64\nX: x\n y\n\nPackage: b\n",
     b"P:musl\nV:1.2\nA:x86_64\nL:MIT AND (GPL-2.0-only OR BSD)\n\nP:b\n",
     b'ID=debian\nVERSION_ID="13"\n# x\n',
 ]
@@ -309,7 +318,7 @@ def _whole(data: bytes) -> None:
 @functools.cache
 def _wholes() -> list[bytes]:
     """Return a disk with an ESP, an erofs and an ext4, all of them small."""
-    types = {name: kind for kind, name in layout.TYPES.items()}
+    types = {name: kind for kind, name in TYPES.items()}
     floppy = _made("mcopy", "mformat", "-i", "IMAGE", "-f", "360", "::", size=360 << 10)
     parts = (floppy, _erofs_images()[0], _ext_images()[0])
     disk, entries, at = bytearray(4 << 20), b"", 64

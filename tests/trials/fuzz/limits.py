@@ -31,7 +31,7 @@ class Parser:
 
 
 class Judge:
-    """Calls a parser, and raises AssertionError where it takes too much; `seconds` and `memory` are the most it took."""
+    """Calls a parser; raises AssertionError where it takes too much. `seconds` and `memory` are the most it took."""
 
     def __init__(self, parser: Parser) -> None:
         self._parser = parser
