@@ -126,6 +126,17 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(
     assert "\x1b" not in _fails(capsys, "inspect", "x\x1b[31m")
 
 
+@pytest.mark.parametrize("name", ["new\nline", "x\x1b[31m", "\udcff"])
+def test_an_error_is_one_line_in_json_too(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Whatever a name has, a program that prints the sentence prints one line."""
+    (here / name).touch()
+    assert cli.main(["inspect", "--json", name]) == 2
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["error"].isprintable()
+    assert err.startswith(f"vmtests: {told['error']}\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end a command with one line, a hint and status 2, without a traceback."""

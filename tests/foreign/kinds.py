@@ -122,6 +122,7 @@ class Kinds:
         name = "/Linux [1] (a+b)"
         files = {"/vmlinuz": None, name: self.k.kernel, CONF: self.c.entry(kernel=f"linux {name}")}
         yield case("fat-brackets", "brackets in a kernel's name", lambda n: self.c.on_esp(n, files))
+        yield case("fat-umlauts", "umlauts in a kernel's name", self._umlauts)
         yield case("fat-hidden", "hidden files on the ESP", self._hidden)
 
     def _roots(self) -> Iterator[Case]:
@@ -129,6 +130,10 @@ class Kinds:
             ("bcache", 0x1018, bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")),
             ("stratis", 0x204, b"!Stra0tis\x86\xff\x02^\x41rh"),
             ("vdo", 0, b"dmvdo001"),
+            ("drbd", 16 * MIB - 4036, b"\x83\x74\x02\x6d"),
+            ("ddf", 16 * MIB - 512, b"\xde\x11\xde\x11"),
+            ("isw", 16 * MIB - 1024, b"Intel Raid ISM Cfg Sig. "),
+            ("DM_integrity", 0, b"integrt\0"),
         ):
             yield case(f"in-{kind}", f"root is in {kind}", partial(self._inside, place, magic), words=kind)
         for name, line, expected in (
@@ -186,6 +191,17 @@ class Kinds:
         path = self.c.on_esp(name)
         self.k.run("mattrib", "+h", "+s", "-i", f"{path}@@1M", "::/vmlinuz")
         return path
+
+    def _umlauts(self, name: str) -> Path:
+        # Which letters mtools writes is the host's language; these are the first five of a long name.
+        files = {
+            "/vmlinuz": None,
+            "/qwxyz-6.12.kernel": self.k.kernel,
+            CONF: self.c.entry(kernel="linux /Größe-6.12.kernel"),
+        }
+        path = self.c.on_esp(name, files)
+        place = path.read_bytes().index("qwxyz".encode("utf-16-le"))
+        return self._poke(path, place, "größe".encode("utf-16-le"))
 
     def _fstab(self, line: str, name: str) -> Path:
         return self.c.on_esp(name, root=self.k.ext4(16, {"/etc/fstab": line.encode(), **SYSTEMD}))

@@ -200,7 +200,7 @@ class Odd:
         )
         yield case(
             "blscfg",
-            "GRUB that reads entries by blscfg",
+            "GRUB that reads entries by blscfg: one without an initrd",
             lambda n: self.c.on_root(
                 n,
                 {FALLBACK: self.c.grub, "/EFI/debian/grub.cfg": self._search()},
@@ -209,7 +209,8 @@ class Odd:
                     "/boot/loader/entries/a.conf": self.c.entry(kernel="linux /boot/vmlinuz", initrd=""),
                 },
             ),
-            NOTE,
+            BREACH,
+            "needs an initrd",
         )
         menu = self.c.boot["/boot/grub/grub.cfg"]
         yield case(

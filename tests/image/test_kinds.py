@@ -144,17 +144,26 @@ def test_a_line_of_fstab_that_nothing_fits_is_named(fstab: str, words: str, disk
     assert [words in said for said in disk.said()] == [True] * bool(words)
 
 
-def test_a_file_system_of_an_array_with_its_superblock_at_the_end_is_seen() -> None:
-    """An ESP is mirrored so: firmware sees a FAT, and udev a member of an array."""
+@pytest.mark.parametrize(
+    ("kind", "end", "magic"),
+    [
+        ("linux_raid_member", MIB - (MIB // 512 - 16) // 8 * 8 * 512, b"\xfc\x4e\x2b\xa9\1\0\0\0"),
+        ("drbd", 4096 - 60, b"\x83\x74\x02\x6d"),
+        ("ddf_raid_member", 512, b"\xde\x11\xde\x11"),
+        ("isw_raid_member", 1024, b"Intel Raid ISM Cfg Sig. 1.1"),
+    ],
+)
+def test_a_file_system_of_an_array_with_its_superblock_at_the_end_is_seen(kind: str, end: int, magic: bytes) -> None:
+    """An ESP is mirrored so: firmware sees a FAT, and udev a member of an array; DRBD replicates a root so."""
     data = bytearray(MIB)
     data[0], data[510:512], data[82:90] = 0xEB, b"\x55\xaa", b"FAT32   "
     struct.pack_into("<HBHBHHBH", data, 11, 512, 1, 32, 2, 0, 0, 0xF8, 0)
     struct.pack_into("<II", data, 32, 2000, 10)
-    struct.pack_into("<4sI", data, (MIB // 512 - 16) // 8 * 8 * 512, b"\xfc\x4e\x2b\xa9", 1)
+    data[MIB - end : MIB - end + len(magic)] = magic
     found = filesystem.probe(Slice(MemoryDisk(bytes(data)), 0, MIB))
     assert found is not None
     assert found.inner is not None
-    assert (found.type, found.inner.type) == ("linux_raid_member", "vfat")
+    assert (found.type, found.inner.type) == (kind, "vfat")
 
 
 @pytest.mark.parametrize(

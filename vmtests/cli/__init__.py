@@ -120,10 +120,9 @@ def _begin() -> None:
 
 def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:
     """Say what is wrong, and return the exit status."""
-    _complain(error)
+    said, hint = _complain(error)
     if getattr(arguments, "json", False):
-        hint = None if error.hint is None else of_the_command(error.hint)
-        print(json.dumps({"error": error.message, "hint": hint, "exit_status": error.exit_code}))
+        print(json.dumps({"error": said, "hint": hint, "exit_status": error.exit_code}))
     return error.exit_code
 
 
@@ -149,13 +148,17 @@ def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _complain(error: VmtestsError) -> None:
+def _complain(error: VmtestsError) -> tuple[str, str | None]:
+    """Say what is wrong, and return sentence and hint as they are shown: names in them may have any character."""
     from rich.text import Text
 
     from vmtests import progress
     from vmtests.text import printable
 
     console = progress.stderr()
-    console.print(Text(f"vmtests: {printable(error.message, _SENTENCE)}"))
-    if error.hint:
-        console.print(Text(f"hint: {printable(of_the_command(error.hint), _SENTENCE)}"))
+    said = printable(error.message, _SENTENCE)
+    hint = printable(of_the_command(error.hint), _SENTENCE) if error.hint else None
+    console.print(Text(f"vmtests: {said}"))
+    if hint:
+        console.print(Text(f"hint: {hint}"))
+    return said, hint

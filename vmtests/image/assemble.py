@@ -19,8 +19,10 @@ from vmtests.contract import Contract
 from vmtests.errors import HostError, at_named, from_os
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import compression, erofsplan, erofswrite, fat, gpt, mkerofs, repart, unprivileged
+from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, unprivileged
 from vmtests.image.erofsplan import Plan
+from vmtests.image.fatfiles import FatFiles
+from vmtests.image.files import FilesError
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.modes import usual_modes
 from vmtests.image.source import open_disk
@@ -267,18 +269,18 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     with open_disk(work.disk, toolbox) as disk:
         table = gpt.read(disk, contract.disk.sector_size)
         starts = {entry.label: table.start(entry) for entry in table.entries}
-        _check_esp(spec, fat.Files(*disk.range(starts[contract.esp.label], 0), toolbox))
+        _check_esp(spec, FatFiles(*disk.range(starts[contract.esp.label], 0)))
     if not is_root():
         unprivileged.give_to_root(work.disk, starts[contract.root.label], toolbox)
     # Repart appends to a table; sorted, the numbers are those of the contract's order.
     toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", "--reorder", work.disk)
 
 
-def _check_esp(spec: ImageSpec, files: fat.Files) -> None:
+def _check_esp(spec: ImageSpec, files: FatFiles) -> None:
     """Raise HostError unless the ESP has all that it should have."""
     try:
         missing = [target for target in spec.esp if files.find(target) is None]
-    except fat.FatError as error:
+    except FilesError as error:
         raise HostError(f"systemd-repart did not write a whole ESP: {error}") from error
     if missing:
         raise HostError(f"systemd-repart did not write {missing[0]} to the ESP", hint="is the disk full?")

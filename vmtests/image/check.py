@@ -10,6 +10,9 @@ from vmtests.text import printable
 TEXT_LIMIT = 400
 """Characters of a value or sentence that are kept; an image can hold names of any length."""
 
+Version = tuple[int, ...]
+"""A version of Linux by its numbers, major and minor at least."""
+
 
 class Word(StrEnum):
     """What is looked at, where others look for that check."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
-from vmtests.image import archive, fat, gpt, layout
+from vmtests.image import archive, gpt, layout
 from vmtests.image.check import clean
 from vmtests.image.erofstree import DIRECTORY, FLAT_INLINE, FLAT_PLAIN, Tree
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source, open_disk
 from vmtests.sizes import MIB, format_size, whole
@@ -62,7 +63,7 @@ def _file(volume: Volume, blocks: list[int], one: Source, other: Source, disk: P
     """Return the first file of a partition that one of `blocks` is in; None where that is none."""
     kind = "" if volume.system is None else volume.system.type
     if kind == "vfat":
-        return _on_esp(volume, one, other, toolbox)
+        return _on_esp(volume, one, other)
     if kind == "erofs":
         return _in_erofs(Tree(volume.content.read), blocks)
     if kind.startswith("ext"):
@@ -70,8 +71,8 @@ def _file(volume: Volume, blocks: list[int], one: Source, other: Source, disk: P
     return None
 
 
-def _on_esp(volume: Volume, one: Source, other: Source, toolbox: Toolbox) -> str | None:
-    sides = [fat.Files(*disk.range(volume.content.offset, volume.content.size), toolbox) for disk in (one, other)]
+def _on_esp(volume: Volume, one: Source, other: Source) -> str | None:
+    sides = [FatFiles(*disk.range(volume.content.offset, volume.content.size)) for disk in (one, other)]
     names = [side.names() for side in sides]
     for name in sorted({*names[0], *names[1]}):
         if name not in names[0] or name not in names[1]:

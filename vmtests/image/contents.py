@@ -12,7 +12,7 @@ from vmtests.image import gpt, initramfs, layout, pe
 from vmtests.image.check import clean
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
-from vmtests.image.fat import Files as FatFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.layout import Volume
 from vmtests.image.source import Source, open_disk
@@ -109,8 +109,7 @@ class _Reader:
     def read(self) -> None:
         kind = "" if self._volume.system is None else self._volume.system.type
         if kind == "vfat":
-            descriptor, offset = self._disk.range(self._volume.content.offset, self._volume.content.size)
-            files = FatFiles(descriptor, offset, self._toolbox)
+            files = FatFiles(*self._disk.range(self._volume.content.offset, self._volume.content.size))
             for path in sorted(files.names().values()):
                 self._on_esp(path, files)
         elif kind == "erofs":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import Check, Readable, Word, breach, passed
+from vmtests.image.check import Check, Readable, Version, Word, breach, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
 
@@ -18,8 +18,6 @@ _COMPAT_CHECKSUM, _COMPAT_MTIME = 0x1, 0x2
 _INCOMPAT_COMPR_CFGS = 0x2
 _INCOMPAT_48BIT = 0x80
 _PAGE_BITS = 12  # x86 has pages of 4096 bytes, and larger blocks do not mount
-
-Version = tuple[int, ...]
 
 INCOMPAT: Mapping[int, tuple[str, Version]] = {
     0x001: ("lz4_0padding", (5, 3)),

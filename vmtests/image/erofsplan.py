@@ -31,7 +31,9 @@ BLOCK = 4096
 """Bytes of a block: a page, since Linux mounts no larger ones."""
 
 _SUPERBLOCK = 128  # bytes
-_NID = 32  # bytes that an inode's number counts
+NID = 32
+"""Bytes that an inode's number counts."""
+
 _GAPS = 1024  # places that are kept in mind, in blocks of inodes that have room left
 _KINDS = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFLNK: 7}  # EROFS_FT_*
 
@@ -108,7 +110,7 @@ class Plan:
     def put(self, node: Node) -> None:
         """Give a node its places."""
         head, blocks, rest = node.split()
-        need = -(-(head + rest) // _NID) * _NID
+        need = -(-(head + rest) // NID) * NID
         index = bisect.bisect_left(self._gaps, (need, 0))
         if index < len(self._gaps):
             room, node.place = self._gaps.pop(index)
@@ -132,7 +134,7 @@ class Plan:
         head, blocks, rest = node.split()
         block = self.begin + node.block if blocks else 0
         layout = FLAT_INLINE if rest else FLAT_PLAIN
-        number = node.place // _NID & 0xFFFFFFFF
+        number = node.place // NID & 0xFFFFFFFF
         if head == EXTENDED:
             return EXTENDED_INODE.pack(
                 layout << 1 | 1, 0, node.mode, 0, node.size, block, number, 0, 0, STORE_TIME, 0, node.links
@@ -142,7 +144,7 @@ class Plan:
     def superblock(self, label: str, identifier: str) -> bytes:
         """Return the superblock, without its checksum."""
         return erofs.pack(
-            root=self.root.place // _NID, inodes=self.inodes, blocks=self.blocks, time=STORE_TIME,
+            root=self.root.place // NID, inodes=self.inodes, blocks=self.blocks, time=STORE_TIME,
             identifier=identifier, label=label,
         )  # fmt: skip
 
@@ -248,8 +250,8 @@ def directory_size(names: Sequence[bytes]) -> int:
 def directory_content(node: Node, parent: Node) -> bytes:
     """Return the content of a directory."""
     assert node.children is not None
-    entries = [(child.name, child.place // _NID, child.kind) for child in node.children]
-    entries += [(b".", node.place // _NID, node.kind), (b"..", parent.place // _NID, parent.kind)]
+    entries = [(child.name, child.place // NID, child.kind) for child in node.children]
+    entries += [(b".", node.place // NID, node.kind), (b"..", parent.place // NID, parent.kind)]
     entries.sort()
     content = bytearray()
     for begin, end, _ in _runs([name for name, _, _ in entries]):

@@ -4,6 +4,7 @@ mkfs.erofs(1) reads and writes by turns, in one thread, and the kernel keeps a c
 docs/decisions/0003-store-stream.md. What is compressed it still makes (`mkerofs`).
 """
 
+import ctypes
 import errno
 import mmap
 import os
@@ -18,7 +19,7 @@ from vmtests import progress
 from vmtests.errors import HostError, from_os
 from vmtests.image import erofs
 from vmtests.image.crc32c import crc32c
-from vmtests.image.erofsplan import BLOCK, Node, Plan, directory_content
+from vmtests.image.erofsplan import BLOCK, NID, Node, Plan, directory_content
 from vmtests.image.target import start_writing
 from vmtests.sizes import KIB, MIB
 from vmtests.text import printable
@@ -28,6 +29,9 @@ _BUFFERED = 64 * KIB  # … through the page cache
 _LOOK_SECONDS = 0.2  # between two looks at how far it is
 _BATCH = 1024  # blocks of content after which the next thread takes over
 _INODES = 256  # … or inodes
+
+_KEEP_SIZE = 1  # linux/falloc.h
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _Item = tuple[bytes, Node, Node]
 
@@ -40,6 +44,7 @@ def write(
     Raises HostError for a file that cannot be read or became shorter meanwhile, OSError for what cannot be written.
     """
     with _Writer(file, plan, os.fsencode(directory), offset) as writer:
+        writer.reserve()
         threads = [threading.Thread(target=writer.work, daemon=True) for _ in os.sched_getaffinity(0)]
         for thread in threads:
             thread.start()
@@ -79,6 +84,18 @@ class _Writer:
         if self._direct >= 0:
             os.close(self._direct)
 
+    def reserve(self) -> None:
+        """Have the file system give the store its room now; raises OSError where there is none.
+
+        Threads write into holes one after the other, into what they are given at the same time (ext4, xfs).
+        """
+        offset, size = ctypes.c_int64(self._offset), ctypes.c_int64(self._plan.size)
+        if _libc.fallocate(self._cached, _KEEP_SIZE, offset, size) != 0:
+            number = ctypes.get_errno()
+            # One that cannot do that writes as it can; posix_fallocate(3) would write every block twice there.
+            if number not in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINTR}:
+                raise OSError(number, os.strerror(number))
+
     def look(self, running: progress.Step) -> None:
         """Tell how far it is."""
         running.amount(self._done, self._plan.size)
@@ -94,9 +111,9 @@ class _Writer:
                     batch = next(self._batches, None)
                 if batch is None:
                     return
-                for path, node, parent in batch:
-                    self._put(path, node, parent, buffer)
+                inodes = [(node.place, self._put(path, node, parent, buffer)) for path, node, parent in batch]
                 buffer.flush()
+                self._put_inodes(inodes)
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self._error = self._error or error
             self.ended.set()
@@ -139,8 +156,8 @@ class _Writer:
                 batch, blocks = [], 0
         yield batch
 
-    def _put(self, path: bytes, node: Node, parent: Node, buffer: "_Buffer") -> None:
-        """Write one inode with its content."""
+    def _put(self, path: bytes, node: Node, parent: Node, buffer: "_Buffer") -> bytes:
+        """Write the whole blocks of one inode's content; return the inode with the rest behind it."""
         _, blocks, rest = node.split()
         first = self._plan.begin + node.block
         if stat.S_ISREG(node.mode):
@@ -158,7 +175,20 @@ class _Writer:
             tail = content[blocks * BLOCK :]
             if blocks:
                 buffer.put(content[: blocks * BLOCK], first, blocks)
-        os.pwritev(self._cached, [self._plan.inode(node), tail], self._offset + node.place)
+        return self._plan.inode(node) + tail
+
+    def _put_inodes(self, inodes: list[tuple[int, bytes]]) -> None:
+        """Write the inodes of a batch, each with its place, and those that follow one another together.
+
+        A write through the page cache waits until no other thread writes to the file: so there are few, all at once.
+        """
+        begin, run = 0, bytearray()
+        for place, inode in sorted(inodes):
+            if place != begin + len(run):
+                os.pwrite(self._cached, run, self._offset + begin)
+                begin, run = place, bytearray()
+            run += inode + bytes(-len(inode) % NID)
+        os.pwrite(self._cached, run, self._offset + begin)
 
 
 def _changed(path: bytes) -> HostError:

@@ -10,15 +10,14 @@ from vmtests.contract import Contract
 from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
-from vmtests.image.check import Check, Readable, Word, breach, note, passed
+from vmtests.image.check import Check, Readable, Version, Word, breach, note, passed
 from vmtests.image.cmdline import values
-from vmtests.image.fat import FatError, Files
+from vmtests.image.fatfiles import FatFiles
+from vmtests.image.files import FilesError
 from vmtests.sizes import format_size
 
 TEXT_LIMIT = 1 << 16
 """Bytes of an entry, a configuration or a command line that are read."""
-
-"""What a check of the kernel's `root=` is called."""
 
 _ENTRIES = "/loader/entries"
 _UKI_DIRECTORY = "/EFI/Linux"  # Boot Loader Specification, type #2
@@ -26,7 +25,6 @@ _SUBJECT = "ESP"
 _LOADER = (Cause.BOOTLOADER_MISSING, Cause.BOOTLOADER_INVALID)
 _KERNEL = (Cause.KERNEL_MISSING, Cause.KERNEL_INVALID)
 
-Version = tuple[int, int]
 Checks = Generator[Check, None, Version | None]
 """Checks that know in the end which kernel boots: its major and minor version, None where it says none."""
 
@@ -97,11 +95,11 @@ def check_boot_sector(partition: Readable, where: str) -> Iterator[Check]:
         yield passed(_SUBJECT, "size", format_size(sector.size))
 
 
-def check_files(files: Files, contract: Contract) -> Checks:
+def check_files(files: FatFiles, contract: Contract) -> Checks:
     """Check what the firmware, the boot loader and the kernel will look for on the ESP."""
     try:
         files.names()
-    except FatError as error:
+    except FilesError as error:
         yield breach(
             _SUBJECT,
             "files",
@@ -118,7 +116,7 @@ def check_files(files: Files, contract: Contract) -> Checks:
         return (yield from _entry(files, contract.boot.entry, contract))
     try:
         others = [order.parse(_text(files, path), path) for path in files.below(_ENTRIES, ".conf")]
-    except FatError:
+    except FilesError:
         others = []
     chosen = order.chosen([entry for entry in others if entry.kernel and files.find(entry.kernel)], "")
     if chosen is not None:
@@ -140,7 +138,7 @@ def check_files(files: Files, contract: Contract) -> Checks:
     return None
 
 
-def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) -> Programs:
+def _program(files: FatFiles, path: str, what: str, causes: tuple[Cause, Cause]) -> Programs:
     """Check that the firmware would start a program; give its headers and its first bytes if so.
 
     `causes` are that it is missing, and that it is none.
@@ -152,7 +150,7 @@ def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) ->
         return None
     try:
         head = files.read(real, pe.HEAD)
-    except FatError as error:
+    except FilesError as error:
         yield breach(_SUBJECT, what, real, f"{what} {real} cannot be read: {error}", cause=invalid)
         return None
     program = pe.parse(head)
@@ -164,13 +162,13 @@ def _program(files: Files, path: str, what: str, causes: tuple[Cause, Cause]) ->
     return program, head
 
 
-def _loader_config(files: Files, contract: Contract) -> Iterator[Check]:
+def _loader_config(files: FatFiles, contract: Contract) -> Iterator[Check]:
     if (path := files.find(contract.boot.loader_config)) is None:
         yield passed(_SUBJECT, "loader configuration", "none")
         return
     try:
         text = files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace")
-    except FatError as error:
+    except FilesError as error:
         yield breach(_SUBJECT, "loader configuration", path, f"{path} cannot be read: {error}")
         return
     match = re.search(r"^\s*timeout\s+(\S+)", text, re.MULTILINE)
@@ -181,16 +179,16 @@ def _loader_config(files: Files, contract: Contract) -> Iterator[Check]:
         yield passed(_SUBJECT, "loader configuration", path)
 
 
-def _text(files: Files, path: str) -> str:
+def _text(files: FatFiles, path: str) -> str:
     return files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace")
 
 
-def _entry(files: Files, entry_path: str, contract: Contract) -> Checks:
+def _entry(files: FatFiles, entry_path: str, contract: Contract) -> Checks:
     path = files.find(entry_path)
     assert path is not None
     try:
         entry = parse_entry(files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace"))
-    except FatError as error:
+    except FilesError as error:
         yield breach(
             _SUBJECT, "entry", path, f"loader entry {path} cannot be read: {error}", cause=Cause.ENTRY_MISSING
         )
@@ -223,7 +221,7 @@ def _entry(files: Files, entry_path: str, contract: Contract) -> Checks:
     return version
 
 
-def _kernel(files: Files, name: str, entry: str) -> Checks:
+def _kernel(files: FatFiles, name: str, entry: str) -> Checks:
     if (path := files.find(name)) is None:
         yield breach(
             _SUBJECT,
@@ -261,7 +259,7 @@ def _release(kernel: pe.Kernel | None, path: str) -> Checks:
     return kernel.version
 
 
-def _initrd(files: Files, name: str, entry: str) -> Iterator[Check]:
+def _initrd(files: FatFiles, name: str, entry: str) -> Iterator[Check]:
     if (path := files.find(name)) is None:
         yield breach(
             _SUBJECT,
@@ -273,7 +271,7 @@ def _initrd(files: Files, name: str, entry: str) -> Iterator[Check]:
         return
     try:
         head = files.read(path, 16)
-    except FatError as error:
+    except FilesError as error:
         yield breach(_SUBJECT, "initrd", path, f"initrd {path} cannot be read: {error}", cause=Cause.INITRD_INVALID)
         return
     yield from _initrd_format(head, path)
@@ -320,7 +318,7 @@ def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
         yield passed(_SUBJECT, Word.CONSOLE, " ".join(consoles))
 
 
-def _uki(files: Files, path: str, contract: Contract) -> Checks:
+def _uki(files: FatFiles, path: str, contract: Contract) -> Checks:
     found = yield from _program(files, path, "unified kernel image", _KERNEL)
     if found is None:
         return None
@@ -330,7 +328,7 @@ def _uki(files: Files, path: str, contract: Contract) -> Checks:
     ranges = [(found.offset, min(found.size, TEXT_LIMIT)) if found else (0, 0) for found in wanted]
     try:
         command_line, initrd = files.pick(path, ranges)
-    except FatError as error:
+    except FilesError as error:
         yield breach(
             _SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
         )
@@ -350,7 +348,7 @@ def _uki(files: Files, path: str, contract: Contract) -> Checks:
     return version
 
 
-def _uki_kernel(files: Files, path: str, program: pe.Program) -> Checks:
+def _uki_kernel(files: FatFiles, path: str, program: pe.Program) -> Checks:
     section = program.sections.get(".linux")
     if section is None:
         yield breach(
@@ -363,7 +361,7 @@ def _uki_kernel(files: Files, path: str, program: pe.Program) -> Checks:
         return None
     try:
         head = files.pick(path, ((section.offset, min(section.size, pe.HEAD)),))[0]
-    except FatError as error:
+    except FilesError as error:
         yield breach(
             _SUBJECT, "kernel", path, f"the kernel in {path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
         )

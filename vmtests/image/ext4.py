@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import Check, Readable, Word, breach, note, passed
+from vmtests.image.check import Check, Readable, Version, Word, breach, note, passed
 from vmtests.image.crc32c import crc32c
 from vmtests.sizes import format_size
 
@@ -23,7 +23,6 @@ _RO_COMPAT_READONLY = 0x1000
 _CHECKSUM_AT = 0x3FC
 _PAGE_SHIFT = 2  # s_log_block_size counts from 1 KiB; x86 has pages of 4 KiB
 
-Version = tuple[int, ...]
 _ALWAYS: Version = (2, 6)
 
 INCOMPAT: Mapping[int, tuple[str, Version]] = {

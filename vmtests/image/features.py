@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmtests.causes import Cause
-from vmtests.image.check import Check, Readable, breach
+from vmtests.image.check import Check, Readable, Version, breach
 
-Version = tuple[int, ...]
 KNOWN: Version = (6, 17)
 """The newest Linux whose features are known here."""
 

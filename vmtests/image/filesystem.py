@@ -15,7 +15,7 @@ from vmtests.image.check import Readable
 
 CONTAINERS = frozenset({
     "crypto_LUKS", "LVM2_member", "linux_raid_member", "BitLocker", "zfs_member", "bcachefs", "bcache", "stratis",
-    "vdo",
+    "vdo", "drbd", "ddf_raid_member", "isw_raid_member", "DM_integrity",
 })  # fmt: skip
 """What hides other file systems, whose names, labels and UUIDs are not seen from outside."""
 
@@ -29,7 +29,7 @@ class FileSystem:
     label: str = ""
     size: int | None = None
     inner: "FileSystem | None" = None
-    """What begins at the same byte: an array whose superblock is at its end hides nothing from firmware."""
+    """What begins at the same byte: an array, or a mirror, that has its own data at its end hides nothing."""
 
 
 _Probe = Callable[[Readable], FileSystem | None]
@@ -77,6 +77,14 @@ def _raid(content: Readable) -> FileSystem | None:
             return FileSystem(type="linux_raid_member", uuid=_uuid(head[16:32]), label=label, inner=inner)
     if content.size >= 1 << 17 and content.read((content.size & ~0xFFFF) - 0x10000, 4) == magic:
         return FileSystem(type="linux_raid_member", inner=_plain(content))
+    return None
+
+
+def _at_end(content: Readable) -> FileSystem | None:
+    for end, at, magics, name in _ENDS:
+        place = content.size // 512 * 512 - end
+        if place >= 0 and content.read(place + at, len(magics[0])) in magics:
+            return FileSystem(type=name, inner=_plain(content))
     return None
 
 
@@ -199,6 +207,12 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0x10000, b"\x01\x16\x19\x70", "gfs2"),
     (0x8001, b"BEA01", "udf"),
 )
+_ENDS: tuple[tuple[int, int, tuple[bytes, ...], str], ...] = (
+    (4096, 60, (b"\x83\x74\x02\x6b", b"\x83\x74\x02\x6c", b"\x83\x74\x02\x6d"), "drbd"),
+    (512, 0, (b"\xde\x11\xde\x11", b"\x11\xde\x11\xde"), "ddf_raid_member"),
+    (1024, 0, (b"Intel Raid ISM Cfg Sig. ",), "isw_raid_member"),
+)
+"""By how many bytes before the end and after that (libblkid's superblocks/{drbd,ddf_raid,isw_raid}.c)."""
 
 
 def _magic(content: Readable) -> FileSystem | None:
@@ -211,5 +225,6 @@ def _magic(content: Readable) -> FileSystem | None:
 # What hides others comes first: a LUKS header may lie over an older superblock. FAT comes late, since any boot
 # sector looks a little like its own.
 _PROBES: tuple[_Probe, ...] = (
-    _luks, _lvm, _raid, _verity, _iso, _ext, _xfs, _btrfs, _f2fs, _erofs, _squashfs, _swap, _magic, _vfat, _zfs,
+    _luks, _lvm, _raid, _at_end, _verity, _iso, _ext, _xfs, _btrfs, _f2fs, _erofs, _squashfs, _swap, _magic, _vfat,
+    _zfs,
 )  # fmt: skip

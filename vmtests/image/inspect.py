@@ -17,6 +17,7 @@ from vmtests.image.chain import Chain
 from vmtests.image.check import Check, Slice, Status, Word, breach, clean, note, passed
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.layout import Volume
 from vmtests.image.source import Format, Source, open_disk
@@ -297,8 +298,7 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         if partition.filesystem == "vfat":
             yield from _of(partition, esp.check_boot_sector(content, where))
             if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
-                descriptor, offset = disk.range(content.offset, content.size)
-                files = fat.Files(descriptor, offset, toolbox)
+                files = FatFiles(*disk.range(content.offset, content.size))
                 kernel, init = yield from _esp(partition, files, contract, toolbox)
         elif partition.filesystem == "erofs":
             yield from _of(partition, erofs.check(content, where, kernel))
@@ -318,7 +318,7 @@ def _of(partition: Partition, checks: Iterator[Check]) -> Iterator[Check]:
 
 
 def _esp(
-    partition: Partition, files: fat.Files, contract: Contract, toolbox: Toolbox
+    partition: Partition, files: FatFiles, contract: Contract, toolbox: Toolbox
 ) -> Generator[Check, None, tuple[tuple[int, int] | None, str]]:
     """Check the files of the ESP, and the initrd against the kernel that is there.
 

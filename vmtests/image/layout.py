@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmtests.contract import TYPES
-from vmtests.host.tools import Toolbox
-from vmtests.image import fat, gpt
+from vmtests.image import gpt
 from vmtests.image.check import Check, Slice, breach, clean, passed
 from vmtests.image.eltorito import EFI, boot_images
 from vmtests.image.extfiles import ExtFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import Files, FilesError
 from vmtests.image.filesystem import FileSystem, probe
 from vmtests.image.source import Source
@@ -122,11 +122,11 @@ def _logical(disk: Source, base: int) -> Iterator[tuple[int, int, int, int]]:
         at = base + offset
 
 
-def files(volume: Volume, disk: Source, toolbox: Toolbox) -> Files | None:
+def files(volume: Volume, disk: Source) -> Files | None:
     """Return the files of a volume; None where its file system is not read here."""
     kind = volume.readable
     if kind == "vfat":
-        return fat.Files(*disk.range(volume.content.offset, volume.content.size), toolbox)
+        return FatFiles(*disk.range(volume.content.offset, volume.content.size))
     if kind.startswith("ext"):
         try:
             return ExtFiles(volume.content)

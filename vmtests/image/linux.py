@@ -244,7 +244,7 @@ def _not_mounted(root: Volume) -> str:
     """Say what a volume is that no kernel mounts by itself; nothing where it may be a file system."""
     if root.system is not None:
         unmounted = (CONTAINERS - {"bcachefs"}) | {"swap", "DM_verity_hash"}
-        return f"is {root.system.type}" if root.system.type in unmounted else ""
+        return f"is {root.system.type}" if root.readable in unmounted else ""
     return "" if root.content.read(0, MIB).strip(b"\0") else _EMPTY
 
 

@@ -11,7 +11,7 @@ from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.image import grub, layout, linux, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
-from vmtests.image.fat import Files as FatFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import Files, FilesError
 from vmtests.image.layout import Volume
 from vmtests.image.trail import SUBJECT, Trail, text

@@ -8,6 +8,8 @@ from vmtests.errors import HostError, ImageError
 from vmtests.host.tools import Toolbox
 from vmtests.image import ext4, fat, gpt, kallsyms
 from vmtests.image.check import Slice
+from vmtests.image.fatfiles import FatFiles
+from vmtests.image.files import FilesError
 from vmtests.image.kallsyms import Symbols
 from vmtests.image.source import Source, open_disk
 
@@ -51,13 +53,12 @@ def _candidates(source: Source, toolbox: Toolbox) -> Iterator[tuple[str, bytes]]
             yield from _ext4_files(*source.range(start, length), toolbox)
     for start, length in places:
         if fat.parse(source.read(start, 512)) is not None:
-            descriptor, offset = source.range(start, length)
-            listing = fat.Files(descriptor, offset, toolbox)
+            listing = FatFiles(*source.range(start, length))
             try:
                 names = [name for key, name in listing.names().items() if any(word in key for word in _NAMES)]
                 for name in names:
                     yield name, listing.read(name, _KERNEL_LIMIT)
-            except fat.FatError:
+            except FilesError:
                 continue
 
 

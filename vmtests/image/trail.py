@@ -37,7 +37,7 @@ class Trail:
     def open(self, volume: Volume) -> Files | None:
         """Return the files of a volume; None where its file system is not read here."""
         if volume.number not in self._opened:
-            self._opened[volume.number] = layout.files(volume, self.disk, self.toolbox)
+            self._opened[volume.number] = layout.files(volume, self.disk)
         return self._opened[volume.number]
 
     def has(self, volume: Volume, path: str) -> bool:

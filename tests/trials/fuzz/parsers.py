@@ -36,6 +36,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, ext4, fat, gpt, grub, initramfs, kallsyms, loader, pe, spec, unpack
 from vmtests.image.check import Check
 from vmtests.image.extfiles import ExtFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.filesystem import probe
 from vmtests.machine.confine import disk_files
@@ -91,6 +92,12 @@ def _filesystems(data: bytes) -> None:
         if holds(disk):
             _all(check(disk, "partition", (6, 12)))
     fat.parse(data[:512])
+    with tempfile.TemporaryFile() as file, suppress(FilesError):
+        file.write(data)
+        file.flush()
+        files = FatFiles(file.fileno(), 0)
+        for path in files.names().values():
+            files.read(path, 1 << 16)
 
 
 def _superblocks() -> list[bytes]:
