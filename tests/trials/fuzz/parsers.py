@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 from unittest import mock
 
+from tests.trials.fuzz.clouds import CLOUDS
 from tests.trials.fuzz.guests import GUESTS
 from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Parser
@@ -382,6 +383,7 @@ def _members(data: bytes) -> None:
 
 
 PARSERS = {
+    **CLOUDS,
     **IMAGES,
     **GUESTS,
     "GPT": Parser(call=_gpt, good=_tables),
