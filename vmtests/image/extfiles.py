@@ -20,7 +20,7 @@ _DIRECTORY_LIMIT = 4 << 20  # bytes of a directory
 _LINKS = 40  # that are followed (path_resolution(7))
 _BLOCKS_LIMIT = 1 << 20  # of a file
 _PIECE = 1 << 20
-_LOOKED_AT = 8 << 20  # entries and blocks of directories, in all: names may lead from one large one to the next
+_LOOKED_AT = 4 << 20  # entries and blocks of directories, in all: names may lead from one large one to the next
 _NODES = 20_000  # of a file's extent tree; one of _BLOCKS_LIMIT pieces has fewer
 
 

@@ -17,10 +17,11 @@ from vmtests.host import tools
 from vmtests.host.formats import Format
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
-from vmtests.image import contents, diff, ends, fat, features, gpt, grub, initramfs, layout, loader, sbom
+from vmtests.image import contents, diff, ends, features, gpt, grub, initramfs, layout, loader, sbom
 from vmtests.image.chain import Chain
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
+from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.inspect import inspect
 from vmtests.image.source import open_disk
@@ -158,28 +159,65 @@ def _files_of(data: bytes) -> dict[str, bytes]:
     return {f"/{name.strip('/')}": content for name, content in zip(names, parts[1::2], strict=False)}
 
 
+class _Given(FatFiles):
+    """An ESP with these files."""
+
+    def __init__(self, known: dict[str, bytes]) -> None:
+        super().__init__(-1, 0)
+        self._known = {path.lower(): (path, content) for path, content in known.items()}
+
+    def names(self) -> dict[str, str]:
+        return {key: path for key, (path, _) in self._known.items()}
+
+    def find(self, path: str) -> str | None:
+        return self.names().get("/" + path.replace("\\", "/").strip("/").lower())
+
+    def below(self, directory: str, suffix: str) -> list[str]:
+        start = directory.rstrip("/").lower() + "/"
+        return sorted(path for key, path in self.names().items() if key.startswith(start) and key.endswith(suffix))
+
+    def chunks(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+        if path.lower() not in self._known:
+            raise FilesError("no such file")
+        yield self._known[path.lower()][1][offset : offset + size]
+
+
 def _boot(data: bytes) -> None:
-    """Follow the way to boot on an ESP with any files, as mtools would give them."""
-    known = _files_of(data)
-
-    @contextmanager
-    def run(_: fat.Files, *command: str) -> Iterator[Iterator[bytes]]:
-        if command[0] == "mdir":
-            yield iter(["".join(f"::{name}\n" for name in known).encode()])
-        else:
-            path = command[3].removeprefix("::").replace("[[]", "[")
-            if path not in known:
-                raise fat.FatError("no such file")
-            yield iter([known[path]])
-
+    """Follow the way to boot on an ESP with any files."""
     disk = _Disk(_partitioned())
     table = gpt.read(disk, 512)
     volumes = layout.volumes(disk, table)
-    with mock.patch.object(fat.Files, "_run", run):
+    given = _Given(_files_of(data))
+
+    def files(volume: layout.Volume, _: object) -> FatFiles | None:
+        return given if volume.readable == "vfat" else None
+
+    with mock.patch.object(layout, "files", files):
         chain = Chain(disk, table, volumes, toolbox())
         with suppress(FilesError):
             list(chain.check())
         chain.listens()
+
+
+def _fat(data: bytes) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        files = FatFiles(file.fileno(), 0)
+        for path in list(files.names().values())[:50]:
+            files.find(path)
+            files.read(path, 1 << 16)
+        files.below("/boot/loader", ".conf")
+
+
+def _fat_images() -> list[bytes]:
+    with _tree() as root:
+        image, tree = root.parent / "image", toolbox().root("mcopy")
+        image.write_bytes(bytes(160 << 10))
+        (root / "boot/A long name, äöü").write_bytes(b"x" * 9000)
+        run_in(tree, ["mkfs.vfat", str(image)])
+        run_in(tree, ["mcopy", "-s", "-i", str(image), str(root / "boot"), "::/"])
+        return [image.read_bytes()]
 
 
 @functools.cache
@@ -334,6 +372,7 @@ def _wholes() -> list[bytes]:
 IMAGES = {
     "volumes": Parser(call=_volumes, good=_discs),
     "erofs files": Parser(call=_erofs, good=_erofs_images, may=(FilesError,)),
+    "FAT files": Parser(call=_fat, good=_fat_images, may=(FilesError,)),
     "ext4 walk": Parser(call=_ext, good=_ext_images, may=(FilesError,)),
     "ways to boot": Parser(call=_boot, good=_ways),
     "menus": Parser(call=_menus, good=lambda: [_ENTRY, _GRUB, _SYSLINUX, _LIMINE]),
