@@ -74,7 +74,7 @@ def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: in
     if len(data) > limit:
         raise InputError(f"{shown} has more than {limit >> 20} MiB: that is something else", hint=hint)
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # some editors begin a text with a mark of its encoding
     except UnicodeDecodeError as error:
         raise InputError(f"{shown} is no text: {error}", hint=hint) from error
 
