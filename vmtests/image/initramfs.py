@@ -28,7 +28,9 @@ _MAGICS = (b"070701", b"070702")
 _HEADER = 110
 _HEX = re.compile(rb"[0-9A-Fa-f]{104}")
 _NAME_LIMIT = 4096
-_BUILTIN_LIMIT = 1 << 20
+_FILE_NAME = 255  # bytes of a file's own (NAME_MAX)
+_BUILTIN_LIMIT = 1 << 17  # bytes of what is built in, of one kernel; Debian's has 15 KiB
+_RELEASES = 16  # of which that is kept
 _TRAILER = b"TRAILER!!!"
 _PIECE = 1 << 20
 _NOTHING = bytes(_PIECE)
@@ -121,14 +123,15 @@ def wanted(contract: Contract) -> set[str]:
 def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
     """Return the modules of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
     found = Modules()
+    left = iter([_BUILTIN_LIMIT] * _RELEASES)
 
     def look(member: Member) -> None:
         found.usual |= _USUAL.match(member.name) is not None
         found.unusual |= "/modules/" not in member.name and _UNUSUAL.search(member.name) is not None
-        if match := _MODULE.match(member.name):
+        if (match := _MODULE.match(member.name)) and len(match["name"]) + len(match["release"]) < 2 * _FILE_NAME:
             found.loadable.setdefault(match["release"], set()).add(match["name"].replace("-", "_"))
         if match := _BUILTIN.match(member.name):
-            names = member.read(_BUILTIN_LIMIT).decode("utf-8", errors="replace").split()
+            names = member.read(next(left, 0)).decode("utf-8", errors="replace").split()
             own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
             found.builtin.setdefault(match["release"], set()).update(own)
         if found.tree is not None:
