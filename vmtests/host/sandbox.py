@@ -93,15 +93,15 @@ class Sandboxed(subprocess.Popen[AnyStr]):
     """A process of a command line that begins with `sandbox`; it has a process group of its own, which `kill` kills.
 
     Killed in its first milliseconds, bubblewrap alone would leave its child, which waits for it for ever. If we end
-    then, that child goes on without us: it asks late to be told of bubblewrap's end. So its program begins when that is
-    done and we answer it; one that is to read something ends with that.
+    then, that child goes on without us: it asks late to be told of bubblewrap's end. So its program begins when that
+    is done and we answer it; one that is to read something ends with that.
     """
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
-        split: int = argv.index("--") + 1
-        if _DIES_WITH_US[0] not in argv[:split] or options.get("stdin") != subprocess.DEVNULL:
+        if _DIES_WITH_US[0] not in argv or options.get("stdin") != subprocess.DEVNULL:
             super().__init__(argv, process_group=0, **options)
             return
+        split: int = argv.index("--") + 1
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
