@@ -14,6 +14,7 @@ from vmtests.errors import (
     VmtestsError,
     at_named,
     from_os,
+    hint_of,
     of_host,
 )
 
@@ -87,6 +88,7 @@ def test_place_that_was_named_is_its_callers_unless_the_disk_is_full(
         (ValueError("embedded null byte"), "with a NUL", "names files"),
         (MemoryError(), "no memory left", "smaller"),
         (RuntimeError("can't start new thread"), "no more threads", "ulimit"),
+        (ImportError("/x.so: failed to map segment from shared object"), "gives no more", "smaller"),
     ],
 )
 def test_host_that_lacks_something_is_told_wherever_it_shows(error: Exception, said: str, hint: str) -> None:
@@ -95,6 +97,16 @@ def test_host_that_lacks_something_is_told_wherever_it_shows(error: Exception, s
     assert host is not None
     assert said in host.message
     assert hint in str(host.hint)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [("qemu-img: /x: Too many open files", "ulimit -n"), ("bwrap: Cannot allocate memory", "smaller")],
+)
+def test_tool_that_lacks_what_every_program_needs_is_not_blamed(said: str, hint: str) -> None:
+    """What a tool says of its host gets the hint that helps there; what it says of itself gets none."""
+    assert hint in str(hint_of(said))
+    assert hint_of("qemu-img: symbol lookup error") is None
 
 
 def test_working_directory_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

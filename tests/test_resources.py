@@ -1,10 +1,12 @@
 """The cache is where the environment says, or an error says what to set."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
+from vmtests import resources
 from vmtests.errors import HostError, InputError
 from vmtests.resources import cache_dir, read_named, read_object
 
@@ -31,6 +33,13 @@ def test_relative_directory_of_xdg_is_none(tmp_path: Path, monkeypatch: pytest.M
     """XDG's base directory specification has relative paths ignored."""
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     assert cache_dir() == tmp_path / ".cache/vmtests"
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_home_that_is_none_is_looked_up(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is put into `/`, nor beside what somebody works on, for a HOME that is empty or relative."""
+    monkeypatch.setenv("HOME", home)
+    assert resources._cache() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache/vmtests"
 
 
 def test_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

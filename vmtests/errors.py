@@ -5,6 +5,7 @@ The command line prints it as one line and exits with `exit_code`; a traceback m
 """
 
 import errno
+import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -50,6 +51,14 @@ _EXHAUSTED = {
 }
 """What to do when any call says so, wherever it is made."""
 
+_WORDS = {
+    **{os.strerror(number): number for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)},
+    # ld.so's, of a library that is there (glibc's elf/dl-load.c).
+    "failed to map segment": errno.ENOMEM,
+    "cannot open shared object file: Error 24": errno.EMFILE,
+}
+"""How programs, and the loader of libraries, say so of what every one of them needs."""
+
 _ELSEWHERE = "VMTESTS_CACHE, TMPDIR and --vm-results name other places"
 _REFUSED = {
     errno.EACCES: f"is it another user's? {_ELSEWHERE}",
@@ -87,6 +96,11 @@ def at_named(what: str, error: OSError, hint: str | None) -> "VmtestsError":
     return HostError(f"{what}: {error.strerror}", hint="free some space" if error.errno in _FULL else hint)
 
 
+def hint_of(said: str) -> str | None:
+    """Return what to do when a program ends because its host gives no more; None for any other reason."""
+    return next((_EXHAUSTED[number] for words, number in _WORDS.items() if words in said), None)
+
+
 def of_host(error: BaseException) -> "HostError | None":
     """Return the HostError for what ends anything on a host that has no more to give; None for a bug of ours."""
     if isinstance(error, MemoryError):
@@ -97,6 +111,9 @@ def of_host(error: BaseException) -> "HostError | None":
     # open(2) is not even asked for it; what a contract, an image.json or a marker names can have one.
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return HostError("no file has a name with a NUL in it", hint="look at what names files")
+    # The library of a module that is there.
+    if isinstance(error, ImportError) and (hint := hint_of(str(error))) is not None:
+        return HostError(f"this host gives no more: {error}", hint=hint)
     if not isinstance(error, OSError):
         return None
     place = f" ({error.filename})" if error.filename else ""

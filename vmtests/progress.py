@@ -4,6 +4,8 @@ On a terminal one line is repainted; elsewhere (CI logs) a line is written when 
 `QUIET_SECONDS` while it runs, and when it ends.
 """
 
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from vmtests.text import printable
 QUIET_SECONDS = 10.0
 """Seconds between two lines of a running step where nothing can be repainted."""
 
+_SIZE = re.compile(r"0*[1-9][0-9]{0,4}")  # of a terminal
 _SHOW_AFTER = 2.0  # seconds; steps that end sooner are not worth a line in a log
 
 
@@ -69,20 +72,29 @@ class Step:
         return {**self._phases, self._phase_name: self.seconds - self._phase}
 
 
+def console(*, stderr: bool = False, markup: bool = True, soft_wrap: bool = False) -> Console:
+    """Return a console without highlighting, whatever COLUMNS and LINES say."""
+    for name in ("COLUMNS", "LINES"):
+        # A shell without a terminal may say 0, in which nothing can be said; Rich takes any digits for a size.
+        if not _SIZE.fullmatch(os.environ.get(name, "1")):
+            del os.environ[name]
+    return Console(stderr=stderr, highlight=False, markup=markup, soft_wrap=soft_wrap)
+
+
 def stderr() -> Console:
     """Return the console on which progress and errors are written; markup and highlighting are off."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return console(stderr=True, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
     """Show `title` while the block runs, and how long it took when it ends well."""
-    console = stderr()
-    running = Step(title, console)
+    shown = stderr()
+    running = Step(title, shown)
     if running._status is not None:  # noqa: SLF001 - the two belong together
         with running._status:  # noqa: SLF001
             yield running
     else:
         yield running
     if running.seconds >= _SHOW_AFTER:
-        console.print(Text(f"{title}: done in {running.seconds:.1f} s"))
+        shown.print(Text(f"{title}: done in {running.seconds:.1f} s"))

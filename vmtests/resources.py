@@ -5,6 +5,7 @@ None of these is without end, no file for certain, nor what it should be.
 
 import json
 import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,10 @@ def _cache() -> Path:
     if (xdg := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
         return xdg / "vmtests"
     try:
-        return Path.home() / ".cache" / "vmtests"
-    except RuntimeError as error:  # no HOME, and no such user
+        # One that is empty is none: it would be `/`. Nor is a relative one (POSIX, 8.3).
+        known = Path(os.environ.get("HOME", "/")).is_absolute()
+        return (Path.home() if known else Path(pwd.getpwuid(os.getuid()).pw_dir)) / ".cache" / "vmtests"
+    except (RuntimeError, KeyError) as error:  # no HOME, and no such user
         raise HostError("there is no home directory for the cache", hint=_ANOTHER) from error
 
 
@@ -71,7 +74,7 @@ def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: in
     if len(data) > limit:
         raise InputError(f"{shown} has more than {limit >> 20} MiB: that is something else", hint=hint)
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # some editors begin a text with a mark of its encoding
     except UnicodeDecodeError as error:
         raise InputError(f"{shown} is no text: {error}", hint=hint) from error
 

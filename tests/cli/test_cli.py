@@ -252,3 +252,19 @@ def test_results_that_cannot_be_made_are_refused_first(here: Path, capsys: pytes
     """A place for results that can never be is told before an image is looked at, or built."""
     (here / "file").touch()
     assert "no directory for results" in _fails(capsys, "boot", "none.raw", "--results", "file/x")
+
+
+def test_host_without_devices_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container without /dev gets its sentence before anything else is done."""
+    monkeypatch.setattr(os, "devnull", "/dev/none")
+    assert "this host has no /dev/none" in _fails(capsys, "doctor")
+
+
+def test_signal_that_comes_when_all_is_said_changes_nothing(tmp_path: Path) -> None:
+    """Who presses Ctrl-C twice gets the exit status of the first, and no traceback of Python's own end."""
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    program = f"{late}; from vmtests import cli; raise SystemExit(cli.main())"
+    command = [sys.executable, "-c", program, "inspect", str(tmp_path / "none")]
+    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr

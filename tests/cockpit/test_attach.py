@@ -101,6 +101,13 @@ def test_directory_of_others_is_refused(short: Path) -> None:
         attach.running()
 
 
+def test_looking_for_boots_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who only asks what there is makes no directory for it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert attach.running() == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nonsense_is_answered(session: Session, short: Path) -> None:
     """A question that is none gets an error, and the next one its answer."""
     with attach.Server(session, short), attach.Attached(short / "attach.sock") as attached:

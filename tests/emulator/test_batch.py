@@ -44,3 +44,13 @@ def test_what_is_no_batch(client: Client) -> None:
     """A body that is no batch is refused."""
     client.json("POST", "/batch/compute/v1", b"x", {"Content-Type": "text/plain"})
     assert 400 == client.status
+
+
+def test_batch_that_means_harm_is_answered(client: Client) -> None:
+    """Names that are no ASCII come back as they can, and batches in batches are refused."""
+    part = b"--b0\nContent-Type: application/http\nContent-ID: <\xff>\n\nGET /compute/v1/projects/p/zones HTTP/1.1\n\n"
+    headers = {"Content-Type": "multipart/mixed; boundary=b0"}
+    assert b"200 OK" in client.ask("POST", "/batch/compute/v1", part + b"--b0--", headers)
+    deep = b"".join(b"--b%d\nContent-Type: multipart/mixed; boundary=b%d\n\n" % (n, n + 1) for n in range(3000))
+    client.ask("POST", "/batch/compute/v1", deep, headers)
+    assert client.status == 400

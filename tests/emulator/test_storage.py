@@ -9,6 +9,8 @@ import google_crc32c
 import pytest
 
 from tests.emulator.conftest import PROJECT, Client
+from vmtests.emulator.content import parse_hash_header
+from vmtests.emulator.http import ApiError
 
 UPLOAD = "/upload/storage/v1/b/bkt/o"
 
@@ -185,3 +187,10 @@ def test_replaced_and_deleted_objects_leave_no_file(bucket: Client, cache: Any) 
     assert 1 == len(list(directory.iterdir()))
     bucket.ask("DELETE", "/storage/v1/b/bkt/o/a")
     assert [] == list(directory.iterdir())
+
+
+def test_checksum_that_is_no_base64_is_refused() -> None:
+    """Whatever is in the header: one that is no ASCII, too."""
+    for said in ("md5=?", "md5=é"):
+        with pytest.raises(ApiError, match="x-goog-hash"):
+            parse_hash_header(said)

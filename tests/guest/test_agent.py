@@ -108,3 +108,19 @@ def test_nobody_is_behind_the_port() -> None:
     theirs.close()
     with ours, pytest.raises(GuestError, match="port is closed"):
         Agent(ours, scale=1.0).connect(5)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b'{"return": {"pid": "x"}}\n', b'{"return": {"pid": 1}}\n{"return": {"exited": true, "exitcode": [1]}}\n',
+     b'{"return": {"pid": 1}}\n{"return": {"exited": true, "signal": {}}}\n', b'{"a":' + b"[" * 100_000 + b"\n"],
+    ids=["pid", "exit code", "signal", "deep"],
+)  # fmt: skip
+def test_agent_that_says_nonsense_is_an_error_of_the_guest(said: bytes) -> None:
+    """What a guest answers is anything: where a number belongs, and as deep as it likes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(GuestError):
+            Agent(ours, scale=0.01).run("true")

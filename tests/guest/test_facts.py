@@ -312,3 +312,10 @@ def test_facts_of_a_guest_without_the_tool() -> None:
     """A guest that cannot tell a fact is a GuestError with what it said."""
     with pytest.raises(GuestError, match="ended with 127 in the guest: not found"):
         Facts(Canned({})).units()
+
+
+def test_answers_that_are_too_deep_are_none() -> None:
+    """A guest that nests its JSON ten thousand times gets a sentence, as for any other that is none."""
+    for parse, text in ((parse_journal, '{"a":' + "[" * 10_000), (parse_units, '[{"x":' + "[" * 10_000)):
+        with pytest.raises(GuestError):
+            parse(text)

@@ -1,9 +1,11 @@
 """Tools are taken from the host when they are new enough."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from vmtests.errors import HostError
 from vmtests.host import sandbox, tools
 
 
@@ -61,3 +63,12 @@ def test_packages_of_a_nix_store_come_before_the_system(tmp_path: Path, monkeypa
         assert (found := tools._host_tool(requirement)) is not None
         assert found.version == "1.9"
     tools._ask.cache_clear()
+
+
+def test_processes_of_others_are_told_before_a_tool_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc, or with that of another namespace, no tool of ours works: bubblewrap waits for ever."""
+    tools.check_processes()
+    monkeypatch.setattr(os, "readlink", lambda _: "1")
+    with pytest.raises(HostError, match="another process namespace") as caught:
+        tools.check_processes()
+    assert "mount -t proc" in str(caught.value.hint)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofsplan, erofswrite
 from vmtests.image.erofsplan import BLOCK, Node, Plan, directory_content, directory_size
+from vmtests.image.survey import survey
 from vmtests.sizes import MIB
 
 _ID = "00000000-0000-4000-8000-000000000001"
@@ -47,7 +49,9 @@ def store(tmp_path: Path) -> Path:
     for size in (0, 1, 4063, 4064, 4065, 4095, 4096, 4097, 8160, 8161, MIB - 1, MIB, MIB + 4065, 3 * MIB + 5):
         (sizes / f"{size}").write_bytes(os.urandom(size))
     (sizes / "0").chmod(0o4555)
-    (sizes / "long").symlink_to("/".join(["n" * 250] * 16))
+    for length in (4031, 4032, 4064, 4065, 4095):
+        (sizes / f"long{length}").symlink_to("n" * length)
+    (sizes / ("n" * 255)).mkdir()
     many = directory / "many"
     many.mkdir()
     for number in range(700):
@@ -115,13 +119,51 @@ def test_more_directories_than_a_short_inode_counts() -> None:
     assert len(plan.inode(root)) == head
 
 
-def test_a_file_that_becomes_shorter_ends_it(store: Path, tmp_path: Path) -> None:
-    """What was planned cannot be kept, and it says which file."""
+def _another(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (f"{MIB}", lambda path: os.truncate(path, 5)),
+        ("4095", lambda path: os.truncate(path, 5000)),
+        (f"{3 * MIB + 5}", lambda path: os.truncate(path, 4 * MIB)),
+        ("1", lambda path: path.unlink()),
+        ("1", lambda path: _another(path, os.mkfifo)),
+        ("1", lambda path: _another(path, Path.mkdir)),
+        ("1", lambda path: _another(path, lambda made: made.symlink_to("x"))),
+        ("long4095", lambda path: _another(path, lambda made: made.symlink_to("x"))),
+        ("long4095", lambda path: _another(path, Path.touch)),
+    ],
+)
+def test_what_is_another_than_was_planned_ends_it(
+    name: str, change: Callable[[Path], None], store: Path, tmp_path: Path
+) -> None:
+    """What was planned cannot be kept, half of a file is none, and it says which file."""
     plan = _plan(store)
-    os.truncate(store / "sizes" / str(MIB), 5)
+    change(store / "sizes" / name)
     (tmp_path / "erofs").write_bytes(b"")
-    with progress.step("test") as running, pytest.raises(HostError, match=f"sizes/{MIB} changed while it was read"):
+    with progress.step("test") as running, pytest.raises(HostError, match=f"sizes/{name} changed while it was read"):
         erofswrite.write(tmp_path / "erofs", plan, store, "store", _ID, 0, running)
+
+
+def test_a_path_may_be_as_long_as_linux_takes_it_in_the_image(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Where the store is now its name may be longer than PATH_MAX (limits.h), 4096 bytes."""
+    (tmp_path / "store/a").mkdir(parents=True)
+    place = os.open(tmp_path / "store/a", os.O_RDONLY)
+    for _ in range(16):
+        os.mkdir("d" * 250, dir_fd=place)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(os.open("f" * 60, os.O_WRONLY | os.O_CREAT, dir_fd=place))
+    os.close(place)
+    plan = _write(tmp_path / "store", tmp_path / "erofs")
+    run_in(toolbox.root("fsck.erofs"), ["fsck.erofs", str(tmp_path / "erofs")])
+    assert plan.inodes == 1 + 1 + 1 + 16 + 1
+    assert survey([("a", tmp_path / "store/a")]).inodes == 18
 
 
 def test_what_an_image_cannot_hold_is_refused_with_its_place(store: Path) -> None:

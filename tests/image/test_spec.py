@@ -71,11 +71,15 @@ def test_written_spec_reads_back_equal(tmp_path: Path, data: dict[str, Any]) -> 
 
 
 def test_listed_paths_are_paths(tmp_path: Path, data: dict[str, Any]) -> None:
-    """Paths that are listed in a file count like those in the spec, each once."""
+    """Paths that are listed in a file count like those in the spec, each once, whatever editor wrote it."""
     (tmp_path / "store/def-y").mkdir()
-    (tmp_path / "list").write_text("/nix/store/abc-x\n/nix/store/def-y\n")
-    data["store"]["path_list"] = "list"
-    assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
+    for text in (
+        "/nix/store/abc-x\n/nix/store/def-y\n",
+        "\ufeff/nix/store/abc-x \r\n\r\n /nix/store/def-y\r\n/nix/store/abc-x\r\n",
+    ):
+        (tmp_path / "list").write_text(text, encoding="utf-8", newline="")
+        data["store"]["path_list"] = "list"
+        assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
 
 
 def test_every_field_is_documented() -> None:
@@ -102,6 +106,14 @@ def test_every_field_is_documented() -> None:
         ("registration", "none", "is not a file"),
         ("state", "nix/var", "not an absolute path"),
         ("seed", "no-uuid", "is not a UUID"),
+        ("seed", "{6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11}", "is not a UUID as uuidgen(1) writes it"),
+        ("seed", "00000000-0000-0000-0000-000000000000", "is not a UUID as uuidgen(1) writes it"),
+        ("state", "/nix\0/var", "is no path that Linux takes"),
+        ("root", [{"path": "/" + "n" * 256}], "root[0].path: "),
+        ("root", [{"path": "/" + "n/" * 2048}], "is no path that Linux takes"),
+        ("root", [{"path": "/x", "symlink": ""}], "root[0].symlink: an empty one"),
+        ("root", [{"path": "/x", "symlink": "a\0b"}], "is no target that Linux takes"),
+        ("root", [{"path": "/x", "symlink": "n" * 4096}], "is no target that Linux takes"),
         ("root", [{"path": "etc"}], "not an absolute path"),
         ("root", [{"path": "/../etc"}], "not an absolute path"),
         ("root", [{"path": "/x", "source": "etc", "symlink": "y"}], "both a source and a symlink"),
@@ -112,6 +124,8 @@ def test_every_field_is_documented() -> None:
         ("esp", {"/a": "loader", "/A": "loader"}, "esp['/A']: on FAT it is the same file as esp['/a']"),
         ("esp", {"/a": "loader", "/a/b": "loader"}, "other files of the ESP are below it"),
         ("esp", {"/a:b": "loader"}, "esp['/a:b']: FAT does not take this name"),
+        ("esp", {"/a./b": "loader"}, "esp['/a./b']: FAT does not take this name"),
+        ("esp", {"/" + "ü" * 128: "loader"}, "FAT does not take this name"),
         ("esp", {"/a": "large"}, "and the ESP of 128 MiB has room for"),
         ("registrtion", "reg", "unknown key registrtion"),
         ("store", {"directory": "store", "path": []}, "unknown key store.path"),

@@ -172,7 +172,7 @@ def _last_boot(tail: bytes) -> int:
     for line in reversed(tail.splitlines()):
         try:
             boot = json.loads(line)["boot"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # half a line
         if isinstance(boot, int):
             return boot

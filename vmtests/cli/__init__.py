@@ -47,12 +47,27 @@ _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    _begin()
+    try:
+        _begin()
+        return _main(sys.argv[1:] if argv is None else argv)
+    except OSError as error:
+        if (host := of_host(error)) is None:
+            raise
+        _complain(host)
+        return host.exit_code
+    finally:
+        if argv is None:
+            # All is done, and the status known: a second Ctrl-C while Python ends would have another.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _main(argv: Sequence[str]) -> int:
     status = 0
     with streams.patient():
         try:
             with streams.watched():
-                status = _command(sys.argv[1:] if argv is None else argv)
+                status = _command(argv)
         except VmtestsError as error:
             if status != error.exit_code:  # else it was told already
                 _complain(error)
@@ -79,7 +94,7 @@ def _command(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
+    except (OSError, MemoryError, RuntimeError, ValueError, ImportError) as error:
         if (host := of_host(error)) is None:
             raise
         return _fail(host, arguments)

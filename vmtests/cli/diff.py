@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -112,7 +111,7 @@ def _boot(lab: Lab, name: str, place: str, machine: Hardware) -> Boot:
 
 
 def _show(differences: list[Difference], boots: Booted | None) -> None:
-    console = Console(highlight=False)
+    console = progress.console()
     section = ""
     told = [*differences, *(boots.differences if boots else ())]
     for difference in told[:_TOLD]:

@@ -2,8 +2,7 @@
 
 import argparse
 
-from rich.console import Console
-
+from vmtests import progress
 from vmtests.cli.common import add_accel, add_json, print_json
 from vmtests.host import accel, doctor
 
@@ -21,5 +20,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.as_dict())
     else:
-        report.print(Console(highlight=False))
+        report.print(progress.console())
     return 0 if report.ok else 2

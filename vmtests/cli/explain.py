@@ -11,7 +11,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Console
 from rich.text import Text
 
 from vmtests import progress
@@ -137,7 +136,7 @@ def _followed(file: BinaryIO, replay: Replay) -> Explanation:
 
 
 def _show(told: Explanation) -> None:
-    console = Console(highlight=False)
+    console = progress.console()
     verdict = told.verdict
     for number, before in enumerate(told.earlier, told.boots - len(told.earlier)):
         console.print(Text(f"boot {number}: {before.word}: {before.sentence}", "dim"), soft_wrap=True)

@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from vmtests import progress
@@ -100,7 +99,7 @@ def _list(fault: Fault, misfit: str, *, as_json: bool) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = progress.console(soft_wrap=True)
     seconds = "" if outcome.verdict is None else f" in {outcome.verdict.evidence_to_verdict_s:.1f} s"
     mark = Text("right", "green") if outcome.right else Text("WRONG", "red")
     console.print(Text.assemble(mark, f" {outcome.fault.name}{seconds}: {outcome.sentence}"))

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from vmtests import progress
@@ -123,7 +122,7 @@ def _upload(arguments: argparse.Namespace) -> int:
     with GceLab(later(), settings, lifetime=arguments.hours * 3600) as lab:
         image = lab.image(str(arguments.image))
         if not image.inspection.ok:
-            image.inspection.render(Console(stderr=True, highlight=False))
+            image.inspection.render(progress.console(stderr=True))
             return 1
         link = lab.keep(image)
     print(link)

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from vmtests import contract as contracts
+from vmtests import progress
 from vmtests.cli.common import add_contract, add_json, print_json
 from vmtests.host import tools
 from vmtests.host.formats import Format
@@ -36,5 +35,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found.to_json())
     else:
-        found.render(Console(highlight=False), everything=arguments.all)
+        found.render(progress.console(), everything=arguments.all)
     return 0 if found.ok else 1

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from vmtests import progress
 from vmtests.cli.common import add_json, print_json
 from vmtests.errors import InputError
 from vmtests.host import outputs
@@ -109,7 +109,7 @@ def _tell(
         stages = {trend.title: {stage: trend.series(stage) for stage in trend.stages} for trend in known}
         print_json({"pages": [str(path) for path in written], "findings": told, "seconds": stages})
         return
-    console = Console(highlight=False)
+    console = progress.console()
     for finding in findings:
         style = "red" if finding.bad else "yellow"
         console.print(Text(f"{finding.trend}: {finding.sentence}", style), soft_wrap=True)

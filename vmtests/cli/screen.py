@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import progress
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
@@ -40,7 +41,7 @@ class Lines:
 
 def show(verdict: Verdict, results: Path) -> None:
     """Print a verdict: the stages, the sentence, and what led to it."""
-    console = Console(highlight=False, soft_wrap=True)  # in a log a sentence stays one line, which grep finds
+    console = progress.console(soft_wrap=True)  # in a log a sentence stays one line, which grep finds
     table = Table(box=None, header_style="bold")
     table.add_column("stage")
     table.add_column("seconds", justify="right")

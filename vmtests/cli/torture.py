@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmtests import progress
 from vmtests.cli.common import add_accel, add_image, add_json, add_modules, add_results, print_json
 from vmtests.errors import InputError
 from vmtests.faults.torture import Outcome, Scene, Torture, moments
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Cut the power at many moments and look at each next boot."""
     if arguments.jobs < 1 or not 0 < arguments.moments <= _MOST:
         raise InputError("-j and --moments are numbers from 1 on", hint=f"--moments is {_MOST} at most")
-    console, outcomes = Console(highlight=False), []
+    console, outcomes = progress.console(), []
     with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)
         wanted = moments(arguments.moments, lab.host.accelerator.scale, arguments.seed)

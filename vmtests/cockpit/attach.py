@@ -97,7 +97,7 @@ class Server:
                     taken, answer = self._answer(question)
                 except VmtestsError as error:
                     taken, answer = None, Answer(error=error.message, hint=error.hint)
-                except (msgspec.DecodeError, ValueError) as error:
+                except (msgspec.DecodeError, ValueError, RecursionError) as error:
                     taken, answer = None, Answer(error=f"what is asked is not understood: {error}")
                 _send(connection, answer)
                 if taken is not None:
@@ -211,7 +211,7 @@ def _ask(connection: socket.socket, reader: Any, question: Ask) -> Answer:
     try:
         connection.sendall(msgspec.json.encode(question) + b"\n")
         answer = msgspec.json.decode(reader.readline(_LINE), type=Answer)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HostError("the boot that was attached to has ended") from error
     if answer.error:
         raise GuestError(answer.error, hint=answer.hint)
@@ -230,7 +230,7 @@ class Running:
 def running() -> list[Running]:
     """Return the boots of this user that can be attached to; raises HostError."""
     found = []
-    for path in sorted(runtime.base().glob(f"*/{_NAME}")):
+    for path in sorted(runtime.base(make=False).glob(f"*/{_NAME}")):
         try:
             with Attached(path) as attached:
                 state = attached.state(1 << 62)

@@ -13,8 +13,8 @@ from vmtests.host.scratch import scratch
 _LONGEST = 107 - len("/vmtests-1234567890/scratch-12345678/from-switch-root-1234/gdb.sock")
 
 
-def base() -> Path:
-    """Return the directory that all of them are in, made if need be; raises HostError when it is not ours.
+def base(*, make: bool = True) -> Path:
+    """Return the directory that all of them are in, with `make` made if need be; raises HostError when it is not ours.
 
     It is in `$XDG_RUNTIME_DIR` (XDG Base Directory Specification), else where temporary files are, unless a socket's
     path would be too long there (unix(7)).
@@ -25,6 +25,8 @@ def base() -> Path:
     else:
         temporary = tempfile.gettempdir()
         place = Path(temporary if len(os.fsencode(temporary)) <= _LONGEST else "/tmp") / f"vmtests-{os.getuid()}"  # noqa: S108 - a directory of our own
+    if not make and not os.path.lexists(place):
+        return place
     try:
         place.mkdir(mode=0o700, exist_ok=True)
         found = place.lstat()

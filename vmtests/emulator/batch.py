@@ -22,11 +22,14 @@ def answer(request: Request, handle: Callable[[Request], Reply]) -> Reply:
     """Answer every request of a batch by `handle`, all at once: some may wait for others. Raises ApiError."""
     body = request.body.read(_LIMIT + 1)
     kind = request.headers.get("Content-Type", "")
-    message = email.parser.BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+    try:
+        message = email.parser.BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+    except RecursionError as error:
+        raise ApiError(400, "badRequest", "A batch holds requests, and no batches.") from error
     parts = message.get_payload() if message.is_multipart() else []
     if len(body) > _LIMIT or not parts or len(parts) > _PARTS:
         raise ApiError(400, "badRequest", f"A batch is multipart/mixed, with 1 to {_PARTS} parts.")
-    inner = [(part.get("Content-ID", ""), _request(part)) for part in parts if isinstance(part, Message)]
+    inner = [(str(part.get("Content-ID", "")), _request(part)) for part in parts if isinstance(part, Message)]
     with ThreadPoolExecutor(max_workers=len(inner), thread_name_prefix="batch") as pool:
         replies = list(pool.map(lambda pair: _safe(handle, pair[1]), inner))
     if any(reply.drop for reply in replies):

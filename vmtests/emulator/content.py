@@ -1,7 +1,6 @@
 """The content of an object of Cloud Storage while it comes: written to a file and hashed, never in memory."""
 
 import base64
-import binascii
 import hashlib
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def parse_hash_header(text: str) -> Json:
         kind, _, value = item.partition("=")
         try:
             base64.b64decode(value, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # one that is no ASCII too
             raise ApiError(400, "invalid", f"Invalid value for header 'x-goog-hash': '{text}'.") from error
         if name := {"crc32c": "crc32c", "md5": "md5Hash"}.get(kind):
             found[name] = value

@@ -194,7 +194,7 @@ def _is_text(headers: dict[str, str]) -> bool:
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -170,7 +170,7 @@ def _parts(request: Request) -> tuple[Json, "_Media"]:
     reader.until(line_end * 2)
     try:
         given = json.loads(reader.until(line_end + delimiter))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, "parseError", f"Parse Error: {error}") from error
     if not isinstance(given, dict):
         raise ApiError(400, "parseError", "Parse Error: the metadata is not a JSON object")

@@ -57,7 +57,10 @@ def _about(cloud: Cloud) -> Any:
     """Return what an emulator says of itself."""
     import msgspec
 
-    return msgspec.json.decode(_get(cloud, f"{cloud.settings.endpoint}/emulator/v1/about"))
+    try:
+        return msgspec.json.decode(_get(cloud, f"{cloud.settings.endpoint}/emulator/v1/about"), type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnavailableError(f"{cloud.settings.endpoint} does not say what it serves: {error}") from error
 
 
 def _get(cloud: Cloud, url: str) -> bytes:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STOCKOUT = re.compile(r"[A-Z_]*(?:RESOURCE_POOL_EXHAUSTED|STOCKOUT)[A-Z_]*")
 _PERMISSION = re.compile(r"\b[a-z]{2,20}\.[A-Za-z]{2,40}\.[A-Za-z]{2,40}\b")
+# As urllib3 has it. On this host nobody else comes and serves it a little later.
+_REFUSED_HERE = re.compile(r"host='(?:127\.[\d.]+|localhost|\[?::1\]?)'.*Connection refused", re.DOTALL)
 _SYSTEM = re.compile(r"\[Errno -?\d{1,4}\] ([^\"')]{1,100})")
 _WORDS = 400  # characters of what the cloud says about an error
 _UNAUTHENTICATED = 401
@@ -128,6 +130,14 @@ class UnavailableError(CloudError):
     advice = "come back later, and look at the network"
 
 
+class AbsentError(UnavailableError):
+    """Nothing serves the address on this host: that of an emulator that has ended, say."""
+
+    retriable = False
+    why = "nobody serves this address: "
+    advice = "vmtests emulator serves one, and says which"
+
+
 class SlowError(CloudError):
     """An operation did not end in time."""
 
@@ -201,7 +211,8 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
     if isinstance(error, TransportError | requests.RequestException):
         # urllib3 tells whole object graphs; the system's own words are at the end.
         words = _SYSTEM.findall(said := str(error))
-        return UnavailableError(f"{what}: {UnavailableError.why}{printable(words[-1] if words else said, _WORDS)}")
+        kind = AbsentError if _REFUSED_HERE.search(said) else UnavailableError
+        return kind(f"{what}: {kind.why}{printable(words[-1] if words else said, _WORDS)}")
     if isinstance(error, GoogleAuthError):
         return _error(what, "authError", str(error))
     # What google.cloud.storage raises when an upload is refused.

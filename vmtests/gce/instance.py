@@ -1,7 +1,6 @@
 """Instances: ordered, made in a zone that has one, switched, asked, and listened to."""
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -194,7 +193,7 @@ class Instance:
         answer = self._cloud.read(what, self._cloud.instances.get_screenshot, self._request)
         try:
             return base64.b64decode(answer.contents, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # one that is no ASCII too
             raise UnavailableError(f"{what}: the answer is no image") from error
 
     def guest_attributes(self, namespace: str) -> dict[str, str]:

@@ -156,13 +156,13 @@ def _read(path: Path) -> tuple[Head, dict[Thing, bool]] | None:
     first, *rest = path.read_bytes().split(b"\n")
     try:
         head = msgspec.json.decode(first, type=Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     things: dict[Thing, bool] = {}
     for line in rest:
         try:
             note = msgspec.json.decode(line, type=Note)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # the end of a ledger whose owner died while writing: the call was not made
         if note.what == "gone":
             things.pop(note.thing, None)

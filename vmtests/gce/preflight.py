@@ -138,5 +138,5 @@ def _effective(cloud: Cloud, name: str) -> list[dict[str, Any]]:
         raise DeniedError(f"the policies cannot be looked at: HTTP status {answer.status_code}")
     try:
         return msgspec.json.decode(answer.content, type=_Effective).spec.rules
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnavailableError(f"the policies cannot be looked at: {error}") from error

@@ -43,7 +43,10 @@ class Share:
         with self._opened() as descriptor:
             if _alone(descriptor):
                 return None
-        return msgspec.json.decode(self._path.read_bytes(), type=Thing)
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Thing)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None  # who wrote it died meanwhile
 
     def hold(self, thing: Thing) -> None:
         """Take a share in the thing; in our turn."""

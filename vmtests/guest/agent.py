@@ -58,7 +58,7 @@ class Agent:
         asked: dict[str, object] = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
         if stdin:
             asked["input-data"] = base64.b64encode(stdin).decode()
-        pid = int(self._ask("guest-exec", asked).get("pid", 0))
+        pid = _number(self._ask("guest-exec", asked).get("pid", 0))
         pause = _LOOK_SECONDS / 4
         while True:
             state = self._ask("guest-exec-status", {"pid": pid})
@@ -72,9 +72,9 @@ class Agent:
         stdout, stderr = _decoded(state.get("out-data")), _decoded(state.get("err-data"))
         if max(len(stdout), len(stderr)) > limit or state.get("out-truncated") or state.get("err-truncated"):
             raise GuestError(f"{printable(command)!r} wrote more than is taken from a guest")
-        code = state.get("exitcode", 128 + int(state.get("signal", 0)))
+        code = _number(state["exitcode"]) if "exitcode" in state else 128 + _number(state.get("signal", 0))
         duration = time.monotonic() - started
-        return Result.of(command, stdout=stdout, stderr=stderr, exit_code=int(code), duration=duration)
+        return Result.of(command, stdout=stdout, stderr=stderr, exit_code=code, duration=duration)
 
     def _ask(self, command: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
         self._send(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
@@ -117,9 +117,15 @@ class Agent:
 def _parsed(line: bytes) -> Mapping[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _number(said: object) -> int:
+    if isinstance(said, int):
+        return said
+    raise GuestError(f"the guest agent says {printable(str(said))!r} where a number belongs")
 
 
 def _decoded(text: object) -> bytes:

@@ -175,7 +175,7 @@ def parse_units(text: str) -> Units:
     """Parse the output of `systemctl list-units --all --output=json`; raises GuestError."""
     try:
         return Units(msgspec.json.decode(text, type=list[Unit]))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GuestError(f"systemctl in the guest gave no list of units: {error}") from error
 
 
@@ -218,7 +218,7 @@ def _parse_entry(line: str) -> JournalEntry:
             message_id=fields.get("MESSAGE_ID"),
             fields=fields,
         )
-    except (msgspec.DecodeError, ValueError, KeyError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, RecursionError) as error:
         raise GuestError(f"{printable(line)!r} is not an entry of the journal") from error
 
 

@@ -87,7 +87,7 @@ def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
         asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '{source}'")
     try:
         told = msgspec.json.decode(asked.check().stdout, type=_Devices)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
     below = list(_all(told.blockdevices))
 

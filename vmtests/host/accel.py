@@ -149,7 +149,7 @@ def _key(toolbox: Toolbox, cpus: int) -> str:
 def _recall(place: Path, key: str) -> Outcome | None:
     try:
         record = msgspec.json.decode(place.read_bytes(), type=_Record)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return record.outcome if record.key == key else None
 

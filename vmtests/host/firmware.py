@@ -122,7 +122,7 @@ def survey(root: Path) -> Findings:
         except OSError as error:
             notes.append(f"{path.name}: {error.strerror}")
             continue
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             notes.append(f"{path.name}: {error}")
             continue
         usable = _usable(root, path, descriptor)

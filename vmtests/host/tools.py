@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, hint_of
 from vmtests.host.architecture import GUEST
 from vmtests.host.place import check
 from vmtests.host.sandbox import NO_HOME, Sandboxed, View, ask, run_in, sandbox, tool_env, tool_error
@@ -270,6 +270,19 @@ def check_architecture() -> None:
         )
 
 
+def check_processes() -> None:
+    """Raise HostError where /proc does not tell of this process: tools find themselves by it, or wait for ever."""
+    try:
+        own = os.readlink("/proc/self")  # noqa: PTH115 - it is compared as text
+    except OSError:
+        own = ""
+    if own != str(os.getpid()):
+        raise HostError(
+            "/proc is not there, or is that of another process namespace",
+            hint="mount -t proc proc /proc, as containers do (unshare --mount-proc)",
+        )
+
+
 def host_firmware() -> tuple[Path, ...]:
     """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
     program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
@@ -285,6 +298,7 @@ def find() -> Toolbox:
     once on a host of another architecture.
     """
     check_architecture()
+    check_processes()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         on_host = dict(zip((item.name for item in REQUIREMENTS), pool.map(_host_tool, REQUIREMENTS), strict=True))
     spoilt = {requirement.group for requirement in REQUIREMENTS if on_host[requirement.name] is None}
@@ -308,7 +322,7 @@ def find() -> Toolbox:
             check(tree.parent)  # the cache may be mounted otherwise than when the tree was made
             raise HostError(
                 f"{requirement.name} of the tools tree does not run: {answer.trouble}",
-                hint=f"remove {tree} to have it made again",
+                hint=hint_of(answer.trouble) or f"remove {tree} to have it made again",
             )
         found[requirement.name] = Tool(
             name=requirement.name, version=answer.text, from_host=False, why=_host_refusal(requirement)

@@ -5,35 +5,31 @@ ESP and the root partition around it. A store that is compressed (`mkerofs`) is 
 by repart.
 """
 
-import contextlib
 import os
 import shutil
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlencode
 
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, at_named, from_os
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, unprivileged
+from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, rootfiles, unprivileged
 from vmtests.image.erofsplan import Plan
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.modes import usual_modes
 from vmtests.image.source import open_disk
-from vmtests.image.spec import ImageSpec, RootEntry
+from vmtests.image.spec import ImageSpec
 from vmtests.image.spec_check import check_root
 from vmtests.image.survey import Totals, survey
 from vmtests.image.target import beside, publish
 from vmtests.sizes import MIB, format_size, round_up
 
 _END_OF_TABLE = MIB  # the backup GPT and repart's alignment
-_DATABASE = 2  # bytes of the Nix database for each of a registration, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +73,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
             if entry.source is not None
         )
         registered = 0 if spec.registration is None else spec.registration.stat().st_size
-        check_root(root, _DATABASE * registered, contract, f"image {spec.name}")
+        check_root(root, rootfiles.DATABASE * registered, contract, f"image {spec.name}")
         try:
             disk.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,8 +84,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
-                    work.root.mkdir()
-                    _fill_root(spec, contract, work, toolbox)
+                    rootfiles.fill(spec, contract, work.root, toolbox)
                 running.phase("store")
                 if plan is None:
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)
@@ -116,69 +111,6 @@ def _check_space(spec: ImageSpec, store: int, root: Totals, work: _Work) -> None
             f"image {spec.name} needs about {format_size(need)}, and {place} has {format_size(free)} free",
             hint="free some space, or build it on another disk",
         )
-
-
-def _fill_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
-    """Put the content of the root partition into the scratch directory."""
-    for entry in spec.root:
-        _place(entry, work.root)
-    # upperdir and workdir are made at boot; here is only what is mounted on.
-    for mount_point in (contract.store.mount, contract.store.lower):
-        (work.root / mount_point.lstrip("/")).mkdir(parents=True, exist_ok=True)
-    if spec.registration is not None:
-        _load_database(spec.registration, spec.state or contract.store.state, contract, work, toolbox)
-    for directory, names, files in os.walk(work.root):
-        for item in (*names, *files):
-            os.utime(Path(directory, item), (STORE_TIME, STORE_TIME), follow_symlinks=False)
-
-
-def _place(entry: RootEntry, root: Path) -> None:
-    target = root / entry.path.lstrip("/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if entry.symlink is not None:
-        target.symlink_to(entry.symlink)
-    elif entry.source is None:
-        target.mkdir(exist_ok=True)
-    elif entry.source.is_dir():
-        shutil.copytree(entry.source, target, symlinks=True, dirs_exist_ok=True)
-    else:
-        shutil.copy2(entry.source, target, follow_symlinks=True)
-    if entry.mode is not None and entry.symlink is None:
-        target.chmod(int(entry.mode, 8))
-
-
-def _load_database(registration: Path, directory: str, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
-    """Make the Nix database of the image, once, on its root partition.
-
-    A registration that is loaded at every boot brings back to life what garbage collection had deleted.
-    """
-    state = work.root / directory.lstrip("/")
-    state.mkdir(parents=True, exist_ok=True)
-    place = {"store": contract.store.mount, "state": state, "real": work.directory / "no-store"}
-    toolbox.run(
-        "nix-store",
-        # A store by parameters (nix3-help-stores(1)), with another place for its files than the host's /nix/store.
-        *("--store", f"local?{urlencode(place, quote_via=quote)}", "--option", "build-users-group", ""),
-        "--load-db",
-        stdin=registration.read_text(encoding="utf-8"),
-        env={
-            "NIX_STATE_DIR": os.fspath(state),
-            "NIX_CONF_DIR": os.fspath(work.directory),
-            "HOME": os.fspath(work.directory),
-        },
-    )
-    with contextlib.closing(sqlite3.connect(state / "db/db.sqlite")) as database, database:
-        database.execute("UPDATE ValidPaths SET registrationTime = ?", (STORE_TIME,))
-    # Nix makes this link, to where the profiles are now.
-    profiles = state / "gcroots/profiles"
-    profiles.unlink(missing_ok=True)
-    profiles.symlink_to(f"{directory}/profiles")
-    for leftover in ("gc.lock", "temproots", "db/big-lock", "db/reserved"):
-        path = state / leftover
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _write_planned(

@@ -27,6 +27,9 @@ SECTIONS = (
 _FILES = 500_000  # of a file system
 _TEXT = 16 << 10  # bytes of a file whose lines are told
 _WHOLE = 64 << 20  # bytes of a file that are compared; of a larger one its size, and so many bytes
+_ALL = 32 << 30  # bytes of files that are read, in all: many may be the same few, or holes
+_INITRDS = 16  # that are looked into
+_ALIKE = 16  # facts of one name that are kept
 _STORE_PATH = re.compile(r"(?P<hash>[0-9a-z]{32})-(?P<name>.+)")
 _VERSION = re.compile(r"-(?=\d)")
 _STORE = "/nix/store"
@@ -51,11 +54,16 @@ class Contents:
     """The facts of an image by section and name."""
 
     facts: dict[str, dict[str, Fact]] = field(default_factory=lambda: {section: {} for section in SECTIONS})
+    looked_at: int = 0
+    """Bytes of files that were read."""
+    initrds: int = 0
 
     def add(self, section: str, name: str, told: str, lines: tuple[str, ...] | None = None) -> None:
-        """Note a fact; of several with one name all are kept."""
+        """Note a fact; of several with one name all are kept, up to a handful."""
         known, name = self.facts[section], clean(name)
         if (before := known.get(name)) is not None and before.told != told:
+            if before.told.count("; ") >= _ALIKE:
+                return
             told = "; ".join(sorted({*before.told.split("; "), told}))
         known[name] = Fact(told=told, lines=lines)
 
@@ -112,9 +120,7 @@ class _Reader:
             self._found.add("left out", self._volume.where, f"the files of {kind} are not read")
 
     def _on_esp(self, path: str, files: FatFiles) -> None:
-        def content() -> Iterator[bytes]:
-            return files.chunks(path, 0, 1 << 40)
-
+        content = self._counted(lambda: files.chunks(path, 0, 1 << 40))
         head = files.read(path, pe.HEAD)
         told, lines = _file(content, path)
         self._found.add("ESP", path, told, lines)
@@ -137,7 +143,22 @@ class _Reader:
         if kernel is not None:
             self._found.add("kernel", path, f"Linux {clean(kernel.release)}")
 
+    def _counted(self, content: Content) -> Content:
+        def counted() -> Iterator[bytes]:
+            for chunk in content():
+                self._found.looked_at += len(chunk)
+                if self._found.looked_at > _ALL:
+                    raise FilesError("its files have more bytes than are read")
+                yield chunk
+
+        return counted
+
     def _initrd(self, path: str, chunks: Iterable[bytes]) -> None:
+        self._found.initrds += 1
+        if self._found.initrds > _INITRDS:
+            self._found.add("left out", path, f"more than {_INITRDS} initrds are not looked into")
+            return
+
         def look(member: initramfs.Member) -> None:
             def content() -> Iterator[bytes]:
                 while data := member.read(1 << 20):
@@ -158,6 +179,7 @@ class _Reader:
             if path.startswith(f"{_STORE}/"):
                 self._store_path(path.removeprefix(f"{_STORE}/"))
                 continue
+            content = self._counted(content)
             self._add("file", path, mode, size, content, "system")
             if _INITRD.search(path) and stat.S_ISREG(mode) and size > _TEXT:
                 self._initrd(path, content())
@@ -173,7 +195,7 @@ class _Reader:
             if path.count("/") == 1:
                 self._store_path(path[1:])
             elif match := _UNIT.search(path):
-                self._unit(match, mode, size, content, "system")
+                self._unit(match, mode, size, self._counted(content), "system")
 
     def _store_path(self, name: str) -> None:
         if match := _STORE_PATH.fullmatch(name):
@@ -202,18 +224,24 @@ def _told(path: str, mode: int, size: int, content: Content) -> tuple[str, tuple
     if kind != stat.S_IFREG:
         return f"special file {rights}", None
     try:
-        told, lines = _file(content, path)
+        told, lines = _file(content, path, size)
     except FilesError as error:
         return f"{rights} {size} bytes, not compared: {error}", None
     return f"{rights} {told}", lines
 
 
-def _file(content: Content, path: str) -> tuple[str, tuple[str, ...] | None]:
-    """Return what is said of a file's content, and its lines where it is a short text and no secret."""
+def _file(content: Content, path: str, known: int | None = None) -> tuple[str, tuple[str, ...] | None]:
+    """Return what is said of a file's content, and its lines where it is a short text and no secret.
+
+    Where its size is `known`, no more of it is read than is compared: a file of holes may have any size.
+    """
     digest, size, text = hashlib.sha256(), 0, b""
     for chunk in content():
         if size < _WHOLE:
             digest.update(chunk)
+        elif known is not None:
+            size = known
+            break
         size += len(chunk)
         text += chunk[: max(_TEXT + 1 - len(text), 0)]
     told = f"{size} bytes, sha256 {digest.hexdigest()[:12]}"

@@ -19,6 +19,7 @@ _PLAIN, _INLINE, _CHUNKS = 0, 2, 4  # EROFS_INODE_*: how data is laid out; the o
 _48BIT = 0x80
 _DIRECTORY_LIMIT = 64 << 20  # bytes of a directory
 _PIECE = 1 << 20
+_LOOKED_AT = 2 << 20  # blocks of directories, in all: many may be the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class ErofsFiles:
         if known is None or known.magic != erofs.MAGIC or not 9 <= known.block_bits <= 16:
             raise FilesError("there is no erofs superblock")
         self._bits = known.block_bits
+        self._looked_at = 0
         (meta,) = struct.unpack_from("<I", head, 40)
         self._meta = meta << self._bits
         (self.root,) = (
@@ -86,6 +88,9 @@ class ErofsFiles:
         step = 1 << self._bits
         for start in range(0, len(data), step):
             block = data[start : start + step]
+            self._looked_at += 1
+            if self._looked_at > _LOOKED_AT:
+                raise FilesError("its directories lead to too much")
             if len(block) < 12:
                 return
             (first,) = struct.unpack_from("<H", block, 8)

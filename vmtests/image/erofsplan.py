@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from vmtests.errors import InputError
 from vmtests.image import erofs
 from vmtests.image.erofstree import (
     COMPACT,
@@ -25,7 +24,7 @@ from vmtests.image.erofstree import (
     FLAT_PLAIN,
 )
 from vmtests.image.mkerofs import STORE_TIME
-from vmtests.image.survey import refuse_special
+from vmtests.image.survey import opened, refuse_special, scanned, unreadable
 
 BLOCK = 4096
 """Bytes of a block: a page, since Linux mounts no larger ones."""
@@ -159,8 +158,8 @@ def plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[bytes
     `extra` are empty directories in the root. Raises InputError, with that place, for what cannot be read and for what
     is no file, directory or symlink.
     """
-    with _no_collection():
-        return _plan(directory, named, extra)
+    with _no_collection(), opened(directory) as top:
+        return _plan(directory, top, named, extra)
 
 
 @contextlib.contextmanager
@@ -175,15 +174,16 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[bytes]) -> Plan:
+def _plan(directory: str, top: int, named: Sequence[tuple[str, str]], extra: Sequence[bytes]) -> Plan:
     children = [Node(name, stat.S_IFDIR | 0o755, 0, children=[]) for name in extra]
     places: dict[bytes, str] = {}
     for place, name in named:
-        path = os.path.join(directory, name)  # noqa: PTH118 - as below, half a million of them
         try:
-            children.append(_node(place, path, os.fsencode(name), os.lstat(path)))
+            found = os.lstat(name, dir_fd=top)
         except OSError as error:
-            raise InputError(f"{place}: {error.filename} cannot be read: {error.strerror}") from error
+            raise unreadable(place, f"{directory}/{name}", error) from error
+        refuse_special(place, f"{directory}/{name}", found)
+        children.append(_node(os.fsencode(name), found))
         places[os.fsencode(name)] = place
     made = Plan(Node(b"", stat.S_IFDIR | 0o755, 0, children=children), _next=erofs.OFFSET + _SUPERBLOCK)
     waiting = [("", "", made.root)]
@@ -191,7 +191,7 @@ def _plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[byte
         path, place, node = waiting.pop()
         assert node.children is not None
         if path:
-            _fill(place, path, node)
+            _fill(place, directory, path, top, node)
         node.children.sort(key=lambda child: child.name)
         node.size = directory_size([child.name for child in node.children])
         made.put(node)
@@ -200,7 +200,7 @@ def _plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[byte
                 made.put(child)
         for child in node.children:
             if child.children is not None and (path or child.name in places):
-                below = f"{path or directory}/{os.fsdecode(child.name)}"
+                below = f"{path}/{os.fsdecode(child.name)}" if path else os.fsdecode(child.name)
                 waiting.append((below, place or places[child.name], child))
             elif child.children is not None:
                 child.size = directory_size([])
@@ -210,20 +210,22 @@ def _plan(directory: str, named: Sequence[tuple[str, str]], extra: Sequence[byte
     return made
 
 
-def _fill(place: str, path: str, node: Node) -> None:
-    """Read a directory."""
+def _fill(place: str, directory: str, path: str, top: int, node: Node) -> None:
+    """Read the directory `path` of the store, whose descriptor is `top`."""
+    children = []
     try:
-        with os.scandir(path) as entries:
-            node.children = [
-                _node(place, entry.path, os.fsencode(entry.name), entry.stat(follow_symlinks=False))
-                for entry in entries
-            ]
+        with scanned(path, top) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_IFMT(found.st_mode) not in _KINDS:
+                    refuse_special(place, f"{directory}/{path}/{entry.name}", found)
+                children.append(_node(os.fsencode(entry.name), found))
     except OSError as error:
-        raise InputError(f"{place}: {error.filename or path} cannot be read: {error.strerror}") from error
+        raise unreadable(place, f"{directory}/{path}", error) from error
+    node.children = children
 
 
-def _node(place: str, path: str, name: bytes, found: os.stat_result) -> Node:
-    refuse_special(place, path, found)
+def _node(name: bytes, found: os.stat_result) -> Node:
     if stat.S_ISDIR(found.st_mode):
         return Node(name, found.st_mode, 0, children=[])
     return Node(name, found.st_mode, found.st_size)

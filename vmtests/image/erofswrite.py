@@ -20,6 +20,7 @@ from vmtests.errors import HostError, from_os
 from vmtests.image import erofs
 from vmtests.image.crc32c import crc32c
 from vmtests.image.erofsplan import BLOCK, NID, Node, Plan, directory_content
+from vmtests.image.survey import opened
 from vmtests.image.target import start_writing
 from vmtests.sizes import KIB, MIB
 from vmtests.text import printable
@@ -33,6 +34,9 @@ _INODES = 256  # … or inodes
 _KEEP_SIZE = 1  # linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_ANOTHER = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ESPIPE, errno.ENXIO}
+"""How the system calls that an inode is another now, or none."""
+
 _Item = tuple[bytes, Node, Node]
 
 
@@ -43,7 +47,7 @@ def write(
 
     Raises HostError for a file that cannot be read or became shorter meanwhile, OSError for what cannot be written.
     """
-    with _Writer(file, plan, os.fsencode(directory), offset) as writer:
+    with opened(os.fspath(directory)) as top, _Writer(file, plan, top, offset) as writer:
         writer.reserve()
         threads = [threading.Thread(target=writer.work, daemon=True) for _ in os.sched_getaffinity(0)]
         for thread in threads:
@@ -63,8 +67,8 @@ def write(
 class _Writer:
     """What the threads share; a context manager."""
 
-    def __init__(self, file: Path, plan: Plan, directory: bytes, offset: int) -> None:
-        self._file, self._plan, self._directory, self._offset = file, plan, directory, offset
+    def __init__(self, file: Path, plan: Plan, top: int, offset: int) -> None:
+        self._file, self._plan, self._top, self._offset = file, plan, top, offset
         self._batches = self._batched()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -163,13 +167,9 @@ class _Writer:
         if stat.S_ISREG(node.mode):
             tail: bytes | memoryview = b""
             if node.size:
-                tail = buffer.copy(os.path.join(self._directory, path), node.size, first, blocks, rest)  # noqa: PTH118
+                tail = buffer.copy(path, self._top, node.size, first, blocks, rest)
         else:
-            content = (
-                os.readlink(os.path.join(self._directory, path))  # noqa: PTH115, PTH118 - bytes
-                if node.children is None
-                else directory_content(node, parent)
-            )
+            content = directory_content(node, parent) if node.children is not None else _target(path, self._top)
             if len(content) != node.size:
                 raise _changed(path)
             tail = content[blocks * BLOCK :]
@@ -189,6 +189,21 @@ class _Writer:
                 begin, run = place, bytearray()
             run += inode + bytes(-len(inode) % NID)
         os.pwrite(self._cached, run, self._offset + begin)
+
+
+def _target(path: bytes, top: int) -> bytes:
+    """Return where the symlink `path` of the directory `top`, a descriptor, leads."""
+    try:
+        return os.readlink(path, dir_fd=top)
+    except OSError as error:
+        raise _unread(path, error) from error
+
+
+def _unread(path: bytes, error: OSError) -> HostError:
+    """Return the error of what was there when it was planned."""
+    if error.errno in _ANOTHER:
+        return _changed(path)
+    return from_os(f"{printable(os.fsdecode(path))} cannot be read", error)
 
 
 def _changed(path: bytes) -> HostError:
@@ -231,14 +246,16 @@ class _Buffer:
             room[:] = content[place : place + len(room)]
             place += len(room)
 
-    def copy(self, path: bytes, size: int, first: int, blocks: int, rest: int) -> memoryview:
+    def copy(self, path: bytes, top: int, size: int, first: int, blocks: int, rest: int) -> memoryview:
         """Take `blocks` blocks of a file, and return the `rest` behind them; valid until the next file."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # What became a FIFO meanwhile is not waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=top)
         except OSError as error:
-            raise from_os(f"{printable(os.fsdecode(path))} cannot be read", error) from error
+            raise _unread(path, error) from error
         tail = self._tail[:rest]
         try:
+            before = os.fstat(descriptor) if size > _PIECE else None
             place, end = 0, blocks * BLOCK
             while place < end:
                 room = self._room(first + place // BLOCK, end - place)
@@ -249,12 +266,18 @@ class _Buffer:
                 place += len(room)
             if not blocks:
                 self._read(descriptor, [tail], 0, path)
+            after = os.fstat(descriptor)
+            if after.st_size != size or (before and after.st_mtime_ns != before.st_mtime_ns):
+                raise _changed(path)
         finally:
             os.close(descriptor)
         return tail
 
     def _read(self, descriptor: int, views: Sequence[memoryview], place: int, path: bytes) -> None:
-        got, wanted = os.preadv(descriptor, views, place), sum(map(len, views))
+        try:
+            got, wanted = os.preadv(descriptor, views, place), sum(map(len, views))
+        except OSError as error:
+            raise _unread(path, error) from error
         if got == wanted:
             return
         for view in views:  # a network's file system gives what it has

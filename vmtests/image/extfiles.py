@@ -20,6 +20,8 @@ _DIRECTORY_LIMIT = 4 << 20  # bytes of a directory
 _LINKS = 40  # that are followed (path_resolution(7))
 _BLOCKS_LIMIT = 1 << 20  # of a file
 _PIECE = 1 << 20
+_LOOKED_AT = 4 << 20  # entries and blocks of directories, in all: names may lead from one large one to the next
+_NODES = 20_000  # of a file's extent tree; one of _BLOCKS_LIMIT pieces has fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ExtFiles:
         if incompat & _META_BG:
             raise FilesError("it keeps its group descriptors apart (meta_bg), which is not read here")
         self._block = 1024 << log
+        self._looked_at = 0
 
     def find(self, path: str) -> str | None:
         """Return the real path of what `path` leads to, through all links; None where that is nothing."""
@@ -183,13 +186,20 @@ class ExtFiles:
         data = b"".join(self._data(inode, 0, _DIRECTORY_LIMIT))
         for start in range(0, len(data), self._block):
             block, place = data[start : start + self._block], 0
+            self._look()
             while place + 8 <= len(block):
+                self._look()
                 number, length, size = struct.unpack_from("<IHB", block, place)
                 if length < 8:
                     break
                 if number and size:
                     yield block[place + 8 : place + 8 + size].decode("utf-8", errors="replace"), number
                 place += length
+
+    def _look(self) -> None:
+        self._looked_at += 1
+        if self._looked_at > _LOOKED_AT:
+            raise FilesError("its directories lead to too much")
 
     def _data(self, inode: _Inode, offset: int, size: int) -> Iterator[bytes]:
         end = min(offset + size, inode.size)
@@ -209,10 +219,12 @@ class ExtFiles:
 
     def _pieces(self, inode: _Inode, first: int, last: int) -> Iterator[tuple[int, int | None, int]]:
         """Yield (place in the file, place on the disk, length) in bytes, None for a hole, from block to block."""
-        runs = self._extents(inode.blocks, 0) if inode.flags & _EXTENTS else self._mapped(inode.blocks, last)
+        runs = self._ascending(inode.blocks) if inode.flags & _EXTENTS else self._mapped(inode.blocks, last)
         at = first
         for logical, physical, count in runs:
-            if logical + count <= at or logical >= last:
+            if logical >= last:
+                break
+            if logical + count <= at:
                 continue
             if logical > at:
                 yield at * self._block, None, (logical - at) * self._block
@@ -225,16 +237,31 @@ class ExtFiles:
         if at < last:
             yield at * self._block, None, (last - at) * self._block
 
-    def _extents(self, node: bytes, depth: int) -> Iterator[tuple[int, int | None, int]]:
+    def _ascending(self, root: bytes) -> Iterator[tuple[int, int | None, int]]:
+        """Yield the runs of an extent tree, which are in order: a node that is reached twice is not."""
+        end, nodes = 0, iter(range(_NODES))
+        for logical, physical, count in self._extents(root, None, nodes):
+            if logical < end or not count:
+                raise FilesError("it has an extent tree that is none")
+            end = logical + count
+            yield logical, physical, count
+
+    def _extents(self, node: bytes, depth: int | None, nodes: Iterator[int]) -> Iterator[tuple[int, int | None, int]]:
         magic, count, _, level = struct.unpack_from("<HHHH", node)
-        if magic != 0xF30A or level > 5 or depth > 5 or 12 + 12 * count > len(node):
+        if (
+            magic != 0xF30A
+            or level > 5
+            or depth not in (None, level)
+            or 12 + 12 * count > len(node)
+            or next(nodes, None) is None
+        ):
             raise FilesError("it has an extent tree that is none")
         for index in range(count):
             logical, one, two, three = struct.unpack_from("<IHHI", node, 12 + 12 * index)
             if level:
                 _, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
                 block = self._content.read((low | high << 32) * self._block, self._block)
-                yield from self._extents(block if len(block) >= 12 else bytes(12), depth + 1)
+                yield from self._extents(block if len(block) >= 12 else bytes(12), level - 1, nodes)
             elif one > 0x8000:
                 yield logical, None, one - 0x8000  # made room for, but never written
             else:
@@ -261,4 +288,6 @@ class ExtFiles:
             return
         block = self._content.read(number * self._block, self._block)
         for index, child in enumerate(struct.unpack(f"<{len(block) // 4}I", block[: len(block) // 4 * 4])):
-            yield from self._indirect(child, level - 1, at + index * per ** (level - 1), last)
+            if (place := at + index * per ** (level - 1)) >= last:
+                return
+            yield from self._indirect(child, level - 1, place, last)

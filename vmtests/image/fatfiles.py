@@ -17,6 +17,8 @@ from vmtests.image.files import FilesError
 _ROOT = 0  # the cluster of the root directory, as `..` names it
 _FILES_LIMIT = 50_000
 _DIRECTORY_LIMIT = 2 << 20  # bytes
+_DIRECTORIES_LIMIT = 256 << 20  # bytes of all of them: many may be the same few clusters
+_PATH_LIMIT = 4096  # characters; no firmware takes as many
 _CLUSTERS_LIMIT = 1 << 23  # of a file
 _BLOCK = 3 << 14  # bytes of the FAT that are read at once: whole entries of 12, 16 and 32 bits
 _BLOCKS_KEPT = 64
@@ -47,6 +49,8 @@ class FatFiles:
         self._offset = offset
         self._fat: dict[int, bytes] = {}
         self._directories: dict[int, list[_Entry]] = {}
+        self._named: dict[int, dict[str, _Entry]] = {}
+        self._looked_at = 0
 
     def names(self) -> dict[str, str]:
         """Return all files by their path in lower case; the value has it as written. Raises FilesError."""
@@ -107,20 +111,35 @@ class FatFiles:
 
     def _resolve(self, path: str) -> tuple[str, _Entry] | None:
         place, here = "", _Entry("", "", _ROOT, 0, directory=True)
+        if len(path) > _PATH_LIMIT:
+            return None
         for part in path.replace("\\", "/").split("/"):
             if part in ("", "."):
                 continue
-            # EDK2 finds a file by either of its names (EnhancedFatDxe/DirectoryCache.c).
-            wanted, entries = part.lower(), self._entries(here.cluster) if here.directory else []
-            found = next((entry for entry in entries if wanted in (entry.name.lower(), entry.short.lower())), None)
+            found = self._by_name(here.cluster).get(part.lower()) if here.directory else None
             if found is None:
                 return None
             place, here = f"{place}/{found.name}", found
         return place, here
 
+    def _by_name(self, cluster: int) -> dict[str, _Entry]:
+        """Return a directory's entries by name in lower case; EDK2 finds a file by either of its names, the first
+        that has it (EnhancedFatDxe/DirectoryCache.c).
+        """
+        if cluster not in self._named:
+            named = self._named[cluster] = {}
+            for entry in self._entries(cluster):
+                for name in (entry.name, entry.short):
+                    named.setdefault(name.lower(), entry)
+        return self._named[cluster]
+
     def _entries(self, cluster: int) -> list[_Entry]:
         if cluster not in self._directories:
-            self._directories[cluster] = list(_entries(self._directory(cluster)))
+            data = self._directory(cluster)
+            self._looked_at += len(data)
+            if self._looked_at > _DIRECTORIES_LIMIT:
+                raise FilesError("its directories lead to too much")
+            self._directories[cluster] = list(_entries(data))
         return self._directories[cluster]
 
     def _directory(self, cluster: int) -> bytes:

@@ -27,6 +27,7 @@ it. Version 1:
 """
 
 import dataclasses
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ from vmtests.errors import InputError
 from vmtests.image import compression
 from vmtests.image.spec_check import check_contract, check_esp, check_places, refuse_unknown
 from vmtests.resources import read_named
+from vmtests.text import printable
 
+_NAME_MAX, _PATH_MAX = 255, 4096  # bytes of a name, and of a path with the zero behind it (limits.h)
 VERSION = 1
 DEFAULT_SEED = "6e8bc2f8-7d6b-4b0a-9c4e-8b2a3a1f5d11"
 
@@ -161,8 +164,9 @@ def _listed(store: StoreSpec, base: Path) -> tuple[list[str], StoreSpec]:
     places = {path: named[path] for path in store.paths}
     if store.path_list is not None:
         listed = read_named(base / store.path_list, "the list of store paths").splitlines()
-        for number, path in enumerate(listed, 1):
-            places.setdefault(path, f"store.path_list, line {number}")
+        for number, line in enumerate(listed, 1):
+            if path := line.strip():
+                places.setdefault(path, f"store.path_list, line {number}")
     return list(places.values()), StoreSpec(directory=base / store.directory, paths=tuple(places))
 
 
@@ -171,9 +175,12 @@ def _check(spec: ImageSpec, places: Sequence[str], origin: str) -> None:
     contract = spec.image_contract(f"of {origin}")
     check_contract(contract, f"{origin}: contract")
     try:
-        uuid.UUID(spec.seed)
+        seed = uuid.UUID(spec.seed)
     except ValueError as error:
         raise InputError(f"{origin}: seed: {spec.seed!r} is not a UUID") from error
+    # The tools take no other way to write one, and nobody's UUID is all zeros.
+    if str(seed) != spec.seed.lower() or not seed.int:
+        raise InputError(f"{origin}: seed: {spec.seed!r} is not a UUID as uuidgen(1) writes it")
     try:
         compression.parse(spec.compression)
     except InputError as error:
@@ -201,12 +208,21 @@ def _check_path(path: str, place: str, origin: str) -> None:
     parts = Path(path).parts
     if not path.startswith("/") or ".." in parts or len(parts) < 2:
         raise InputError(f"{origin}: {place}: {path!r} is not an absolute path below /")
+    if (
+        "\0" in path
+        or len(os.fsencode(path)) >= _PATH_MAX
+        or any(len(os.fsencode(part)) > _NAME_MAX for part in parts)
+    ):
+        raise InputError(f"{origin}: {place}: {printable(path)} is no path that Linux takes")
 
 
 def _check_entry(entry: RootEntry, place: str, origin: str) -> None:
     _check_path(entry.path, f"{place}.path", origin)
     if entry.source is not None and entry.symlink is not None:
         raise InputError(f"{origin}: {place}: {entry.path} has both a source and a symlink")
+    if entry.symlink is not None and ("\0" in entry.symlink or not 0 < len(os.fsencode(entry.symlink)) < _PATH_MAX):
+        what = printable(entry.symlink) or "an empty one"
+        raise InputError(f"{origin}: {place}.symlink: {what} is no target that Linux takes")
     if entry.source is not None and not entry.source.exists():
         raise InputError(f"{origin}: {place}.source: {entry.source}, to be {entry.path}, does not exist")
     if entry.source is not None and not (entry.source.is_file() or entry.source.is_dir()):

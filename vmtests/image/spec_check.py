@@ -14,7 +14,7 @@ from vmtests.sizes import GIB, KIB, MIB, format_size, round_up
 _SECTOR = 512  # bytes; the ESP has clusters of one sector
 _FAT_ENTRY = 8  # bytes of a cluster in the two tables
 _FAT_RESERVED = 64 * _SECTOR  # the boot sector and its like
-_FAT_NAME = 255  # characters
+_FAT_NAME = 255  # bytes
 _FAT_FORBIDDEN = set('"*:<>?\\|') | {chr(number) for number in range(32)}
 _LFN = 13  # characters of a long name in one directory entry of 32 bytes
 
@@ -47,6 +47,12 @@ def refuse_unknown(data: object, kind: object, origin: str, place: str = "") -> 
                 refuse_unknown(data, argument, origin, place)
 
 
+def _is_fat_name(name: str) -> bool:
+    """Whether a file of the ESP can have this name: FAT drops dots and blanks at its end; mcopy(1) counts bytes."""
+    fits = 0 < len(name.encode()) <= _FAT_NAME
+    return fits and name == name.rstrip(". ") and not _FAT_FORBIDDEN & set(name)
+
+
 def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> None:
     """Raise InputError for files of the ESP that are missing, cannot be named so on FAT, or have no room there."""
     seen: dict[str, str] = {}
@@ -57,7 +63,7 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
         if not target.startswith("/"):
             raise InputError(f"{origin}: {place}: the path is not absolute")
         parts = target.split("/")[1:]
-        if any(part in {"", ".", ".."} or len(part) > _FAT_NAME or _FAT_FORBIDDEN & set(part) for part in parts):
+        if not all(map(_is_fat_name, parts)):
             raise InputError(f"{origin}: {place}: FAT does not take this name")
         if not source.is_file():
             raise InputError(f"{origin}: {place}: {source} is not a file")

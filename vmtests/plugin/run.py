@@ -68,7 +68,7 @@ class Run:
             yield
         except BootError as error:
             told, see_above, owner = error.report, "boot failed: see above", error.owner
-        except (VmtestsError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        except (VmtestsError, OSError, MemoryError, RuntimeError, ValueError, ImportError) as error:
             if (ours := error if isinstance(error, VmtestsError) else of_host(error)) is None:
                 raise
             told, see_above, owner = str(ours), "no machine: see above", ours.owner

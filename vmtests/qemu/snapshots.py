@@ -148,7 +148,7 @@ def load(directory: Path, *, clear: bool = False) -> Snapshot | None:
             return snapshot
     except FileNotFoundError as error:
         wrong = "" if error.filename == str(directory / RECORD) else f"{error.filename} is missing"
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         wrong = str(error)
     if clear:
         if wrong:

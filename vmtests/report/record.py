@@ -279,7 +279,7 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
 
 
 def _mounts(place: Path) -> tuple[Mount, ...]:
-    with contextlib.suppress(OSError, msgspec.DecodeError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return tuple(msgspec.json.decode((place / "mounts.json").read_bytes(), type=list[Mount]))
     for told in ("mountinfo.txt", "diagnosis/mountinfo.txt"):
         with contextlib.suppress(OSError, GuestError):

@@ -11,7 +11,7 @@ import pytest
 MOMENTS = {
     "build": (
         "vmtests.image.assemble:survey",
-        "vmtests.image.assemble:_fill_root",
+        "vmtests.image.rootfiles:fill",
         "vmtests.image.erofswrite:write",
         "vmtests.image.erofswrite:_Writer.finish",
         "vmtests.image.assemble:_partition",

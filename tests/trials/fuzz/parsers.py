@@ -10,14 +10,17 @@ import socket
 import struct
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import cast
 from unittest import mock
 
+from tests.trials.fuzz.clouds import CLOUDS
+from tests.trials.fuzz.guests import GUESTS
+from tests.trials.fuzz.images import IMAGES
+from tests.trials.fuzz.limits import Parser
 from vmtests import contract
 from vmtests.boot import replay
 from vmtests.boot.scanner import Scanner
@@ -45,17 +48,6 @@ from vmtests.resources import fixture
 from vmtests.testing.images import LINUX, MemoryDisk, entry, kernel, program, table
 
 _NO_TOOLS = cast("Toolbox", None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parser:
-    """A parser: `call` it with anything; it may raise `may`, and nothing else."""
-
-    call: Callable[[bytes], object]
-    good: Callable[[], list[bytes]]
-    may: tuple[type[Exception], ...] = (VmtestsError,)
-    found: tuple[bytes, ...] = ()
-    """What brought it down once."""
 
 
 def _all(checks: Iterable[Check]) -> list[Check]:
@@ -391,6 +383,9 @@ def _members(data: bytes) -> None:
 
 
 PARSERS = {
+    **CLOUDS,
+    **IMAGES,
+    **GUESTS,
     "GPT": Parser(call=_gpt, good=_tables),
     "superblocks": Parser(call=_filesystems, good=_superblocks),
     "ext4 files": Parser(call=_ext_files, good=_ext_images, may=(FilesError,)),
@@ -407,7 +402,7 @@ PARSERS = {
     "console": Parser(call=_console, good=_consoles),
     "journal export": Parser(call=_export, good=lambda: [_EXPORT]),
     "facts": Parser(call=_facts, good=lambda: _FACTS),
-    "QMP": Parser(call=_qmp, good=lambda: [_QMP], found=(_QMP[:200], _QMP.replace(b"STOP", b"S\xff"))),
+    "QMP": Parser(slow=True, call=_qmp, good=lambda: [_QMP], found=(_QMP[:200], _QMP.replace(b"STOP", b"S\xff"))),
     "the API's answers": Parser(call=_answers, good=lambda: _ANSWERS),
     "requests to the emulator": Parser(call=_requests, good=lambda: _REQUESTS, may=(ApiError,)),
     "ledger": Parser(call=_ledger, good=lambda: [_LEDGER], found=(_LEDGER.replace(b"vmtests-a", b"\xff"),)),

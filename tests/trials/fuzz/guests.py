@@ -1,0 +1,297 @@
+"""What a guest says in answer to questions, what was left of its boots, and what people see of both."""
+
+import functools
+import json
+import secrets
+import socket
+import tempfile
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import cast
+from unittest import mock
+
+from tests.trials.fuzz.limits import Parser
+from vmtests import contract as contracts
+from vmtests.boot import hang, skim
+from vmtests.boot.replay import explain
+from vmtests.boot.scanner import Scanner
+from vmtests.boot.shape import Undress
+from vmtests.cockpit import line as terminal
+from vmtests.cockpit.attach import Server
+from vmtests.cockpit.port import Cockpit
+from vmtests.errors import GuestError, VmtestsError
+from vmtests.guest import agent, inits, promises, wire
+from vmtests.guest.facts import Facts
+from vmtests.guest.result import Result
+from vmtests.guest.serial import SerialShell
+from vmtests.guest.ssh import parse_host_keys
+from vmtests.machine.qmp import forwarded_port
+from vmtests.report import against, history, page, record, summary, trace
+from vmtests.resources import fixture
+
+_TAG = "0" * 12
+_SECONDS = 0.3
+
+
+def _wire(data: bytes) -> None:
+    tag = wire.Nonce().tag if data[:1] == b"?" else "tag"
+    rows = {int(match[1]): match[2] for match in wire.row_pattern(tag).finditer(data)}
+    for line in data.split(b"\n"):
+        wire.Short.parse(tag, line)
+        if (match := wire.answer_pattern(tag).search(line)) is None:
+            continue
+        with suppress(ValueError):
+            output = wire.Output.parse(match[1].decode("ascii").split()[:4])
+            wire.decode(output, rows, 1 << 20)
+
+
+_WIRE = [
+    b"tag:0 \\ hello\\n \\ :15.\ntag:base64 5 3733573829 9:23.\ntag@0:aGVsbG8=:8.\n",
+    b"tag:gzip -1 - -:13.\ntag@1:H4sIAAAAAAAAA8tIzcnJBwCGphA2BQAAAA==:36.\ntag@2:AAAA:4.\n",
+    b"tag:hex 2 1 5:11.\ntag@0:6869:4.\n",
+]
+
+
+@contextmanager
+def _line(data: bytes) -> Iterator[socket.socket]:
+    """Give the near end of a line on which a guest has said all that it ever says."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(_SECONDS)
+        with suppress(OSError):
+            theirs.sendall(data[:65536])
+        theirs.shutdown(socket.SHUT_WR)
+        yield ours
+
+
+def _serial(data: bytes) -> None:
+    with mock.patch.object(secrets, "token_hex", return_value=_TAG), _line(data) as ours:
+        shell = SerialShell(ours, answer_timeout=_SECONDS)
+        with suppress(GuestError):
+            shell.login(timeout=_SECONDS)
+        shell.take_over()
+        shell.run("true", timeout=_SECONDS)
+
+
+_ANSWER = f"vm{_TAG}{_TAG}"
+_SERIAL = [
+    b"login: root\r\nPassword: \r\n# \r\n" + f"{_ANSWER}:0:1.\r\n".encode() * 3,
+    f"{_ANSWER}:ended 0 base64 5 3733573829 9 none 0 - 0:42.\r\n{_ANSWER}@0:aGVsbG8=:8.\r\n".encode() * 2,
+    f"{_ANSWER}:0 \\\\ hello\\n \\\\ :17.\r\n".encode(),
+]
+
+
+def _agent(data: bytes) -> None:
+    with mock.patch.object(secrets, "randbits", return_value=7), _line(data) as ours:
+        asked = agent.Agent(ours, scale=_SECONDS / 20)
+        asked.connect(_SECONDS)
+        asked.run("true", timeout=_SECONDS)
+
+
+_AGENT = [
+    b'\xff{"return": 7}\n{"return": {"pid": 4}}\n{"return": {"exited": true, "exitcode": 0, "out-data": "aGk="}}\n',
+    b'{"return": 7}\n{"return": {"pid": 4}}\n{"return": {"exited": true, "signal": 9, "err-data": "aGk="}}\n',
+    b'{"return": 7}\n{"error": {"class": "GenericError", "desc": "disabled"}}\n',
+]
+
+
+class _Says:
+    """A guest that answers every command with the next of some texts; the last of them for ever."""
+
+    def __init__(self, data: bytes) -> None:
+        self._texts = data.split(b"\0")
+
+    def run(self, command: str, /) -> Result:
+        text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
+        return Result.of(command, stdout=text, stderr=b"", exit_code=len(text) % 2, duration=0.0)
+
+
+def _facts(data: bytes) -> None:
+    def asked(ask: Callable[..., object], *what: object) -> None:
+        with suppress(VmtestsError):
+            ask(*what)
+
+    facts = Facts(_Says(data))
+    for ask in (facts.mounts, facts.units, facts.journal, facts.cmdline, facts.boot_id, facts.valid_paths):
+        asked(ask)
+    for init in inits.INITS:
+        asked(init.failed, _Says(data))
+        asked(init.up, _Says(data))
+        asked(init.service, _Says(data), "a")
+    for contract in (contracts.default(), contracts.from_data(tomllib.loads(_PROMISES), "it")):
+        asked(promises.broken, contract, _Says(data))
+    asked(lambda: facts.mounts().top("/nix/store"))
+    asked(lambda: parse_host_keys(data.decode("utf-8", "replace").splitlines()))
+
+
+_PROMISES = """version = 1
+[[partition]]
+label = "a"
+filesystem = "ext4"
+[[mount]]
+where = "/"
+partition = "a"
+options = ["rw"]
+[units]
+active = ["a"]
+"""
+_MOUNTS = b"36 35 98:0 / / rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n37 36 0:3 / / rw - tmpfs x rw\n"
+_FACTS = [
+    b"\0".join((b"", b"", _MOUNTS, b'{"blockdevices": [{"name": "a", "children": [{"name": "b"}]}]}', b"x")),
+    _MOUNTS,
+    b'[{"unit":"a.service","load":"loaded","active":"failed","sub":"dead","description":"x"}]',
+    b'{"MESSAGE":[104,105],"_BOOT_ID":"1","__REALTIME_TIMESTAMP":"1","__MONOTONIC_TIMESTAMP":"1","A":[["x"]]}',
+    b"LoadState=loaded\nActiveState=active\nResult=success\nExecMainExitTimestampMonotonic=1\n",
+    b"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a\nsha256:00\n10\n\n1\n/nix/store/b\n",
+    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBn0Y8nU3B2v1nGq1bqvJtC1hbkqk2o3v0S0T0xqHnJk host\n",
+]
+
+
+def _monitor(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    hang.parse_registers(text)
+    hang.kernel_words(text.splitlines())
+    forwarded_port(lambda *_: text)
+
+
+_MONITOR = [
+    b"CPU#0\r\nRIP=ffffffff81000000 RFL=00000246 [---Z-P-] CPL=0 II=0 A20=1 SMM=0 HLT=1\r\n",
+    b"VLAN -1 (net0):\r\n  TCP[HOST_FORWARD]  12       127.0.0.1 38035       10.0.2.15    22     0     0\r\n",
+    b"[  1.0] sysrq: Show Blocked State\n[  1.0] task:a state:D stack:0 pid:1\n[  1.0] Call Trace:\n  foo+0x1/2\n",
+]
+
+
+def _recording(data: bytes) -> None:
+    """Read a recording as `vmtests explain` does, with a middle that is passed over."""
+    with mock.patch.object(skim, "ENDS", 1 << 10):
+        explain(data[at : at + (1 << 10)] for at in range(0, len(data), 1 << 10))
+    undress, scanner = Undress(), Scanner()
+    for one in [*scanner.feed(data), *scanner.finish()]:
+        undress.feed(one.text)
+    undress.finish()
+
+
+def _collected() -> list[bytes]:
+    console = fixture("consoles/reference-ready.log").read_bytes()
+    lines = console[:8000].decode("utf-8", "replace").splitlines()
+    return [
+        console[:30_000],
+        "\n".join(f"2025-01-02T03:04:05.678+00:00 host kernel: {line}" for line in lines).encode(),
+        "\n".join(json.dumps({"MESSAGE": line, "SYSLOG_IDENTIFIER": "systemd"}) for line in lines).encode(),
+        "\n".join(f'time="2025-01-02T03:04:05Z" level=info msg={json.dumps(line)}' for line in lines).encode(),
+        b"Linux version 6.12\nWelcome to GRUB\n" * 200,
+    ]
+
+
+def _screen(data: bytes) -> None:
+    screen = terminal.Screen()
+    for at in range(0, len(data), 997):
+        screen.feed(data[at : at + 997])
+        for row in range(terminal.LINES):
+            screen.row(row, cursor=True)
+    screen.resize(1 + len(data) % 200, 1 + len(data) % 50)
+    screen.row(0, cursor=True)
+
+
+_SCREEN = [
+    b"\x1b[2J\x1b[1;1H\x1b[31;42;1mhello\x1b[0m\r\n\x1b]0;title\x07\x1b[5;10r\x1b[38;5;196mred\x1b(0qqq\x1b(B",
+    b"\x1b[?3h\x1b[10@\x1b[10P\x1b[10L\x1b[10M\x1b[10X\x1b[2K\x1bH\t\x1b[g\x1b7\x1b8\x1b[6n\x1b[c\x1bP+q\x1b\\",
+    "\x1b[38;2;1;2;3m日本e\u0301".encode(),
+]
+
+
+class _Nobody:
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def refused(*_: object) -> object:
+            raise GuestError(name)
+
+        return refused
+
+
+def _attached(data: bytes) -> None:
+    """Ask a cockpit's server, as another process of this user would."""
+    wrong: list[object] = []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        mock.patch.object(threading, "excepthook", wrong.append),
+        Server(cast(Cockpit, _Nobody()), Path(directory)),
+        socket.socket(socket.AF_UNIX) as ours,
+    ):
+        ours.connect(str(next(Path(directory).iterdir())))
+        ours.settimeout(10.0)
+        with suppress(OSError):
+            ours.sendall(data[:65536])
+            ours.shutdown(socket.SHUT_WR)
+            while ours.recv(1 << 16):
+                pass
+    assert not wrong, wrong
+
+
+_ASKED = [
+    b'{"what":"state","since":3}\n{"what":"ask","act":"go","word":"x"}\n',
+    b'{"what":"take","way":"serial","columns":80,"lines":24}\n{"what":"x"}\n',
+]
+
+# The files of a run, of which one at a time is what somebody has changed.
+_RUN = {
+    "console.jsonl": b'{"boot":1,"t":0.5,"text":"Linux version 6.12","stage":"kernel","source":"console"}\n',
+    "timeline.json": b'{"boot":1,"started":"2025-01-02T03:04:05Z","start":{"firmware":0.0,"kernel":1.0,"ready":2.0},'
+    b'"seconds":{"firmware":1.0,"kernel":1.0},"units":[{"unit":"a.service","stage":"kernel","queued":0.1,"began":0.2,'
+    b'"ended":1.5,"result":"done","waits_for":"b"}]}',
+    "verdict.json": b'{"verdict":"failed","stage":"kernel","sentence":"no","hint":"h","cause":"kernel-panic",'
+    b'"owner":"image","evidence":[{"t":1.0,"source":"console","text":"x"}],"seconds":{}}',
+    "inspection.json": b'{"ok":true,"breaches":[],"notes":[],"partitions":[{"number":1,"label":"ESP","type":"esp",'
+    b'"start":1048576,"size":1048576,"filesystem":"vfat"}],"boot":["a"],"checks":[{"subject":"a","status":"ok"}]}',
+    "booted.json": b'{"image":"reference","machine":"q35","path":"/none"}',
+    "junit.xml": b'<testsuites><testsuite><testcase classname="a.b" name="c" time="1.0">'
+    b'<failure message="m">t</failure><properties><property name="vmtests.machine" value="vm"/></properties>'
+    b"</testcase></testsuite></testsuites>",
+    "mounts.json": b'[{"id":1,"parent":0,"device":"0:1","root":"/","target":"/","options":["rw"],"propagation":[],'
+    b'"fstype":"overlay","source":"x","super_options":["lowerdir=/a","upperdir=/b","workdir=/c"]}]',
+    "mountinfo.txt": _MOUNTS + b"38 36 0:9 / /nix/store rw - overlay o rw,lowerdir=/a:/b,upperdir=/c,workdir=/d\n",
+    "journal.export": b"__REALTIME_TIMESTAMP=1735787045000000\n__MONOTONIC_TIMESTAMP=1000000\n_BOOT_ID=1\n_PID=1\n"
+    b"MESSAGE_ID=39f53479d3a045ac8e11786248231fbf\nUNIT=a.service\nJOB_TYPE=start\nJOB_RESULT=done\nMESSAGE=x\n\n",
+}
+
+
+def _results(data: bytes) -> None:
+    names = list(_RUN)
+    name = names[data[0] % len(names)] if data else names[0]
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory, "run")
+        place.mkdir()
+        for other, content in _RUN.items():
+            if other != "mounts.json" or name != "mountinfo.txt":
+                (place / other).write_bytes(data[1:] if other == name else content)
+        with suppress(VmtestsError):
+            run = record.read(place)
+            page.render(run, run)
+            against.compare(run, run)
+            for boot in run.boots:
+                json.dumps(trace.trace(boot))
+        summary.markdown(place)
+        with suppress(VmtestsError):
+            trends = history.read(place.parent)
+            history.slower(trends[0], history.Rule())
+
+
+@functools.cache
+def _runs() -> list[bytes]:
+    return [bytes([number]) + content for number, content in enumerate(_RUN.values())]
+
+
+GUESTS = {
+    "serial answers": Parser(call=_wire, good=lambda: _WIRE),
+    "serial shell": Parser(call=_serial, good=lambda: _SERIAL, slow=True),
+    "guest agent": Parser(call=_agent, good=lambda: _AGENT, slow=True),
+    "a guest's answers": Parser(call=_facts, good=lambda: _FACTS),
+    "QEMU's monitor": Parser(call=_monitor, good=lambda: _MONITOR),
+    "recordings": Parser(call=_recording, good=_collected),
+    "terminal": Parser(call=_screen, good=lambda: _SCREEN),
+    "attached": Parser(call=_attached, good=lambda: _ASKED, slow=True),
+    "results": Parser(call=_results, good=_runs),
+}
+"""By what they read."""
