@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from vmtests.contract import Contract
-from vmtests.errors import ImageError
+from vmtests.errors import ImageError, InputError
 from vmtests.host.tools import Toolbox
 from vmtests.image import compare, deep
 from vmtests.image.assemble import assemble
-from vmtests.image.build import STDOUT, Order, build
+from vmtests.image.build import STDOUT, Order, build, check_targets
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 from vmtests.sizes import MIB
 from vmtests.testing.images import SmallImage, program
@@ -39,6 +39,17 @@ def described(tmp_path_factory: pytest.TempPathFactory, contract: Contract) -> I
         store=StoreSpec(directory=work / "store", paths=("/nix/store/abc-thing",)),
         root=(RootEntry(path="/etc", source=work / "etc"),),
     )
+
+
+def test_nothing_that_an_image_is_made_of_is_overwritten(described: ImageSpec, tmp_path: Path) -> None:
+    """Neither the spec nor a file that it names, by whatever name, and no file is added to a tree that is copied."""
+    origin, base = tmp_path / "image.json", described.store.directory.parent
+    (tmp_path / "link").symlink_to(base)
+    check_targets(described, Order(disk=base / "store/disk.raw", packed=STDOUT), origin)
+    for target in (origin, tmp_path / "link/kernel", base / "etc/disk.raw", base / "store/abc-thing/disk.raw"):
+        for order in (Order(disk=target), Order(packed=target)):
+            with pytest.raises(InputError, match=r"cannot be written: the image is made of"):
+                check_targets(described, order, origin)
 
 
 @pytest.fixture(scope="module")

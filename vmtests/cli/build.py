@@ -83,6 +83,8 @@ def _refuse(arguments: argparse.Namespace) -> None:
         outputs.check_disk(arguments.out, "--out")
     if arguments.archive not in {None, STDOUT}:
         outputs.check_disk(arguments.archive, "--archive")
+    if arguments.out and arguments.archive and arguments.out.resolve() == arguments.archive.resolve():
+        raise InputError(f"--out and --archive are both {arguments.out}", hint="give the archive another name")
     if arguments.archive == STDOUT:
         if arguments.json:
             raise InputError("--archive - and --json both write to standard output", hint="give the archive a file")
@@ -93,12 +95,14 @@ def _refuse(arguments: argparse.Namespace) -> None:
 def _build(arguments: argparse.Namespace, order: Order, toolbox: Toolbox) -> Path | None:
     """Build what was asked for; return the disk in the cache where that is all there is."""
     if arguments.spec is not None:
-        build.build(_compressed(spec.load(arguments.spec), arguments.compress), toolbox, order)
+        described = _compressed(spec.load(arguments.spec), arguments.compress)
+        build.check_targets(described, order, arguments.spec)
+        build.build(described, toolbox, order)
         return None
     contract, modules = contracts.default(), Modules.parse(arguments.module)
     if arguments.compress is not None or arguments.check:
-        with cache.described(contract, modules, toolbox) as described:
-            build.build(_compressed(described, arguments.compress), toolbox, order)
+        with cache.described(contract, modules, toolbox) as reference:
+            build.build(_compressed(reference, arguments.compress), toolbox, order)
         return None
     with contextlib.ExitStack() as stack:
 

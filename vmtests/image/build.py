@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmtests import progress
-from vmtests.errors import ImageError, from_os
+from vmtests.errors import ImageError, InputError, from_os
 from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
 from vmtests.image import archive, compare, deep
@@ -38,6 +38,21 @@ class Order:
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
+
+
+def check_targets(spec: ImageSpec, order: Order, origin: Path) -> None:
+    """Raise InputError for a target that is `origin`, the image.json, or is or lies in what the image is made of."""
+    inputs = [origin, *spec.esp.values(), *(entry.source for entry in spec.root if entry.source is not None)]
+    if spec.registration is not None:
+        inputs.append(spec.registration)
+    whole = {path.resolve() for path in inputs} | {spec.store.source(path).resolve() for path in spec.store.paths}
+    for target in (order.disk, order.packed):
+        if target in {None, STDOUT}:
+            continue
+        place = target.resolve()
+        if found := whole & {place, *place.parents}:
+            what = "the image is made of it" if place in found else f"the image is made of {min(found)}"
+            raise InputError(f"{target} cannot be written: {what}", hint="name another place")
 
 
 def build(spec: ImageSpec, toolbox: Toolbox, order: Order) -> None:

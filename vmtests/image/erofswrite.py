@@ -118,6 +118,8 @@ class _Writer:
                 inodes = [(node.place, self._put(path, node, parent, buffer)) for path, node, parent in batch]
                 buffer.flush()
                 self._put_inodes(inodes)
+                with self._lock:
+                    self._done += sum(len(inode) for _, inode in inodes)
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self._error = self._error or error
             self.ended.set()
