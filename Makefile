@@ -138,9 +138,19 @@ examples: host $(STAMP)   ## build docs/examples, boot each and run its tests; N
 commands: host $(STAMP)   ## run the commands of README and docs that boot machines; PAGES="docs/tutorial.md" for some
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.docs $(PAGES)
 
-bench: host $(STAMP)      ## measure, and write the table in the README
+RUNS := results/bench
+WORK := results/bench/work
+
+bench: host $(STAMP)      ## measure, and write the tables in README and docs/building.md: hours, and 40 GB of disk
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[bench]'
+	mkdir -p $(WORK)
+	rm -f $(RUNS)/*.jsonl
+	for store in "1G -n 3" "4G -n 1" "16G --inodes 400000 --distinct 40000 --ways mkfs,ours -n 2"; do \
+	  $(VENV)/bench/bin/python bench/build.py --size $$store --work $(WORK) --runs $(RUNS)/build.jsonl \
+	    --write docs/building.md || exit; done
+	$(VENV)/bench/bin/python bench/compression.py --boot --runs $(RUNS)/compression.jsonl --write docs/building.md
+	$(VENV)/bench/bin/python bench/compression.py --bloat 4G --runs $(RUNS)/compression.jsonl --write docs/building.md
 	$(VENV)/bench/bin/python bench/table.py
 
 pictures: host browser $(STAMP)  ## draw docs/pictures anew, of recorded boots, in Chromium

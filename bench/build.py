@@ -5,9 +5,10 @@
 
 The ways take turns: mkfs.erofs(1) alone on the directory (the limit), ours (`vmtests build`), systemd-repart(8) alone
 with `CopyFiles=` (what the NixOS module does), and a staging copy with mkfs.ext4(8) `-d` (what make-disk-image does);
-then `tar -Szcf` and our archive of our disk. Each ends with its file on the disk (fsync(2)). Needed: about three times
-the size, free. With `--runs FILE` each run is a line at the end of that file, so that the ways can be run in pieces,
-and `--write PAGE` writes all of them as tables between the page's two comments.
+then `tar -Szcf` and our archive of our disk. Each ends with its file on the disk (fsync(2)). Needed: three times the
+size, free; twice for mkfs and ours alone, and less with `--distinct`. With `--runs FILE` each run is a line at the end
+of that file, so that the ways can be run in pieces, and `--write PAGE` writes all of them as tables between the page's
+two comments.
 """
 
 import argparse
@@ -90,8 +91,10 @@ def main() -> int:
         print(json.dumps(figures(runs)))
     if arguments.write:
         known = [Run(**json.loads(line)) for line in arguments.runs.read_text().splitlines()]
-        text = arguments.write.read_text()
-        arguments.write.write_text(_PLACE.sub(lambda _: render(known), text))
+        text, places = _PLACE.subn(lambda _: render(known), arguments.write.read_text())
+        if not places:
+            parser.error(f"{arguments.write} has no place for the table")
+        arguments.write.write_text(text)
     return 0
 
 
@@ -107,8 +110,7 @@ def measure(arguments: argparse.Namespace) -> list[Run]:
             if not ways.store.exists():
                 ways.fill(size, arguments.paths, inodes, arguments.distinct)
             for way in wanted:
-                if way in {"tar", "archive"} and not ways.disk.exists():
-                    ways.ours()
+                ways.make_room(way)
                 facts = measured(getattr(ways, way))
                 run = Run(size=arguments.size, paths=arguments.paths, inodes=inodes, way=way, **facts)
                 runs.append(run)
@@ -199,7 +201,7 @@ def measured(way: Callable[[], Path]) -> Mapping[str, Any]:
 
 
 class Ways:
-    """The ways, in a directory; each makes one file, and the next removes it, but for the disk that is packed."""
+    """The ways, in a directory; each makes one file, for which what others have made is removed."""
 
     def __init__(self, work: Path, toolbox: Toolbox) -> None:
         self._work = work
@@ -224,22 +226,27 @@ class Ways:
         }
         (self._work / "image.json").write_text(json.dumps(described))
 
+    def make_room(self, way: str) -> None:
+        """Remove what other ways have made; what packs a disk has one."""
+        self._other.unlink(missing_ok=True)
+        if way not in {"tar", "archive"}:
+            self.disk.unlink(missing_ok=True)
+        elif not self.disk.exists():
+            self.ours()
+
     def ours(self) -> Path:
         """`vmtests build`."""
-        self.disk.unlink(missing_ok=True)
         _command([*_VMTESTS, "build", "--spec", str(self._work / "image.json"), "--out", str(self.disk)])
         return self.disk
 
     def mkfs(self) -> Path:
         """mkfs.erofs on the directory."""
-        self._other.unlink(missing_ok=True)
         argv = ("mkfs.erofs", "--quiet", "-T1", "--all-root", "--hard-dereference", self._other, self.store)
         _command(self._toolbox.argv(*map(str, argv)))
         return self._other
 
     def repart(self) -> Path:
         """systemd-repart, from nothing to the disk."""
-        self._other.unlink(missing_ok=True)
         definitions = self._work / "repart.d"
         shutil.rmtree(definitions, ignore_errors=True)
         definitions.mkdir()
@@ -261,7 +268,6 @@ class Ways:
 
     def ext4(self) -> Path:
         """A copy of the store, and mkfs.ext4 on it."""
-        self._other.unlink(missing_ok=True)
         staging = self._work / "staging"
         _command(["cp", "-a", "--reflink=auto", str(self.store), str(staging)])
         with self._other.open("wb") as file:
@@ -272,17 +278,14 @@ class Ways:
 
     def tar(self) -> Path:
         """GNU tar and gzip."""
-        self._other.unlink(missing_ok=True)
         _command(["tar", "--format=oldgnu", "-C", str(self._work), "-Szcf", str(self._other), self.disk.name])
         return self._other
 
     def archive(self) -> Path:
         """Our archive."""
-        packed = self._work / "image.tar.gz"
-        packed.unlink(missing_ok=True)
         code = "import sys, pathlib; from vmtests.image import archive; archive.pack(*map(pathlib.Path, sys.argv[1:]))"
-        _command([sys.executable, "-c", code, str(self.disk), str(packed)])
-        return packed
+        _command([sys.executable, "-c", code, str(self.disk), str(self._other)])
+        return self._other
 
 
 _VMTESTS = (sys.executable, "-m", "vmtests.cli")

@@ -68,8 +68,10 @@ def main() -> int:
         print(_row([run]), flush=True)
     if arguments.write:
         known = [Run(**json.loads(line)) for line in arguments.runs.read_text().splitlines()]
-        text = arguments.write.read_text()
-        arguments.write.write_text(_PLACE.sub(lambda _: render(known), text))
+        text, places = _PLACE.subn(lambda _: render(known), arguments.write.read_text())
+        if not places:
+            parser.error(f"{arguments.write} has no place for the table")
+        arguments.write.write_text(text)
     return 0
 
 

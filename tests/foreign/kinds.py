@@ -1,5 +1,6 @@
 """Disks of kinds that were judged wrongly when they were first met, and why each is what it is."""
 
+import os
 import struct
 import uuid
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ from pathlib import Path
 
 from vmtests.sizes import MIB
 
-from .cases import BREACH, FALLBACK, LINE, NOTE, SEARCH, Case, Cases, case
-from .disks import ESP, LINUX, ROOT, X86_ROOT, Part
+from .cases import BREACH, FALLBACK, LINE, MENU, NOTE, OK, REFUSED, SEARCH, Case, Cases, case
+from .disks import ESP, LINUX, PARTUUID, ROOT, X86_ROOT, Part
 
 CONF, EXTRA = "/loader/entries/debian.conf", "/EFI/Linux/a.efi.extra.d/x.addon.efi"
 OTHER = "99999999-2222-4333-8444-555555555555"
@@ -28,8 +29,10 @@ class Kinds:
         """Yield every case."""
         yield from self._unified()
         yield from self._loaders()
+        yield from self._menus()
         yield from self._disks()
         yield from self._roots()
+        yield from self._initrds()
 
     def _unified(self) -> Iterator[Case]:
         c, k = self.c, self.k
@@ -109,7 +112,28 @@ class Kinds:
         yield case("cut-plain", "an initrd that is not compressed was cut",
                    lambda n: c.on_esp(n, {"/initrd": self.k.archive()[:400_000]}), BREACH, "cut")  # fmt: skip
 
+    def _menus(self) -> Iterator[Case]:
+        c = self.c
+        force = {"/loader/loader.conf": b"timeout menu-force\n"}
+        yield case("menu-force", "systemd-boot's menu waits for ever", partial(c.on_esp, changed=force), NOTE, "a key")
+        entry = MENU.partition("\n")[2]
+        gone = entry.replace("/boot/vmlinuz", "/boot/gone")
+        for name, menu, expected, words in (
+            ("fallback", f"set default=0\nset fallback=1\n{gone}{entry}", NOTE, "falls back"),
+            ("fallback-gone", f"set default=0\nset fallback=1\n{gone}{gone}", BREACH, "/boot/gone"),
+            ("timeout", f"set timeout=-1\n{entry}", NOTE, "waits for a key"),
+            ("password", f'set superusers="root"\n{entry}', NOTE, "waits for a password"),
+        ):
+            files = {"/boot/grub/grub.cfg": menu.encode()}
+            esp = {FALLBACK: c.grub, "/EFI/debian/grub.cfg": SEARCH.encode()}
+            yield case(f"grub-{name}", f"GRUB: {name}", partial(c.on_root, esp=esp, changed=files), expected, words)
+        files = {"/boot/grub/grub.cfg": gone.encode(), "/boot/grub/own.cfg": entry.encode()}
+        esp = {FALLBACK: c.grub, "/EFI/debian/grub.cfg": SEARCH.replace("grub.cfg", "own.cfg").encode()}
+        yield case("grub-onward", "GRUB goes on to a menu of another name", partial(c.on_root, esp=esp, changed=files))
+
     def _disks(self) -> Iterator[Case]:
+        yield case("stale-gpt", "a GPT that is left under an MBR", self._stale_gpt, NOTE, "left from before")
+        yield case("cut.iso", "a CD-ROM image that was cut", self._cut_iso, REFUSED, "truncated")
         yield case("mirrored-esp", "an ESP in an array with its superblock at the end", self._mirrored)
         for name, place, value in (("fat-media", 21, b"\xe5"), ("fat-mirror", 40, b"\x81")):
             yield case(
@@ -141,8 +165,27 @@ class Kinds:
             ("fstab-nofail", f"UUID={OTHER} /var ext4 nofail 0 2\n", NOTE),
         ):
             yield case(name, f"fstab: {line.strip()}", partial(self._fstab, line), expected)
+        for key in ("mount.usr=UUID=", "rd.luks.uuid=", "systemd.verity_root_data=PARTUUID="):
+            entry = {CONF: self.c.entry(f"{LINE} {key}{OTHER}")}
+            name = f"awaited-{key.partition('=')[0]}"
+            yield case(name, f"{key} of nothing", partial(self.c.on_esp, changed=entry), BREACH, "leads nowhere")
+        entry = {CONF: self.c.entry(f"{LINE} ostree=/ostree/boot.1/x/0")}
+        yield case("ostree-gone", "ostree= of no deployment", partial(self.c.on_esp, changed=entry), BREACH, "ostree=")
         yield case("xfs-newer", "an xfs that is newer than the kernel", self._xfs, BREACH, "since Linux")
         yield case("data-newer", "a damaged ext4 that is not root", self._data, NOTE, "unknown features")
+
+    def _initrds(self) -> Iterator[Case]:
+        partuuid = f"root=PARTUUID={PARTUUID} console=ttyS0"
+        for name, change, line, expected, words in (
+            ("gone", "rm init", LINE, BREACH, "no /init"),
+            ("gone-no-need", "rm init", partuuid, NOTE, "no /init"),
+            ("mode", "chmod 644 init", LINE, BREACH, "not executable"),
+            ("link", "ln -sf usr/lib/x init", LINE, BREACH, "leads nowhere"),
+            ("shell", "rm bin/busybox", partuuid, BREACH, "/bin/busybox"),
+            ("rdinit", "mv init start", f"{LINE} rdinit=/start", OK, ""),
+        ):
+            there = f"an initrd after `{change}`, {line}"
+            yield case(f"init-{name}", there, partial(self._initrd, change, line), expected, words)
 
     # How some of them are made.
 
@@ -191,6 +234,24 @@ class Kinds:
         path = self.c.on_esp(name)
         self.k.run("mattrib", "+h", "+s", "-i", f"{path}@@1M", "::/vmlinuz")
         return path
+
+    def _initrd(self, change: str, line: str, name: str) -> Path:
+        self.k.archive()  # leaves its directory
+        out = self.k.place / "changed.cpio"
+        pack = f"find . | LC_ALL=C sort | cpio -o -H newc --quiet > {out}"
+        self.k.run("sh", "-ec", f"cd {self.k.place / 'initrd'}; {change}; {pack}")
+        return self.c.on_esp(name, {CONF: self.c.entry(line), "/initrd": out.read_bytes()})
+
+    def _stale_gpt(self, name: str) -> Path:
+        table = self.c.on_esp(name).read_bytes()[512 : 34 * 512]
+        return self._poke(self.c.on_esp(name, table="dos"), 512, table)
+
+    def _cut_iso(self, name: str) -> Path:
+        tree = self.k.directory({"/efi.img": self.k.fat(8, {FALLBACK: self.c.grub}, "-F12").read_bytes()})
+        out = self.k.place / name
+        self.k.run("xorrisofs", "-quiet", "-o", str(out), "-e", "efi.img", "-no-emul-boot", str(tree))
+        os.truncate(out, out.stat().st_size // 2)
+        return out
 
     def _umlauts(self, name: str) -> Path:
         # Which letters mtools writes is the host's language; these are the first five of a long name.

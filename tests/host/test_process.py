@@ -137,6 +137,39 @@ def test_ends_with_its_parent(how: signal.Signals, way: str) -> None:
     os.close(ours)
 
 
+ENDS_EARLY = """
+import os, sys
+from pathlib import Path
+from vmtests.host.process import SandboxedProcess
+from vmtests.host.sandbox import Sandboxed, sandbox
+answer = Sandboxed._answer
+def end(*arguments):
+    if sys.argv[2] == "began":
+        answer(*arguments)
+    os.kill(os.getpid(), 9)
+Sandboxed._answer = end
+argv = [*sandbox(Path("/")), "sh", "-c", f"echo began >/proc/self/fd/{sys.argv[1]}; setsid sleep 600; wait"]
+SandboxedProcess(argv, pass_fds=[int(sys.argv[1])], stderr=2, on_exit=lambda _: None, name="x")
+"""
+
+
+@pytest.mark.skipif(sandbox.refusal() is not None, reason="this host makes no process namespaces")
+@pytest.mark.parametrize("stage", ["started", "began"])
+def test_ends_with_a_parent_that_is_killed_while_it_starts(stage: str) -> None:
+    """kill -9 in the moment in which bubblewrap starts leaves nothing, also not itself; its program never begins."""
+    ours, theirs = os.pipe()
+    parent = subprocess.Popen([sys.executable, "-c", ENDS_EARLY, str(theirs), stage], pass_fds=[theirs])
+    os.close(theirs)
+    assert parent.wait(20) == -signal.SIGKILL
+    said = b""
+    while select.select([ours], [], [], 20)[0] and (data := os.read(ours, 100)):
+        said += data
+    # End of file: nobody has the other end any more.
+    assert select.select([ours], [], [], 0)[0]
+    assert said == b"" if stage == "started" else said in {b"", b"began\n"}
+    os.close(ours)
+
+
 @pytest.mark.parametrize("huge_pages", [True, False])
 @pytest.mark.usefixtures("way")
 def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> None:

@@ -275,6 +275,33 @@ def test_a_menu_that_grub_does_not_read_counts_for_nothing(maker: Maker) -> None
     assert maker.said() == []
 
 
+def test_grub_goes_on_to_what_its_configuration_names(maker: Maker) -> None:
+    """That is the menu, whatever its name, and wherever another one lies."""
+    stub = f"search.fs_uuid {ROOT} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/custom.cfg\n".encode()
+    esp = {"/EFI/BOOT/BOOTX64.EFI": GRUB, "/EFI/BOOT/grub.cfg": stub}
+    root = {"/boot/vmlinuz": kernel(), "/boot/initrd": CPIO, "/boot/grub/custom.cfg": MENU.encode()}
+    maker.make(esp, {**root, "/boot/grub/grub.cfg": MENU.replace("/boot/vmlinuz", "/gone").encode()})
+    assert maker.said() == []
+    here = MENU.replace("/boot/", "/").replace(f"search --no-floppy --fs-uuid --set=root {ROOT}", "true").encode()
+    files = {"/EFI/BOOT/grub.cfg": b"source /grub/x.cfg\n", "/grub/x.cfg": b"configfile /m.cfg\n", "/m.cfg": here}
+    maker.make({**esp, **files, "/initrd": CPIO})
+    assert maker.said() == ["kernel /vmlinuz, named by /m.cfg, is not on partition 1 `boot`"]
+
+
+def test_grub_falls_back_where_it_is_told_to(maker: Maker) -> None:
+    """An entry whose kernel is not there costs no boot where `fallback` names one that has it."""
+    entry = MENU.partition("\n")[2]
+    menu = f"set default=0\nset fallback='1 2'\n{entry.replace('/boot/vmlinuz', '/gone')}" + entry
+    files = {"/boot/grub/grub.cfg": menu.encode(), "/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB}, files)
+    inspection = maker.inspect()
+    assert inspection.breaches == ()
+    assert any("GRUB falls back to entry 1" in str(check) for check in inspection.checks)
+    files["/boot/grub/grub.cfg"] = menu.replace("/boot/vmlinuz", "/gone").encode()
+    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB}, files)
+    assert any("kernel /gone" in said for said in maker.said())
+
+
 def test_an_initrd_that_hands_over_needs_an_init_on_root(maker: Maker) -> None:
     """One that may be the whole system does not, and what could be mounted below root may have it."""
     usual = _archive("scripts/local")
@@ -290,7 +317,8 @@ def test_an_initrd_that_hands_over_needs_an_init_on_root(maker: Maker) -> None:
 
 
 def _archive(*names: str) -> bytes:
-    return cpio.pack([cpio.Member(name=name, mode=0o100644, data=b"") for name in names])
+    init = cpio.Member(name="init", mode=0o100755, data=b"\x7fELF")
+    return cpio.pack([init, *(cpio.Member(name=name, mode=0o100644, data=b"") for name in names)])
 
 
 def test_other_boot_loaders_are_followed_to_their_kernel(maker: Maker) -> None:
@@ -327,7 +355,7 @@ def test_a_protective_mbr_that_begins_elsewhere_is_named(maker: Maker) -> None:
     maker.poke(454, b"\2")
     (found,) = maker.inspect().breaches
     assert found.cause is Cause.GPT_DESTROYED
-    assert "does not begin in sector 1" in str(found)
+    assert str(found).startswith("the protective MBR does not begin in sector 1")
     maker.poke(0, b"\xeb\x63\x90 GRUB ")
     assert maker.said() == []
 

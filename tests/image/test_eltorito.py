@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vmtests.errors import InputError
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image.eltorito import BIOS, EFI, SECTOR, boot_images
@@ -84,3 +85,13 @@ def test_disc_that_nothing_boots_from(tmp_path: Path, toolbox: Toolbox) -> None:
     """A disc of data is a breach that says so."""
     (breach,) = inspected(tmp_path, toolbox, disc(b"")).breaches
     assert "nothing boots" in breach.sentence
+
+
+def test_disc_that_was_cut(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Its volume descriptor says how long it is; the run-out behind the files may be missing."""
+    data = disc(catalog((BIOS, BOOT_IMAGE)))
+    struct.pack_into("<I", data, 16 * SECTOR + 80, len(data) // SECTOR + 150)
+    assert inspected(tmp_path, toolbox, data).ok
+    struct.pack_into("<I", data, 16 * SECTOR + 80, len(data) // SECTOR + 151)
+    with pytest.raises(InputError, match="is truncated: by its volume descriptor"):
+        inspected(tmp_path, toolbox, data)

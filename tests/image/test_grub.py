@@ -131,3 +131,28 @@ def test_a_device_of_the_first_disk_is_one_of_its_partitions() -> None:
     assert [grub.partition(name) for name in ("hd0,gpt2", "hd0,msdos1", "hd0,3", "hd1,gpt1", "memdisk")] == [
         2, 1, 3, None, None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "waits"),
+    [
+        ("set timeout=5", ""),
+        ("set timeout=-1", "a key for ever"),
+        ("set timeout=-1\nset timeout=0", ""),
+        ('set superusers="root"', "a password"),
+    ],
+)
+def test_a_menu_that_waits_for_somebody_says_for_what(settings: str, waits: str) -> None:
+    """Without a number of seconds the menu stays, and a superuser keeps others from its entries."""
+    menu = grub.parse(f"{settings}\n{entry('/a')}")
+    assert menu.waits.startswith(waits)
+    assert bool(menu.waits) is bool(waits)
+    free = entry("/a").replace("'Debian'", "'Debian' --unrestricted")
+    assert not grub.parse(f"set superusers=root\n{free}").waits
+
+
+def test_where_a_configuration_goes_on_is_known_with_its_prefix() -> None:
+    """What it is depends on variables that the same script sets; a prefix that is built in is not known."""
+    script = "search.fs_uuid abc root\nset prefix=($root)/boot/grub\nconfigfile ${prefix}/custom.cfg\n"
+    assert grub.parse(script).onward == ["($root)/boot/grub/custom.cfg"]
+    assert grub.parse("configfile $prefix/grub.cfg\nsource /a.cfg\n").onward == ["/a.cfg"]

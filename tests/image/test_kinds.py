@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.image.test_chain import BOOT, CPIO, ENTRY, ROOT, SHIM, Maker
+from vmtests.causes import Cause
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat, features, filesystem, pe
 from vmtests.image.check import Check, Slice
@@ -230,3 +231,39 @@ def test_a_gpt_whose_entries_linux_does_not_take_has_no_root(disk: Maker) -> Non
     struct.pack_into("<I", header, 16, zlib.crc32(bytes(header)))
     disk.poke(512, bytes(header))
     assert any("Linux ignores the GPT: its entries have 256 bytes" in said for said in disk.said())
+
+
+def test_a_gpt_that_is_left_under_an_mbr_counts_for_nothing(disk: Maker) -> None:
+    """Firmware and Linux look for a GPT only where an entry of the MBR says that there is one."""
+    disk.make(BASE)
+    entries = [
+        struct.pack("<4xB3xII", kind, start * 2048, size * 2048)
+        for kind, start, size in ((0xEF, 1, 33), (0x83, 34, 16))
+    ]
+    disk.poke(446, b"".join(entries).ljust(64, b"\0"))
+    said = disk.inspect()
+    assert said.breaches == ()
+    assert any("a GPT is left from before" in str(check) for check in said.checks)
+
+
+def test_a_partition_that_ends_beyond_the_disk_is_none(disk: Maker) -> None:
+    """Linux makes no device of it, so its file system is not found."""
+    disk.make(BASE)
+    data = bytearray(disk.path.read_bytes())
+    struct.pack_into("<Q", data, 1024 + 128 + 40, 1 << 30)
+    for at in (512, len(data) - 512):
+        entries = struct.unpack_from("<Q", data, at + 72)[0] * 512
+        struct.pack_into("<Q", data, entries + 128 + 40, 1 << 30)
+        struct.pack_into("<I", data, at + 88, zlib.crc32(data[entries : entries + 128 * 128]))
+        struct.pack_into("<I", data, at + 16, 0)
+        struct.pack_into("<I", data, at + 16, zlib.crc32(data[at : at + 92]))
+    disk.path.write_bytes(data)
+    assert any(f"root=UUID={ROOT}" in said and "leads nowhere" in said for said in disk.said())
+
+
+def test_menu_that_is_forced_waits(disk: Maker) -> None:
+    """It is no breach: somebody may press the key."""
+    disk.make({**BASE, "/loader/loader.conf": b"timeout menu-force\n"})
+    said = disk.inspect()
+    assert said.breaches == ()
+    assert any(check.cause is Cause.BOOT_MENU for check in said.checks)

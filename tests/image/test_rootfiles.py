@@ -86,8 +86,20 @@ def test_nothing_is_written_through_a_symlink(fill: _Fill, tmp_path: Path, paths
     assert not list((tmp_path / "host").iterdir())
 
 
-def test_a_registration_that_is_no_text_is_refused(fill: _Fill, tmp_path: Path) -> None:
-    """A compressed one, or a database."""
-    (tmp_path / "registration").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"image test: registration: .* is no text"):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\xff\xfe", "is no text"),
+        (b"garbage\n", "is not what `nix-store --dump-db` writes"),
+        (b"/nix/store/a\n\n", "is not what"),
+        (b"/nix/store/a\nhash\n1\n\n2\n/nix/store/b\n", "is not what"),
+        (b"/nix/store/a\nhash\n1\n\n99999999999999999999\n", "is not what"),
+        (b"/nix/store/a\nhash\n1\n\n0\n", "/nix/store/a is none of the store's paths"),
+    ],
+)
+def test_a_registration_of_something_else_is_refused(fill: _Fill, tmp_path: Path, content: bytes, says: str) -> None:
+    """What Nix takes for valid has to be in the image."""
+    (tmp_path / "registration").write_bytes(content)
+    with pytest.raises(InputError, match=r"^image test: registration: ") as caught:
         fill(registration=tmp_path / "registration")
+    assert says in caught.value.message

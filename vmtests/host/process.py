@@ -136,7 +136,7 @@ class SandboxedProcess:
         with os.fdopen(read_end, "rb", buffering=0) as status:
             try:
                 with os.fdopen(write_end, "wb"):
-                    popen = self._start(write_end)
+                    popen = self._start(write_end, read_end)
                 self._attach(popen, status.readline())
             except OSError as error:
                 self._failure = error
@@ -152,15 +152,17 @@ class SandboxedProcess:
                 self._init = None
         self._on_exit(returncode)
 
-    def _start(self, status_fd: int) -> subprocess.Popen[bytes]:
+    def _start(self, status_fd: int, read_end: int) -> subprocess.Popen[bytes]:
         split = self._argv.index("--")
+        # If we end, bubblewrap must not end alone, of a pipe that nobody reads: it keeps the other end open itself.
+        pipe = ("--json-status-fd", str(status_fd), "--sync-fd", str(read_end))
         with contextlib.nullcontext() if self._huge_pages else _small_pages():
             return Sandboxed[bytes](
-                [*self._argv[:split], "--json-status-fd", str(status_fd), *self._argv[split:]],
+                [*self._argv[:split], *pipe, *self._argv[split:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                pass_fds=(*self._pass_fds, status_fd),
+                pass_fds=(*self._pass_fds, status_fd, read_end),
                 env=tool_env(),
             )
 

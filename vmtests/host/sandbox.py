@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,12 @@ _TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEM_PATH = f"/usr/local/sbin:/usr/local/bin:{_TREE_PATH}"
 _STORES = ("/nix/store/", "/gnu/store/")
 _DIES_WITH_US = ("bwrap", "--die-with-parent", "--unshare-pid")
+# Where the first process of the namespace sleeps (proc_pid_stat(5)), it has asked to be told (PR_SET_PDEATHSIG).
+_GATE = (
+    'while read -r _ _ state _ </proc/1/stat && [ "$state" != S ]; do :; done; '
+    'printf . >&0; read -r _ && exec "$@" </dev/null'
+)
+_SETUP_SECONDS = 60.0  # in which a sandbox is made
 _HOST = ("--dev-bind", "/", "/", "--proc", "/proc")
 # Of a host's /etc what a program needs to start, and to resolve names: not its secrets.
 _PUBLIC_ETC = (
@@ -85,11 +92,35 @@ class View:
 class Sandboxed(subprocess.Popen[AnyStr]):
     """A process of a command line that begins with `sandbox`; it has a process group of its own, which `kill` kills.
 
-    Killed in its first milliseconds, bubblewrap alone would leave its child, which waits for it for ever.
+    Killed in its first milliseconds, bubblewrap alone would leave its child, which waits for it for ever. If we end
+    then, that child goes on without us: it asks late to be told of bubblewrap's end. So its program begins when that
+    is done and we answer it; one that is to read something ends with that.
     """
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
-        super().__init__(argv, process_group=0, **options)
+        if _DIES_WITH_US[0] not in argv or options.get("stdin") != subprocess.DEVNULL:
+            super().__init__(argv, process_group=0, **options)
+            return
+        split: int = argv.index("--") + 1
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                gated = [*argv[:split], "sh", "-c", _GATE, "sh", *argv[split:]]
+                super().__init__(gated, process_group=0, **{**options, "stdin": theirs})
+            self._answer(ours)
+
+    def _answer(self, program: socket.socket) -> None:
+        """Wait until the program is there, and let it begin."""
+        try:
+            program.settimeout(_SETUP_SECONDS)
+            if program.recv(1):  # nothing, where no sandbox was made
+                program.send(b"\n")
+        except OSError:
+            self.kill()
+        except BaseException:
+            self.kill()
+            self.wait()
+            raise
 
     def kill(self) -> None:
         """End all of it at once; returns without waiting."""

@@ -2,7 +2,7 @@
 
 What bubblewrap does with a process namespace is done here without one, where the host allows none:
 
-    python -I -S supervise.py [--json-status-fd FD] [--path DIRECTORY] -- COMMAND...
+    python -I -S supervise.py [--json-status-fd FD --sync-fd FD] [--path DIRECTORY] -- COMMAND...
 
 Two processes watch the command and each other. Both adopt what is orphaned below them (PR_SET_CHILD_SUBREAPER) and
 are told of their parent's end (PR_SET_PDEATHSIG, prctl(2)), upon which they kill all that is left: whichever is
@@ -111,6 +111,7 @@ def main(arguments: list[str]) -> NoReturn:
     status = int(options.get("--json-status-fd", -1))
     if status >= 0:
         os.set_inheritable(status, False)
+        os.close(int(options["--sync-fd"]))  # the other end of it
     if (inner := _fork()) == 0:
         _exec(arguments[split + 1 :])
     if status >= 0:

@@ -69,7 +69,10 @@ class Chain:
 
     def __init__(self, disk: Source, table: gpt.Table, volumes: list[Volume], toolbox: Toolbox) -> None:
         entry_size = 0 if table.header is None else table.header.entry_size
-        self.trail = Trail(disk, volumes, toolbox, entry_size=entry_size)
+        # Linux makes no partition that ends beyond the disk (block/partitions/efi.c, is_pte_valid()).
+        beyond = {entry.number for entry in table.entries if table.start(entry) + table.length(entry) > disk.size}
+        seen = [volume for volume in volumes if volume.number not in beyond]
+        self.trail = Trail(disk, seen, toolbox, entry_size=entry_size)
         self._disk = disk
         self._table = table
         self._volumes = volumes
@@ -83,7 +86,7 @@ class Chain:
             if volume.readable == "vfat":
                 yield from self._readable(volume)
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
-            text = "firmware (EDK2) ignores the GPT: its protective MBR does not begin in sector 1"
+            text = "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT"
             if bios:
                 yield note(SUBJECT, Word.PROTECTIVE_MBR, "ignored", f"{text}; it boots with BIOS only")
                 yield from self._by_bios(bios)
@@ -153,7 +156,7 @@ class Chain:
             text = f"it is for BIOS only: {bios} is in its {place}, and nothing that UEFI firmware starts"
             return note(SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
-        if self._volumes and self._volumes[0].system is not None and self._volumes[0].system.type == "iso9660":
+        if not esps and any(item.system is not None and item.system.type == "iso9660" for item in self._volumes[:1]):
             text = "it is a CD-ROM image from which nothing boots: its boot catalog (El Torito) is empty, or not there"
             hint = "xorriso's -b and -e, or grub-mkrescue, make one"
             return breach(SUBJECT, "boot catalog", "empty", text, hint, cause=Cause.BOOTLOADER_MISSING)

@@ -17,11 +17,12 @@ from vmtests.image import erofs
 from vmtests.image.erofstree import (
     COMPACT,
     COMPACT_INODE,
-    DIRENT,
     EXTENDED,
     EXTENDED_INODE,
     FLAT_INLINE,
     FLAT_PLAIN,
+    directory_blocks,
+    runs,
 )
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.survey import opened, refuse_special, scanned, unreadable
@@ -231,21 +232,9 @@ def _node(name: bytes, found: os.stat_result) -> Node:
     return Node(name, found.st_mode, found.st_size)
 
 
-def _runs(names: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Give, for each block of a directory, the names that are in it and how many bytes they take."""
-    begin = 0
-    while begin < len(names):
-        end, used = begin, 0
-        while end < len(names) and used + DIRENT.size + len(names[end]) <= BLOCK:
-            used += DIRENT.size + len(names[end])
-            end += 1
-        yield begin, end, used
-        begin = end
-
-
 def directory_size(names: Sequence[bytes]) -> int:
     """Return the bytes of a directory of these names, besides `.` and `..`."""
-    *whole, last = _runs(sorted([b".", b"..", *names]))
+    *whole, last = runs(sorted([b".", b"..", *names]), BLOCK)
     return len(whole) * BLOCK + last[2]
 
 
@@ -254,13 +243,4 @@ def directory_content(node: Node, parent: Node) -> bytes:
     assert node.children is not None
     entries = [(child.name, child.place // NID, child.kind) for child in node.children]
     entries += [(b".", node.place // NID, node.kind), (b"..", parent.place // NID, parent.kind)]
-    entries.sort()
-    content = bytearray()
-    for begin, end, _ in _runs([name for name, _, _ in entries]):
-        content += bytes(-len(content) % BLOCK)
-        start = (end - begin) * DIRENT.size
-        for name, nid, kind in entries[begin:end]:
-            content += DIRENT.pack(nid, start, kind, 0)
-            start += len(name)
-        content += b"".join(name for name, _, _ in entries[begin:end])
-    return bytes(content)
+    return directory_blocks(entries, BLOCK)

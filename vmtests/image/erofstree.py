@@ -4,7 +4,7 @@ Only for one that was made here: it does not expect a hostile one, which is what
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vmtests.errors import HostError
@@ -25,6 +25,32 @@ COMPACT_INODE, EXTENDED_INODE = struct.Struct("<4H4I2HI"), struct.Struct("<4HQ4I
 
 _NID_UNIT = 32
 _UNSUPPORTED = 0x080 | 0x100  # 48bit, metabox: other fields
+
+
+def runs(names: Sequence[bytes], block_size: int) -> Iterator[tuple[int, int, int]]:
+    """Give, for each block of a directory of sorted names, where its own begin and end, and the bytes they take."""
+    begin = 0
+    while begin < len(names):
+        end, used = begin, 0
+        while end < len(names) and used + DIRENT.size + len(names[end]) <= block_size:
+            used += DIRENT.size + len(names[end])
+            end += 1
+        yield begin, end, used
+        begin = end
+
+
+def directory_blocks(entries: Iterable[tuple[bytes, int, int]], block_size: int) -> bytes:
+    """Return the content of a directory of entries, each a name, the number of its inode and its file type."""
+    found = sorted(entries)
+    content = bytearray()
+    for begin, end, _ in runs([name for name, _, _ in found], block_size):
+        content += bytes(-len(content) % block_size)
+        start = (end - begin) * DIRENT.size
+        for name, nid, kind in found[begin:end]:
+            content += DIRENT.pack(nid, start, kind, 0)
+            start += len(name)
+        content += b"".join(name for name, _, _ in found[begin:end])
+    return bytes(content)
 
 
 @dataclass(slots=True)

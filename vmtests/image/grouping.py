@@ -10,11 +10,11 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from vmtests.image import erofs
 from vmtests.image.crc32c import crc32c
-from vmtests.image.erofstree import COMPACT, DIRECTORY, DIRENT, EXTENDED, FLAT_PLAIN, Entry, Tree
+from vmtests.image.erofstree import COMPACT, DIRECTORY, EXTENDED, FLAT_PLAIN, Entry, Tree, directory_blocks
 
 LEAST = 2000
 """Names in a directory up to which mkfs.erofs is left to itself."""
@@ -64,7 +64,7 @@ class _Groups(Tree):
 
     def write_root(self, entries: Sequence[Entry], removed: int) -> int:
         """Write the root directory anew, behind all that is there, and return the size of the file system."""
-        content = b"".join(_pack(sorted(entries, key=lambda entry: entry.name), self.block_size))
+        content = directory_blocks(((entry.name, entry.nid, entry.kind) for entry in entries), self.block_size)
         blocks = self.superblock.blocks
         self._write(content + bytes(-len(content) % self.block_size), blocks * self.block_size)
         inode = self.inode(self.root)
@@ -92,25 +92,6 @@ class _Groups(Tree):
             struct.pack_into("<I", data, 4, 0)
             struct.pack_into("<I", data, 4, crc32c(bytes(data)))
         self._write(data, erofs.OFFSET)
-
-
-def _pack(entries: Sequence[Entry], block_size: int) -> Iterator[bytes]:
-    """Give the blocks of a directory; each but the last is filled up with zeros."""
-    begin = 0
-    while begin < len(entries):
-        end, used = begin, 0
-        while end < len(entries) and used + DIRENT.size + len(entries[end].name) <= block_size:
-            used += DIRENT.size + len(entries[end].name)
-            end += 1
-        part = entries[begin:end]
-        place = len(part) * DIRENT.size
-        heads, names = bytearray(), bytearray()
-        for entry in part:
-            heads += DIRENT.pack(entry.nid, place + len(names), entry.kind, 0)
-            names += entry.name
-        block = bytes(heads + names)
-        yield block if end == len(entries) else block + bytes(block_size - len(block))
-        begin = end
 
 
 def undo(descriptor: int) -> int:

@@ -51,20 +51,32 @@ class MenuEntry:
     device: Device | None = None
     entries: tuple["MenuEntry", ...] = ()
     submenu: bool = False
+    open_to_all: bool = False
 
 
 @dataclass(slots=True)
 class Menu:
-    """What a configuration shows; `default` is as GRUB takes it. `device` is what $root is when it ends."""
+    """What a configuration shows; `default` is as GRUB takes it. `device` is what $root is when it ends.
+
+    `onward` are the configurations that it goes on to, as written but for `$prefix`; `waits` says for what of
+    somebody it waits for ever, nothing where it does not.
+    """
 
     entries: list[MenuEntry] = field(default_factory=list)
     default: str = ""
+    fallback: str = ""
     device: Device | None = None
+    onward: list[str] = field(default_factory=list)
+    waits: str = ""
 
     @property
     def chosen(self) -> MenuEntry | None:
         """The entry that is started when nobody presses a key; None in an empty menu."""
-        return _choose(self.entries, re.split(r"(?<!>)>(?!>)", self.default))
+        return self.named(self.default)
+
+    def named(self, name: str) -> MenuEntry | None:
+        """Return the entry that GRUB takes a name, or a number, for."""
+        return _choose(self.entries, re.split(r"(?<!>)>(?!>)", name))
 
 
 Entries = Callable[[Mapping[str, str]], Sequence[MenuEntry]]
@@ -76,7 +88,12 @@ def parse(text: str, variables: Mapping[str, str] | None = None, entries: Entrie
     menu = Menu()
     script = _Script(dict(variables or {}), entries)
     script.run(_commands(text), menu, 0)
-    menu.default = script.value("default")
+    menu.default, menu.fallback = script.value("default"), script.value("fallback")
+    chosen = menu.chosen
+    if script.value("superusers") and chosen is not None and not chosen.open_to_all:
+        menu.waits = f"a password: `superusers` is set, and {chosen.title!r} is not --unrestricted"
+    elif script.value("timeout").startswith("-"):
+        menu.waits = f"a key for ever: `timeout` is {script.value('timeout')}"
     return menu
 
 
@@ -255,6 +272,7 @@ class _Script:
                 device=inner.device,
                 entries=tuple(inner.entries),
                 submenu=verb == "submenu",
+                open_to_all="--unrestricted" in words,
             )
         )
 
@@ -276,6 +294,10 @@ class _Script:
             self._variables |= self._block
         elif verb == "search" or verb.startswith("search."):
             self._search(verb, words, menu)
+        elif verb in ("configfile", "source", "."):
+            place = words[0].replace("${prefix}", "$prefix")
+            if self.value("prefix") or "$prefix" not in place:
+                menu.onward.append(place.replace("$prefix", self.value("prefix")))
         elif verb in _LINUX:
             self._variables |= {"\0kernel": words[0], "\0options": " ".join(words[1:])}
         elif verb in _INITRD:

@@ -7,6 +7,7 @@ unpacks to a terabyte, costs no memory, and no more time than LIMIT takes.
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from vmtests.causes import Cause
 from vmtests.contract import Contract
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import Check, breach, clean, note, passed
+from vmtests.image.earlyinit import Node, interpreter
 from vmtests.image.files import FilesError
 from vmtests.image.stream import Stream, StreamError, packing_of, unpacked
 
@@ -32,6 +34,8 @@ _RELEASES = 16  # of which that is kept
 _TRAILER = b"TRAILER!!!"
 _PIECE = 1 << 20
 _NOTHING = bytes(_PIECE)
+_REMEMBERED = 50_000  # files of an initrd
+_LINE = 256  # bytes of a script's first line (BINPRM_BUF_SIZE)
 _MEMBERS = 300_000  # of an initrd; whole systems in one have less
 _ARCHIVES = 200  # of an initrd; most have two
 # NixOS has them in a store path of their own.
@@ -60,6 +64,8 @@ class Modules:
     """Whether it is one that mounts root and starts what is there: initramfs-tools' or dracut's."""
     unusual: bool = False
     """Whether it has something that may lay something over root, or look for its init elsewhere."""
+    tree: dict[str, Node] | None = field(default_factory=dict)
+    """What is in it, by paths without a slash in front; None where that is too much, or not known to the end."""
 
     @property
     def hands_over(self) -> bool:
@@ -128,9 +134,23 @@ def scan(chunks: Iterable[bytes], toolbox: Toolbox) -> Modules:
             names = member.read(next(left, 0)).decode("utf-8", errors="replace").split()
             own = {name.rpartition("/")[2].removesuffix(".ko").replace("-", "_") for name in names}
             found.builtin.setdefault(match["release"], set()).update(own)
+        if found.tree is not None:
+            _remember(found.tree, member)
+            if len(found.tree) > _REMEMBERED:
+                found.tree = None
 
-    walk(chunks, toolbox, look)
+    if not walk(chunks, toolbox, look) or not found.tree:
+        found.tree = None
     return found
+
+
+def _remember(tree: dict[str, Node], member: "Member") -> None:
+    target = ""
+    if stat.S_ISLNK(member.mode):
+        target = member.read(_NAME_LIMIT).decode("utf-8", "replace")
+    elif stat.S_ISREG(member.mode) and member.mode & 0o111:
+        target = interpreter(member.read(_LINE))
+    tree[member.name] = Node(member.mode, target)
 
 
 class Member:
@@ -150,8 +170,11 @@ class Member:
         return data
 
 
-def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], None]) -> None:
-    """Have `look` see each file of an initrd that comes piece by piece; raises InitramfsError, FilesError."""
+def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], None]) -> bool:
+    """Have `look` see each file of an initrd that comes piece by piece; return whether that was all.
+
+    Raises InitramfsError, FilesError.
+    """
     with tempfile.TemporaryFile(buffering=0) as file:
         size = 0
         for chunk in chunks:
@@ -194,7 +217,9 @@ def walk(chunks: Iterable[bytes], toolbox: Toolbox, look: Callable[[Member], Non
                     if reader is None or reader.archives == 0:
                         raise InitramfsError(f"it cannot be unpacked: {error}") from error
                     # What comes behind a stream is skipped by the kernel, or another one; a tool may refuse it.
-                break
+                    return False
+                return reader.place < LIMIT
+        return size < LIMIT
 
 
 def _zeros(data: bytes) -> int:

@@ -173,8 +173,13 @@ def inspect(
         else:
             table = gpt.read(disk, size)
         found = layout.volumes(disk, table)
-        chain = Chain(disk, table, found, toolbox)
         held = contract or (default if is_ours(default, found) else contracts.ANY)
+        if Promise.STORE not in held.promises and table.header is not None and layout.by_mbr(disk):
+            text = "a GPT is left from before: firmware and Linux go by the MBR, which has no entry of type EE"
+            left = note(Word.PROTECTIVE_MBR, "type", "MBR", text)
+            table = gpt.Table(sector_size=size, header=None, entries=(), checks=(left,))
+            found = layout.volumes(disk, table)
+        chain = Chain(disk, table, found, toolbox)
         if Promise.STORE in held.promises:
             checks = tuple(_checks(disk, table, held, toolbox))
         else:

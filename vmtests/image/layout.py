@@ -93,6 +93,11 @@ def _volume(disk: Source, number: int, label: str, kind: str, unique: str, start
     return Volume(number=number, label=label, type=kind, unique=unique, content=content, system=probe(content))
 
 
+def by_mbr(disk: Source) -> bool:
+    """Return whether a disk has partitions by its MBR, and none that says there is a GPT (block/partitions/efi.c)."""
+    return not gpt.is_protective(disk) and any(True for _ in mbr(disk))
+
+
 def mbr(disk: Source) -> Iterator[tuple[int, int, int, int]]:
     """Yield number, type, first sector and count of the partitions of a master boot record, logical ones included."""
     sector = disk.read(0, 512)

@@ -6,7 +6,7 @@ from functools import partial
 
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
-from vmtests.image import fstab, initramfs, kallsyms, named, pe
+from vmtests.image import awaited, earlyinit, fstab, initramfs, kallsyms, named, pe
 from vmtests.image.check import Check, Word, breach, clean, note, passed
 from vmtests.image.cmdline import values, words
 from vmtests.image.extfiles import ExtFiles
@@ -24,6 +24,9 @@ _NOTHING_BUILT_IN = re.compile(
     _MEMBER + rb"dev\0{1,4}" + _MEMBER + rb"dev/console\0{1,4}" + _MEMBER + rb"root\0{1,4}" + _MEMBER + rb"TRAILER!!!"
 )
 """The archive in a kernel that is built without an initramfs of its own (usr/default_cpio_list)."""
+
+_OWN_LINE = re.compile(rb"[ \0]root=[/PUL]")
+"""What a kernel has that brings a command line of its own (CONFIG_CMDLINE)."""
 
 _FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
 _INITS = ("/sbin/init", "/etc/init", "/bin/init", "/bin/sh")
@@ -55,7 +58,9 @@ def unified(trail: Trail, volume: Volume, path: str, program: pe.Program, option
     whole = partial(_section, files, path, kernel)
     more, another = _addons(trail, files, path)
     joined = " ".join(filter(None, (options or own, *more)))
-    yield from _options(trail, joined, path, has_initrd=another or initrd is not None, initrds=found, kernel=whole)
+    trees = [] if initrd is None else [None if found is None else found.tree]
+    has_initrd = yield from _early_init([*trees, *([None] if another else [])], joined, path)
+    yield from _options(trail, joined, path, has_initrd=has_initrd, initrds=found, kernel=whole)
 
 
 def _addons(trail: Trail, files: Files, path: str) -> tuple[list[str], bool]:
@@ -132,17 +137,43 @@ def _parts(
         hint = "build it with CONFIG_EFI_STUB=y"
         yield breach(SUBJECT, "kernel", "no EFI program", text, hint, cause=Cause.KERNEL_INVALID)
     found: initramfs.Modules | None = None
+    trees: list[dict[str, earlyinit.Node] | None] = []
     for name in initrds:
         if (place := files.find(name)) is None:
+            trees.append(None)
             text = f"initrd {clean(name)}, named by {origin}, is not on {where}"
             yield breach(SUBJECT, "initrd", "missing", text, cause=Cause.INITRD_MISSING)
         else:
             trail.files.append(place)
             more = yield from _initrd(trail, files, place, 0, initramfs.LIMIT, release, place)
+            trees.append(None if more is None else more.tree)
             found = more if found is None or (more is not None and more.hands_over) else found
     if not optional:
         whole = partial(files.read, real, _KERNEL)
-        yield from _options(trail, options, origin, has_initrd=bool(initrds), initrds=found, kernel=whole)
+        has_initrd = yield from _early_init(trees, options, origin)
+        yield from _options(trail, options, origin, has_initrd=has_initrd, initrds=found, kernel=whole)
+
+
+def _early_init(
+    trees: list[dict[str, earlyinit.Node] | None], options: str, origin: str
+) -> Generator[Check, None, bool]:
+    """Check that the initrds have a program that is started; give whether they do, as far as that is known.
+
+    Else the kernel mounts `root=` itself (init/main.c, kernel_init_freeable()).
+    """
+    known = [tree for tree in trees if tree is not None]
+    if not trees or len(known) < len(trees):
+        return bool(trees)
+    whole = {name: node for tree in known for name, node in tree.items()}
+    program = (values(options, "rdinit") or ["/init"])[-1]
+    if not (why := earlyinit.fault(whole, program)):
+        if why := earlyinit.panic(whole, program):
+            text = f"the initrd of {origin} cannot be started: {why}"
+            yield breach(SUBJECT, "initrd", why, text, "put it into the initrd", cause=Cause.INITRD_INVALID)
+        return True
+    text = f"nothing of the initrd is started: {why}; the kernel mounts root= of {origin} by itself"
+    yield note(SUBJECT, "initrd", why, text, cause=Cause.INITRD_INVALID)
+    return False
 
 
 def _cut(what: str, path: str, end: int, cause: Cause) -> Check:
@@ -191,8 +222,12 @@ def _options(
     else:
         yield passed(SUBJECT, Word.CONSOLE, " ".join(consoles))
     yield from _hashes(trail, options, origin)
+    yield from awaited.check(trail, options, origin)
     roots = values(options, "root")
     if not roots:
+        if not has_initrd:
+            text = f"{origin} has neither an initrd that is started nor root=: the kernel has nothing to mount"
+            yield _without(trail, text, kernel, "root device", Cause.MOUNT_FAILED)
         return
     root = roots[-1]
     yield passed(SUBJECT, "root", root)
@@ -214,7 +249,8 @@ def _options(
         text = f"root={clean(root)} of {origin} fits {count} partitions of the disk: which one is mounted is chance"
         yield note(SUBJECT, "root device", root, text)
     elif not has_initrd and root.partition("=")[0] in ("UUID", "LABEL"):
-        text = f"root={clean(root)} of {origin} needs an initrd, and there is none: the kernel knows PARTUUID= only"
+        none = "none that is started" if initrds is not None else "none"
+        text = f"root={clean(root)} of {origin} needs an initrd, and there is {none}: the kernel knows PARTUUID= only"
         yield _without(trail, text, kernel, "initrd", Cause.INITRD_MISSING)
     elif fitting and (what := _not_mounted(fitting[0])) and not has_initrd:
         where = f"{fitting[0].where}, which {what}"
@@ -231,7 +267,7 @@ def _options(
 def _without(trail: Trail, text: str, kernel: Callable[[], bytes], what: str, cause: Cause) -> Check:
     """Return the breach that a boot without an initrd is, unless the kernel may have one in itself."""
     image = kallsyms.unpack(kernel(), trail.toolbox, _UNPACKED)
-    if image is not None and _NOTHING_BUILT_IN.search(image):
+    if image is not None and _NOTHING_BUILT_IN.search(image) and not _OWN_LINE.search(image):
         return breach(SUBJECT, what, "missing", text, cause=cause)
     return note(SUBJECT, what, "missing", f"{text}, unless one is built into the kernel")
 
@@ -257,13 +293,16 @@ def _init(
     only one that is known to hand over to root itself proves anything.
     """
     given = values(options, "init")[-1:]
-    if any(word.startswith(_ELSEWHERE) for word in words(options)):
-        return
     try:
         files = trail.open(root)
-        if not isinstance(files, ExtFiles):
+        deployed = [path for path in values(options, "ostree")[-1:] if path.startswith("/")]
+        if isinstance(files, ExtFiles) and deployed and files.lacks(deployed[0]):
+            text = f"ostree={clean(deployed[0])} of {origin} is not on {root.where}: there is no such deployment"
+            yield breach(SUBJECT, Word.INIT, deployed[0], text, cause=Cause.INIT_MISSING)
+        if files is None or any(word.startswith(_ELSEWHERE) for word in words(options)):
             return
-        missing = [path for path in (*given, *_INITS) if files.lacks(path)]
+        lacks = files.lacks if isinstance(files, ExtFiles) else lambda path: files.find(path) is None
+        missing = [path for path in (*given, *_INITS) if lacks(path)]
     except FilesError:
         return
     told = f"{', '.join(map(clean, given or _INITS))}"

@@ -21,7 +21,10 @@ _PREFIX = re.compile(rb"/(?:EFI|efi)/[A-Za-z0-9_.-]{1,40}")
 _WHOLE = 8 << 20  # bytes of a boot loader
 _SYSTEMD_BOOT = re.compile(rb"LoaderInfo: systemd-boot (\d{1,5})")
 _UKI_SINCE = 258  # systemd's NEWS
+_STEPS = 4  # from one configuration of GRUB's to another
 _CSV = 1 << 16  # bytes of shim's table of boot loaders
+_PROMPT = re.compile(r"(?mi)^\s*(?:prompt\s+[1-9]|(?:ui|default)\s+\S*menu\.c32)")
+_TIMEOUT = re.compile(r"(?mi)^\s*(?:total)?timeout\s+0*[1-9]")
 _SYSLINUX = (
     "/boot/extlinux/extlinux.conf", "/extlinux/extlinux.conf", "/boot/syslinux/extlinux.conf", "/extlinux.conf",
     "/boot/syslinux/syslinux.cfg", "/syslinux/syslinux.cfg", "/syslinux.cfg",
@@ -48,6 +51,8 @@ def systemd_boot(trail: Trail, esp: Volume | None, path: str) -> Iterator[Check]
             found += _entries(volume, files, lost, version)
     config = text(trail.open(esp), "/loader/loader.conf")
     setting = {words[0]: words[1] for line in config.splitlines() if len(words := line.split(None, 1)) == 2}
+    if setting.get("timeout", "").strip() == "menu-force":
+        yield _waiting("systemd-boot", "a key for ever: `timeout` is menu-force", "/loader/loader.conf")
     entry = loader.chosen([item for item, _, _ in found], setting.get("default", "").strip())
     if entry is None:
         said = "; ".join(lost[:3]) or "no entry in /loader/entries and no unified kernel image in /EFI/Linux"
@@ -128,6 +133,11 @@ def _entries(
         lost.append(f"the files of {volume.where} cannot be read: {error}")
 
 
+def _waiting(program: str, what: str, place: str) -> Check:
+    """Return the note of a boot loader that does not go on by itself."""
+    return note(SUBJECT, "menu", "waits", f"{program} waits for {clean(what)} ({place})", cause=Cause.BOOT_MENU)
+
+
 def _osrel(said: str) -> dict[str, str]:
     pairs = (line.split("=", 1) for line in said.splitlines() if "=" in line)
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
@@ -144,6 +154,9 @@ def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Chec
             wanted = wanted or menu.device
             if menu.entries:
                 yield from _menu(trail, esp, menu, place)
+                return
+            if onward := _onward(trail, esp, menu):
+                yield from _menu(trail, *onward)
                 return
             there = menu.device and _found(trail, menu.device, None)
             if there and there is not esp and any(trail.has(there, menu_place) for menu_place in grub.PLACES):
@@ -170,6 +183,25 @@ def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Chec
         yield breach(SUBJECT, "GRUB", wanted.value, said, cause=Cause.BOOTLOADER_ERROR)
         return
     yield note(SUBJECT, "GRUB", "not followed", "no grub.cfg with a menu was found where it can be read here")
+
+
+def _onward(trail: Trail, volume: Volume, menu: grub.Menu) -> tuple[Volume, grub.Menu, str] | None:
+    """Return the first menu that a configuration without one goes on to, with its volume and place."""
+    for _ in range(_STEPS):
+        for name in menu.onward:
+            place = grub.split(name)[1]
+            target = (_found(trail, menu.device, None) if menu.device else None) or volume
+            files = trail.open(target)
+            if files is not None and "$" not in place and trail.has(target, place):
+                variables, entries = _environment(files, place), _bls(files)
+                found = grub.parse(text(files, place), variables, entries)
+                if found.entries:
+                    return target, found, place
+                volume, menu = target, replace(found, device=found.device or menu.device)
+                break
+        else:
+            return None
+    return None
 
 
 def _configurations(files: Files | None, program: str) -> list[str]:
@@ -230,7 +262,15 @@ def _found(trail: Trail, device: grub.Device, menu: Volume | None) -> Volume | N
 
 
 def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator[Check]:
+    if menu.waits:
+        yield _waiting("GRUB", menu.waits, place)
     entry = menu.chosen
+    for name in menu.fallback.split():
+        if entry is None or not _lacks(trail, volume, menu, entry):
+            break
+        said = f"kernel {clean(entry.kernel)}, named by {place}, is not there: GRUB falls back to entry {clean(name)}"
+        yield note(SUBJECT, "entry", clean(entry.title), said)
+        entry = menu.named(name)
     if entry is None or not entry.kernel or "$" in grub.split(entry.kernel)[1]:
         what = f"{place} on {volume.where}" if entry is None else f"what {place} starts first, {clean(entry.title)!r},"
         yield note(SUBJECT, "GRUB", "not followed", f"{what} has scripts, or a loader, that are not followed")
@@ -238,16 +278,11 @@ def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator
     trail.steps.append(f"{place} {entry.title!r}")
     trail.files.append(place)
     yield passed(SUBJECT, "entry", f"{place} {entry.title!r}")
-    device = entry.device or menu.device
-    target = (_found(trail, device, volume) if device else None) or volume
-    said, kernel = grub.split(entry.kernel)
-    if said and not said.startswith("$"):
-        number = grub.partition(said)
-        named = [item for item in trail.volumes if number is not None and item.number == number]
-        if not named:
-            yield note(SUBJECT, "GRUB", "not followed", f"the kernel is on {clean(said)}, which is not followed")
-            return
-        target = named[0]
+    target, kernel = _target(trail, volume, menu, entry)
+    if target is None:
+        said = f"the kernel is on {clean(grub.split(entry.kernel)[0])}, which is not followed"
+        yield note(SUBJECT, "GRUB", "not followed", said)
+        return
     if (there := trail.open(target)) is None:
         yield note(SUBJECT, "GRUB", "not followed", f"the kernel is on {target.where}, which is not read here")
         return
@@ -256,6 +291,27 @@ def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator
         yield from linux.entry(trail, there, target, kernel, initrds, entry.options, place)
     except FilesError as error:
         yield note(SUBJECT, "GRUB", "not followed", f"the files of {target.where} cannot be read: {error}")
+
+
+def _target(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry) -> tuple[Volume | None, str]:
+    """Return where the kernel of an entry is, None where that is not followed, and its path there."""
+    said, kernel = grub.split(entry.kernel)
+    if said and not said.startswith("$"):
+        number = grub.partition(said)
+        named = (item for item in trail.volumes if number is not None and item.number == number)
+        return next(named, None), kernel
+    device = entry.device or menu.device
+    return (_found(trail, device, volume) if device else None) or volume, kernel
+
+
+def _lacks(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry) -> bool:
+    """Whether the kernel of an entry is surely not there."""
+    target, kernel = _target(trail, volume, menu, entry)
+    try:
+        files = None if target is None or "$" in kernel else trail.open(target)
+        return files is not None and bool(kernel) and files.find(kernel) is None
+    except FilesError:
+        return False
 
 
 def shim_second(trail: Trail, esp: Volume, path: str) -> str | None:
@@ -290,7 +346,10 @@ def syslinux(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
                 continue
             files = trail.open(volume)
             assert files is not None
-            found = loader.syslinux(text(files, place))
+            script = text(files, place)
+            found = loader.syslinux(script)
+            if _PROMPT.search(script) and not _TIMEOUT.search(script):
+                yield _waiting("SYSLINUX", "a key for ever: there is no `timeout`", place)
             if found is None or not found.kernel or found.kernel.endswith((".c32", ".0", ".bin", ".bss", ".img")):
                 said = f"what {place} on {volume.where} starts is no Linux, or is not followed"
                 yield note(SUBJECT, "SYSLINUX", "not followed", said)
@@ -326,7 +385,10 @@ def limine(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
                 continue
             files = trail.open(volume)
             assert files is not None
-            found = loader.limine(text(files, place))
+            script = text(files, place)
+            found = loader.limine(script)
+            if re.search(r"(?mi)^timeout:\s*no\s*$", script):
+                yield _waiting("Limine", "a key for ever: `timeout` is no", place)
             paths = [] if found is None else [_on_boot(name) for name in (found.kernel or "", *found.initrds)]
             if found is None or None in paths:
                 yield note(SUBJECT, "Limine", "not followed", f"what {place} starts is no Linux, or is not followed")

@@ -12,6 +12,7 @@ from vmtests.errors import InputError
 from vmtests.host.tools import Toolbox
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.spec import ImageSpec, RootEntry
+from vmtests.image.store import as_text, records
 from vmtests.resources import read_named
 from vmtests.sizes import GIB
 from vmtests.text import printable
@@ -91,6 +92,18 @@ def _kind(path: Path) -> str:
     return "a symlink" if path.is_symlink() else "a directory" if path.is_dir() else "a file"
 
 
+def _registered(spec: ImageSpec, registration: Path, place: str) -> str:
+    """Return a registration of paths that are in the image; raises InputError for another."""
+    try:
+        found = list(records(read_named(registration, place, limit=_REGISTRATION_LIMIT)))
+    except ValueError as error:
+        raise InputError(f"{place} {registration} is not what `nix-store --dump-db` writes") from error
+    if others := {path for path, *_ in found} - set(spec.store.paths):
+        what = f"{place} {printable(min(others))} is none of the store's paths"
+        raise InputError(what, hint="Nix would take it for valid, and its files are not there")
+    return as_text(found)
+
+
 def _load_database(
     spec: ImageSpec, registration: Path, directory: str, contract: Contract, root: Path, toolbox: Toolbox
 ) -> None:
@@ -108,7 +121,7 @@ def _load_database(
         # A store by parameters (nix3-help-stores(1)), with another place for its files than the host's /nix/store.
         *("--store", f"local?{urlencode(parameters, quote_via=quote)}", "--option", "build-users-group", ""),
         "--load-db",
-        stdin=read_named(registration, f"{place}: registration:", limit=_REGISTRATION_LIMIT),
+        stdin=_registered(spec, registration, f"{place}: registration:"),
         env={
             "NIX_STATE_DIR": os.fspath(state),
             "NIX_CONF_DIR": os.fspath(work),

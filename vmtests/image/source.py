@@ -39,6 +39,7 @@ from vmtests.image.qemudisk import QemuDisk, whole_size
 __all__ = ["Adopted", "Format", "Source", "adopt", "open_disk"]
 
 _LEAST = 128 * 512  # a table, its backup and something between them
+_RUN_OUT = 150 * 2048  # bytes behind a CD-ROM's files that some leave away
 _DEPTH = 3  # of packings in each other
 _HINT = Other(name="").hint
 _BARE = f"{_HINT}; or start a kernel on it: --kernel FILE --append 'root=/dev/sda'"
@@ -296,6 +297,9 @@ def _refuse_what_is_no_disk(path: Path, source: Source, *, direct: bool) -> None
         # It says that it has a table, so what is wrong is in the image; the checks of the table name it.
         return
     bare = bare_filesystem(source)
+    if bare is not None and bare.type == "iso9660" and (bare.size or 0) > source.size + _RUN_OUT:
+        text = f"{path} is truncated: by its volume descriptor it has {bare.size} bytes, but there are {source.size}"
+        raise InputError(text, hint=again(path.name))
     if bare is not None and (direct or bare.type in ("vfat", "iso9660")):
         return  # firmware starts a boot loader from it, or what somebody starts by hand mounts it
     if bare is not None and bare.type == "crypto_LUKS":

@@ -1,8 +1,9 @@
 """A real Nix store on the building machine: paths are added by nix-store(1), and registrations are read from it."""
 
+import itertools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from filelock import FileLock
 
 from vmtests.errors import HostError
 from vmtests.host.tools import Toolbox
+from vmtests.sizes import whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +62,36 @@ class NixStore:
         return path if (self.directory / path.rsplit("/", 1)[-1]).exists() else None
 
     def registration(self, paths: Sequence[str], references: Mapping[str, Sequence[str]]) -> str:
-        """Return what `nix-store --load-db` reads about `paths`, with the given references.
-
-        A record is: path, hash, size of the NAR in bytes, deriver (empty), number of references, references; one
-        per line (nix-store(1), --dump-db).
-        """
-        dump = iter(self._run("--dump-db", *paths).splitlines())
-        records: dict[str, list[str]] = {}
-        for path in dump:
-            digest, size, deriver, count = (next(dump) for _ in range(4))
-            wanted = sorted({*(next(dump) for _ in range(int(count))), *references.get(path, ())})
-            records[path] = [path, digest, size, deriver, str(len(wanted)), *wanted]
-        if unknown := set(paths) - set(records):
+        """Return what `nix-store --load-db` reads about `paths`, with the given references."""
+        found: dict[str, list[str]] = {}
+        for path, digest, size, deriver, _, *known in records(self._run("--dump-db", *paths)):
+            wanted = sorted({*known, *references.get(path, ())})
+            found[path] = [path, digest, size, deriver, str(len(wanted)), *wanted]
+        if unknown := set(paths) - set(found):
             raise HostError(f"the Nix store at {self.root} does not know {min(unknown)}", hint="remove that directory")
-        return "".join(f"{line}\n" for record in records.values() for line in record)
+        return as_text(found.values())
+
+
+def records(text: str) -> Iterator[list[str]]:
+    """Give each record of a registration; raises ValueError for what is none.
+
+    A record is: path, hash, size of the NAR in bytes, deriver (or empty), number of references, references; one per
+    line (nix-store(1), --dump-db).
+    """
+    lines = iter(text.splitlines())
+    for path in lines:
+        if not path:
+            continue
+        record = [path, *itertools.islice(lines, 4)]
+        count = whole(record[-1])
+        if len(record) < 5 or count is None or not path.startswith("/"):
+            raise ValueError(path)
+        record += itertools.islice(lines, count)
+        if len(record) != 5 + count:
+            raise ValueError(path)
+        yield record
+
+
+def as_text(found: Iterable[Sequence[str]]) -> str:
+    """Return a registration of records."""
+    return "".join(f"{line}\n" for record in found for line in record)
