@@ -4,12 +4,13 @@ import gzip
 import itertools
 import stat
 import struct
+import time
 from pathlib import Path
 
 import pytest
 
 from vmtests.host.tools import Toolbox
-from vmtests.image import contents, extfiles, initramfs
+from vmtests.image import contents, extfiles, grub, initramfs
 from vmtests.image.contents import Contents
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.fatfiles import FatFiles
@@ -128,3 +129,21 @@ def test_names_that_no_file_has_are_not_kept(toolbox: Toolbox) -> None:
     found = initramfs.scan(iter([packed]), toolbox)
     assert found.loadable == {"6.1": {"ext4"}}
     assert sum(map(bool, found.builtin.values())) == 16
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "set a=xxxx\n" + "set a=$a$a\n" * 60 + "menuentry a {\n linux /k $a\n}\n" * 1000,
+        "set a=xxxx\n" * 11 + "linux " + "$a" * 100_000,
+        "".join(f"set a{n}=b\n" for n in range(12_000)) + "menuentry a {\n}\n" * 1000,
+        "a " * 120_000,
+    ],
+    ids=["doubled", "repeated", "many", "one line"],
+)
+def test_variables_of_a_boot_loader_do_not_grow_without_end(script: str) -> None:
+    """A configuration of some hundred bytes can name a terabyte: no kernel takes such a line."""
+    begun = time.process_time()
+    menu = grub.parse(script)
+    assert all(len(entry.options) < 5000 for entry in menu.entries)
+    assert time.process_time() - begun < 6

@@ -15,6 +15,8 @@ ENTRIES = ("/loader/entries", "/boot/loader/entries")
 """Where `blscfg` looks for entries of the Boot Loader Specification, on the device that is $root."""
 
 _COMMANDS = 40_000  # that are looked at
+_LINE = 4096  # characters that variables put into a word; a kernel takes 2048 (COMMAND_LINE_SIZE)
+_NAMES = 1000  # of variables
 _DEPTH = 16  # of menus in each other
 _PIECE = re.compile(r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)"|((?:\$\{\w+\}|[^\s'"\\;{}])+)""", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -110,7 +112,20 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
             return variables[name]
         return match[0] if _UNKNOWN.fullmatch(name) else ""
 
-    return _VARIABLE.sub(known, text)
+    return _put_in(text, known)
+
+
+def _put_in(text: str, value: Callable[[re.Match[str]], str]) -> str:
+    """Put the values of variables in, as long as a kernel could take what comes of it: each may hold others twice."""
+    left = _LINE
+
+    def put(match: re.Match[str]) -> str:
+        nonlocal left
+        said = value(match)
+        left -= len(said)
+        return said if left >= 0 else ""
+
+    return _VARIABLE.sub(put, text)
 
 
 def split(path: str) -> tuple[str, str]:
@@ -164,7 +179,8 @@ def _commands(text: str) -> Iterator[list[str]]:
                 at = match.end()
                 continue
             if word is not None:
-                words, word = [*words, word], None
+                words.append(word)
+                word = None
             if line[at] in ";{}":
                 if words:
                     yield words
@@ -271,7 +287,7 @@ class _Script:
         if verb in ("set", "export") or "=" in verb:
             for pair in words if verb in ("set", "export") else [verb]:
                 name, equals, value = pair.partition("=")
-                if equals:
+                if equals and (name in self._variables or len(self._variables) < _NAMES):
                     self._variables[name] = value
                     self._unknown.discard(name)
         elif verb == "load_env":
@@ -309,15 +325,13 @@ class _Script:
             menu.device = Device(kind=kind or "uuid", value=values[0])
 
     def _words(self, word: str) -> str:
-        known = {name: value for name, value in self._variables.items() if name not in self._unknown}
-
         def put(match: re.Match[str]) -> str:
             name = match[1] or match[2]
-            if name in known and not _UNKNOWN.fullmatch(name):
-                return known[name]
+            if name in self._variables and name not in self._unknown and not _UNKNOWN.fullmatch(name):
+                return self._variables[name]
             return match[0] if name in self._unknown or _UNKNOWN.fullmatch(name) else ""
 
-        return _VARIABLE.sub(put, word).replace("\0", "$")
+        return _put_in(word, put).replace("\0", "$")
 
     def _told(self, words: list[str]) -> bool | None:
         """Return whether a condition holds; None where that is not known here."""
