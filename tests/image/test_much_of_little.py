@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.host.tools import Toolbox
-from vmtests.image import contents, extfiles, grub, initramfs
+from vmtests.image import contents, extfiles, grub, initramfs, kallsyms
 from vmtests.image.contents import Contents
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.fatfiles import FatFiles
@@ -146,4 +146,11 @@ def test_variables_of_a_boot_loader_do_not_grow_without_end(script: str) -> None
     begun = time.process_time()
     menu = grub.parse(script)
     assert all(len(entry.options) < 5000 for entry in menu.entries)
+    assert time.process_time() - begun < 6
+
+
+def test_kernel_of_tables_is_given_up() -> None:
+    """What looks like the table of a kernel's names a million times, and packs to nothing, is looked at some times."""
+    begun = time.process_time()
+    assert kallsyms.read(b"".join(b"%d\0" % digit for digit in range(10)) * 500_000) is None
     assert time.process_time() - begun < 6

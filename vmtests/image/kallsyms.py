@@ -20,6 +20,7 @@ _MARKED = 256  # names between two markers
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _MARKERS_LIMIT = 1 << 16
 _NAMES_LIMIT = 1 << 17  # bytes; the names behind the last marker are fewer than 256
+_CANDIDATES = 2000  # places that may be the table of tokens; a kernel has a handful
 _KERNEL_LIMIT = 256 << 20
 _FAR = 1 << 20  # bytes; no function is longer
 
@@ -71,16 +72,22 @@ def unpack(kernel: bytes, toolbox: Toolbox | None = None, limit: int | None = No
 def read(image: bytes) -> Symbols | None:
     """Return the functions of a kernel; None where its tables are not found, or are laid out differently."""
     start = -1
-    while (start := image.find(_DIGITS, start + 1)) >= 0:
+    for _ in range(_CANDIDATES):
+        if (start := image.find(_DIGITS, start + 1)) < 0:
+            break
         table = start
         for _ in range(ord("0")):
             table = image.rfind(b"\0", 0, max(table - 1, 0)) + 1
         tokens, places, place = [], [], table
         for _ in range(256):
-            end = image.find(b"\0", place)
+            end = image.find(b"\0", place, place + 256)
+            if end < 0:
+                break  # no token is as long
             tokens.append(image[place:end])
             places.append(place - table)
             place = end + 1
+        if len(tokens) < 256:
+            continue
         index = image.find(struct.pack("<256H", *(at & 0xFFFF for at in places)), place, place + 520)
         if index >= 0:
             return _read(image, table, tokens, index + 512)
