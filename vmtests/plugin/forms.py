@@ -101,7 +101,7 @@ class Forms:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """Say in junit.xml what was booted, before it is written."""
-        if hasattr(self._config, "workerinput") or not self._config.option.xmlpath:
+        if hasattr(self._config, "workerinput") or not getattr(self._config.option, "xmlpath", None):
             return
         log = next((p for p in self._config.pluginmanager.get_plugins() if hasattr(p, "add_global_property")), None)
         if log is not None:
