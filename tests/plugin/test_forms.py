@@ -52,6 +52,15 @@ def test_junit_says_what_was_booted(pytester: pytest.Pytester, run: Run) -> None
     assert known["vmtests.image.digest"] == f"sha256:{hashlib.sha256(b'disk').hexdigest()}"
 
 
+def test_run_without_junit_ends_as_any(pytester: pytest.Pytester, run: Run) -> None:
+    """`-p no:junitxml` is anybody's choice: a run with machines ends by its tests, not by an error of ours."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    result = run("-p", "no:junitxml")
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
 def test_only_host_and_cloud_are_tried_again(pytester: pytest.Pytester, run: Run) -> None:
     """With --reruns a boot that the host spoiled is run again, one that the image spoiled is not."""
     pytester.makepyfile("def test_first(vm): pass")
