@@ -101,11 +101,11 @@ def test_directory_of_others_is_refused(short: Path) -> None:
         attach.running()
 
 
-def test_looking_for_boots_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_for_boots_leaves_nothing(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who only asks what there is makes no directory for it."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
     assert attach.running() == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(short.iterdir()) == []
 
 
 def test_nonsense_is_answered(session: Session, short: Path) -> None:
