@@ -178,7 +178,7 @@ class Kinds:
         partuuid = f"root=PARTUUID={PARTUUID} console=ttyS0"
         for name, change, line, expected, words in (
             ("gone", "rm init", LINE, BREACH, "no /init"),
-            ("gone-no-need", "rm init", partuuid, NOTE, "no /init"),
+            ("gone-partuuid", "rm init", partuuid, BREACH, "no /init"),
             ("mode", "chmod 644 init", LINE, BREACH, "not executable"),
             ("link", "ln -sf usr/lib/x init", LINE, BREACH, "leads nowhere"),
             ("shell", "rm bin/busybox", partuuid, BREACH, "/bin/busybox"),

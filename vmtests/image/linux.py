@@ -25,7 +25,7 @@ _NOTHING_BUILT_IN = re.compile(
 )
 """The archive in a kernel that is built without an initramfs of its own (usr/default_cpio_list)."""
 
-_OWN_LINE = re.compile(rb"[ \0]root=[/PUL]")
+_OWN_LINE = re.compile(rb"root=[/PUL](?<=[ \0]root=.)")  # words first: a class in front costs a second
 """What a kernel has that brings a command line of its own (CONFIG_CMDLINE)."""
 
 _FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
