@@ -6,6 +6,7 @@ An example whose build.sh ends with 77 has no tools here, and says so; any other
 and the tools tree has is lent to it.
 """
 
+import argparse
 import os
 import shlex
 import shutil
@@ -84,4 +85,8 @@ def main(directory: Path, wanted: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    parser = argparse.ArgumentParser(description="Builds and runs the examples as somebody would who begins with one.")
+    parser.add_argument("directory", type=Path, help="where they are copied to")
+    parser.add_argument("name", nargs="*", help=f"some of them only: {', '.join(names())}")
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.directory, arguments.name))
