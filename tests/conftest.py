@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put first what takes longest, the tests of a cloud and those that start pytest: no worker is left with them."""
     long = {item.path for item in items if "pytester" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: (item.path.parent.name != _CLOUD, item.path not in long))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory() -> Iterator[None]:
+    """A place of each worker's own for sockets, whose paths are short: boots of other tests are not found in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", directory)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,6 @@ WAIT = 30.0
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """A function that has each machine print a console; it returns the machines, as they are made."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     # There is no guest that could be asked.
     monkeypatch.setattr(QemuVm, "diagnose", lambda _vm, _verdict: None)
 
