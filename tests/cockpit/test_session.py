@@ -1,5 +1,6 @@
 """The machine that a person is at: what is asked of it is done by one thread, and every answer is a sentence."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from vmtests.boot.stages import Stage
 from vmtests.cockpit import attach
 from vmtests.cockpit.port import Act, Way
 from vmtests.cockpit.session import POINTS, Session
-from vmtests.errors import GuestError, InputError, VmtestsError
+from vmtests.errors import GuestError, HostError, InputError, VmtestsError
 from vmtests.testing import recording
 
 WAIT = 10.0
@@ -217,3 +218,43 @@ def test_machine_that_cannot_be_made_ends_the_wait(hands: TypedHands, tmp_path: 
         session.wait()
         session.stop()
         assert str(session.error).startswith("no room")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "snapshots"), "this host gives no more: Too many open files"),
+        (ZeroDivisionError("a bug"), "a bug"),
+    ],
+    ids=["host", "bug"],
+)
+def test_whatever_ends_the_machines_thread_ends_the_wait(
+    hands: TypedHands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: str
+) -> None:
+    """Nobody waits for a boot that nobody follows; what the host refuses is told as such."""
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(hands, "keep_stage", fail)
+    with Session(hands, tmp_path, record=True) as session:
+        assert hands.made.acquire(timeout=WAIT)
+        hands.vms[0].say(recording("fault-store-label-wrong").console)
+        assert session._decided.wait(WAIT)
+        assert str(session.error).startswith(expected)
+        assert expected in session.state(0).says
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device", "x.png"), ZeroDivisionError("x")])
+def test_whoever_asks_is_answered_whatever_comes_of_it(
+    session: Session, hands: TypedHands, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """An error that is no sentence of ours is one where the host is at fault; the machine goes on."""
+
+    def fail() -> Path:
+        raise error
+
+    monkeypatch.setattr(hands.vms[0], "screenshot", fail)
+    with pytest.raises(HostError if isinstance(error, OSError) else ZeroDivisionError):
+        _ask(session, Act.PICTURE)
+    assert "sysrq t was sent" in _ask(session, Act.SYSRQ, "t")

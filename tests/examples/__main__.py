@@ -89,4 +89,6 @@ if __name__ == "__main__":
     parser.add_argument("directory", type=Path, help="where they are copied to")
     parser.add_argument("name", nargs="*", help=f"some of them only: {', '.join(names())}")
     arguments = parser.parse_args()
+    if unknown := sorted({*arguments.name} - {*names()}):
+        parser.error(f"no example is called {unknown[0]}; there are {', '.join(names())}")
     sys.exit(main(arguments.directory, arguments.name))

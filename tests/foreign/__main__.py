@@ -1,22 +1,25 @@
 """Makes images as other people make them, has each inspected, and holds what is said to what is there.
 
-python -m tests.foreign DIRECTORY [--boot] [NAME|disks|odd|makers|kinds|odd-files|formats]...
+python -m tests.foreign DIRECTORY [--boot] [NAME|GROUP]...
 
 Each is inspected by the command, in a process of its own: two seconds of its processor time, 200 MB, no traceback.
 With --boot those that can are booted to a login.
 """
 
+import argparse
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Protocol
 
-from vmtests.errors import VmtestsError
+from vmtests.errors import InputError, VmtestsError
 
 from .cases import BREACH, NOTE, OK, REFUSED, Case, Cases
 from .disks import Kitchen
@@ -29,6 +32,23 @@ from .odd_files import OddFiles
 SECONDS, MEGABYTES = 2.0, 200
 _UNPACKING = 6.0  # seconds of its processor time for a GiB that has to be unpacked (liblzma: 360 MB/s)
 COMMAND = (sys.executable, "-m", "vmtests.cli")
+
+
+class Group(Protocol):
+    """Makes images of one kind."""
+
+    def all(self) -> Iterator[Case]:
+        """Yield every case."""
+
+
+GROUPS: Mapping[str, Callable[[Cases], Group]] = {
+    "disks": lambda cases: cases,
+    "odd": Odd,
+    "makers": Makers,
+    "kinds": Kinds,
+    "odd-files": OddFiles,
+    "formats": Formats,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +128,29 @@ def row(outcome: Outcome) -> str:
     return f"| {case.name} | {case.there} | {said} | {outcome.booted} | {cost} | {mark} |"
 
 
+def check_names(names: Sequence[str], known: Collection[str]) -> None:
+    """Refuse a name that no image and no group has."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known)
+            hint = f"do you mean {' or '.join(near)}?" if near else f"groups: {', '.join(GROUPS)}"
+            raise InputError(f"no image or group is called {name}", hint=hint)
+
+
 def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
     """Try all, or those that are named, or of a group that is; print a table and return 1 where something is wrong."""
+    if directory.name in GROUPS and not directory.exists():
+        raise InputError(
+            f"{directory} is a group of images", hint=f"give a directory first: results/images {directory}"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made: {error.strerror}", hint="give a directory first") from error
     cases = Cases(Kitchen(directory.absolute()))
-    groups: dict[str, Cases | Odd | Makers | Kinds | OddFiles | Formats] = {
-        "disks": cases,
-        "odd": Odd(cases),
-        "makers": Makers(cases),
-        "kinds": Kinds(cases),
-        "odd-files": OddFiles(cases),
-        "formats": Formats(cases),
-    }
+    groups = {name: make(cases) for name, make in GROUPS.items()}
+    if names:
+        check_names(names, {*groups, *(case.name for maker in groups.values() for case in maker.all())})
     columns = ("image", "what is there", "what inspection says", "what booting says", "cost", "")
     header = f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
     print(header, flush=True)
@@ -145,8 +177,12 @@ def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
 
 
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[1:] if word != "--boot"]
+    parser = argparse.ArgumentParser(prog="python -m tests.foreign", description="Makes images, and inspects them.")
+    parser.add_argument("directory", type=Path, help="where they are made, and the table is written")
+    parser.add_argument("name", nargs="*", help=f"some of them only, or some groups: {', '.join(GROUPS)}")
+    parser.add_argument("--boot", action="store_true", help="boot those that can")
+    arguments = parser.parse_args()
     try:
-        sys.exit(main(Path(arguments[0]), arguments[1:], boot="--boot" in sys.argv))
+        sys.exit(main(arguments.directory, arguments.name, boot=arguments.boot))
     except VmtestsError as error:
-        sys.exit(str(error))
+        sys.exit(f"tests.foreign: {error}")

@@ -291,6 +291,7 @@ class Cases:
         for name, pack in packers.items():
             yield case(f"initrd-{name}", f"initrd: {name}", partial(self._packed_initrd, pack))
         yield case("bios", "GRUB for BIOS only", self._bios, NOTE, "for BIOS only")
+        yield case("bios-lost", "the same, which goes on nowhere", self._bios_lost, BREACH, "goes on at sector")
         yield case("iso", "grub-mkrescue's ISO, for both", self._iso)
 
     def bad(self) -> Iterator[Case]:
@@ -433,7 +434,11 @@ class Cases:
 
     def _bios(self, name: str) -> Path:
         path = self.k.disk(name, [Part(size=64, type=LINUX, content=self.k.ext4(64, {**self.boot}))], table="dos")
+        self._poke(path, 512, self.k.file("usr/lib/grub/i386-pc/diskboot.img"))
         return self._poke(path, 0, self.k.file("usr/lib/grub/i386-pc/boot.img")[:440])
+
+    def _bios_lost(self, name: str) -> Path:
+        return self._poke(self._bios(name), 0x5C, (1 << 40).to_bytes(8, "little"))
 
     def _iso(self, name: str) -> Path:
         menu = MENU.replace(f"search --no-floppy --fs-uuid --set=root {ROOT}", "")

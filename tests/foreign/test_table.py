@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from tests.foreign.__main__ import Outcome, row
+import pytest
+
+from tests.foreign.__main__ import Outcome, check_names, main, row
 from tests.foreign.cases import OK, Case
+from vmtests.errors import InputError
 
 
 def _outcome(wrong: str) -> Outcome:
@@ -17,3 +20,14 @@ def test_row_is_one_line_with_what_was_wrong() -> None:
         _outcome("note, and not ok")
     )
     assert row(_outcome("")).endswith("| right |")
+
+
+def test_what_is_misspelt_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """A group in the place of the directory, a file there, and a name that no image has."""
+    with pytest.raises(InputError, match=r"disks is a group of images .*results/images disks"):
+        main(Path("disks"), [], boot=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file cannot be made: File exists"):
+        main(tmp_path / "file", [], boot=False)
+    with pytest.raises(InputError, match=r"no image or group is called entri .*do you mean entry"):
+        check_names(["entry", "entri"], ["entry", "disks"])

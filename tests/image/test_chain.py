@@ -383,6 +383,34 @@ def test_a_disk_for_bios_only_is_a_note(maker: Maker) -> None:
     assert any("for BIOS only: GRUB is in its first sector" in check.sentence for check in found.checks)
 
 
+@pytest.mark.parametrize(
+    ("sector", "words"),
+    [
+        (1 << 50, "goes on at sector 1125899906842624, and the disk has"),
+        (1, "goes on at sector 1, where the partition table is"),
+        (40, "goes on at sector 40, which is empty"),
+    ],
+)
+def test_grub_for_bios_has_to_lead_somewhere(maker: Maker, sector: int, words: str) -> None:
+    """A first sector whose second part was not written: a breach, unless UEFI firmware starts the disk."""
+    code = bytearray(b"\xeb\x63\x90 GRUB ".ljust(440, b"\0"))
+    code[0x5A:0x64] = b"\x00\x80" + sector.to_bytes(8, "little")
+    maker.make(GOOD)
+    maker.poke(0, bytes(code))
+    found = maker.inspect()
+    assert found.ok
+    assert any(words in check.sentence for check in found.checks)
+    maker.make({"/readme": b"x"})
+    maker.poke(0, bytes(code))
+    (breach,) = maker.inspect().breaches
+    assert breach.cause is Cause.BOOTLOADER_INVALID
+    assert words in breach.sentence
+    maker.poke(40 * 512, b"\x52\xe8")
+    code[0x5C:0x64] = (40).to_bytes(8, "little")
+    maker.poke(0, bytes(code))
+    assert maker.said() == []
+
+
 def test_what_a_bios_starts_is_followed(maker: Maker) -> None:
     """GRUB's menu names the same kernel whichever firmware starts it, and a kernel that is missing is."""
     files = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel("6.12.1"), "/boot/initrd": CPIO}

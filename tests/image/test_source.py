@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import socket
 import tarfile
 import zipfile
@@ -284,6 +285,20 @@ def test_a_directory_stands_for_the_one_image_in_it(patient: SmallImage, toolbox
         assert disk.read(512, 8) == b"EFI PART"
     (place / "other.qcow2").write_text("x")
     assert refusal(place, toolbox) == f"{place} is a directory with 2 disk images: disk.raw, other.qcow2"
+
+
+def test_partitions_beside_their_disk_are_not_others(patient: SmallImage, toolbox: Toolbox, tmp_path: Path) -> None:
+    """What systemd-repart (--split) and mkosi (SplitArtifacts=) leave is one disk; an older disk is another."""
+    place = tmp_path / "output"
+    place.mkdir()
+    disk = patient.path.rename(place / "disk.raw")
+    (place / "disk.esp.raw").write_bytes(bytes(65536))
+    (place / "disk.root-x86-64.raw").write_bytes(bytes(65536))
+    (place / "SHA256SUMS").write_text(f"{'0' * 64}  disk.raw\n")
+    with open_disk(place, toolbox) as found:
+        assert found.read(512, 8) == b"EFI PART"
+    shutil.copy(disk, place / "disk.old.raw")
+    assert refusal(place, toolbox) == f"{place} is a directory with 2 disk images: disk.old.raw, disk.raw"
 
 
 def test_a_guest_cannot_turn_its_raw_disk_into_another_format(patient: SmallImage, toolbox: Toolbox) -> None:

@@ -237,7 +237,8 @@ class Judge:
     ) -> Verdict:
         root = links[0]
         told = dict.fromkeys(link.sentence for link in links)
-        sentence = ", then ".join(told)
+        # "X failed" adds nothing to "X failed: why".
+        sentence = ", then ".join(one for one in told if not any(other.startswith(f"{one}: ") for other in told))
         findings = [*self._clues, *self._symptoms, *links]
         return Verdict(
             ready=False,

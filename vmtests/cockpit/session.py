@@ -17,7 +17,7 @@ from vmtests.boot.follow import Follower, Watch
 from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
 from vmtests.cockpit.port import Act, Hands, Row, State, Taken, Told, Way
-from vmtests.errors import GuestError, HostError, InputError, VmtestsError
+from vmtests.errors import GuestError, HostError, InputError, of_host
 from vmtests.vm.vm import Vm
 
 POINTS = tuple(stage for stage in Stage if stage not in {Stage.FIRMWARE, Stage.READY})
@@ -85,7 +85,7 @@ class Session:
         self._busy = self._says = ""
         self._on = self._still = False
         self.vm: Vm | None = None
-        self.error: VmtestsError | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="cockpit", daemon=True)
 
     def __enter__(self) -> Self:
@@ -171,8 +171,8 @@ class Session:
             except _Next as change:
                 answer.set_result(change.says)
                 raise
-            except VmtestsError as error:
-                answer.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - whoever asked raises it
+                answer.set_exception(of_host(error) or error)
 
         self._call(do)
         return answer
@@ -215,9 +215,9 @@ class Session:
                 self._stay()
             except _Next as change:
                 self._next = change
-            except VmtestsError as error:
-                self.error = error
-                self._says = str(error)
+            except Exception as error:  # noqa: BLE001 - who waits would wait for ever
+                self.error = of_host(error) or error
+                self._says = str(self.error)
                 self._on = False
                 self._decided.set()
                 self._idle()

@@ -5,7 +5,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,8 +139,9 @@ class Runner:
         """Run faults, `jobs` at a time, and give each outcome as it comes."""
         assert self._lab.host.accelerator  # found out once, before any thread asks
         with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self.run, fault) for fault in faults]
+            futures: list[Future[Outcome]] = []
             try:
+                futures.extend(pool.submit(self.run, fault) for fault in faults)
                 for future in as_completed(futures):
                     yield future.result()
             except BaseException:

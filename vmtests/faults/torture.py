@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -145,8 +145,9 @@ class Torture:
             snapshot = start.wait()
             if start.vm.qemu.alive:
                 start.vm.power_cut()
-            futures = [pool.submit(self._one, moment, snapshot) for moment in wanted]
+            futures: list[Future[Outcome]] = []
             try:
+                futures.extend(pool.submit(self._one, moment, snapshot) for moment in wanted)
                 for future in as_completed(futures):
                     yield future.result()
             finally:

@@ -7,13 +7,13 @@ by repart.
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, at_named, from_os
+from vmtests.host.alongside import alongside
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, rootfiles, unprivileged
@@ -120,8 +120,7 @@ def _write_planned(
     start, stored = _store_start(contract), contract.store_partition
     size = round_up(plan.size, MIB)
     _make_disk(contract, work, size)
-    with ThreadPoolExecutor(1) as other:
-        partitions = other.submit(_partition, spec, contract, work, toolbox, size)
+    with alongside(lambda: _partition(spec, contract, work, toolbox, size)) as partitions:
         identifier = str(repart.partition_uuid(spec.seed, stored))
         erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running)
         running.phase("partitions")

@@ -64,6 +64,23 @@ _LOADERS = {
 """The boot loaders that are followed; another is another row, and a function in `menus` that finds its kernel."""
 
 
+def _grub_ends(disk: Source) -> str:
+    """Say why GRUB 2 does not get beyond the first sector; nothing where it does, or where that is not known.
+
+    grub-core/boot/i386/pc/boot.S: where its core image is (of a disc, elsewhere), and where that is loaded to.
+    """
+    code = disk.read(0, 512)
+    sector, sectors = int.from_bytes(code[0x5C:0x64], "little"), disk.size // 512
+    if code[0x5A:0x5C] != b"\x00\x80" or not sector:
+        return ""
+    if sector >= sectors:
+        return f"goes on at sector {sector}, and the disk has {sectors}"
+    core = disk.read(sector * 512, 512)
+    if core.startswith(b"EFI PART"):
+        return f"goes on at sector {sector}, where the partition table is"
+    return "" if core.strip(b"\0") else f"goes on at sector {sector}, which is empty"
+
+
 class Chain:
     """Follows one disk; `trail` is what was found on the way."""
 
@@ -85,6 +102,17 @@ class Chain:
         for volume in self._volumes:
             if volume.readable == "vfat":
                 yield from self._readable(volume)
+        yield from self._follow(bios)
+        # Last: whether it stops anything depends on who else starts the disk.
+        if bios == "GRUB" and self._table.sector_size == 512 and (reason := _grub_ends(self._disk)):
+            text, cause = f"GRUB, as a BIOS starts it, {reason}", Cause.BOOTLOADER_INVALID
+            if self.bios_only:
+                hint = "grub-install writes both of its parts"
+                yield breach(SUBJECT, "boot sector", "leads nowhere", text, hint, cause=cause)
+            else:
+                yield note(SUBJECT, "boot sector", "leads nowhere", f"{text}; UEFI starts another", cause=cause)
+
+    def _follow(self, bios: str) -> Iterator[Check]:
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT"
             if bios:

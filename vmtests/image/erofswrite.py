@@ -4,6 +4,7 @@ mkfs.erofs(1) reads and writes by turns, in one thread, and the kernel keeps a c
 docs/decisions/0003-store-stream.md. What is compressed it still makes (`mkerofs`).
 """
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -12,11 +13,13 @@ import stat
 import struct
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Self
 
 from vmtests import progress
 from vmtests.errors import HostError, from_os
+from vmtests.host.alongside import alongside
 from vmtests.image import erofs
 from vmtests.image.crc32c import crc32c
 from vmtests.image.erofsplan import BLOCK, NID, Node, Plan, directory_content
@@ -49,18 +52,14 @@ def write(
     """
     with opened(os.fspath(directory)) as top, _Writer(file, plan, top, offset) as writer:
         writer.reserve()
-        threads = [threading.Thread(target=writer.work, daemon=True) for _ in os.sched_getaffinity(0)]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(_LOOK_SECONDS)
+        with contextlib.ExitStack() as stack:
+            try:
+                working = [stack.enter_context(alongside(writer.work)) for _ in os.sched_getaffinity(0)]
+                while futures.wait(working, _LOOK_SECONDS).not_done:
                     writer.look(running)
-        finally:
-            writer.ended.set()
-            for thread in threads:
-                thread.join()
+                writer.look(running)
+            finally:
+                writer.ended.set()
         writer.finish(label, identifier)
 
 

@@ -7,7 +7,7 @@ unpacked, with holes, into a file that no crash leaves behind. The image is neve
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from vmtests.host.formats import (
     Packing,
     again,
     disguised,
+    has_table,
     identify,
     is_extent,
     said_format,
@@ -236,7 +237,7 @@ def _kind(path: Path, descriptor: int, name: str) -> Kind:
 
 
 def _the_file(path: Path) -> Path:
-    """Return `path`, or the one image in it where it is a directory."""
+    """Return `path`, or the one image in it where it is a directory: a disk beside which its partitions are is one."""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             return path
@@ -248,11 +249,22 @@ def _the_file(path: Path) -> Path:
         for entry in entries
         if entry.is_file() and _named_as_disk(entry.name) and not is_extent(entry.name) and entry.stat().st_size
     ]
+    if len(disks) > 1:
+        disks = [name for name in disks if not _is_part(path, name, disks)]
     if len(disks) != 1:
         names = ", ".join(clean(name) for name in sorted(disks)[:4])
         what = f"a directory with {len(disks)} disk images: {names}" if disks else "a directory without a disk image"
         raise InputError(f"{path} is {what}", hint="give the image inside it")
     return path / disks[0]
+
+
+def _is_part(path: Path, name: str, others: Sequence[str]) -> bool:
+    """Whether an image is a partition of another in its directory: `disk.esp.raw` of `disk.raw` (repart --split)."""
+    stem, _, last = name.rpartition(".")
+    if last != "raw" or f"{stem.rpartition('.')[0]}.raw" not in others:
+        return False
+    with (path / name).open("rb") as file:
+        return not has_table(file.read(HEAD + 512))
 
 
 def _open(path: Path, files: ExitStack) -> int:

@@ -19,6 +19,7 @@ cat >"$root/init" <<'END'
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+hostname -F /etc/hostname
 exec /bin/init
 END
 chmod 755 "$root/init"

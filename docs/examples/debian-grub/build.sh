@@ -50,7 +50,8 @@ mkfs.vfat -F32 -s1 -n ESP -C "$work/esp" 65536 >/dev/null
 mmd -i "$work/esp" ::/EFI ::/EFI/BOOT ::/EFI/debian
 mcopy -i "$work/esp" "$grub/x86_64-efi/monolithic/grubx64.efi" ::/EFI/BOOT/BOOTX64.EFI
 mcopy -i "$work/esp" "$work/grub.cfg" ::/EFI/debian/grub.cfg
-truncate -s 1534M "$work/ext4"
+# The last MiB of the disk has the copy of the partition table.
+truncate -s 1533M "$work/ext4"
 mkfs.ext4 -q -U $uuid -L root -d "$work/root" "$work/ext4"
 dd if="$work/esp" of=disk.raw bs=1M seek=2 conv=notrunc,sparse status=none
 dd if="$work/ext4" of=disk.raw bs=1M seek=66 conv=notrunc,sparse status=none
@@ -58,6 +59,12 @@ dd if="$work/ext4" of=disk.raw bs=1M seek=66 conv=notrunc,sparse status=none
 # As grub-bios-setup does: where the core is, in boot.img (at 92) and in the core's own first sector (at 500).
 dd if="$grub/i386-pc/boot.img" of=disk.raw bs=1 count=440 conv=notrunc status=none
 dd if="$work/core.img" of=disk.raw bs=1M seek=1 conv=notrunc status=none
-le64() { printf '%016x' "$1" | sed 's/\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)/\\x\8\\x\7\\x\6\\x\5\\x\4\\x\3\\x\2\\x\1/'; }
-printf "%b" "$(le64 2048)" | dd of=disk.raw bs=1 seek=92 conv=notrunc status=none
-printf "%b" "$(le64 2049)" | dd of=disk.raw bs=1 seek=$((1048576 + 500)) conv=notrunc status=none
+le64() {
+  n=$1
+  for _ in 1 2 3 4 5 6 7 8; do
+    printf "\\$(printf %03o $((n % 256)))"
+    n=$((n / 256))
+  done
+}
+le64 2048 | dd of=disk.raw bs=1 seek=92 conv=notrunc status=none
+le64 2049 | dd of=disk.raw bs=1 seek=$((1048576 + 500)) conv=notrunc status=none

@@ -1,0 +1,91 @@
+"""No work of another thread outlives what it was for, whenever the main thread is interrupted."""
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from vmtests.host.alongside import alongside
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """SIGINT interrupts, whatever started this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class _Work:
+    """Work that takes some time, and does something else first."""
+
+    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
+        self.began = threading.Event()
+        self.done = False
+        self._first = first
+
+    def __call__(self) -> int:
+        self.began.set()
+        self._first()
+        hashlib.sha256(bytes(64 << 20))
+        self.done = True
+        return 7
+
+
+def test_what_comes_of_it_is_told() -> None:
+    """Who waits in the block has the result, or the error."""
+    with alongside(_Work()) as seven, alongside(lambda: 1 // 0) as none:
+        assert seven.result() == 7
+        with pytest.raises(ZeroDivisionError):
+            none.result()
+
+
+def test_interrupt_while_the_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread runs already, and `start` does not return: it is waited for all the same."""
+    real, work = threading.Thread.start, _Work()
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        work.began.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt), alongside(work):
+        pass
+    assert work.done
+
+
+def test_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before the thread has run a line of it, the work is not begun afterwards."""
+    late: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    work, real = _Work(), threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt), alongside(work):
+        pass
+    real(late[0])
+    late[0].join()
+    assert not work.began.is_set()
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_interrupt_while_its_end_is_waited_for() -> None:
+    """However often: it is raised when the work is done."""
+    waits = threading.Event()
+
+    def interrupt() -> None:
+        waits.wait()
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    work = _Work(interrupt)
+    with pytest.raises(KeyboardInterrupt), alongside(work):
+        waits.set()
+    assert work.done

@@ -1,0 +1,47 @@
+"""Work in threads of their own that never outlives the block it is for, whenever a signal comes.
+
+An interrupt is raised anywhere in the main thread: also while it starts a thread, of which it knows nothing yet then
+(`ThreadPoolExecutor` does not wait for such a one), and while it waits.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def alongside(work: Callable[[], T]) -> Iterator[Future[T]]:
+    """Do `work` in a thread while the block runs; it has ended when the block has, or never begins.
+
+    An interrupt that comes while its end is waited for is raised after it.
+    """
+    turn, over = threading.Lock(), threading.Event()
+    came: Future[T] = Future()
+
+    def run() -> None:
+        with turn:
+            if over.is_set():
+                return
+            try:
+                came.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+                came.set_exception(error)
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+        yield came
+    finally:
+        over.set()
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                with turn:
+                    break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
