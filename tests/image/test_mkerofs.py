@@ -128,6 +128,23 @@ def test_file_system_with_less_than_was_counted_is_refused(store: Path, tmp_path
         mkerofs.write(tmp_path / "erofs", volume, store, ["ab"], totals, toolbox, running)
 
 
+@pytest.mark.parametrize("least", [10, 10_000])
+def test_a_file_that_became_a_fifo_is_in_no_image(
+    store: Path, tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    """What was looked at may be another when tar comes to it, which takes a FIFO like anything; grouped or not."""
+    monkeypatch.setattr(grouping, "LEAST", least)
+    volume = mkerofs.Volume(label="x", uuid="0" * 8 + "-0000-0000-0000-" + "0" * 12, compression=parse("lz4"))
+    names = [path.name for path in store.iterdir()]
+    totals = survey((name, store / name) for name in names)
+    file = store / f"{7:032}-thing/file"
+    file.unlink()
+    os.mkfifo(file)
+    said = f"^{7:032}-thing/file changed while it was read"
+    with pytest.raises(HostError, match=said), progress.step("test") as running:
+        mkerofs.write(tmp_path / "erofs", volume, store, names, totals, toolbox, running)
+
+
 def test_compression_is_read_from_one_line() -> None:
     """Each word of the line becomes an argument of mkfs.erofs."""
     assert parse("none") == Compression()

@@ -61,7 +61,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
         running.phase("survey")
-        named = [(f"store path {path}", spec.store.source(path).name) for path in spec.store.paths]
+        named = [(f"store path {path}", spec.store.name(path)) for path in spec.store.paths]
         plan, store = None, Totals()
         if compression.parse(spec.compression).on:
             store = survey((place, spec.store.directory / name) for place, name in named)
@@ -137,7 +137,7 @@ def _write_compressed(
         uuid=str(repart.partition_uuid(spec.seed, stored)),
         compression=compression.parse(spec.compression),
     )
-    names = [spec.store.source(path).name for path in spec.store.paths]
+    names = [spec.store.name(path) for path in spec.store.paths]
     size = round_up(mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running), MIB)
     os.truncate(work.store, size)
     _make_disk(contract, work, size)

@@ -43,16 +43,20 @@ class Order:
 def check_targets(spec: ImageSpec, order: Order, origin: Path) -> None:
     """Raise InputError for a target that is `origin`, the image.json, or is or lies in what the image is made of."""
     inputs = [origin, *spec.esp.values(), *(entry.source for entry in spec.root if entry.source is not None)]
-    if spec.registration is not None:
-        inputs.append(spec.registration)
-    whole = {path.resolve() for path in inputs} | {spec.store.source(path).resolve() for path in spec.store.paths}
+    inputs += [path for path in (spec.store.path_list, spec.registration) if path is not None]
+    whole = {path.resolve() for path in inputs}
+    # Of store paths there are many, all in one directory; one that is a link is itself in the image.
+    store, names = spec.store.directory.resolve(), {spec.store.name(path) for path in spec.store.paths}
     for target in (order.disk, order.packed):
         if target in {None, STDOUT}:
             continue
-        place = target.resolve()
-        if found := whole & {place, *place.parents}:
-            what = "the image is made of it" if place in found else f"the image is made of {min(found)}"
-            raise InputError(f"{target} cannot be written: {what}", hint="name another place")
+        # A link that is a target is replaced.
+        for place in (target.resolve(), target.parent.resolve() / target.name):
+            above = {place, *place.parents}
+            found = (whole & above) | {path for path in above if path.parent == store and path.name in names}
+            if found:
+                what = "the image is made of it" if place in found else f"the image is made of {min(found)}"
+                raise InputError(f"{target} cannot be written: {what}", hint="name another place")
 
 
 def build(spec: ImageSpec, toolbox: Toolbox, order: Order) -> None:
