@@ -48,19 +48,21 @@ _WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
 
 
 class Choice(ModalScreen[str | None]):
-    """Asks for one of several things."""
+    """Asks for one of several things; Enter alone is for the one that is `at` first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "none of them")]
 
-    def __init__(self, title: str, options: dict[str, Text]) -> None:
+    def __init__(self, title: str, options: dict[str, Text], at: int = 0) -> None:
         super().__init__()
         self._title = title
+        self._at = at
         self._options = options
 
     def compose(self) -> ComposeResult:
         """Make the list."""
         options = OptionList(*(Option(text, id=f"o{n}") for n, text in enumerate(self._options.values())))
-        options.border_title = f"{self._title} (Esc: none)"
+        options.highlighted = self._at
+        options.border_title = f"{self._title} (arrows, Enter; Esc: none)"
         yield options
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
@@ -288,7 +290,9 @@ class CockpitApp(App[None], inherit_bindings=False):
             )
             for point, kept in self._points.items()
         }
-        self.push_screen(Choice("go back to", options), chosen)
+        # Who has kept a machine wants that; booting again by mistake would take minutes.
+        at = max((n for n, kept in enumerate(self._points.values()) if kept), default=0)
+        self.push_screen(Choice("go back to", options, at), chosen)
 
     def action_take(self, way: str) -> None:
         """Take a line."""
