@@ -84,9 +84,10 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
-                    rootfiles.fill(spec, contract, work.root, toolbox)
+                    rootfiles.fill(spec, contract, work.root)
                 running.phase("store")
                 if plan is None:
+                    _finish_root(spec, contract, work, toolbox)
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)
                     running.phase("partitions")
                     _partition(spec, contract, work, toolbox, store_size)
@@ -120,11 +121,21 @@ def _write_planned(
     start, stored = _store_start(contract), contract.store_partition
     size = round_up(plan.size, MIB)
     _make_disk(contract, work, size)
-    with alongside(lambda: _partition(spec, contract, work, toolbox, size)) as partitions:
+
+    def others() -> None:
+        _finish_root(spec, contract, work, toolbox)
+        _partition(spec, contract, work, toolbox, size)
+
+    with alongside(others) as partitions:
         identifier = str(repart.partition_uuid(spec.seed, stored))
-        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running)
+        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running, partitions)
         running.phase("partitions")
         partitions.result()
+
+
+def _finish_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+    with usual_modes():
+        rootfiles.finish(spec, contract, work.root, toolbox)
 
 
 def _write_compressed(
