@@ -32,11 +32,11 @@ $(COMPILED): $(STAMP)
 	$(BIN)/pytest tests/ --collect-only --quiet $(QUICK) >/dev/null || true  # the tests themselves say what is wrong
 	touch $@
 
-test: host $(COMPILED)    ## test the framework itself, without a VM
+test: host browser $(COMPILED)  ## test the framework itself, without a VM
 	$(BIN)/vmtests doctor
 	$(BIN)/pytest tests/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
-trials: host browser $(COMPILED)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands, browsers
+trials: host $(COMPILED)  ## the whole from outside, without a VM: harm at a step of each work, fuzzing, commands
 	$(BIN)/pytest tests/trials/ --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(QUICK)
 
 lint: $(STAMP)            ## style and types
@@ -110,7 +110,7 @@ host:
 	echo "make: installing with apt:$$missing"; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
-# The report's page is opened in one; who may not install it has the other trials, and is told.
+# The report's page is opened in one; who may not install it has the other tests, and is told.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else sudo=none; fi; \
@@ -118,7 +118,7 @@ browser:
 	  echo "make: installing with apt: chromium"; \
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null && exit 0; \
 	fi; \
-	echo "make: no browser here (Debian: apt-get install chromium): the trials of the pages are left out"
+	echo "make: no browser here (Debian: apt-get install chromium): the tests of the pages are left out"
 
 hosts: host $(STAMP)      ## run the README's commands on every host, or on HOSTS="NAME NAME", and write the README's table; needs root
 	$(BIN)/python -m tests.hosts $(if $(HOSTS),,--readme) $(HOSTS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from argparse_manpage.manpage import Manpage
 
-from vmtests import cli
+from vmtests.cli import command
 
 PAGE = Path(__file__).parent / "vmtests.1"
 
@@ -16,7 +16,7 @@ def page() -> str:
     """Return the man page."""
     os.environ["COLUMNS"] = "100"
     made = Manpage(
-        cli.parser(list(cli.COMMANDS)),
+        command.parser(list(command.COMMANDS)),
         {"prog": "vmtests", "project_name": "vmtests", "manual_title": "vmtests", "manual_section": 1, "date": ""},
     )
     # A date of its own would make it another page each day; whatis(1) reads the name's line.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.trials import browser
+from tests import browser
 from vmtests.report import booted, page
 from vmtests.report.record import read
 
@@ -42,7 +42,7 @@ class Picture:
         if self.diff:
             one, other = (list(read(BOOTS / name).boots) for name in (self.boot, self.diff))
             found = booted.compare(one, other)
-            return page.fill("diff.html.j2", names=(self.boot, self.diff), differences=[], boots=found)
+            return page.fill("diff.html.j2", names=(self.boot, self.diff), differences=None, boots=found)
         return page.render(read(BOOTS / self.boot), read(BOOTS / self.against) if self.against else None)
 
 

@@ -42,6 +42,17 @@ def test_home_that_is_none_is_looked_up(home: str, monkeypatch: pytest.MonkeyPat
     assert resources._cache() == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache/vmtests"
 
 
+def test_home_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root could make what a service's user is not to have (/nonexistent); a cache that is named is made."""
+    monkeypatch.setenv("HOME", str(home := tmp_path / "none"))
+    with pytest.raises(HostError, match=r"home directory .*/none is not there") as caught:
+        cache_dir()
+    assert "VMTESTS_CACHE" in str(caught.value.hint)
+    assert not home.exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    assert cache_dir().is_dir()
+
+
 def test_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's user need be in no /etc/passwd, and may have no HOME."""
 

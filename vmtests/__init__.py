@@ -12,9 +12,9 @@ when it is first used: `import vmtests` alone takes a millisecond. docs/api.md l
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
-# For type checkers, which import nothing; a test compares it with _PUBLIC.
+# For type checkers, which know the name, and import nothing; a test compares it with _PUBLIC.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmtests.boot.console import Line as Line
     from vmtests.boot.follow import Watch as Watch

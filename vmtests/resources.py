@@ -3,6 +3,7 @@
 None of these is without end, no file for certain, nor what it should be.
 """
 
+import contextlib
 import json
 import os
 import pwd
@@ -30,7 +31,7 @@ def cache_dir() -> Path:
     """Return the cache directory, made if need be.
 
     `VMTESTS_CACHE`, else `vmtests` below `XDG_CACHE_HOME` (XDG base directory specification, by which one that is
-    relative is none), else `~/.cache/vmtests`. Raises HostError when it cannot be written.
+    relative is none), else `~/.cache/vmtests`, and no home is made for it. Raises HostError when it cannot be written.
     """
     path = _cache()
     try:
@@ -52,9 +53,14 @@ def _cache() -> Path:
     try:
         # One that is empty is none: it would be `/`. Nor is a relative one (POSIX, 8.3).
         known = Path(os.environ.get("HOME", "/")).is_absolute()
-        return (Path.home() if known else Path(pwd.getpwuid(os.getuid()).pw_dir)) / ".cache" / "vmtests"
+        home = Path.home() if known else Path(pwd.getpwuid(os.getuid()).pw_dir)
     except (RuntimeError, KeyError) as error:  # no HOME, and no such user
         raise HostError("there is no home directory for the cache", hint=_ANOTHER) from error
+    # One that is not there is meant not to be, as /nonexistent is, or is a mistake: root could make it all the same.
+    with contextlib.suppress(PermissionError):
+        if not home.exists():
+            raise HostError(f"the home directory {home} is not there", hint=_ANOTHER)
+    return home / ".cache" / "vmtests"
 
 
 def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: int = NAMED_LIMIT) -> str:

@@ -30,6 +30,17 @@ class TestFailures:
         assert any("Timed out waiting for device" in item.text for item in verdict.evidence)
         assert any("You are in emergency mode" in item.text for item in verdict.evidence)
 
+    def test_what_another_sentence_begins_with_is_said_once(self, follower: Follower) -> None:
+        """That a mount failed adds nothing to that it failed and why."""
+        follower.feed(IN_INITRD)
+        follower.feed(
+            b"[    5.637430] mount[221]: mount: /sysroot/nix/store: unknown filesystem type 'overlay'.\n"
+            b"[FAILED] Failed to mount /sysroot/nix/store.\n[  OK  ] Started Emergency Shell.\n"
+        )
+        sentence = failed(follower).sentence
+        assert sentence.startswith("/sysroot/nix/store could not be mounted: the kernel knows no overlay")
+        assert sentence.count("could not be mounted") == 1
+
     def test_unit_names_in_front(self, follower: Follower) -> None:
         """The combined spelling names the same device."""
         follower.feed(IN_INITRD)

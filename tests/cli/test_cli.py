@@ -13,7 +13,7 @@ import pytest
 
 from tests.signals import heed
 from vmtests import cli
-from vmtests.cli import doctor
+from vmtests.cli import command, doctor
 from vmtests.errors import HostError
 
 
@@ -155,6 +155,24 @@ def test_interrupted_command_says_so_and_exits_with_2(here: Path, number: signal
     assert process.returncode == 2
 
 
+@pytest.mark.parametrize(
+    "module", ["argparse", "vmtests.cli.streams", "vmtests.cli.command", "msgspec", "vmtests.cli.common"]
+)
+def test_ctrl_c_while_python_imports_shows_no_traceback(here: Path, module: str) -> None:
+    """Whichever module was imported last: it dies of the signal, as any program, or says that it was interrupted."""
+    os.mkfifo(here / "log")  # nobody writes it, so that it does not end by itself
+    program = "import sys; from vmtests.cli import main; sys.exit(main())"
+    told = [sys.executable, "-X", "importtime", "-c", program, "explain", "log"]
+    with subprocess.Popen(told, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
+        assert process.stderr is not None
+        assert any(line.rpartition("|")[2].strip() == module for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode in {-signal.SIGINT, 2}
+    assert "Traceback" not in rest
+    assert "KeyboardInterrupt" not in rest
+
+
 def test_emulator_serves_until_it_is_ended(here: Path) -> None:
     """The emulator prints its address, serves, and ends at SIGTERM; then nothing of it is left."""
     command = [sys.executable, "-m", "vmtests.cli", "emulator", "--no-boot"]
@@ -186,17 +204,17 @@ def test_doctor_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
 def test_help_imports_nothing_heavy() -> None:
     """`vmtests --help` names every command, and imports none of them."""
     code = (
-        "import contextlib, sys; from vmtests import cli\n"
+        "import contextlib, sys; from vmtests import cli; from vmtests.cli import command\n"
         "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
         "print(*sorted(m for m in sys.modules if m.partition('.')[0] in {'rich', 'paramiko', 'google', 'elftools'}"
-        " or m.removeprefix('vmtests.cli.') in cli.COMMANDS))"
+        " or m.removeprefix('vmtests.cli.') in command.COMMANDS))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.splitlines()[-1] == ""
-    assert set(cli.COMMANDS) <= {line.split()[0] for line in told.splitlines() if line.startswith("    ")}
+    assert set(command.COMMANDS) <= {line.split()[0] for line in told.splitlines() if line.startswith("    ")}
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", command.COMMANDS)
 def test_every_command_is_a_file(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Each command that the help names has a help of its own."""
     with pytest.raises(SystemExit):

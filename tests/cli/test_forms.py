@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from docs import make_man
 from vmtests import cli
+from vmtests.cli import command
 from vmtests.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +34,14 @@ def test_every_example_is_a_command(call: list[str]) -> None:
     told = io.StringIO()
     try:
         with redirect_stderr(told):
-            cli.parser(call).parse_args(call)
+            command.parser(call).parse_args(call)
     except SystemExit:
         pytest.fail(told.getvalue())
 
 
 def test_every_command_has_examples() -> None:
     """None is left without."""
-    assert set(EXAMPLES) == set(cli.COMMANDS)
+    assert set(EXAMPLES) == set(command.COMMANDS)
 
 
 @pytest.mark.parametrize(("shell", "check"), [("bash", "bash -n"), ("zsh", "zsh -n"), ("fish", "fish --no-execute")])

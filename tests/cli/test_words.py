@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vmtests
-from vmtests import cli
+from vmtests.cli import command
 from vmtests.cli.words import of_the_command
 from vmtests.plugin.options import OPTIONS
 
@@ -39,7 +39,7 @@ def _hints() -> list[tuple[str, str]]:
 
 def _options_of_the_command() -> set[str]:
     found = set()
-    for name in cli.COMMANDS:
+    for name in command.COMMANDS:
         parsers = [argparse.ArgumentParser()]
         importlib.import_module(f"vmtests.cli.{name}").add(parsers[0])
         while parsers:

@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.docs.blocks import PAGES, Block, blocks
-from vmtests import cli
+from vmtests.cli import command
 
 BLOCKS = blocks()
 
@@ -22,10 +22,8 @@ BLOCKS = blocks()
 def calls() -> Iterator[tuple[str, list[str]]]:
     """Yield a page's name and the words of each call of `vmtests` in its commands."""
     for block in BLOCKS:
-        for command in block.commands:
-            shell = shlex.shlex(
-                command.text.replace("\\\n", " ").removeprefix("$ "), posix=True, punctuation_chars=True
-            )
+        for one in block.commands:
+            shell = shlex.shlex(one.text.replace("\\\n", " ").removeprefix("$ "), posix=True, punctuation_chars=True)
             shell.commenters, shell.whitespace_split = "", True
             words = list(takewhile(lambda word: not word.startswith("#"), shell))
             for operator, part in groupby(words, lambda word: set(word) <= set("|&;")):
@@ -57,7 +55,7 @@ def test_call_of_ours_is_one(page: str, call: list[str]) -> None:
     words = [word for word in call if word not in {"…", "..."}]
     with redirect_stderr(io.StringIO()) as said:
         try:
-            cli.parser(words).parse_args(words)
+            command.parser(words).parse_args(words)
         except SystemExit as ended:
             if ended.code != 0:
                 pytest.fail(f"{page}: {shlex.join(call)}: {said.getvalue()}")

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from vmtests.image import compare, deep
 from vmtests.image.assemble import assemble
 from vmtests.image.build import STDOUT, Order, build, check_targets
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
+from vmtests.resources import fixture
 from vmtests.sizes import MIB
 from vmtests.testing.images import SmallImage, program
 
@@ -45,11 +47,33 @@ def test_nothing_that_an_image_is_made_of_is_overwritten(described: ImageSpec, t
     """Neither the spec nor a file that it names, by whatever name, and no file is added to a tree that is copied."""
     origin, base = tmp_path / "image.json", described.store.directory.parent
     (tmp_path / "link").symlink_to(base)
-    check_targets(described, Order(disk=base / "store/disk.raw", packed=STDOUT), origin)
-    for target in (origin, tmp_path / "link/kernel", base / "etc/disk.raw", base / "store/abc-thing/disk.raw"):
+    (tmp_path / "elsewhere").symlink_to(base / "store/abc-thing/large")
+    (base / "store/def-link").symlink_to("/nowhere/at/all")
+    paths, listed = (*described.store.paths, "/nix/store/def-link"), base / "paths"
+    store = dataclasses.replace(described.store, paths=paths, path_list=listed)
+    described = dataclasses.replace(described, store=store)
+    for free in (base / "store/disk.raw", tmp_path / "disk.raw"):
+        check_targets(described, Order(disk=free, packed=STDOUT), origin)
+    for target in (
+        *(origin, listed, tmp_path / "link/paths", tmp_path / "link/kernel", base / "etc/disk.raw"),
+        *(base / "store/abc-thing/disk.raw", base / "store/abc-thing", tmp_path / "link/store/abc-thing/a/disk.raw"),
+        *(base / "store/def-link", tmp_path / "elsewhere"),
+    ):
         for order in (Order(disk=target), Order(packed=target)):
             with pytest.raises(InputError, match=r"cannot be written: the image is made of"):
                 check_targets(described, order, origin)
+
+
+def test_an_archive_that_nobody_takes_is_refused_before_its_disk_is_built(
+    described: ImageSpec, tmp_path: Path, toolbox: Toolbox
+) -> None:
+    """Compute Engine takes disks of whole GiB, and the contract says of what theirs are multiples."""
+    data = tomllib.loads(fixture("contract.toml").read_text())
+    data["disk"]["granularity"] = "1M"
+    order = Order(disk=tmp_path / "disk.raw", packed=tmp_path / "archive")
+    with pytest.raises(InputError, match=r"contract's disk\.granularity is 1M, no number of GiB"):
+        build(dataclasses.replace(described, contract=data), toolbox, order)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

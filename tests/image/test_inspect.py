@@ -97,6 +97,16 @@ def test_a_missing_partition_is_named(patient: SmallImage) -> None:
     assert patient.sentences() == ["no partition labelled `root`"]
 
 
+def test_the_hint_about_a_partition_says_who_looks_for_it_and_how(patient: SmallImage) -> None:
+    """The firmware finds the ESP by its type; stage 1 finds the others by their labels."""
+    patient.edit_entry(1, 0, bytes(128))
+    patient.edit_entry(3, 0, bytes(128))
+    assert [check.hint for check in patient.inspect().breaches if check.what == "label"] == [
+        "the firmware starts what is on a partition of type `esp`; in repart.d: Type=esp",
+        "stage 1 looks for /dev/disk/by-partlabel/root; in repart.d: Type=root-x86-64, Label=root",
+    ]
+
+
 def test_a_wrong_type_is_named(patient: SmallImage) -> None:
     """The firmware finds the ESP by its type."""
     patient.edit_entry(1, 0, uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le)
@@ -341,7 +351,8 @@ def test_json_and_the_table_say_the_same(patient: SmallImage) -> None:
     assert len(data["checks"]) == len(found.checks)
     shown = io.StringIO()
     found.render(Console(file=shown, width=120))
-    assert f"breach: {sentence}\n  hint: stage 1 finds it as /dev/disk/by-partlabel/nix-store\n" in shown.getvalue()
+    hint = "stage 1 looks for /dev/disk/by-partlabel/nix-store; sfdisk --part-label DISK 2 nix-store names it so"
+    assert f"breach: {sentence}\n  hint: {hint}\n" in shown.getvalue()
     assert shown.getvalue().endswith(f"{patient.path} (raw, 1 GiB): 1 breach\n")
     assert "\x1b" not in shown.getvalue()
 

@@ -79,7 +79,9 @@ def test_listed_paths_are_paths(tmp_path: Path, data: dict[str, Any]) -> None:
     ):
         (tmp_path / "list").write_text(text, encoding="utf-8", newline="")
         data["store"]["path_list"] = "list"
-        assert ("/nix/store/abc-x", "/nix/store/def-y") == _load(tmp_path, data).store.paths
+        loaded = _load(tmp_path, data).store
+        assert loaded.paths == ("/nix/store/abc-x", "/nix/store/def-y")
+        assert loaded.path_list == tmp_path / "list"  # which no image is written over
 
 
 def test_every_field_is_documented() -> None:

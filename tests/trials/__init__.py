@@ -1,1 +1,1 @@
-"""Trials of the whole from outside: processes, disks, browsers, other people's environments. They take minutes."""
+"""Trials of the whole from outside: processes, disks, other people's environments. They take minutes."""

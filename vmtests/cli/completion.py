@@ -4,7 +4,7 @@ import argparse
 
 import shtab
 
-from vmtests import cli
+from vmtests.cli import command
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,5 +15,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what makes a shell complete commands, options and files."""
-    print(shtab.complete(cli.parser(list(cli.COMMANDS)), shell=arguments.shell))
+    print(shtab.complete(command.parser(list(command.COMMANDS)), shell=arguments.shell))
     return 0

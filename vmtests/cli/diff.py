@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--boot N is for images, and N from 1 to {_BOOTS}", hint="results are compared as they are")
     if arguments.html is not None:
         outputs.check(arguments.html, "--html")
-    differences: list[Difference] = []
+    differences: list[Difference] | None = None  # where two images are compared
     boots: Booted | None = None
     if all(recorded):
         boots = booted.compare(list(read(Path(names[0])).boots), list(read(Path(names[1])).boots))
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         outputs.write(arguments.html, text, "--html")
     if arguments.json:
         told = {
-            "differences": [d.to_json() for d in differences],
+            "differences": [d.to_json() for d in differences or ()],
             "booted": None if boots is None else boots.to_json(),
         }
         print_json({"first": names[0], "second": names[1], **told})
@@ -110,10 +110,10 @@ def _boot(lab: Lab, name: str, place: str, machine: Hardware) -> Boot:
     return read(lab.results / place).boots[0]
 
 
-def _show(differences: list[Difference], boots: Booted | None) -> None:
+def _show(differences: list[Difference] | None, boots: Booted | None) -> None:
     console = progress.console()
     section = ""
-    told = [*differences, *(boots.differences if boots else ())]
+    told = [*(differences or ()), *(boots.differences if boots else ())]
     for difference in told[:_TOLD]:
         if difference.section != section:
             section = difference.section

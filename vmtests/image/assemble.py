@@ -61,7 +61,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
     contract = spec.image_contract()
     with progress.step(f"image {spec.name}") as running:
         running.phase("survey")
-        named = [(f"store path {path}", spec.store.source(path).name) for path in spec.store.paths]
+        named = [(f"store path {path}", spec.store.name(path)) for path in spec.store.paths]
         plan, store = None, Totals()
         if compression.parse(spec.compression).on:
             store = survey((place, spec.store.directory / name) for place, name in named)
@@ -84,9 +84,10 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
-                    rootfiles.fill(spec, contract, work.root, toolbox)
+                    rootfiles.fill(spec, contract, work.root)
                 running.phase("store")
                 if plan is None:
+                    _finish_root(spec, contract, work, toolbox)
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)
                     running.phase("partitions")
                     _partition(spec, contract, work, toolbox, store_size)
@@ -120,11 +121,21 @@ def _write_planned(
     start, stored = _store_start(contract), contract.store_partition
     size = round_up(plan.size, MIB)
     _make_disk(contract, work, size)
-    with alongside(lambda: _partition(spec, contract, work, toolbox, size)) as partitions:
+
+    def others() -> None:
+        _finish_root(spec, contract, work, toolbox)
+        _partition(spec, contract, work, toolbox, size)
+
+    with alongside(others) as partitions:
         identifier = str(repart.partition_uuid(spec.seed, stored))
-        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running)
+        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running, partitions)
         running.phase("partitions")
         partitions.result()
+
+
+def _finish_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+    with usual_modes():
+        rootfiles.finish(spec, contract, work.root, toolbox)
 
 
 def _write_compressed(
@@ -137,7 +148,7 @@ def _write_compressed(
         uuid=str(repart.partition_uuid(spec.seed, stored)),
         compression=compression.parse(spec.compression),
     )
-    names = [spec.store.source(path).name for path in spec.store.paths]
+    names = [spec.store.name(path) for path in spec.store.paths]
     size = round_up(mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running), MIB)
     os.truncate(work.store, size)
     _make_disk(contract, work, size)

@@ -16,6 +16,7 @@ from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec
 from vmtests.image.target import beside
 from vmtests.resources import cache_dir
+from vmtests.sizes import GIB
 
 STDOUT = Path("-")
 """The archive that is written to standard output."""
@@ -43,23 +44,32 @@ class Order:
 def check_targets(spec: ImageSpec, order: Order, origin: Path) -> None:
     """Raise InputError for a target that is `origin`, the image.json, or is or lies in what the image is made of."""
     inputs = [origin, *spec.esp.values(), *(entry.source for entry in spec.root if entry.source is not None)]
-    if spec.registration is not None:
-        inputs.append(spec.registration)
-    whole = {path.resolve() for path in inputs} | {spec.store.source(path).resolve() for path in spec.store.paths}
+    inputs += [path for path in (spec.store.path_list, spec.registration) if path is not None]
+    whole = {path.resolve() for path in inputs}
+    # Of store paths there are many, all in one directory; one that is a link is itself in the image.
+    store, names = spec.store.directory.resolve(), {spec.store.name(path) for path in spec.store.paths}
     for target in (order.disk, order.packed):
         if target in {None, STDOUT}:
             continue
-        place = target.resolve()
-        if found := whole & {place, *place.parents}:
-            what = "the image is made of it" if place in found else f"the image is made of {min(found)}"
-            raise InputError(f"{target} cannot be written: {what}", hint="name another place")
+        # A link that is a target is replaced.
+        for place in (target.resolve(), target.parent.resolve() / target.name):
+            above = {place, *place.parents}
+            found = (whole & above) | {path for path in above if path.parent == store and path.name in names}
+            if found:
+                what = "the image is made of it" if place in found else f"the image is made of {min(found)}"
+                raise InputError(f"{target} cannot be written: {what}", hint="name another place")
 
 
 def build(spec: ImageSpec, toolbox: Toolbox, order: Order) -> None:
     """Build an image, which appears whole or not at all; without `order.disk` the raw image is scratch.
 
-    Raises HostError when a tool fails or the disk is full, ImageError when it is not what it should be.
+    Raises InputError, before anything is written, for the archive of a disk that Compute Engine does not take;
+    HostError when a tool fails or the disk is full, ImageError when it is not what it should be.
     """
+    unit = spec.image_contract().disk
+    if order.packed is not None and unit.granularity_bytes % GIB:
+        text = f"image {spec.name}: its contract's disk.granularity is {unit.granularity}, no number of GiB"
+        raise InputError(text, hint="Compute Engine's archive needs 1G; or leave out --archive")
     with contextlib.ExitStack() as stack:
         disk = order.disk or stack.enter_context(_scratch(order.packed)) / archive.MEMBER
         # Nix takes no relative name for its state.

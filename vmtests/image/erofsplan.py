@@ -8,6 +8,7 @@ copied by any number of threads, and what stands behind the file system on a dis
 import bisect
 import contextlib
 import gc
+import operator
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,17 @@ from vmtests.image import erofs
 from vmtests.image.erofstree import (
     COMPACT,
     COMPACT_INODE,
+    DIRENT,
     EXTENDED,
     EXTENDED_INODE,
     FLAT_INLINE,
     FLAT_PLAIN,
+    KINDS,
     directory_blocks,
     runs,
 )
 from vmtests.image.mkerofs import STORE_TIME
-from vmtests.image.survey import opened, refuse_special, scanned, unreadable
+from vmtests.image.survey import below, opened, refuse_special, unreadable
 
 BLOCK = 4096
 """Bytes of a block: a page, since Linux mounts no larger ones."""
@@ -35,7 +38,6 @@ NID = 32
 """Bytes that an inode's number counts."""
 
 _GAPS = 1024  # places that are kept in mind, in blocks of inodes that have room left
-_KINDS = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFLNK: 7}  # EROFS_FT_*
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Node:
     @property
     def kind(self) -> int:
         """Its file type in a directory entry."""
-        return _KINDS[stat.S_IFMT(self.mode)]
+        return KINDS[stat.S_IFMT(self.mode)]
 
     def split(self) -> tuple[int, int, int]:
         """Return the bytes of its inode, the number of its whole blocks, and the bytes of its end behind the inode."""
@@ -149,6 +151,9 @@ class Plan:
         )  # fmt: skip
 
 
+_NAME = operator.attrgetter("name")
+
+
 def _join(path: bytes, name: bytes) -> bytes:
     return path + b"/" + name if path else name
 
@@ -187,23 +192,25 @@ def _plan(directory: str, top: int, named: Sequence[tuple[str, str]], extra: Seq
         children.append(_node(os.fsencode(name), found))
         places[os.fsencode(name)] = place
     made = Plan(Node(b"", stat.S_IFDIR | 0o755, 0, children=children), _next=erofs.OFFSET + _SUPERBLOCK)
-    waiting = [("", "", made.root)]
+    waiting = [(b"", "", made.root)]
     while waiting:
         path, place, node = waiting.pop()
         assert node.children is not None
         if path:
             _fill(place, directory, path, top, node)
-        node.children.sort(key=lambda child: child.name)
+        if len(node.children) > 1:
+            node.children.sort(key=_NAME)
         node.size = directory_size([child.name for child in node.children])
         made.put(node)
         for child in node.children:
             if child.children is None:
                 made.put(child)
         for child in node.children:
-            if child.children is not None and (path or child.name in places):
-                below = f"{path}/{os.fsdecode(child.name)}" if path else os.fsdecode(child.name)
-                waiting.append((below, place or places[child.name], child))
-            elif child.children is not None:
+            if child.children is None:
+                continue
+            if path or child.name in places:
+                waiting.append((_join(path, child.name), place or places[child.name], child))
+            else:
                 child.size = directory_size([])
                 made.put(child)
     made.begin = -(-made._next // BLOCK)  # noqa: SLF001 - its own module
@@ -211,19 +218,22 @@ def _plan(directory: str, top: int, named: Sequence[tuple[str, str]], extra: Seq
     return made
 
 
-def _fill(place: str, directory: str, path: str, top: int, node: Node) -> None:
+def _fill(place: str, directory: str, path: bytes, top: int, node: Node) -> None:
     """Read the directory `path` of the store, whose descriptor is `top`."""
-    children = []
+    assert node.children is not None
     try:
-        with scanned(path, top) as entries:
-            for entry in entries:
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_IFMT(found.st_mode) not in _KINDS:
-                    refuse_special(place, f"{directory}/{path}/{entry.name}", found)
-                children.append(_node(os.fsencode(entry.name), found))
+        descriptor = below(path, top)
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_IFMT(found.st_mode) not in KINDS:
+                        refuse_special(place, f"{directory}/{os.fsdecode(path)}/{entry.name}", found)
+                    node.children.append(_node(os.fsencode(entry.name), found))
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise unreadable(place, f"{directory}/{path}", error) from error
-    node.children = children
+        raise unreadable(place, f"{directory}/{os.fsdecode(path)}", error) from error
 
 
 def _node(name: bytes, found: os.stat_result) -> Node:
@@ -234,6 +244,9 @@ def _node(name: bytes, found: os.stat_result) -> Node:
 
 def directory_size(names: Sequence[bytes]) -> int:
     """Return the bytes of a directory of these names, besides `.` and `..`."""
+    size = sum(map(len, names)) + len(b"...") + (len(names) + 2) * DIRENT.size
+    if size <= BLOCK:
+        return size
     *whole, last = runs(sorted([b".", b"..", *names]), BLOCK)
     return len(whole) * BLOCK + last[2]
 

@@ -3,6 +3,7 @@
 Only for one that was made here: it does not expect a hostile one, which is what `erofsfiles` is for.
 """
 
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from vmtests.image import erofs
 DIRENT = struct.Struct("<QHBB")
 DIRECTORY = 2
 """The file type of a directory in an entry."""
+
+KINDS = {stat.S_IFREG: 1, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: 7}
+"""File types that an image holds (EROFS_FT_*)."""
 
 FLAT_PLAIN, FLAT_INLINE = 0, 2
 """Layouts of content in one piece, the second with its end behind the inode."""

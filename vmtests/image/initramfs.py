@@ -107,7 +107,7 @@ def check_release(
     known = found.loadable[release] | found.builtin.get(release, set())
     if release in found.builtin and (missing := sorted(set(wanted) - known)):
         text = f"initrd {path} has no module {', '.join(missing)} for kernel {release}, which has it not built in"
-        hint = "the initrd needs the kernel's module"
+        hint = "add it: boot.initrd.kernelModules (NixOS), /etc/initramfs-tools/modules, dracut --add-drivers"
         yield breach(_SUBJECT, _WHAT, f"no {', '.join(missing)}", text, hint, cause=Cause.MODULE_MISSING)
     else:
         yield passed(_SUBJECT, _WHAT, f"{len(found.loadable[release])} of {release}")

@@ -437,7 +437,13 @@ def _partition(partition: Partition, table: gpt.Table, entry: gpt.Entry | None) 
     if entry is None or entry.label != partition.label:
         instead = f"; there is `{entry.label}` in its place" if entry else ""
         text = f"no partition labelled `{partition.label}`{instead}"
-        hint = f"stage 1 finds it as {partition.device}"
+        found = f"{'mounts look for' if partition.name == 'esp' else 'stage 1 looks for'} {partition.device}"
+        if entry is not None:
+            hint = f"{found}; sfdisk --part-label DISK {entry.number} {partition.label} names it so"
+        elif partition.name == "esp":
+            hint = "the firmware starts what is on a partition of type `esp`; in repart.d: Type=esp"
+        else:
+            hint = f"{found}; in repart.d: Type={partition.type}, Label={partition.label}"
         cause = Cause.ESP_MISSING if entry is None and partition.name == "esp" else Cause.PARTITION_MISSING
         value = entry.label if entry else "missing"
         yield breach(f"partition `{partition.label}`", "label", value, text, hint, cause=cause)

@@ -19,9 +19,11 @@ from vmtests.host.sandbox import Sandboxed, tool_env, tool_error
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, grouping
 from vmtests.image.compression import Compression
+from vmtests.image.erofstree import KINDS, Tree
 from vmtests.image.survey import Totals
 from vmtests.image.target import start_writing
 from vmtests.sizes import KIB, MIB
+from vmtests.text import printable
 
 STORE_TIME = 1
 """Modification time of everything in the store and on the root, in seconds: what Nix gives store paths."""
@@ -85,7 +87,18 @@ def write(
     if groups:
         with file.open("rb+") as opened:
             grouping.undo(opened.fileno())
-    return _verified_size(file, totals.inodes + 2)  # the root and .links
+    size = _verified_size(file, totals.inodes + 2)  # the root and .links
+    _refuse_special(file)
+    return size
+
+
+def _refuse_special(file: Path) -> None:
+    """Raise HostError for a FIFO or device: tar takes what became one after the store was looked at."""
+    with file.open("rb") as opened:
+        for path, entry in Tree(lambda place, length: os.pread(opened.fileno(), length, place)).walk():
+            if entry.kind not in KINDS.values():
+                name = printable(path.lstrip("/"))
+                raise HostError(f"{name} changed while it was read", hint="build again when it is at rest")
 
 
 def _stream(
@@ -163,7 +176,7 @@ def _verified_size(file: Path, inodes: int) -> int:
     with file.open("rb") as opened:
         superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
     # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
-    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes != inodes:
+    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes - superblock.packed != inodes:
         raise HostError(
             "mkfs.erofs did not write a whole file system",
             hint="is the disk full, or did a store path change meanwhile?",

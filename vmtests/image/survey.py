@@ -50,14 +50,18 @@ def survey(trees: Iterable[tuple[str, Path]]) -> Totals:
                 while waiting:
                     directories += 1
                     path = waiting.pop()
-                    with scanned(path or ".", top) as entries:
-                        for entry in entries:
-                            inodes += 1
-                            below = f"{path}/{entry.name}" if path else entry.name
-                            if entry.is_dir(follow_symlinks=False):
-                                waiting.append(below)
-                            elif not entry.is_symlink():
-                                blocks += _blocks(place, f"{tree}/{below}", entry.stat(follow_symlinks=False))
+                    descriptor = below(path or ".", top)
+                    try:
+                        with os.scandir(descriptor) as entries:
+                            for entry in entries:
+                                inodes += 1
+                                name = f"{path}/{entry.name}" if path else entry.name
+                                if entry.is_dir(follow_symlinks=False):
+                                    waiting.append(name)
+                                elif not entry.is_symlink():
+                                    blocks += _blocks(place, f"{tree}/{name}", entry.stat(follow_symlinks=False))
+                    finally:
+                        os.close(descriptor)
         except OSError as error:
             raise unreadable(place, os.fspath(tree / path), error) from error
     return Totals(inodes=inodes, directories=directories, blocks=blocks * _BLOCK)
@@ -73,15 +77,12 @@ def opened(directory: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def scanned(path: str, top: int) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """Give what is in the directory `path` of the directory `top`, a descriptor."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-    try:
-        with os.scandir(descriptor) as entries:
-            yield entries
-    finally:
-        os.close(descriptor)
+def below(path: str | bytes, top: int) -> int:
+    """Return a descriptor of the directory `path` of the directory `top`, a descriptor; whoever asks closes it.
+
+    No context manager: that would be a sixth of the time of each of half a million small directories.
+    """
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
 
 
 def unreadable(place: str, path: str, error: OSError) -> InputError:

@@ -43,6 +43,18 @@ for (const boot of document.querySelectorAll(".boot")) {
     wide.classList.toggle("zoomed", zoom > 1);
     chart.scrollLeft = before * wide.offsetWidth - chart.clientWidth / 2;
   };
+  // A label stands beside its bar, where it is whole: to the right, else to the left, else over it.
+  const place = () => {
+    const room = wide.clientWidth;
+    for (const text of boot.querySelectorAll(".label")) {
+      const rect = text.parentNode.querySelector("rect").getBBox(), long = text.getComputedTextLength();
+      const left = rect.x - 6 - long, right = rect.x + rect.width + 6;
+      text.setAttribute("x", right + long <= room ? right : left >= 0 ? left : Math.max(room - long, 0));
+      text.classList.remove("late");
+      text.removeAttribute("dx");
+    }
+  };
+  new ResizeObserver(place).observe(wide);
   const change = { in: () => scale(zoom * 2), out: () => scale(zoom / 2), fit: () => scale(1) };
   for (const button of boot.querySelectorAll("[data-zoom]")) button.onclick = change[button.dataset.zoom];
   chart.onclick = (event) => { const bar = event.target.closest(".bar"); if (bar) open(bar); };

@@ -247,6 +247,20 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             kernel=True,
         ),
+        # arch/x86/kernel/apic/io_apic.c, check_timer(): it waits ten ticks long for five. Seen where a busy host gave
+        # the guest no processor in just that time.
+        rule(
+            Cause.TIMER_STALLED,
+            _PANIC + r"(?P<what>IO-APIC \+ timer doesn't work!).{0,120}$",
+            "the guest's kernel got no ticks of its timer, and panicked: {what}",
+            "the host was too busy in that moment: power it on again",
+            "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug and send a report.",
+            stages=RUNNING,
+            owner=Owner.HOST,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            kernel=True,
+        ),
         # arch/x86/kernel/cpu/mce/core.c: what the processor says of itself.
         rule(
             Cause.KERNEL_PANIC,

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,9 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests import browser
 from tests.report.test_history import write as write_runs
 from tests.report.test_page import HOSTILE, results
-from tests.trials import browser
 from vmtests.cli import main
 from vmtests.report import page
 
@@ -19,6 +20,8 @@ pytestmark = browser.needed
 
 Scheme = Literal["light", "dark"]
 Open = Callable[[Path, Scheme], Page]
+
+BOOTS = Path(__file__).with_name("boots")
 
 _AT = """document.querySelector(".lines .at")"""
 
@@ -49,6 +52,27 @@ _CONTRAST = """() => {
     if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(e.tagName + " " + e.className + ": " + e.textContent.slice(0, 40));
   }
   return poor;
+}"""
+
+
+_CROSSED = """() => [...document.querySelectorAll(".mounts .edge")].filter((text) => {
+  const box = text.getBBox();
+  return [...document.querySelectorAll(".mounts path")].some((path) => {
+    const long = path.getTotalLength();
+    return [...Array(100).keys()].some((n) => {
+      const { x, y } = path.getPointAtLength(long * n / 100);
+      return x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height;
+    });
+  });
+}).map((text) => text.textContent)"""
+
+# Labels of units begin within the waterfall, and end there if they are not wider than all of it.
+_WHOLE = """() => {
+  const all = [...document.querySelectorAll(".boot[open] .label")];
+  return all.length && all.every((text) => {
+    const a = text.getBoundingClientRect(), b = text.ownerSVGElement.getBoundingClientRect();
+    return a.left >= b.left - 1 && (a.right <= b.right + 1 || a.width > b.width);
+  });
 }"""
 
 
@@ -121,6 +145,22 @@ def test_labels_of_stages_are_whole_or_away(tmp_path: Path, open_: Open, scheme:
     assert shown.count() > few
 
 
+@pytest.mark.parametrize("boot", ["nixos", "system-collected"])
+def test_labels_of_units_are_where_they_have_room(tmp_path: Path, open_: Open, boot: str) -> None:
+    """On a telephone none is cut that need not be, nor when the waterfall is zoomed and back again."""
+    tab = open_(page.write(shutil.copytree(BOOTS / boot, tmp_path / boot)), "light")
+    for press in ("", "0", "+", "0"):
+        if press:
+            tab.locator(".chart").press(press)
+        tab.wait_for_function(_WHOLE)
+
+
+def test_no_line_between_mounts_goes_through_a_word(tmp_path: Path, open_: Open) -> None:
+    """What a line is for stands beside it."""
+    tab = open_(page.write(shutil.copytree(BOOTS / "nixos", tmp_path / "nixos")), "light")
+    assert tab.evaluate(_CROSSED) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_trends_are_readable(tmp_path: Path, open_: Open, scheme: Scheme) -> None:
     """The page of many runs, of an image with a hostile name, one of whose stages has become slower."""
@@ -145,6 +185,7 @@ def test_difference_is_readable(tmp_path: Path, open_: Open, scheme: Scheme) -> 
     assert main(["diff", str(one), str(other), "--html", str(tmp_path / "diff.html")]) == 0
     tab = open_(tmp_path / "diff.html", scheme)
     assert HOSTILE in (tab.locator(".differences").first.text_content() or "")
+    assert "without booting" not in tab.locator("header").inner_text()  # what two boots left has no images
     assert tab.locator("th", has_text="initrd").count() > 0
     stands(tab, scheme)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PATH = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 
 needed = pytest.mark.skipif(
-    not PATH, reason="there is no Chromium, which `make trials` installs as root: apt-get install chromium"
+    not PATH, reason="there is no Chromium, which `make test` installs as root: apt-get install chromium"
 )
 
 
