@@ -115,12 +115,15 @@ class Chain:
         """Follow firmware; of an ESP that is `unread` it is not said what is not on it."""
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT"
-            if bios:
+            found = list(self._by_bios(bios)) if bios else []
+            # Linux does as well, without `gpt` on its command line (block/partitions/efi.c, pmbr_part_valid()).
+            lost = self.trail.root is not None and "gpt" not in self.trail.options.split()
+            if bios and not lost:
                 yield note(SUBJECT, Word.PROTECTIVE_MBR, "ignored", f"{text}; it boots with BIOS only")
-                yield from self._by_bios(bios)
             else:
-                hint = "sfdisk --label gpt writes it anew"
+                text, hint = f"{text}{', and so does Linux' if lost else ''}", "sfdisk --label gpt writes it anew"
                 yield breach(SUBJECT, Word.PROTECTIVE_MBR, "ignored", text, hint, cause=Cause.GPT_DESTROYED)
+            yield from found
             return
         fallback = GUEST.fallback
         unseen = gpt.unseen_by_firmware(self._table)
