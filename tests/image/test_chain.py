@@ -426,6 +426,20 @@ def test_grub_for_bios_has_to_lead_somewhere(maker: Maker, sector: int, words: s
     assert maker.said() == []
 
 
+def test_what_uefi_misses_on_a_disk_for_bios_is_named(maker: Maker) -> None:
+    """An ESP without its loader is no breach beside a loader for BIOS; the note says what is missing, and its cause."""
+    maker.make({"/readme": b"x"})
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    found = maker.inspect()
+    assert found.ok
+    (told,) = (check for check in found.checks if check.value == "BIOS only")
+    assert told.cause is Cause.BOOTLOADER_MISSING
+    assert "first sector; /EFI/BOOT/BOOTX64.EFI is not on the ESP" in told.sentence
+    maker.poke(MIB, bytes(MIB))
+    (told,) = (check for check in maker.inspect().checks if check.value == "BIOS only")
+    assert told.cause is Cause.ESP_UNREADABLE
+
+
 def test_what_a_bios_starts_is_followed(maker: Maker) -> None:
     """GRUB's menu names the same kernel whichever firmware starts it, and a kernel that is missing is."""
     files = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel("6.12.1"), "/boot/initrd": CPIO}
