@@ -7,7 +7,7 @@ import pytest
 
 from tests.image.conftest import listed
 from vmtests import progress
-from vmtests.errors import HostError
+from vmtests.errors import HostError, InputError
 from vmtests.host.sandbox import View, run_in, sandbox
 from vmtests.host.tools import Toolbox
 from vmtests.image import grouping, mkerofs
@@ -70,13 +70,22 @@ def test_many_names_are_grouped_for_mkfs_only(
     assert found == listed(store)
 
 
-def test_compressed_store_is_the_same_store(store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+@pytest.mark.parametrize("how", ["lz4hc,level=9,cluster=16K", "zstd,level=1,fragments", "lz4,dedupe,fragments"])
+def test_compressed_store_is_the_same_store(how: str, store: Path, tmp_path: Path, toolbox: Toolbox) -> None:
     """Compression changes the size, and nothing that is read."""
     plain = _write(store, tmp_path / "plain", toolbox)
-    assert _write(store, tmp_path / "erofs", toolbox, parse("lz4hc,level=9,cluster=16K")) < plain
+    assert _write(store, tmp_path / "erofs", toolbox, parse(how)) < plain
     found = _extracted(tmp_path / "erofs", tmp_path / "out", toolbox)
     del found[".links"]
     assert found == listed(store)
+
+
+def test_a_store_without_content_has_no_fragments(tmp_path: Path, toolbox: Toolbox) -> None:
+    """Where no file has an end that could be kept elsewhere, no inode is made for them."""
+    (tmp_path / "store/path").mkdir(parents=True)
+    (tmp_path / "store/path/empty").touch()
+    _write(tmp_path / "store", tmp_path / "erofs", toolbox, parse("lz4,fragments"))
+    assert {"path/empty", "path", ".links"} == _extracted(tmp_path / "erofs", tmp_path / "out", toolbox).keys()
 
 
 def test_groups_are_told_apart_where_names_differ() -> None:
@@ -155,3 +164,34 @@ def test_compression_is_read_from_one_line() -> None:
         f"-C{64 * KIB}",
         "--workers=2",
     ]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(
+            "lz4",
+            "lz4hc,0",
+            "lz4hc,12",
+            "deflate,1",
+            "deflate,9",
+            "libdeflate,0",
+            "libdeflate,12",
+            "zstd,0",
+            "zstd,22",
+        ),
+        *("lzma,0", "lzma,9", "lzma,100", "lzma,109", "zstd,cluster=4K", "lz4,cluster=1M"),
+    ],
+)
+def test_every_level_that_is_taken_is_one_of_mkfs(how: str, tmp_path: Path, toolbox: Toolbox) -> None:
+    """The lowest and the highest of each algorithm, so that none is found out after the store was read."""
+    (tmp_path / "store/path").mkdir(parents=True)
+    (tmp_path / "store/path/file").write_bytes(bytes(KIB) * 64)
+    assert _write(tmp_path / "store", tmp_path / "erofs", toolbox, parse(how))
+
+
+@pytest.mark.parametrize("how", ["lz4,0", "lz4,level=1", "lz4hc,13", "deflate,0", "lzma,10", "lzma,99", "zstd,23"])
+def test_a_level_that_mkfs_refuses_is_refused_before(how: str) -> None:
+    """Each algorithm has its own."""
+    with pytest.raises(InputError, match="is no option of the compression"):
+        parse(how)

@@ -76,6 +76,13 @@ def _run(directory: Path, *command: str | Path) -> str:
     return ended.stdout
 
 
+def test_wheel_has_all_of_the_fixtures(stranger: Path) -> None:
+    """What a checkout reads there is there in an installed package, too."""
+    (installed,) = stranger.parents[1].glob("lib/python*/site-packages/vmtests/fixtures")
+    there = {path.relative_to(installed) for path in installed.rglob("*")}
+    assert {path.relative_to(ROOT / "fixtures") for path in (ROOT / "fixtures").rglob("*")} == there
+
+
 def test_example_is_typed(stranger: Path, example: Path, pytestconfig: pytest.Config) -> None:
     """mypy --strict finds nothing wrong in it, and knows the types: a wrong use of a result is found."""
     (example / "wrong.py").write_text(

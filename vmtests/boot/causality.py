@@ -78,5 +78,7 @@ def ends(found: Finding) -> bool:
 
 
 def in_order(evidence: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    """Return evidence by time, each once."""
-    return tuple(sorted(dict.fromkeys(evidence), key=lambda item: item.t))
+    """Return evidence by time, each once: what says something for one finding may be the context of another."""
+    listed = list(evidence)
+    says = {item: item for item in listed if not item.context}
+    return tuple(sorted((says.get(item, item) for item in dict.fromkeys(listed)), key=lambda item: item.t))

@@ -4,7 +4,7 @@ import functools
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from vmtests.boot.causality import Finding, chain, ends, in_order
@@ -281,7 +281,7 @@ class Judge:
 
     def _follow(self, evidence: Evidence) -> None:
         if self._finding is not None and len(self._after) < _AFTER:
-            self._after.append(evidence)
+            self._after.append(replace(evidence, context=True))
 
     def _drop(self) -> None:
         self._finding = self.deadline = None
@@ -299,7 +299,7 @@ class Judge:
             stage=stage,
             sentence=" ".join(rule.sentence.format_map(shown).split()).rstrip(": "),
             subject=shown["unit"] or shown["where"] or shown["device"],
-            evidence=(*self._recent, evidence),
+            evidence=(*(replace(item, context=item.source != "stderr") for item in self._recent), evidence),
         )
         current = self._finding
         if isinstance(rule, LineRule) and rule.asked:

@@ -12,11 +12,15 @@ from vmtests.errors import Owner, at_named
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A line that led to the verdict: seconds since power-on, where it was seen, printable text."""
+    """A line that led to the verdict: seconds since power-on, where it was seen, printable text.
+
+    `context` is that it only stands beside a line that says something.
+    """
 
     t: float
     source: str
     text: str
+    context: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields by name, the time in milliseconds' precision."""

@@ -147,6 +147,7 @@ def _show(told: Explanation) -> None:
         console.print(Text(f"{name:<12} {printable(line.text)}"), soft_wrap=True)
     console.print(Text(f"{verdict.word}: {verdict.sentence}", _WORDS[verdict.word]), soft_wrap=True)
     for evidence in verdict.evidence:
-        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"), soft_wrap=True)
+        style = "dim" if evidence.context else ""
+        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}", style), soft_wrap=True)
     if verdict.hint:
         console.print(Text(f"hint: {verdict.hint}"), soft_wrap=True)

@@ -55,7 +55,8 @@ def show(verdict: Verdict, results: Path) -> None:
         )
     )
     for evidence in verdict.evidence:
-        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}"))
+        style = "dim" if evidence.context else ""
+        console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}", style))
     if verdict.hint:
         console.print(Text(f"hint: {of_the_command(verdict.hint)}"))
     if (results / "diagnosis").is_dir():

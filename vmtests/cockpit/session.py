@@ -397,5 +397,5 @@ def _shut(wire: socket.socket) -> None:
 def _told(verdict: Verdict | None) -> Told | None:
     if verdict is None:
         return None
-    evidence = tuple(f"{e.t:.2f} {e.source}: {e.text}" for e in verdict.evidence)
+    evidence = tuple(f"{e.t:.2f} {e.source}: {e.text}" for e in verdict.evidence if not e.context)
     return Told(word=verdict.word, sentence=verdict.sentence, hint=verdict.hint, evidence=evidence)

@@ -4,13 +4,23 @@ none
 ALGORITHM[,level=N][,cluster=SIZE][,dedupe][,fragments][,workers=N]
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vmtests.errors import InputError
 from vmtests.sizes import KIB, MIB, parse_size, whole
 from vmtests.text import printable
 
-_LEVELS = {"lz4": 0, "lz4hc": 12, "deflate": 9, "libdeflate": 12, "zstd": 22, "lzma": 109}
+_LEVELS: Mapping[str, Sequence[int]] = {
+    "lz4": (),
+    "lz4hc": range(13),
+    "deflate": range(1, 10),
+    "libdeflate": range(13),
+    "zstd": range(23),
+    "lzma": (*range(10), *range(100, 110)),
+}
+"""The levels that mkfs.erofs(1) takes of each algorithm."""
+
 _HINT = f"none, or one of {', '.join(_LEVELS)}[,level=N][,cluster=SIZE][,dedupe][,fragments][,workers=N]"
 
 
@@ -63,7 +73,7 @@ def parse(text: str) -> Compression:
             cluster = _cluster(value)
         elif name == "workers" and (number := whole(value)):
             workers = number
-        elif (number := whole(value if name == "level" else word)) is not None and number <= _LEVELS[algorithm]:
+        elif (number := whole(value if name == "level" else word)) in _LEVELS[algorithm]:
             level = number
         else:
             raise InputError(f"{printable(word)!r} is no option of the compression {algorithm}", hint=_HINT)

@@ -61,6 +61,8 @@ class Superblock:
     algorithms: int
     extra_devices: int
     directory_bits: int
+    packed: bool
+    """Whether one more inode holds the ends of all files (mkfs.erofs(1), fragments)."""
 
     @property
     def has_checksum(self) -> bool:
@@ -80,6 +82,7 @@ def parse(data: bytes) -> Superblock | None:
     fields = _SUPERBLOCK.unpack_from(data)
     magic, checksum, compat, bits, _, low16, inodes, _, _, blocks = fields[:10]
     identifier, name, incompat, algorithms, devices, _, directory_bits = fields[12:19]
+    packed_inode = fields[21]
     return Superblock(
         magic=magic,
         checksum=checksum,
@@ -94,6 +97,7 @@ def parse(data: bytes) -> Superblock | None:
         algorithms=algorithms if incompat & _INCOMPAT_COMPR_CFGS else 0,
         extra_devices=devices,
         directory_bits=directory_bits,
+        packed=packed_inode != 0,
     )
 
 

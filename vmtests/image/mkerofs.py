@@ -176,7 +176,7 @@ def _verified_size(file: Path, inodes: int) -> int:
     with file.open("rb") as opened:
         superblock = erofs.parse(os.pread(opened.fileno(), MIB, erofs.OFFSET))
     # mkfs.erofs 1.8.6 exits with 0 when it runs out of space.
-    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes != inodes:
+    if superblock is None or superblock.size > file.stat().st_size or superblock.inodes - superblock.packed != inodes:
         raise HostError(
             "mkfs.erofs did not write a whole file system",
             hint="is the disk full, or did a store path change meanwhile?",
