@@ -360,6 +360,15 @@ def test_a_protective_mbr_that_begins_elsewhere_is_named(maker: Maker) -> None:
     assert maker.said() == []
 
 
+def test_nothing_is_said_to_be_missing_on_an_esp_that_firmware_cannot_read(maker: Maker) -> None:
+    """A FAT32 with too few clusters is one breach: what is on it is not known."""
+    maker.make(GOOD)
+    maker.poke(MIB + 13, b"\x08")  # sectors of a cluster
+    (found,) = maker.inspect().breaches
+    assert found.cause is Cause.ESP_UNREADABLE
+    assert "clusters only, and needs 65525" in found.sentence
+
+
 def test_the_newest_unified_kernel_is_the_one_that_is_looked_at(maker: Maker) -> None:
     """Version 10 is newer than 9, and one that has no tries left comes last."""
     osrel = b"ID=x\nPRETTY_NAME=X\n"

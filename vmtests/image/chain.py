@@ -99,10 +99,9 @@ class Chain:
     def check(self) -> Iterator[Check]:
         """Yield what firmware, loader and kernel would meet, up to what stops them."""
         bios = self._bios()
-        for volume in self._volumes:
-            if volume.readable == "vfat":
-                yield from self._readable(volume)
-        yield from self._follow(bios)
+        faults = [fault for item in self._volumes if item.readable == "vfat" for fault in self._readable(item)]
+        yield from faults
+        yield from self._follow(bios, unread=bool(faults))
         # Last: whether it stops anything depends on who else starts the disk.
         if bios == "GRUB" and self._table.sector_size == 512 and (reason := _grub_ends(self._disk)):
             text, cause = f"GRUB, as a BIOS starts it, {reason}", Cause.BOOTLOADER_INVALID
@@ -112,7 +111,8 @@ class Chain:
             else:
                 yield note(SUBJECT, "boot sector", "leads nowhere", f"{text}; UEFI starts another", cause=cause)
 
-    def _follow(self, bios: str) -> Iterator[Check]:
+    def _follow(self, bios: str, *, unread: bool) -> Iterator[Check]:
+        """Follow firmware; of an ESP that is `unread` it is not said what is not on it."""
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT"
             if bios:
@@ -133,7 +133,8 @@ class Chain:
             yield breach(SUBJECT, "ESP", "ignored", text, "sfdisk mends the table", cause=Cause.ESP_UNREADABLE)
             return
         if not starting:
-            yield self._nothing(bios)
+            if bios or not unread:
+                yield self._nothing(bios)
             if bios:
                 yield from self._by_bios(bios)
             return
