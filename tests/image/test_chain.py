@@ -427,7 +427,7 @@ def test_grub_for_bios_has_to_lead_somewhere(maker: Maker, sector: int, words: s
 
 
 def test_what_uefi_misses_on_a_disk_for_bios_is_named(maker: Maker) -> None:
-    """An ESP without its loader is no breach beside a loader for BIOS; the note says what is missing, and its cause."""
+    """An ESP without its loader is no breach beside a loader for BIOS; the note says what is missing, and why."""
     maker.make({"/readme": b"x"})
     maker.poke(0, b"\xeb\x63\x90 GRUB ")
     found = maker.inspect()
