@@ -101,6 +101,10 @@ def hint_of(said: str) -> str | None:
     return next((_EXHAUSTED[number] for words, number in _WORDS.items() if words in said), None)
 
 
+HOST_ERRORS = (OSError, MemoryError, RuntimeError, ValueError, ImportError)
+"""What Python raises where `of_host` may find the host at fault."""
+
+
 def of_host(error: BaseException) -> "HostError | None":
     """Return the HostError for what ends anything on a host that has no more to give; None for a bug of ours."""
     if isinstance(error, MemoryError):

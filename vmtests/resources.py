@@ -15,6 +15,8 @@ from vmtests.errors import HostError, InputError, VmtestsError, at_named
 _PACKAGE = Path(__file__).parent
 _ANOTHER = "set VMTESTS_CACHE to a writable directory"
 
+_PIECE = 1 << 18
+
 NAMED_LIMIT = 64 << 20
 """Bytes of a text that a person has named: a contract, a list, a recording of the cloud."""
 
@@ -72,7 +74,10 @@ def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: in
     shown = f"{what} {path}".lstrip()
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            # Piece by piece: all that `read` may give it first asks memory for.
+            data = bytearray()
+            while len(data) <= limit and (piece := file.read(_PIECE)):
+                data += piece
     except OSError as error:
         raise at_named(f"{shown} cannot be read", error, hint) from error
     except ValueError as error:  # a NUL in its name

@@ -15,6 +15,7 @@ from vmtests.faults.run import Runner
 from vmtests.host import tools
 from vmtests.host.architecture import GUEST
 from vmtests.image.inspect import Inspection, inspect
+from vmtests.machine.hardware import FirmwareKind, Hardware
 from vmtests.testing.images import SmallImage, small_image
 
 
@@ -85,3 +86,30 @@ def test_what_only_the_contents_tell_ends_no_other_fault(image: SmallImage, tmp_
     assert "initrd" in outcome.misfit
     assert outcome.verdict is None
     assert list(tmp_path.glob(".initrd-wrong-kernel-*")) == []
+
+
+class _OrderedError(Exception):
+    """Ends a run where its machine is ordered."""
+
+
+def test_a_broken_image_is_started_by_the_firmware_that_the_good_one_is_made_for(
+    image: SmallImage, tmp_path: Path
+) -> None:
+    """A disk for BIOS, too, boots without its ESP; the fault is what UEFI firmware makes of that."""
+    ordered = []
+
+    def order(_image: object, hardware: Hardware, **_: object) -> None:
+        ordered.append(hardware)
+        raise _OrderedError
+
+    good = _foreign(image)
+    other: Any = SimpleNamespace(inspection=replace(good, bios_only=True), path=image.path, contract=None)
+    lab: Any = SimpleNamespace(
+        host=SimpleNamespace(scratch=tmp_path, toolbox=tools.find()),
+        images=SimpleNamespace(find=lambda *_, **__: other),
+        machine=order,
+    )
+    mine: Any = SimpleNamespace(inspection=good, path=image.path, contract=None)
+    with pytest.raises(_OrderedError):
+        Runner(mine, lab).run(catalogue.catalogue()["esp-missing"])
+    assert [FirmwareKind.UEFI] == [hardware.firmware for hardware in ordered]

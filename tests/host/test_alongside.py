@@ -1,5 +1,6 @@
 """No work of another thread outlives what it was for, whenever the main thread is interrupted."""
 
+import _thread
 import hashlib
 import os
 import signal
@@ -44,34 +45,36 @@ def test_what_comes_of_it_is_told() -> None:
 
 
 def test_interrupt_while_the_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread runs already, and `start` does not return: it is waited for all the same."""
-    real, work = threading.Thread.start, _Work()
+    """The thread runs already, and nobody has been told of it: it is waited for all the same."""
+    real, work = _thread.start_new_thread, _Work()
 
-    def start(thread: threading.Thread) -> None:
-        real(thread)
+    def start(run: Callable[[], object], arguments: tuple[()]) -> None:
+        real(run, arguments)
         work.began.wait()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(_thread, "start_new_thread", start)
     with pytest.raises(KeyboardInterrupt), alongside(work):
         pass
     assert work.done
 
 
-def test_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted before the thread has run a line of it, the work is not begun afterwards."""
-    late: list[threading.Thread] = []
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, MemoryError])
+def test_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]) -> None:
+    """Interrupted before the thread has run a line of it, or when it does not come, the work is not begun any more."""
+    late: list[Callable[[], object]] = []
 
-    def start(thread: threading.Thread) -> None:
-        late.append(thread)
-        raise KeyboardInterrupt
+    def start(run: Callable[[], object], _: tuple[()]) -> None:
+        late.append(run)
+        if ends is KeyboardInterrupt:
+            raise KeyboardInterrupt
 
-    work, real = _Work(), threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(KeyboardInterrupt), alongside(work):
+    work = _Work()
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    monkeypatch.setattr("vmtests.host.alongside._BEGIN_SECONDS", 0)
+    with pytest.raises(ends), alongside(work):
         pass
-    real(late[0])
-    late[0].join()
+    late[0]()
     assert not work.began.is_set()
 
 

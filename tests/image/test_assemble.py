@@ -4,12 +4,14 @@ import dataclasses
 import hashlib
 import os
 import sqlite3
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from vmtests.contract import Contract
+from vmtests.errors import InputError
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs
@@ -17,7 +19,8 @@ from vmtests.image.assemble import assemble
 from vmtests.image.build import Order, build
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
-from vmtests.sizes import MIB, round_up
+from vmtests.resources import fixture
+from vmtests.sizes import GIB, MIB, round_up
 from vmtests.testing.images import SmallImage, program
 
 STORE, ROOT = 2, 3
@@ -110,6 +113,23 @@ def test_partition_of_a_compressed_store_ends_with_its_file_system(
         superblock = erofs.parse(os.pread(file.fileno(), MIB, small.start(STORE) + erofs.OFFSET))
     assert superblock is not None
     assert small.start(ROOT) - small.start(STORE) == round_up(superblock.size, MIB)
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_a_disk_has_the_size_of_its_contract(
+    registered: ImageSpec, tmp_path: Path, toolbox: Toolbox, compression: str
+) -> None:
+    """What its partitions leave of it is root's; where they do not fit nothing is built."""
+    contract = tomllib.loads(fixture("contract.toml").read_text())
+    contract["disk"]["size"] = "3G"
+    spec = dataclasses.replace(registered, compression=compression, contract=contract)
+    assemble(spec, tmp_path / "disk.raw", toolbox)
+    assert (tmp_path / "disk.raw").stat().st_size == 3 * GIB
+    contract["disk"]["size"] = "1G"
+    contract["partition"][-1]["size"] = "895M"
+    with pytest.raises(InputError, match="needs a disk of 2 GiB, and its contract's is 1G"):
+        assemble(spec, tmp_path / "other.raw", toolbox)
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
 
 
 def test_database_is_in_the_state_directory(disk: SmallImage, registered: ImageSpec, tmp_path: Path) -> None:

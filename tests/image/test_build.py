@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from vmtests.image import compare, deep
 from vmtests.image.assemble import assemble
 from vmtests.image.build import STDOUT, Order, build, check_targets
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
+from vmtests.resources import fixture
 from vmtests.sizes import MIB
 from vmtests.testing.images import SmallImage, program
 
@@ -60,6 +62,18 @@ def test_nothing_that_an_image_is_made_of_is_overwritten(described: ImageSpec, t
         for order in (Order(disk=target), Order(packed=target)):
             with pytest.raises(InputError, match=r"cannot be written: the image is made of"):
                 check_targets(described, order, origin)
+
+
+def test_an_archive_that_nobody_takes_is_refused_before_its_disk_is_built(
+    described: ImageSpec, tmp_path: Path, toolbox: Toolbox
+) -> None:
+    """Compute Engine takes disks of whole GiB, and the contract says of what theirs are multiples."""
+    data = tomllib.loads(fixture("contract.toml").read_text())
+    data["disk"]["granularity"] = "1M"
+    order = Order(disk=tmp_path / "disk.raw", packed=tmp_path / "archive")
+    with pytest.raises(InputError, match=r"contract's disk\.granularity is 1M, no number of GiB"):
+        build(dataclasses.replace(described, contract=data), toolbox, order)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,16 @@ def test_what_is_another_than_was_planned_ends_it(
     (tmp_path / "erofs").write_bytes(b"")
     with progress.step("test") as running, pytest.raises(HostError, match=f"sizes/{name} changed while it was read"):
         erofswrite.write(tmp_path / "erofs", plan, store, "store", _ID, 0, running)
+
+
+def test_what_fails_meanwhile_ends_it_at_once(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No store is written to its end for an image whose other partitions cannot be made."""
+    monkeypatch.setattr(erofswrite._Writer, "work", lambda writer: writer.ended.wait())
+    meanwhile: Future[None] = Future()
+    meanwhile.set_exception(HostError("no other partition"))
+    (tmp_path / "erofs").write_bytes(b"")
+    with progress.step("test") as running, pytest.raises(HostError, match="no other partition"):
+        erofswrite.write(tmp_path / "erofs", _plan(store), store, "store", _ID, 0, running, meanwhile)
 
 
 def test_a_path_may_be_as_long_as_linux_takes_it_in_the_image(tmp_path: Path, toolbox: Toolbox) -> None:

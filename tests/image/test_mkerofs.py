@@ -169,7 +169,17 @@ def test_compression_is_read_from_one_line() -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        *("lz4", "lz4hc,0", "lz4hc,12", "deflate,1", "deflate,9", "libdeflate,0", "libdeflate,12", "zstd,0", "zstd,22"),
+        *(
+            "lz4",
+            "lz4hc,0",
+            "lz4hc,12",
+            "deflate,1",
+            "deflate,9",
+            "libdeflate,0",
+            "libdeflate,12",
+            "zstd,0",
+            "zstd,22",
+        ),
         *("lzma,0", "lzma,9", "lzma,100", "lzma,109", "zstd,cluster=4K", "lz4,cluster=1M"),
     ],
 )

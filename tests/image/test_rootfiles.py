@@ -7,7 +7,6 @@ import pytest
 
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.host.tools import Toolbox
 from vmtests.image import rootfiles
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 
@@ -15,7 +14,7 @@ _Fill = Callable[..., Path]
 
 
 @pytest.fixture
-def fill(tmp_path: Path, contract: Contract, toolbox: Toolbox) -> _Fill:
+def fill(tmp_path: Path, contract: Contract) -> _Fill:
     """Fills a root with entries, and gives it; beside it are a tree with symlinks, a file, and `host`."""
     (tmp_path / "tree/dir").mkdir(parents=True)
     (tmp_path / "tree/dir/file").write_text("of the tree")
@@ -30,7 +29,7 @@ def fill(tmp_path: Path, contract: Contract, toolbox: Toolbox) -> _Fill:
     def filled(*entries: RootEntry, registration: Path | None = None) -> Path:
         store = StoreSpec(directory=tmp_path)
         spec = ImageSpec(version=1, name="test", esp={}, store=store, root=entries, registration=registration)
-        rootfiles.fill(spec, contract, tmp_path / "root", toolbox)
+        rootfiles.fill(spec, contract, tmp_path / "root")
         return tmp_path / "root"
 
     return filled

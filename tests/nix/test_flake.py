@@ -56,6 +56,26 @@ def test_a_broken_promise_fails_the_check(nix_flake: Callable[..., str], flake: 
         module.write_text(text)
 
 
+def test_the_example_evaluates_whole(nix: Path, flake: Path, stand_in: Path) -> None:
+    """Its image, and the shell in which its workflow runs pytest: docs/examples/nixos, as somebody copies it."""
+    given = (("vmtests", flake), ("vmtests/nixpkgs", stand_in))
+    inputs = [word for name, path in given for word in ("--override-input", name, f"path:{path}")]
+    example = f"path:{PROJECT / 'docs/examples/nixos'}"
+    for output in ("packages.x86_64-linux.imageScript", "devShells.x86_64-linux.default"):
+        command = [
+            str(nix),
+            "eval",
+            "--raw",
+            f"{example}#{output}.drvPath",
+            "--offline",
+            "--no-write-lock-file",
+            *inputs,
+        ]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.endswith(".drv")
+
+
 def test_flake_follows_a_release_that_evaluates() -> None:
     """The flake's nixpkgs is 26.05 or newer (what 25.11 reads of a build, nixpkgs #516844), and the example's too."""
     [branch] = re.findall(r'"github:NixOS/nixpkgs/nixos-([\d.]+)"', (PROJECT / "flake.nix").read_text())

@@ -1,15 +1,18 @@
 """What others read of a run: junit's properties, pytest-html's extras, GitHub's, and what is run again."""
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.plugin.test_boot import _CONFTEST, _TESTS
-from vmtests.report import summary
+from vmtests.report import page, summary
 
 Run = Callable[..., pytest.RunResult]
 _HOST = _CONFTEST.replace("owner=Owner.IMAGE", "owner=Owner.HOST")
@@ -59,6 +62,56 @@ def test_run_without_junit_ends_as_any(pytester: pytest.Pytester, run: Run) -> N
     result = run("-p", "no:junitxml")
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def _no_room(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device", "results/junit.xml")
+
+
+def test_full_disk_costs_junit_xml_and_no_more(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed is told all the same, and why there is no junit.xml: pytest would show a traceback instead."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    monkeypatch.setattr("_pytest.junitxml.open", _no_room, raising=False)
+    result = run("--vm-results=results")
+    result.stdout.fnmatch_lines(["junit.xml: none: this host gives no more: No space left on device*", "*3 errors*"])
+    told = result.stdout.str() + result.stderr.str()
+    assert not re.search("Traceback|INTERNALERROR|generated xml", told)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert not (pytester.path / "results/junit.xml").exists()
+
+
+def test_host_that_gives_no_more_costs_the_report_and_no_more(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the page nor the properties of junit.xml are worth the summary of the tests."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    monkeypatch.setattr(summary, "properties", _no_room)
+    monkeypatch.setattr(page, "write", _no_room)
+    result = run("--vm-results=results")
+    result.stdout.fnmatch_lines(["report: none: this host gives no more: No space left on device*", "*3 errors*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (pytester.path / "results/junit.xml").exists()
+
+
+def test_ctrl_c_while_the_report_is_written(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary is shown, the exit status is that of a run that was interrupted, and nobody sees a traceback."""
+
+    def stop(_: Path) -> NoReturn:
+        raise KeyboardInterrupt
+
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(_TESTS)
+    monkeypatch.setattr(page, "write", stop)
+    result = run("--vm-results=results")
+    result.stdout.fnmatch_lines(["report: none: interrupted", "results: *", "*3 errors*"])
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.INTERRUPTED
 
 
 def test_only_host_and_cloud_are_tried_again(pytester: pytest.Pytester, run: Run) -> None:

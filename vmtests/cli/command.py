@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from vmtests.cli import streams
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
-from vmtests.errors import HostError, VmtestsError, of_host
+from vmtests.errors import HOST_ERRORS, HostError, VmtestsError, of_host
 
 COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
@@ -94,7 +94,7 @@ def _command(argv: Sequence[str]) -> int:
         with contextlib.suppress(KeyboardInterrupt):  # who presses it twice
             _complain(HostError("interrupted", hint="what was finished is kept: the same command goes on from there"))
         return _INTERRUPTED
-    except (OSError, MemoryError, RuntimeError, ValueError, ImportError) as error:
+    except HOST_ERRORS as error:
         if (host := of_host(error)) is None:
             raise
         return _fail(host, arguments)

@@ -16,7 +16,7 @@ from vmtests.faults.apply import broken
 from vmtests.faults.catalogue import Fault, Host
 from vmtests.faults.fitting import seen
 from vmtests.host import outputs
-from vmtests.qemu.lab import Lab
+from vmtests.qemu.lab import Lab, fitting
 from vmtests.qemu.vm import QemuVm
 from vmtests.vm import Image
 
@@ -125,7 +125,9 @@ class Runner:
             told = found.breaches or tuple(check for check in found.checks if fault.breach and check.sentence)
             breaches = tuple(map(str, told))
             actions = _Actions(made.actions)
-            with lab.machine(image, made.hardware, name=fault.name, watch=actions) as vm:
+            # The good image's machine: without its ESP a disk that a BIOS starts, too, would be for a BIOS only.
+            hardware = fitting(made.hardware, self._image)
+            with lab.machine(image, hardware, name=fault.name, watch=actions) as vm:
                 actions.vm = vm
                 self._machines.add(vm)
                 try:

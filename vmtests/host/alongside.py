@@ -1,14 +1,19 @@
 """Work in threads of their own that never outlives the block it is for, whenever a signal comes.
 
 An interrupt is raised anywhere in the main thread: also while it starts a thread, of which it knows nothing yet then
-(`ThreadPoolExecutor` does not wait for such a one), and while it waits.
+(`ThreadPoolExecutor` does not wait for such a one), and while it waits. A thread that gets no memory dies before
+its first line; `threading.Thread.start` waits for that line for ever.
 """
 
+import _thread
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
+
+_BEGIN_SECONDS = 60.0
+"""In which a thread begins on any host that has memory for it."""
 
 T = TypeVar("T")
 
@@ -17,13 +22,14 @@ T = TypeVar("T")
 def alongside(work: Callable[[], T]) -> Iterator[Future[T]]:
     """Do `work` in a thread while the block runs; it has ended when the block has, or never begins.
 
-    An interrupt that comes while its end is waited for is raised after it.
+    An interrupt that comes while its end is waited for is raised after it. Raises MemoryError where it does not begin.
     """
-    turn, over = threading.Lock(), threading.Event()
+    turn, begun, over = threading.Lock(), threading.Event(), threading.Event()
     came: Future[T] = Future()
 
     def run() -> None:
         with turn:
+            begun.set()
             if over.is_set():
                 return
             try:
@@ -32,7 +38,9 @@ def alongside(work: Callable[[], T]) -> Iterator[Future[T]]:
                 came.set_exception(error)
 
     try:
-        threading.Thread(target=run, daemon=True).start()
+        _thread.start_new_thread(run, ())
+        if not begun.wait(_BEGIN_SECONDS):
+            raise MemoryError
         yield came
     finally:
         over.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.contract import Contract
-from vmtests.errors import HostError, at_named, from_os
+from vmtests.errors import HostError, InputError, at_named, from_os
 from vmtests.host.alongside import alongside
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
@@ -84,9 +84,10 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
-                    rootfiles.fill(spec, contract, work.root, toolbox)
+                    rootfiles.fill(spec, contract, work.root)
                 running.phase("store")
                 if plan is None:
+                    _finish_root(spec, contract, work, toolbox)
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)
                     running.phase("partitions")
                     _partition(spec, contract, work, toolbox, store_size)
@@ -119,12 +120,22 @@ def _write_planned(
     """Write the erofs to its place in the disk file, and beside it the other partitions, whose places are known."""
     start, stored = _store_start(contract), contract.store_partition
     size = round_up(plan.size, MIB)
-    _make_disk(contract, work, size)
-    with alongside(lambda: _partition(spec, contract, work, toolbox, size)) as partitions:
+    _make_disk(spec, contract, work, size)
+
+    def others() -> None:
+        _finish_root(spec, contract, work, toolbox)
+        _partition(spec, contract, work, toolbox, size)
+
+    with alongside(others) as partitions:
         identifier = str(repart.partition_uuid(spec.seed, stored))
-        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running)
+        erofswrite.write(work.disk, plan, spec.store.directory, stored.label, identifier, start, running, partitions)
         running.phase("partitions")
         partitions.result()
+
+
+def _finish_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+    with usual_modes():
+        rootfiles.finish(spec, contract, work.root, toolbox)
 
 
 def _write_compressed(
@@ -140,7 +151,7 @@ def _write_compressed(
     names = [spec.store.name(path) for path in spec.store.paths]
     size = round_up(mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running), MIB)
     os.truncate(work.store, size)
-    _make_disk(contract, work, size)
+    _make_disk(spec, contract, work, size)
     return size
 
 
@@ -154,11 +165,15 @@ def _store_start(contract: Contract) -> int:
     return start
 
 
-def _make_disk(contract: Contract, work: _Work, store_size: int) -> None:
-    """Make the disk file, which is one hole yet."""
+def _make_disk(spec: ImageSpec, contract: Contract, work: _Work, store_size: int) -> None:
+    """Make the disk file, which is one hole yet; raises InputError where it is larger than the contract's."""
     least = _store_start(contract) + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
+    size, promised = round_up(least, contract.disk.granularity_bytes), contract.disk.size_bytes
+    if promised and size > promised:
+        text = f"image {spec.name} needs a disk of {format_size(size)}, and its contract's is {contract.disk.size}"
+        raise InputError(text, hint="give the contract's disk a larger size, or the store fewer paths")
     with work.disk.open("wb") as file:
-        file.truncate(round_up(least, contract.disk.granularity_bytes))
+        file.truncate(promised or size)
 
 
 def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int) -> None:

@@ -16,6 +16,7 @@ from vmtests.image.assemble import assemble
 from vmtests.image.spec import ImageSpec
 from vmtests.image.target import beside
 from vmtests.resources import cache_dir
+from vmtests.sizes import GIB
 
 STDOUT = Path("-")
 """The archive that is written to standard output."""
@@ -62,8 +63,13 @@ def check_targets(spec: ImageSpec, order: Order, origin: Path) -> None:
 def build(spec: ImageSpec, toolbox: Toolbox, order: Order) -> None:
     """Build an image, which appears whole or not at all; without `order.disk` the raw image is scratch.
 
-    Raises HostError when a tool fails or the disk is full, ImageError when it is not what it should be.
+    Raises InputError, before anything is written, for the archive of a disk that Compute Engine does not take;
+    HostError when a tool fails or the disk is full, ImageError when it is not what it should be.
     """
+    unit = spec.image_contract().disk
+    if order.packed is not None and unit.granularity_bytes % GIB:
+        text = f"image {spec.name}: its contract's disk.granularity is {unit.granularity}, no number of GiB"
+        raise InputError(text, hint="Compute Engine's archive needs 1G; or leave out --archive")
     with contextlib.ExitStack() as stack:
         disk = order.disk or stack.enter_context(_scratch(order.packed)) / archive.MEMBER
         # Nix takes no relative name for its state.

@@ -44,11 +44,19 @@ _Item = tuple[bytes, Node, Node]
 
 
 def write(
-    file: Path, plan: Plan, directory: Path, label: str, identifier: str, offset: int, running: progress.Step
+    file: Path,
+    plan: Plan,
+    directory: Path,
+    label: str,
+    identifier: str,
+    offset: int,
+    running: progress.Step,
+    meanwhile: futures.Future[None] | None = None,
 ) -> None:
     """Write the file system into `file`, which is there and long enough, from `offset` on; `directory` has its paths.
 
     Raises HostError for a file that cannot be read or became shorter meanwhile, OSError for what cannot be written.
+    What `meanwhile` raises ends it at once.
     """
     with opened(os.fspath(directory)) as top, _Writer(file, plan, top, offset) as writer:
         writer.reserve()
@@ -57,6 +65,8 @@ def write(
                 working = [stack.enter_context(alongside(writer.work)) for _ in os.sched_getaffinity(0)]
                 while futures.wait(working, _LOOK_SECONDS).not_done:
                     writer.look(running)
+                    if meanwhile is not None and meanwhile.done():
+                        meanwhile.result()
                 writer.look(running)
             finally:
                 writer.ended.set()

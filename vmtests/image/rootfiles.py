@@ -23,11 +23,13 @@ DATABASE = 2
 _REGISTRATION_LIMIT = GIB  # bytes; a thousand for each path
 
 
-def fill(spec: ImageSpec, contract: Contract, root: Path, toolbox: Toolbox) -> None:
-    """Put all that `spec` and `contract` have on the root partition into the new directory `root`.
+_REGISTRATION = "registration"  # beside the root
 
-    Raises InputError for what would be written through a symlink, on this host; ToolError when Nix refuses the
-    registration.
+
+def fill(spec: ImageSpec, contract: Contract, root: Path) -> None:
+    """Put all that `spec` and `contract` have on the root partition, but the database, into the new directory `root`.
+
+    Raises InputError for what would be written through a symlink, on this host, and for a registration that is none.
     """
     root.mkdir()
     for index, entry in enumerate(spec.root):
@@ -36,7 +38,24 @@ def fill(spec: ImageSpec, contract: Contract, root: Path, toolbox: Toolbox) -> N
     for mount_point in (contract.store.mount, contract.store.lower):
         _target(root, mount_point, f"image {spec.name}").mkdir(parents=True, exist_ok=True)
     if spec.registration is not None:
-        _load_database(spec, spec.registration, spec.state or contract.store.state, contract, root, toolbox)
+        place = f"image {spec.name}"
+        for made in ("db", "gcroots"):
+            _target(root, f"{_state(spec, contract)}/{made}", place).mkdir(parents=True, exist_ok=True)
+        registered = _registered(spec, spec.registration, f"{place}: registration:")
+        root.with_name(_REGISTRATION).write_text(registered, encoding="utf-8")
+
+
+def _state(spec: ImageSpec, contract: Contract) -> str:
+    return spec.state or contract.store.state
+
+
+def finish(spec: ImageSpec, contract: Contract, root: Path, toolbox: Toolbox) -> None:
+    """Make the database of a root that was filled, which takes a second for 20,000 paths, and set all times.
+
+    Raises ToolError when Nix refuses the registration.
+    """
+    if spec.registration is not None:
+        _load_database(_state(spec, contract), contract, root, toolbox)
     for directory, names, files in os.walk(root):
         for item in (*names, *files):
             os.utime(Path(directory, item), (STORE_TIME, STORE_TIME), follow_symlinks=False)
@@ -104,16 +123,12 @@ def _registered(spec: ImageSpec, registration: Path, place: str) -> str:
     return as_text(found)
 
 
-def _load_database(
-    spec: ImageSpec, registration: Path, directory: str, contract: Contract, root: Path, toolbox: Toolbox
-) -> None:
+def _load_database(directory: str, contract: Contract, root: Path, toolbox: Toolbox) -> None:
     """Make the Nix database of the image, once, on its root partition.
 
     A registration that is loaded at every boot brings back to life what garbage collection had deleted.
     """
-    place, work = f"image {spec.name}", root.parent
-    for made in ("db", "gcroots"):
-        _target(root, f"{directory}/{made}", place).mkdir(parents=True, exist_ok=True)
+    work = root.parent
     state = root / directory.lstrip("/")
     parameters = {"store": contract.store.mount, "state": state, "real": work / "no-store"}
     toolbox.run(
@@ -121,7 +136,7 @@ def _load_database(
         # A store by parameters (nix3-help-stores(1)), with another place for its files than the host's /nix/store.
         *("--store", f"local?{urlencode(parameters, quote_via=quote)}", "--option", "build-users-group", ""),
         "--load-db",
-        stdin=_registered(spec, registration, f"{place}: registration:"),
+        stdin=root.with_name(_REGISTRATION).read_text(encoding="utf-8"),
         env={
             "NIX_STATE_DIR": os.fspath(state),
             "NIX_CONF_DIR": os.fspath(work),

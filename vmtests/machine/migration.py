@@ -1,12 +1,16 @@
 """A machine's state, without its memory, on its way out or in (QEMU's docs/devel/migration)."""
 
+import errno
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, from_os
 
 _LOOK = 0.002  # seconds between two looks at what takes some hundredths of a second
+_ROOM = 1 << 20  # bytes, more than the devices' state
 
 Execute = Callable[..., object]
 
@@ -15,7 +19,14 @@ def send(execute: Execute, state: Path, ended: threading.Event) -> None:
     """Write the state to a file; raises HostError where it cannot be."""
     _ignore_memory(execute)
     execute("migrate", {"uri": f"file:{state}"})
-    _wait(execute, ended)
+    try:
+        _wait(execute, ended)
+    except HostError as error:
+        # QEMU calls it an input/output error.
+        if shutil.disk_usage(state.parent).free < _ROOM:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(state.parent))
+            raise from_os("the machine's state cannot be kept", full) from error
+        raise
 
 
 def receive(execute: Execute, state: Path, ended: threading.Event) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vmtests.errors import Owner, VmtestsError
+from vmtests.errors import HOST_ERRORS, Owner, VmtestsError, of_host
 from vmtests.report import summary
 from vmtests.report.record import MACHINE
 from vmtests.text import printable
@@ -104,9 +104,14 @@ class Forms:
         if hasattr(self._config, "workerinput") or not getattr(self._config.option, "xmlpath", None):
             return
         log = next((p for p in self._config.pluginmanager.get_plugins() if hasattr(p, "add_global_property")), None)
-        if log is not None:
+        if log is None:
+            return
+        try:
             for name, value in summary.properties(self._results).items():
                 log.add_global_property(name, value)
+        except HOST_ERRORS as error:  # the summary on the terminal says so
+            if of_host(error) is None:
+                raise
 
     def tell_github(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Annotate a pull request, and write the job's summary, where GitHub Actions runs this.

@@ -3,13 +3,13 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from vmtests.errors import Owner, VmtestsError, of_host
+from vmtests.errors import HOST_ERRORS, Owner, VmtestsError, of_host
 from vmtests.guest.guest import NoWayInError
 from vmtests.plugin.forms import Forms
 from vmtests.vm import BootError, Laboratory, Vm
@@ -27,6 +27,8 @@ class Run:
         self._see_above: dict[BaseException, str] = {}
         self._owners: dict[BaseException, Owner] = {}
         self._told: set[BaseException] = set()
+        self._unwritten: list[str] = []
+        self._interrupted = False
         self.forms = Forms(config, results, self._owners)
 
     @classmethod
@@ -46,7 +48,7 @@ class Run:
             # Some that start others ignore it, and then nobody's end can be waited for.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not hasattr(config, "workerinput"):
-            _begin_junit(config, results / "junit.xml")
+            _begin_junit(config, results / "junit.xml", run._unwritten.append)
         return run
 
     @contextlib.contextmanager
@@ -68,7 +70,7 @@ class Run:
             yield
         except BootError as error:
             told, see_above, owner = error.report, "boot failed: see above", error.owner
-        except (VmtestsError, OSError, MemoryError, RuntimeError, ValueError, ImportError) as error:
+        except (VmtestsError, *HOST_ERRORS) as error:
             if (ours := error if isinstance(error, VmtestsError) else of_host(error)) is None:
                 raise
             told, see_above, owner = str(ours), "no machine: see above", ours.owner
@@ -126,27 +128,71 @@ class Run:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the page of the run, and say where the results are."""
-        from vmtests.report import page
-        from vmtests.report.record import NoBootError
-
-        try:
-            terminalreporter.write_line(f"report: {page.write(self.results)}")
-        except NoBootError:
-            pass
-        except VmtestsError as error:
-            terminalreporter.write_line(f"report: none: {error.message}")
+        if (told := self._report()) is not None:
+            terminalreporter.write_line(f"report: {told}")
+        for why in self._unwritten:
+            terminalreporter.write_line(f"junit.xml: none: {why}")
         terminalreporter.write_line(f"results: {self.results}")
         self.forms.tell_github(terminalreporter)
 
+    def _report(self) -> str | None:
+        """Write the page of the run; return where it is, or why there is none; None where no machine was booted."""
+        from vmtests.report.record import NoBootError
 
-def _begin_junit(config: pytest.Config, path: Path) -> None:
-    """Have pytest's own plugin write `path` too, unless it is not there or writes elsewhere."""
+        try:
+            from vmtests.report import page
+
+            return str(page.write(self.results))
+        except NoBootError:
+            return None
+        except VmtestsError as error:
+            return f"none: {error.message}"
+        except KeyboardInterrupt:
+            self._interrupted = True
+            return "none: interrupted"
+        except HOST_ERRORS as error:
+            if (host := of_host(error)) is None:
+                raise
+            return f"none: {host.message}"
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """End as interrupted when it is the report that was."""
+        result = yield
+        if self._interrupted:
+            pytest.exit("interrupted while the report was written", returncode=pytest.ExitCode.INTERRUPTED)
+        return result
+
+
+def _begin_junit(config: pytest.Config, path: Path, unwritten: Callable[[str], None]) -> None:
+    """Have pytest's own plugin write `path` too, unless it is not there or writes elsewhere.
+
+    Where it cannot be written `unwritten` is told why: pytest would say no more of the run.
+    """
     plugins = config.pluginmanager
     if (junit := plugins.getplugin("junitxml")) is None or config.option.xmlpath:
         return
     config.option.xmlpath = str(path)
     before = plugins.get_plugins()
     junit.pytest_configure(config)
-    # It begins now, and not with the session, of which nothing was known to need a machine.
     for log in plugins.get_plugins() - before:
+        # It begins now, and not with the session, of which nothing was known to need a machine.
         log.pytest_sessionstart()
+        plugins.unregister(log)
+        write = log.pytest_sessionfinish
+
+        def finish(write: Callable[[], None] = write, log: object = log) -> None:
+            try:
+                write()
+            except HOST_ERRORS as error:
+                if (host := of_host(error)) is None:
+                    raise
+                unwritten(host.message)
+                with contextlib.suppress(OSError):
+                    path.unlink()  # half of it is nothing that can be read
+                # It would say that it was written.
+                plugins.unregister(log)
+                del config.stash[junit.xml_key]
+
+        log.pytest_sessionfinish = finish
+        plugins.register(log)

@@ -328,13 +328,13 @@ class Lab(Base):
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
             handed = {**credentials.debug_shell(), **hardware.credentials}
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
-        hardware = _fitting(hardware, image)
+        hardware = fitting(hardware, image)
         if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
         return hardware
 
 
-def _fitting(hardware: Hardware, image: Image) -> Hardware:
+def fitting(hardware: Hardware, image: Image) -> Hardware:
     """Return hardware with the firmware and the bus that the image is made for, where none is named.
 
     Raises InputError for a file that is not there.

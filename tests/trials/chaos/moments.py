@@ -45,7 +45,7 @@ MOMENTS = {
         "vmtests.report.page:write",
     ),
     "rewind": (
-        "vmtests.qemu.snapshots:Lock.alone",
+        "vmtests.qemu.snapshots:Lock.alone_now",
         "vmtests.machine.qemu:QemuMachine.snapshot",
         "vmtests.machine.qemu:copy_sparse",
         "vmtests.machine.drives:keep",
@@ -82,7 +82,7 @@ MOMENTS = {
         "vmtests.gce.lab:upload",
         "vmtests.gce.lab:make_image",
         "vmtests.gce.lab:insert",
-        "vmtests.gce.vm:GceVm.wait_verdict",
+        "vmtests.vm.vm:Vm.wait_verdict",
         "vmtests.gce.session:remove#2",
     ),
 }

@@ -107,7 +107,7 @@ def test_signal_to_a_program_of_the_machine(cell: Cell, program: str, number: si
             if b"bwrap" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
                 seen.append(pid)
                 os.kill(pid, number)
-                if number is not signal.SIGKILL:
+                if number is signal.SIGSTOP:
                     os.kill(pid, signal.SIGCONT)
 
     end = cell.run(cell.order("boot", moment="vmtests.machine.qemu:QemuMachine.execute", harm="watched"), strike)
@@ -139,7 +139,8 @@ def test_kept_machine_that_was_changed_is_booted_again(cell: Cell, name: str, ho
                 os.pwrite(file.fileno(), bytes([content[place] ^ 0xFF]), place)
     end = cell.run(cell.order("rewind"))
     assert end.status == 0, end.said
-    if not name.startswith("console"):
+    # Without its record, which is written last, it is one that was half made.
+    if not name.startswith("console") and (name, how) != ("record.json", "gone"):
         assert "booted again" in end.said, end.said
     cell.nothing_runs()
     _well(cell, "rewind")

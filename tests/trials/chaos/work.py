@@ -70,6 +70,11 @@ class Order:
         """The file with all that is said, on a disk that nothing happens to."""
         return self.place.with_name(f"{self.place.name}.said")
 
+    @property
+    def came(self) -> Path:
+        """The file that is there when the moment has come."""
+        return self.place.with_name(f"{self.place.name}.came")
+
 
 def main(order: Order, pipe: Connection) -> None:
     """Do it, and exit as the command does."""
@@ -94,9 +99,14 @@ def main(order: Order, pipe: Connection) -> None:
         if order.tool:
             harms.strike_tool(patch, order.tool, order.harm)
         if order.moment:
-            moments.arm(patch, order.moment, lambda: harms.HARMS[order.harm](order.place, pipe))
+            moments.arm(patch, order.moment, lambda: _happen(order, pipe))
         status = WORK[order.work](order, patch)
     sys.exit(status)
+
+
+def _happen(order: Order, pipe: Connection) -> None:
+    order.came.touch()
+    harms.HARMS[order.harm](order.place, pipe)
 
 
 def _no_luck(patch: pytest.MonkeyPatch) -> None:

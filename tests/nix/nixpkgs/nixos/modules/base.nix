@@ -106,6 +106,7 @@ in
     image.modules = option (types.attrsOf types.unspecified) { };
     nix.optimise.automatic = option types.bool false;
     nix.settings = option (types.attrsOf types.unspecified) { };
+    services.nginx.enable = option types.bool false;
     system.boot.loader.initrdFile = option types.str "initrd";
     system.boot.loader.kernelFile = option types.str "bzImage";
     system.build = option (types.lazyAttrsOf types.unspecified) { };
