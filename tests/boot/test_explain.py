@@ -11,10 +11,10 @@ from vmtests import contract
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower
 from vmtests.boot.stages import Stage
-from vmtests.boot.verdict import Cause, Verdict
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 from vmtests.boot.waits import path
 from vmtests.errors import Owner
-from vmtests.image.check import Check, Word, breach, passed
+from vmtests.image.check import Check, Word, breach, note, passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.testing import ManualClock
@@ -118,6 +118,31 @@ def test_a_name_that_systemd_cut_is_completed_from_what_stage_1_mounts(
     verdict = follower.verdict
     assert verdict is not None
     assert Cause.PARTITION_MISSING is verdict.cause
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("BdsDxe: No bootable option or device was found.", Cause.ESP_UNREADABLE),
+        ("No bootable device.", Cause.FIRMWARE_NO_BOOT_DEVICE),
+    ],
+    ids=["UEFI", "BIOS"],
+)
+def test_what_a_disk_for_bios_lacks_is_why_uefi_finds_nothing(said: str, cause: Cause) -> None:
+    """There it is a note, since a BIOS starts the disk; of a BIOS that finds nothing it says nothing."""
+    bios_only = note("boot", "boot loader", "BIOS only", "it is for BIOS only", cause=Cause.ESP_UNREADABLE)
+    known = SimpleNamespace(checks=(bios_only,), labels=LABELS, root="", names={})
+    seen = Verdict(
+        ready=False,
+        stage=Stage.FIRMWARE,
+        cause=Cause.FIRMWARE_NO_BOOT_DEVICE,
+        sentence="the firmware found nothing to boot",
+        evidence=(Evidence(t=1.0, source="console", text=said),),
+        hint="",
+        owner=Owner.IMAGE,
+        evidence_to_verdict_s=0.5,
+    )
+    assert cause is Knowledge(contract.default(), known).explain(seen).cause
 
 
 def test_a_partition_that_the_image_does_not_have_is_missing() -> None:

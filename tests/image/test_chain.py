@@ -350,7 +350,7 @@ def test_a_protective_mbr_with_the_boot_flag_is_noted(maker: Maker) -> None:
 
 
 def test_a_protective_mbr_that_begins_elsewhere_is_named(maker: Maker) -> None:
-    """EDK2 ignores that table; with a boot loader for BIOS the disk boots another way."""
+    """EDK2 ignores that table; under a BIOS the disk boots, unless Linux looks for its root there."""
     maker.make(GOOD)
     maker.poke(454, b"\2")
     (found,) = maker.inspect().breaches
@@ -358,6 +358,12 @@ def test_a_protective_mbr_that_begins_elsewhere_is_named(maker: Maker) -> None:
     assert str(found).startswith("the protective MBR does not begin in sector 1")
     maker.poke(0, b"\xeb\x63\x90 GRUB ")
     assert maker.said() == []
+    files = {"/boot/grub/grub.cfg": MENU.encode(), "/boot/vmlinuz": kernel("6.12.1"), "/boot/initrd": CPIO}
+    for menu, breaches in ((MENU, 1), (MENU.replace("console=ttyS0", "console=ttyS0 gpt"), 0)):
+        maker.make(GOOD, {**files, "/boot/grub/grub.cfg": menu.encode()})
+        maker.poke(454, b"\2")
+        maker.poke(0, b"\xeb\x63\x90 GRUB ")
+        assert breaches == len([told for told in maker.said() if "ignores the GPT, and so does Linux" in told])
 
 
 def test_nothing_is_said_to_be_missing_on_an_esp_that_firmware_cannot_read(maker: Maker) -> None:
@@ -418,6 +424,20 @@ def test_grub_for_bios_has_to_lead_somewhere(maker: Maker, sector: int, words: s
     code[0x5C:0x64] = (40).to_bytes(8, "little")
     maker.poke(0, bytes(code))
     assert maker.said() == []
+
+
+def test_what_uefi_misses_on_a_disk_for_bios_is_named(maker: Maker) -> None:
+    """An ESP without its loader is no breach beside a loader for BIOS; the note says what is missing, and why."""
+    maker.make({"/readme": b"x"})
+    maker.poke(0, b"\xeb\x63\x90 GRUB ")
+    found = maker.inspect()
+    assert found.ok
+    (told,) = (check for check in found.checks if check.value == "BIOS only")
+    assert told.cause is Cause.BOOTLOADER_MISSING
+    assert "first sector; /EFI/BOOT/BOOTX64.EFI is not on the ESP" in told.sentence
+    maker.poke(MIB, bytes(MIB))
+    (told,) = (check for check in maker.inspect().checks if check.value == "BIOS only")
+    assert told.cause is Cause.ESP_UNREADABLE
 
 
 def test_what_a_bios_starts_is_followed(maker: Maker) -> None:

@@ -176,7 +176,15 @@ class Knowledge:
 
     def _breach(self, verdict: Verdict) -> Known | None:
         early = None if verdict.cause is None else self._early(verdict.stage, verdict.cause)
-        return early or self._stage1(verdict)
+        return early or self._of_uefi(verdict) or self._stage1(verdict)
+
+    def _of_uefi(self, verdict: Verdict) -> Known | None:
+        """Return what UEFI firmware (EDK2) misses on a disk that a BIOS starts: there it is a note."""
+        if verdict.cause is not Cause.FIRMWARE_NO_BOOT_DEVICE or not any(
+            "BdsDxe" in it.text for it in verdict.evidence
+        ):
+            return None
+        return next((check for check in self._checks if check.ok and check.cause in _LOADER), None)
 
     def _early(self, stage: Stage, cause: Cause) -> Known | None:
         wanted = _VAGUE.get(stage, {}).get(cause, frozenset())

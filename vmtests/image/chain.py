@@ -104,23 +104,25 @@ class Chain:
         yield from self._follow(bios, unread=bool(faults))
         # Last: whether it stops anything depends on who else starts the disk.
         if bios == "GRUB" and self._table.sector_size == 512 and (reason := _grub_ends(self._disk)):
-            text, cause = f"GRUB, as a BIOS starts it, {reason}", Cause.BOOTLOADER_INVALID
+            text, hint = f"GRUB, as a BIOS starts it, {reason}", "grub-install writes both of its parts"
             if self.bios_only:
-                hint = "grub-install writes both of its parts"
-                yield breach(SUBJECT, "boot sector", "leads nowhere", text, hint, cause=cause)
+                yield breach(SUBJECT, "boot sector", "leads nowhere", text, hint, cause=Cause.BOOTLOADER_INVALID)
             else:
-                yield note(SUBJECT, "boot sector", "leads nowhere", f"{text}; UEFI starts another", cause=cause)
+                yield note(SUBJECT, "boot sector", "leads nowhere", f"{text}; UEFI starts another")
 
     def _follow(self, bios: str, *, unread: bool) -> Iterator[Check]:
         """Follow firmware; of an ESP that is `unread` it is not said what is not on it."""
         if self._table.header is not None and not gpt.trusted_by_firmware(self._disk):
             text = "the protective MBR does not begin in sector 1: firmware (EDK2) ignores the GPT"
-            if bios:
+            found = list(self._by_bios(bios)) if bios else []
+            # Linux does as well, without `gpt` on its command line (block/partitions/efi.c, pmbr_part_valid()).
+            lost = self.trail.root is not None and "gpt" not in self.trail.options.split()
+            if bios and not lost:
                 yield note(SUBJECT, Word.PROTECTIVE_MBR, "ignored", f"{text}; it boots with BIOS only")
-                yield from self._by_bios(bios)
             else:
-                hint = "sfdisk --label gpt writes it anew"
+                text, hint = f"{text}{', and so does Linux' if lost else ''}", "sfdisk --label gpt writes it anew"
                 yield breach(SUBJECT, Word.PROTECTIVE_MBR, "ignored", text, hint, cause=Cause.GPT_DESTROYED)
+            yield from found
             return
         fallback = GUEST.fallback
         unseen = gpt.unseen_by_firmware(self._table)
@@ -133,10 +135,11 @@ class Chain:
             yield breach(SUBJECT, "ESP", "ignored", text, "sfdisk mends the table", cause=Cause.ESP_UNREADABLE)
             return
         if not starting:
-            if bios or not unread:
-                yield self._nothing(bios)
             if bios:
+                yield self._nothing_else(bios, unread=unread)
                 yield from self._by_bios(bios)
+            elif not unread:
+                yield self._nothing()
             return
         esp = starting[0]
         if esp.type != layout.ESP and esp.number:
@@ -179,11 +182,19 @@ class Chain:
                 return name
         return "SYSLINUX" if b"Missing operating system" in code or b"Boot error" in code else "a boot loader"
 
-    def _nothing(self, bios: str) -> Check:
-        if bios:
-            place = "boot catalog" if bios == _EL_TORITO else "first sector"
-            text = f"it is for BIOS only: {bios} is in its {place}, and nothing that UEFI firmware starts"
-            return note(SUBJECT, "boot loader", "BIOS only", text, cause=Cause.BOOTLOADER_MISSING)
+    def _nothing_else(self, bios: str, *, unread: bool) -> Check:
+        """Say that a disk is for BIOS only; what an ESP lacks is the cause where UEFI firmware is to start it."""
+        place = "boot catalog" if bios == _EL_TORITO else "first sector"
+        text, cause = f"it is for BIOS only: {bios} is in its {place}", Cause.ESP_UNREADABLE
+        if not unread:
+            missing = self._nothing()
+            cause = missing.cause or cause
+            if any(volume.type == layout.ESP for volume in self._volumes):
+                return note(SUBJECT, "boot loader", "BIOS only", f"{text}; {missing.sentence}", cause=cause)
+        text = f"{text}, and nothing that UEFI firmware starts"
+        return note(SUBJECT, "boot loader", "BIOS only", text, cause=cause)
+
+    def _nothing(self) -> Check:
         esps = [volume for volume in self._volumes if volume.type == layout.ESP]
         if not esps and any(item.system is not None and item.system.type == "iso9660" for item in self._volumes[:1]):
             text = "it is a CD-ROM image from which nothing boots: its boot catalog (El Torito) is empty, or not there"
