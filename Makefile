@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes chaos trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints licences audit host clean
+.PHONY: bench boot browser causes chaos cockpit trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints licences audit host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -155,6 +155,10 @@ bench: host $(STAMP)      ## measure, and write the tables in README and docs/bu
 
 pictures: host browser $(STAMP)  ## draw docs/pictures anew, of recorded boots, in Chromium
 	$(BIN)/python -m docs.make_pictures
+
+cockpit: host $(STAMP)    ## record docs/cockpit.svg anew: a boot in the cockpit, in tmux, which is held to what it shows; minutes
+	@command -v tmux >/dev/null || { echo "make: install tmux first: apt-get install tmux" >&2; exit 2; }
+	$(BIN)/python -m docs.make_cockpit
 
 SITE := results/site
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmtests.text import printable
+from vmtests.text import printable, split_url
 
 
 def test_long_text_is_cut() -> None:
@@ -20,3 +20,9 @@ def test_control_characters_are_escaped() -> None:
 def test_nothing_unprintable_is_left(text: str) -> None:
     """Whatever the text, lone surrogates too, the result is printable."""
     assert printable(text).isprintable()
+
+
+def test_url_that_is_none_has_no_parts() -> None:
+    """What somebody else calls a URL may be none: a header of an answer, a line of a ledger."""
+    assert split_url("https://[x/?upload_id=y") == ("", "", "", "", "")
+    assert split_url("https://a/b?c=d").query == "c=d"

@@ -1,5 +1,7 @@
 """Text that somebody else wrote, made safe for messages."""
 
+from urllib.parse import SplitResult, urlsplit
+
 SHORT = 200
 """Characters of a foreign text in a message, where nothing else is said."""
 
@@ -31,3 +33,11 @@ def decode(data: bytes) -> str:
 def clean(text: str) -> str:
     """Return `text` with what is not printable replaced, and at most TEXT_LIMIT characters long."""
     return decode(text.encode("utf-8", "replace"))[:TEXT_LIMIT].strip()
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of a URL that somebody else wrote; without any where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")

@@ -96,6 +96,23 @@ def test_line_takes_typing_and_is_given_back(session: Session, hands: TypedHands
     assert ("sysrq", "c") not in hands.asked
 
 
+def test_what_came_while_the_line_was_taken_is_as_wide_as_ever(session: Session, hands: TypedHands) -> None:
+    """The console, which was not on the screen then, knows its width again before it is written to."""
+    long = "a line of the guest that is longer than twenty characters"
+
+    async def person(pilot: Person, app: CockpitApp) -> None:
+        await pilot.press("t")
+        await _until(pilot, lambda: bool(app.screen_stack[0].query(Line)))
+        hands.vms[0].say(f"{long}\r\n".encode())
+        await _until(pilot, lambda: session.state(0).total > 0)
+        app._drop_line()
+        app._look()  # before there is a layout
+        await _until(pilot, lambda: "characters" in _console(app))
+        assert long in _console(app)
+
+    _fly(session, person)
+
+
 def test_end_of_the_guest_gives_the_line_back(session: Session, hands: TypedHands) -> None:
     """A guest that is gone takes no typing: the console is shown again, with a word about it."""
 
@@ -120,7 +137,7 @@ def test_snapshot_and_rewind(session: Session, hands: TypedHands) -> None:
         await _until(pilot, lambda: "1: here" in app._points)
         await pilot.press("r")
         await _until(pilot, lambda: isinstance(app.screen.focused, OptionList))
-        await pilot.press("end", "enter")
+        await pilot.press("enter")  # what was kept is the first that is offered
         await _until(pilot, lambda: ("go back", "1: here") in hands.asked and len(hands.vms) == 2)
         hands.vms[1].say(b"after\r\n")
         await _until(pilot, lambda: "after" in _console(app))

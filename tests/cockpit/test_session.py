@@ -74,7 +74,7 @@ def test_no_other_byte_is_sent_as_sysrq(session: Session, hands: TypedHands, key
 def test_going_back_ends_the_machine_for_another(session: Session, hands: TypedHands) -> None:
     """What was kept is gone back to at once, and the machine that was there has ended."""
     assert "kept: 1: here" in _ask(session, Act.SNAPSHOT)
-    assert "gone back to 1: here" == _ask(session, Act.REWIND, "1: here")
+    assert "going back to 1: here" == _ask(session, Act.REWIND, "1: here")
     _power_on(hands)
     assert hands.vms[0].ended.wait(WAIT)
     assert hands.asked == [("boot",), ("go back", "1: here")]

@@ -1,9 +1,14 @@
 """The pictures in the pages show what the report is now, are small, and each is shown somewhere."""
 
 import json
+import re
+from html import unescape
 
-from docs import make_pictures
+from textual.binding import Binding
+
+from docs import make_cockpit, make_pictures
 from tests.docs.blocks import ROOT
+from vmtests.cockpit.app import CockpitApp
 
 _BYTES = 150_000
 
@@ -24,3 +29,10 @@ def test_every_picture_is_shown() -> None:
     """None lies there unseen."""
     shown = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     assert [p.name for p in make_pictures.ALL if f"pictures/{p.name}.webp" not in shown] == []
+
+
+def test_recording_of_the_cockpit_shows_its_keys() -> None:
+    """Whoever changes them records it again (`make cockpit`)."""
+    shown = unescape(re.sub("<[^>]*>", "", make_cockpit.OUT.read_text(encoding="utf-8"))).replace(" ", "")
+    keys = [b for b in CockpitApp.BINDINGS if isinstance(b, Binding) and b.show]
+    assert "".join(f"{b.key}{b.description}" for b in keys).replace(" ", "") in shown

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -102,6 +103,17 @@ def test_no_program() -> None:
     """A sandbox that is not installed is the host's error."""
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"):
         SandboxedProcess(["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
+
+
+def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the thread that starts it lacks is told to whoever waits for the start, and nobody waits for its end."""
+
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(SandboxedProcess, "_start", fail)
+    with pytest.raises(HostError, match="no memory left"):
+        SandboxedProcess(["bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
 
 
 def test_a_signal_comes_too_late_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A machine that is made ahead of time, with a script in QEMU's place."""
 
 import contextlib
+import errno
 import signal
 import threading
 from collections.abc import Callable
@@ -101,3 +102,13 @@ def test_results_that_cannot_be_written_are_no_machine(make: Make, tmp_path: Pat
     """Where nothing can be written, nothing waits, and nothing is raised before somebody needs it."""
     (tmp_path / "results").write_bytes(b"")
     assert None is Standby(make()).take()
+
+
+def test_machine_whose_start_fails_for_any_reason_is_nobodys(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began, and was not loaded as no file could be opened any more, is not taken for one that is ready."""
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(machine := make(), "load", fail)
+    assert Standby(machine).take() is None

@@ -32,6 +32,7 @@ from vmtests.text import printable
 TICK = 0.2  # seconds; without KVM the guest needs the processors more
 _SHOWN = 5000  # lines
 _PER_TICK = 400
+_SCROLLBAR = 1  # columns
 _BAR = 16  # characters of a stage's bar, which is full at the end of its budget
 
 _STYLES = {
@@ -48,19 +49,21 @@ _WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
 
 
 class Choice(ModalScreen[str | None]):
-    """Asks for one of several things."""
+    """Asks for one of several things; Enter alone is for the one that is `at` first."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "none of them")]
 
-    def __init__(self, title: str, options: dict[str, Text]) -> None:
+    def __init__(self, title: str, options: dict[str, Text], at: int = 0) -> None:
         super().__init__()
         self._title = title
+        self._at = at
         self._options = options
 
     def compose(self) -> ComposeResult:
         """Make the list."""
         options = OptionList(*(Option(text, id=f"o{n}") for n, text in enumerate(self._options.values())))
-        options.border_title = f"{self._title} (Esc: none)"
+        options.highlighted = self._at
+        options.border_title = f"{self._title} (arrows, Enter; Esc: none)"
         yield options
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
@@ -192,22 +195,27 @@ class CockpitApp(App[None], inherit_bindings=False):
             self.action_take(Way.SSH)
 
     def _show_lines(self, state: State) -> None:
-        log = self._main.query_one("#console", RichLog)
-        if not log.display:
+        if not self._main.query_one("#console", RichLog).display:
             return  # what comes while a line is taken is shown when it is given back
         if (state.machine, state.boot) != (self._machine, self._boot):
             if self._machine:
-                log.write(Text(f"── machine {state.machine}, boot {state.boot} " + "─" * 30, "dim"))
+                self._put(Text(f"── machine {state.machine}, boot {state.boot} " + "─" * 30, "dim"))
             self._machine, self._boot = state.machine, state.boot
         missed = state.total - self._since - len(state.lines[-_PER_TICK:])
         if missed > 0 and self._since:
-            log.write(Text(f"({missed} lines are in console.log only)", "dim"))
+            self._put(Text(f"({missed} lines are in console.log only)", "dim"))
         for line in state.lines[-_PER_TICK:]:
             text = Text(f"{line.t:7.2f} ", "dim")
             text.append(f"{line.stage:<11} ", _STYLES[line.stage])
             text.append(line.text, "default")
-            log.write(text)
+            self._put(text)
         self._since = state.total
+
+    def _put(self, text: Text) -> None:
+        """Write to the console, which has no width of its own while a line hides it, and until the next layout."""
+        log = self._main.query_one("#console", RichLog)
+        width = log.scrollable_content_region.width or self._main.query_one("#below").size.width - _SCROLLBAR
+        log.write(text, width=width if width > 0 else None)
 
     def _set(self, place: str, text: Text) -> None:
         if self._drawn.get(place) != text:
@@ -218,7 +226,7 @@ class CockpitApp(App[None], inherit_bindings=False):
         """Say what came of something, and keep it on the console: a path or a command is wanted later too."""
         if answer:
             self._say(answer)
-            self._main.query_one("#console", RichLog).write(Text(f"» {self._message}", "bold"))
+            self._put(Text(f"» {self._message}", "bold"))
 
     def _say(self, message: str) -> None:
         self._message = printable(message, 600)
@@ -288,7 +296,9 @@ class CockpitApp(App[None], inherit_bindings=False):
             )
             for point, kept in self._points.items()
         }
-        self.push_screen(Choice("go back to", options), chosen)
+        # Who has kept a machine wants that; booting again by mistake would take minutes.
+        at = max((n for n, kept in enumerate(self._points.values()) if kept), default=0)
+        self.push_screen(Choice("go back to", options, at), chosen)
 
     def action_take(self, way: str) -> None:
         """Take a line."""

@@ -359,7 +359,7 @@ class Session:
         """Return what begins a machine that goes on from a point, and keeps one there first if there is none."""
         if self._hands.points().get(point) and not anew:
             go_back = self._hands.go_back
-            return _Next(lambda watch: go_back(point, watch), (), f"gone back to {point}")
+            return _Next(lambda watch: go_back(point, watch), (), f"going back to {point}")
         stages = () if point == Stage.FIRMWARE else (Stage(point),)
         return _Next(self._hands.boot, stages, f"booting anew to {point}: no machine was kept there")
 

@@ -16,7 +16,7 @@ from email.message import Message
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from vmtests import progress
 from vmtests.emulator.emulator import Emulator
@@ -24,6 +24,7 @@ from vmtests.emulator.http import ApiError, Request
 from vmtests.gce.record import Exchange
 from vmtests.image import archive
 from vmtests.sizes import GIB
+from vmtests.text import split_url
 
 _BUCKET = "held-against-a-recording"
 _STAND_INS = {"PROJECT": "emulated", "BUCKET": _BUCKET}
@@ -107,7 +108,7 @@ class Holder:
                 _note(known.setdefault((method, exchange.status), {}), "", value)
 
     def _learn_upload(self, recorded: str, given: str) -> None:
-        names = [parse_qs(urlsplit(url).query).get("upload_id") for url in (recorded, given)]
+        names = [parse_qs(split_url(url).query).get("upload_id") for url in (recorded, given)]
         if names[0] and names[1]:
             self._names[names[0][0]] = names[1][0]
 
@@ -119,7 +120,7 @@ class Holder:
         deadline = time.monotonic() + _WAIT_SECONDS
         while recorded.get("status") == "DONE" and given.get("status") != "DONE" and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-            link = urlsplit(str(given.get("selfLink", "")))
+            link = split_url(str(given.get("selfLink", "")))
             given = _json(self._send("GET", link.path, {}, None).content) or given
         return given
 

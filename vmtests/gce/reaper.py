@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import CloudError, NotFoundError
@@ -12,6 +11,7 @@ from vmtests.gce.ledger import Ledger
 from vmtests.gce.remove import remove
 from vmtests.gce.settings import ask_directly
 from vmtests.gce.things import PREFIX, RUN_LABEL, Kind, Thing, expiry
+from vmtests.text import split_url
 
 _ORDER = (Kind.INSTANCE, Kind.DISK, Kind.IMAGE, Kind.OBJECT)
 _PAGE = 500
@@ -110,7 +110,7 @@ def _answers(endpoint: str) -> bool:
     """Whether an emulator listens there."""
     import requests
 
-    ask_directly(urlsplit(endpoint).hostname or "")
+    ask_directly(split_url(endpoint).hostname or "")
     try:
         requests.get(f"{endpoint}/emulator/v1/about", timeout=5)
     except requests.ConnectionError:

@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
 from vmtests.errors import InputError, at_named
 from vmtests.gce.settings import Settings
 from vmtests.resources import read_named
+from vmtests.text import split_url
 
 VERSION = 1
 
@@ -98,7 +99,7 @@ class Scrubber:
 
     def url(self, url: str) -> str:
         """Return the path and query of a URL."""
-        parts = urlsplit(url)
+        parts = split_url(url)
         query = [(key, self._parameter(key, value)) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
         path = self.text(parts.path)
         return f"{path}?{urlencode(query)}" if query else path
@@ -152,7 +153,7 @@ class _Recorder:
         """Whether it is a request to one of the APIs; not one for a token, and none to the emulator's own API."""
         if self._endpoint:
             return url.startswith(f"{self._endpoint}/") and "/emulator/v1/" not in url
-        return _HOSTS.fullmatch(urlsplit(url).hostname or "") is not None
+        return _HOSTS.fullmatch(split_url(url).hostname or "") is not None
 
     def add(self, request: Any, begun: float, answer: Any, error: str, *, streamed: bool) -> None:
         """Write an exchange down."""

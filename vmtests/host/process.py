@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, of_host
 from vmtests.host.sandbox import Sandboxed, tool_env
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
@@ -70,7 +70,7 @@ class SandboxedProcess:
         self._on_exit = on_exit
         self._huge_pages = huge_pages
         self._started = threading.Event()
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
@@ -80,6 +80,8 @@ class SandboxedProcess:
         self._started.wait()
         if self._failure is not None:
             self._thread.join()
+            if not isinstance(self._failure, OSError):
+                raise of_host(self._failure) or self._failure
             raise HostError(
                 f"{argv[0]} cannot be run: {self._failure.strerror}",
                 hint="vmtests doctor says what is missing",
@@ -138,7 +140,7 @@ class SandboxedProcess:
                 with os.fdopen(write_end, "wb"):
                     popen = self._start(write_end, read_end)
                 self._attach(popen, status.readline())
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - who waits for it raises it
                 self._failure = error
                 return
             finally:

@@ -3,7 +3,6 @@
 import contextlib
 import threading
 
-from vmtests.errors import VmtestsError
 from vmtests.machine.qemu import QemuMachine
 
 
@@ -15,17 +14,16 @@ class Standby:
 
     def __init__(self, machine: QemuMachine) -> None:
         self._machine: QemuMachine | None = machine
-        self._failed = False
+        self._failed = True
         self._thread = threading.Thread(target=self._load, args=(machine,), name="standby", daemon=True)
         self._thread.start()
 
     def _load(self, machine: QemuMachine) -> None:
-        try:
+        # Who needs a machine that cannot be made, for whatever reason, tries it once more, and is told why.
+        with contextlib.suppress(Exception):
             machine.spawn()
             machine.load()
-        except VmtestsError:
-            # Who needs a machine that cannot be made tries it once more, and is told why.
-            self._failed = True
+            self._failed = False
 
     def take(self) -> QemuMachine | None:
         """Return the machine, which the caller moves and enters; None when there is none, or it could not be made."""

@@ -126,6 +126,6 @@ _RECORDED = [
 CLOUDS = {
     "the emulator's API": Parser(call=_api, good=lambda: _REQUESTS, slow=True),
     "metadata server": Parser(call=_metadata, good=lambda: _ASKED, may=(ApiError,)),
-    "recordings of the cloud": Parser(call=_recording, good=lambda: _RECORDED),
+    "recordings of the cloud": Parser(call=_recording, good=lambda: _RECORDED, found=(b"https://[x/?upload_id=y",)),
 }
 """By what they read."""
