@@ -439,3 +439,17 @@ def test_an_unreadable_image_is_refused(tmp_path: Path, toolbox: Toolbox, monkey
     (tmp_path / "x").touch()
     monkeypatch.setattr(os, "open", deny)
     assert f"{tmp_path}/x cannot be read: permission denied" == refusal(tmp_path / "x", toolbox)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_whose_data_is_nonsense_is_damaged(
+    tmp_path: Path, good_image: Path, toolbox: Toolbox, method: int
+) -> None:
+    """Each of its compressors complains with an error of its own."""
+    packed = tmp_path / "x.zip"
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.write(good_image, "disk.raw")
+        begin = 30 + len("disk.raw")
+    with packed.open("r+b") as file:
+        os.pwrite(file.fileno(), b"\xff" * 200, begin + 12)
+    assert f"{packed} is damaged: " in refusal(packed, toolbox)

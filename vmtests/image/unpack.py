@@ -6,11 +6,13 @@ elsewhere.
 
 import errno
 import io
+import lzma
 import os
 import re
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -457,7 +459,7 @@ def _errors(path: Path) -> Iterator[None]:
         text = str(error)
         kind = "truncated" if "ends too early" in text else "damaged"
         raise InputError(f"{path} is {kind}: {text}", hint=again(path.name)) from error
-    except (EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         words, hint = clean(str(error)), again(path.name)
         # The list of a zip's files is at its end.
         if (
@@ -473,6 +475,8 @@ def _errors(path: Path) -> Iterator[None]:
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be unpacked: {clean(str(error))}", hint="unpack it yourself") from error
     except OSError as error:
+        if error.errno is None:  # bz2's
+            raise InputError(f"{path} is damaged: {clean(str(error))}", hint=again(path.name)) from error
         hint = None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "free some space, or set VMTESTS_CACHE"
