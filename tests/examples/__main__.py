@@ -19,7 +19,8 @@ from pathlib import Path
 from vmtests.host import tools
 from vmtests.host.sandbox import sandbox
 
-EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+PROJECT = Path(__file__).parents[2]
+EXAMPLES = PROJECT / "docs/examples"
 MISSING = 77
 """How a build.sh ends that lacks a tool (automake's word for a test that cannot be run)."""
 
@@ -49,13 +50,23 @@ def names() -> list[str]:
     return sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
 
 
+def own(example: Path) -> None:
+    """Make a flake a repository, whose files Nix sees when they are added, and have it use this checkout."""
+    flake = example / "flake.nix"
+    flake.write_text(flake.read_text().replace("github:OWNER/vmtests", f"git+file://{PROJECT}"))
+    for command in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", *command], cwd=example, check=True)
+
+
 def run(name: str, directory: Path) -> str:
     """Build one and run its tests; return what came of it, nothing where all is well."""
     here = directory / name
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(EXAMPLES / name, here)
-    if not (here / "build.sh").exists() and shutil.which("nix") is None:
-        return "left out: there is no nix here"
+    if (here / "flake.nix").exists():
+        if shutil.which("nix") is None:
+            return "left out: there is no nix here"
+        own(here)
     if (here / "build.sh").exists():
         with (here / "build.log").open("w") as log:
             environment = {**os.environ, "PATH": lend(directory / "bin")}

@@ -1,6 +1,7 @@
 """What somebody copies is whole, and true to what it says."""
 
 import ast
+import shutil
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import vmtests
 from vmtests import contract as contracts
 from vmtests.plugin.options import OPTIONS
 
-from .__main__ import EXAMPLES, names
+from .__main__ import EXAMPLES, PROJECT, names, own
 
 
 @pytest.fixture(params=names())
@@ -55,3 +56,14 @@ def test_its_script_is_a_shell_script(example: Path) -> None:
         assert script.stat().st_mode & 0o111
     else:
         assert (example / "flake.nix").exists()
+
+
+def test_a_flake_is_tried_with_this_checkout(tmp_path: Path) -> None:
+    """The account's name is the reader's to fill in; Nix sees only what a repository has."""
+    here = tmp_path / "nixos"
+    shutil.copytree(EXAMPLES / "nixos", here)
+    own(here)
+    assert f"git+file://{PROJECT}" in (here / "flake.nix").read_text()
+    assert "OWNER/" not in (here / "flake.nix").read_text()
+    added = subprocess.run(["git", "ls-files"], cwd=here, capture_output=True, text=True, check=True).stdout
+    assert {"flake.nix", "pytest.ini", "test_image.py"} <= set(added.split())

@@ -57,6 +57,19 @@ SPEAKER = Speaker(
             weight=Weight.CAUSE,
             flags=2,
         ),
+        # It was read for its .osrel; EDK2 says so of a file for which there is no memory (CoreLoadImageCommon()).
+        rule(
+            Cause.OUT_OF_MEMORY,
+            _AT + r"(?P<what>Error loading \\EFI\\Linux\\.{1,500}\.efi: Not found)$",
+            "the firmware cannot load the unified kernel image, which is there: {what}",
+            MEMORY_HINT,
+            r"Error loading \EFI\Linux\debian-6.12.efi: Not found",
+            stages=LOADING,
+            owner=Owner.HOST,
+            grace=1.0,
+            weight=Weight.CAUSE,
+            flags=2,
+        ),
         rule(
             Cause.SECURE_BOOT_REFUSED,
             _AT + r"(?P<what>(?:Error loading|Failed to (?:load|execute|start)) .{1,600}: (?:Access denied|Security "
