@@ -53,6 +53,9 @@ def _page(mine: list[Block], place: Path, disk: Path) -> int:
     place.mkdir()
     stage.tracked(place)
     stage.prepare(place, disk)
+    # Of the copy, as a reader has it: another pytest does not take the copy's conftest.py for its own.
+    environment = dict(stage.environment(place))
+    subprocess.run(["make", ".venv/.installed"], cwd=place, check=True, env=environment, stdout=sys.stderr)
     bad = 0
     for block in mine:
         for command in block.commands:

@@ -26,9 +26,10 @@ def prepare(place: Path, disk: Path) -> None:
 
 
 def environment(place: Path) -> Mapping[str, str]:
-    """Return ours, in front the commands of an environment that was made in the place, and of this one."""
+    """Return ours, in front the commands of environments that a page or `make` made in the place, and of this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("VMTESTS_RESULTS", "PYTEST_"))}
-    return {**kept, "PATH": f"{place}/venv/bin:{Path(sys.executable).parent}:{kept.get('PATH', '')}", "COLUMNS": "120"}
+    path = f"{place}/venv/bin:{place}/.venv/bin:{Path(sys.executable).parent}:{kept.get('PATH', '')}"
+    return {**kept, "PATH": path, "COLUMNS": "120"}
 
 
 def run(command: Command, place: Path, *, seconds: float) -> tuple[str, str]:
