@@ -126,7 +126,7 @@ hosts: host $(STAMP)      ## run the README's commands on every host, or on HOST
 fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SECONDS each (default: 600)
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest tests/trials/fuzz -s --numprocesses=$$(nproc)
 
-chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; some minutes
+chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; half an hour
 	CHAOS=1 $(BIN)/pytest tests/trials/chaos --numprocesses=$$(nproc) --dist=worksteal
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"

@@ -176,12 +176,17 @@ def main(directory: Path, names: Sequence[str], *, boot: bool) -> int:
     return 1 if wrong else 0
 
 
-if __name__ == "__main__":
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line says; `--boot` may stand between directory and names."""
     parser = argparse.ArgumentParser(prog="python -m tests.foreign", description="Makes images, and inspects them.")
     parser.add_argument("directory", type=Path, help="where they are made, and the table is written")
     parser.add_argument("name", nargs="*", help=f"some of them only, or some groups: {', '.join(GROUPS)}")
     parser.add_argument("--boot", action="store_true", help="boot those that can")
-    arguments = parser.parse_args()
+    return parser.parse_intermixed_args(words)
+
+
+if __name__ == "__main__":
+    arguments = parsed(sys.argv[1:])
     try:
         sys.exit(main(arguments.directory, arguments.name, boot=arguments.boot))
     except VmtestsError as error:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.foreign.__main__ import Outcome, check_names, main, row
+from tests.foreign.__main__ import Outcome, check_names, main, parsed, row
 from tests.foreign.cases import OK, Case
 from vmtests.errors import InputError
 
@@ -31,3 +31,9 @@ def test_what_is_misspelt_is_refused_before_anything_is_made(tmp_path: Path) -> 
         main(tmp_path / "file", [], boot=False)
     with pytest.raises(InputError, match=r"no image or group is called entri .*do you mean entry"):
         check_names(["entry", "entri"], ["entry", "disks"])
+
+
+def test_images_are_booted_as_make_asks_for_it() -> None:
+    """`make images BOOT=1 NAMES=...` puts the option between the directory and the names."""
+    told = parsed(["results/images", "--boot", "entry", "disks"])
+    assert (Path("results/images"), ["entry", "disks"], True) == (told.directory, told.name, told.boot)
