@@ -15,7 +15,6 @@ from vmtests.errors import InputError
 from vmtests.faults import cpio
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
-from vmtests.image import loader
 from vmtests.image.check import Status
 from vmtests.image.inspect import Inspection, inspect
 from vmtests.sizes import MIB
@@ -486,29 +485,6 @@ def test_who_listens_to_a_cloud(maker: Maker) -> None:
     assert maker.inspect().listens == {"ignition"}
     maker.make({"/EFI/BOOT/BOOTX64.EFI": BOOT}, {"/usr/bin/cloud-init": b"x"})
     assert maker.inspect().listens == {"cloud-init"}
-
-
-@pytest.mark.parametrize(
-    ("older", "newer"),
-    [
-        ("9", "10"),
-        ("1~rc1", "1"),
-        ("123-9", "123.1-1"),
-        ("1", "1^post"),
-        ("a", "1"),
-        ("6.1.0-9", "6.1.0-10"),
-        ("1", "1.1"),
-    ],
-)
-def test_versions_are_compared_as_systemd_does(older: str, newer: str) -> None:
-    """The samples are those of its manual; the host's systemd is asked too where there is one."""
-    assert loader.compare_versions(older, newer) < 0 < loader.compare_versions(newer, older)
-    assert loader.compare_versions(newer, newer) == 0
-    try:
-        told = subprocess.run(["systemd-analyze", "compare-versions", older, "lt", newer], check=False)
-    except OSError:
-        return
-    assert told.returncode == 0
 
 
 def test_a_kernel_by_hand_needs_no_boot_loader(tmp_path: Path, toolbox: Toolbox) -> None:

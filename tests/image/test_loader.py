@@ -1,4 +1,6 @@
-"""Which entry SYSLINUX and Limine start, by what is written for them."""
+"""Which entry SYSLINUX and Limine start, by what is written for them, and which version is newer."""
+
+import subprocess
 
 import pytest
 
@@ -49,3 +51,26 @@ def test_limine_starts_its_default_entry() -> None:
     assert (third.options, third.initrds) == ("root=UUID=1 a:b", ("boot():/i", "boot():/j"))
     assert loader.limine(LIMINE.replace("protocol: linux", "protocol: efi")) is None
     assert loader.limine(f"default_entry: 9\n{LIMINE}") is None
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("9", "10"),
+        ("1~rc1", "1"),
+        ("123-9", "123.1-1"),
+        ("1", "1^post"),
+        ("a", "1"),
+        ("6.1.0-9", "6.1.0-10"),
+        ("1", "1.1"),
+    ],
+)
+def test_versions_are_compared_as_systemd_does(older: str, newer: str) -> None:
+    """The samples are those of its manual; the host's systemd is asked too where there is one."""
+    assert loader.compare_versions(older, newer) < 0 < loader.compare_versions(newer, older)
+    assert loader.compare_versions(newer, newer) == 0
+    try:
+        told = subprocess.run(["systemd-analyze", "compare-versions", older, "lt", newer], check=False)
+    except OSError:
+        return
+    assert told.returncode == 0
