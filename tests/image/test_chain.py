@@ -4,7 +4,6 @@ import gzip
 import os
 import shutil
 import struct
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
