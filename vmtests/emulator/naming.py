@@ -79,7 +79,7 @@ def parse_link(link: object, collection: str, *, project: str, zone: str | None 
         zone, parts = parts[1], parts[2:]
     elif parts[0] == "global":
         zone, parts = None, parts[1:]
-    if parts[0] == collection:
+    if parts[:1] == [collection]:
         parts = parts[1:]
     name = "/".join(parts)
     if len(parts) != (2 if parts[:1] == ["family"] else 1) or not name:

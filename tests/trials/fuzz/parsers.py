@@ -404,7 +404,9 @@ PARSERS = {
     "facts": Parser(call=_facts, good=lambda: _FACTS),
     "QMP": Parser(slow=True, call=_qmp, good=lambda: [_QMP], found=(_QMP[:200], _QMP.replace(b"STOP", b"S\xff"))),
     "the API's answers": Parser(call=_answers, good=lambda: _ANSWERS),
-    "requests to the emulator": Parser(call=_requests, good=lambda: _REQUESTS, may=(ApiError,)),
+    "requests to the emulator": Parser(
+        call=_requests, good=lambda: _REQUESTS, may=(ApiError,), found=(b"https://a/compute/v1/projects/p/global",)
+    ),
     "ledger": Parser(call=_ledger, good=lambda: [_LEDGER], found=(_LEDGER.replace(b"vmtests-a", b"\xff"),)),
     "kept machines": Parser(call=_record, good=lambda: [_RECORD], found=(_RECORD.replace(b"/x", b"\xff"),)),
 }
