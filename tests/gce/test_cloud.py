@@ -4,6 +4,8 @@ import time
 from dataclasses import replace
 
 import pytest
+import requests
+from google.api_core.exceptions import from_http_response
 
 from tests.gce.conftest import FAST, everything, order
 from vmtests.emulator import Emulator
@@ -103,6 +105,23 @@ def test_operation_that_does_not_end_is_given_up(emulator: Emulator, settings: S
             make(session, image)
         session.cloud.pace = FAST
     assert {"instances", "disks"}.isdisjoint(everything(emulator))
+
+
+@pytest.mark.parametrize("body", [b"1", b"[]", b'{"error": "busy"}', b"[" * 100_000])
+def test_an_error_in_a_form_of_its_own_is_a_sentence(session: Session, body: bytes) -> None:
+    """Who answers with another JSON than Google's, say a gateway, is not there just now; a bug is a bug."""
+    response = requests.Response()
+    response.status_code, response._content = 502, body
+    response.request = requests.Request("GET", "http://127.0.0.1/").prepare()
+    with pytest.raises(UnavailableError, match="asking: the service does not answer as it should"):
+        session.cloud.ask("asking", lambda: raise_for(response), patience=0.0)
+    with pytest.raises(AttributeError):
+        session.cloud.ask("asking", lambda: response.no_such_thing)  # type: ignore[attr-defined]
+
+
+def raise_for(response: requests.Response) -> None:
+    """Raise what Google's library makes of an answer."""
+    raise from_http_response(response)  # type: ignore[no-untyped-call]
 
 
 def test_nobody_listens_is_a_sentence(settings: Settings) -> None:

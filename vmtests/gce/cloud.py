@@ -214,5 +214,6 @@ def _raised() -> tuple[type[Exception], ...]:
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
-    # The last is for an answer that is no JSON, such as a proxy's page.
-    return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption, ParseError
+    # For an answer that is no JSON, such as a proxy's page, and for one of an error that is another JSON than theirs.
+    unread = ParseError, AttributeError, TypeError, RecursionError
+    return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption, *unread

@@ -5,6 +5,7 @@ Engine's REST API. Cloud Storage and Google's own libraries raise other things f
 """
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +22,7 @@ _REFUSED_HERE = re.compile(r"host='(?:127\.[\d.]+|localhost|\[?::1\]?)'.*Connect
 _SYSTEM = re.compile(r"\[Errno -?\d{1,4}\] ([^\"')]{1,100})")
 _WORDS = 400  # characters of what the cloud says about an error
 _UNAUTHENTICATED = 401
+_READER = "google.api_core.exceptions"  # the module that reads what an answer says of an error
 
 _NO_TYPE = re.compile(r"[Mm]achine type (?:with name '[^']{1,80}' |specified )?does not exist in (?:this )?zone")
 _CONSTRAINT = re.compile(r"[Cc]onstraint (?:constraints/)?([A-Za-z.]{5,60})")
@@ -208,6 +210,8 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
         return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
     if isinstance(error, ParseError):
         return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
+    if any(frame.f_globals.get("__name__") == _READER for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return UnavailableError(f"{what}: {UnavailableError.why}it tells of an error in a form that nobody knows")
     if isinstance(error, TransportError | requests.RequestException):
         # urllib3 tells whole object graphs; the system's own words are at the end.
         words = _SYSTEM.findall(said := str(error))

@@ -306,7 +306,11 @@ def _answers(data: bytes) -> None:
     response = requests.Response()
     response.status_code, response._content = 400 + len(data) % 200, data
     response.request = requests.Request("GET", "http://127.0.0.1/").prepare()
-    of_exception("asking", from_http_response(response))  # type: ignore[no-untyped-call]
+    try:
+        error = from_http_response(response)  # type: ignore[no-untyped-call]
+    except (AttributeError, TypeError, RecursionError) as misread:
+        error = misread
+    assert of_exception("asking", error)
     try:
         operation = compute_v1.Operation.from_json(data.decode("utf-8", "replace"), ignore_unknown_fields=True)
     except (ParseError, ValueError, RecursionError) as error:
