@@ -1,5 +1,6 @@
 """A small good image, built once by the project's own builder, and copies of it to break; and what a tree holds."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def partition_bytes(good: SmallImage) -> Callable[[int], bytes]:
 def listed(tree: Path) -> dict[str, tuple[int, bytes | Path | None]]:
     """Return the mode of each path below `tree`, with a file's bytes or where a link leads; no link is followed."""
     found: dict[str, tuple[int, bytes | Path | None]] = {}
-    for path in sorted(tree.rglob("*")):
+    # Not by rglob(), which looks where a link leads: Python 3.11.2 fails where that is a long name.
+    inside = (Path(top, name) for top, directories, files in os.walk(tree) for name in (*directories, *files))
+    for path in sorted(inside):
         content: bytes | Path | None = None
         if path.is_symlink():
             content = path.readlink()

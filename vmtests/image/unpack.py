@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, cast
 
 from vmtests import progress
 from vmtests.errors import HostError, InputError
@@ -163,7 +163,7 @@ def _untar(path: Path, stream: "_Ahead", write: "_Writer", nested: str) -> tuple
     found, others, odd, refused = "", dict[str, int](), "", ""
     members = 0
     stream.headers(_MAP)
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", tarinfo=_Header) as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:") as archive:
         for member in archive:
             members += 1
             if members > _MEMBERS:
@@ -276,19 +276,6 @@ def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
         return Unpacked(name=disk.filename, packing="zip", refused="it is a zip, not a tar.gz")
 
 
-class _Header(tarfile.TarInfo):
-    """A header that is believed only when what follows it has a size that fits into memory."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Read a header; raises tarfile.ReadError."""
-        found = super().frombuf(buf, encoding, errors)
-        kinds = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
-        if found.type in kinds | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK} and found.size > _LONG:
-            raise tarfile.ReadError(f"its headers have {found.size} bytes")
-        return found
-
-
 class _File:
     """A plain file as a stream."""
 
@@ -321,7 +308,10 @@ class _Ahead:
         return bytes(found)
 
     def headers(self, limit: int | None) -> None:
-        """Let `read` give `limit` bytes more, for a reader that keeps them in memory; None is no limit."""
+        """Let `read` give `limit` bytes more, and little of them at once, to a reader that keeps them in memory.
+
+        None is no limit. tarfile reads what follows a header in one piece.
+        """
         self._allowed = limit
 
     def peek(self, size: int) -> bytes:
@@ -331,6 +321,8 @@ class _Ahead:
         return self._waiting[:size]
 
     def read(self, size: int, /) -> bytes:
+        if self._allowed is not None and size > _LONG:
+            raise StreamError(f"its headers have {size} bytes")
         data = self._take(size)
         if self._allowed is not None:
             self._allowed -= len(data)
