@@ -1,6 +1,7 @@
 """A real Chromium for pages, which tells all that goes wrong in it and all that it asks for."""
 
 import contextlib
+import ctypes
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,8 +13,19 @@ if TYPE_CHECKING:
 
 PATH = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 
+
+def _missing() -> str:
+    """Return what a page cannot be opened without; Playwright drives the browser by a node that wants the library."""
+    missing = [] if PATH else ["chromium"]
+    try:
+        ctypes.CDLL("libatomic.so.1")
+    except OSError:
+        missing.append("libatomic1")
+    return " ".join(missing)
+
+
 needed = pytest.mark.skipif(
-    not PATH, reason="there is no Chromium, which `make test` installs as root: apt-get install chromium"
+    bool(_missing()), reason=f"here is not all of a browser, which `make test` installs as root: {_missing()}"
 )
 
 
