@@ -40,14 +40,18 @@ _VMTESTS = (sys.executable, "-m", "vmtests.cli")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A way, once: bytes of the store, and seconds to write it, to boot, and for all reads; 0 is not measured."""
+    """A way, once: bytes of the store, and seconds to write it, to boot, and for all reads; 0 is not measured.
+
+    Where mkfs.erofs did not make the store, `refused` is what the build said of it.
+    """
 
     image: str
     way: str
-    size: int
-    build_s: float
-    boot_s: float
-    reads_s: float
+    size: int = 0
+    build_s: float = 0
+    boot_s: float = 0
+    reads_s: float = 0
+    refused: str = ""
 
 
 def main() -> int:
@@ -78,12 +82,15 @@ def main() -> int:
 def measure(way: str, modules: Sequence[str], work: Path, *, boots: bool) -> Run:
     """Build the image with one way, read from it and boot it."""
     disk = work / "disk.raw"
+    image = "+".join(("reference", *modules[1:]))
     built = _told("build", "--out", str(disk), "--compress", way, "--json", *modules)
+    if "error" in built:
+        return Run(image=image, way=way, refused=built["error"])
     store = next(part for part in _told("inspect", str(disk), "--json")["partitions"] if part["filesystem"] == "erofs")
     boot = _told("boot", str(disk), "--json", "--quiet", "--results", str(work / "results")) if boots else {}
     assert boot.get("verdict", "ready") == "ready", boot
     return Run(
-        image="+".join(("reference", *modules[1:])),
+        image=image,
         way=way,
         size=store["size"],
         build_s=built["seconds"]["store"],
@@ -93,7 +100,7 @@ def measure(way: str, modules: Sequence[str], work: Path, *, boots: bool) -> Run
 
 
 def _told(*args: str) -> dict[str, Any]:
-    ended = subprocess.run([*_VMTESTS, *args], stdout=subprocess.PIPE, check=True)
+    ended = subprocess.run([*_VMTESTS, *args], stdout=subprocess.PIPE, check=args[0] != "build")
     told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return told
 
@@ -130,6 +137,8 @@ def _row(runs: Sequence[Run]) -> str:
         known = [value for run in runs if (value := getattr(run, name))]
         return f"{statistics.median(known):.1f} s" if known else ""
 
+    if refused := runs[0].refused:
+        return f"| {runs[0].image} | `{runs[0].way}` | {refused[:100]} | | | |"
     size = runs[0].size
     shown = f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"
     cells = (runs[0].image, f"`{runs[0].way}`", shown, seconds("build_s"), seconds("boot_s"), seconds("reads_s"))
