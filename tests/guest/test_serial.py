@@ -1,13 +1,11 @@
 """The serial shell, against real shells on a pseudo terminal."""
 
-import os
 import re
 import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -378,64 +376,6 @@ def test_an_endless_line(make_guest: MakeGuest, connect: Connect) -> None:
     guest: Guest = make_guest("sh", "-c", "stty -echo; tr '\\0' x </dev/zero")
     with pytest.raises(GuestError, match="without a line end"):
         connect(guest)
-
-
-@pytest.fixture
-def dates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the file that gets what date(1) is called with in a guest; no guest of these sets this host's clock."""
-    date = tmp_path / "date"
-    date.write_text('#!/bin/sh\necho "$@" >>"$HOME/dates"\n')
-    date.chmod(0o700)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return tmp_path / "dates"
-
-
-def test_clock_is_set_again_when_the_guest_was_slow(
-    make_guest: MakeGuest, connect: Connect, dates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A guest that takes long to set its clock is told the time once more."""
-    shell = connect(make_guest())
-    now = iter([100.0, 108.0, 108.0, 108.2])
-    monkeypatch.setattr("vmtests.guest.serial.time", SimpleNamespace(time=lambda: next(now), monotonic=time.monotonic))
-    shell.wake()
-    assert dates.read_text(encoding="utf-8").split() == ["-s", "@100.000", "-s", "@108.000"]
-    assert [] == list(now)
-
-
-def test_clock_is_set_once_for_each_time(make_guest: MakeGuest, connect: Connect, dates: Path) -> None:
-    """A call that comes twice, since its answer was late, does not set the clock back to when it was made."""
-    guest = make_guest()
-    shell = connect(guest)
-    shell.wake()
-    (call,) = [line for line in bytes(guest.sent).splitlines() if line.split()[4:5] == [b"_vm_wake"]]
-    guest.connection.sendall(call + b"\n")
-    shell.wake()
-    assert 2 == len(dates.read_text(encoding="utf-8").splitlines())
-
-
-def test_clock_that_the_program_may_not_set_is_set_by_date(
-    make_guest: MakeGuest, connect: Connect, dates: Path
-) -> None:
-    """Whom the kernel refuses the clock says so, and date(1) is tried; what waited is gone, and nothing hangs."""
-    guest = make_guest()
-    shell = connect(guest)
-    assert shell.prepare()
-    guest.sent.clear()
-    shell.wake()
-    assert (["_vm_wake"], 1) == (guest.calls, len(dates.read_text(encoding="utf-8").splitlines()))
-    assert "there\n" == shell.run("echo there").stdout
-
-
-def test_guest_that_refuses_the_program_does_without(
-    make_guest: MakeGuest, connect: Connect, dates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the small program cannot run nothing waits, and date(1) sets the clock."""
-    monkeypatch.setattr("vmtests.guest.standin.program", lambda: b"\x7fELF of another world")
-    shell = connect(make_guest())
-    assert "" == shell.prepare()
-    shell.wake()
-    assert dates.read_text(encoding="utf-8").startswith("-s @")
-    assert "there\n" == shell.run("echo there").stdout
 
 
 def test_prepared_command_is_like_any_other(make_guest: MakeGuest, connect: Connect, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ class Attempt:
             self._enter(Stage.USERSPACE, line.t)
         if not self._judge.broken or not getty:
             self._judge.recovered()
-        self._readiness.up(line, getty=getty)
+        self._readiness.up(line, getty=getty, last=self._course.other_init)
 
     def prompt(self, text: str, t: float) -> None:
         """Take a line that has not ended yet."""

@@ -32,6 +32,8 @@ _WELCOME = re.compile(r"Welcome to (?!GRUB!|u-root!)(?P<os>.{1,200})!$")
 _OF_INITRD = re.compile(r"\(Init(?:rd|ramfs)\)|\bdracut-\d")
 _MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
 _MANAGER = re.compile(r"systemd \d\S* running in system mode")
+# init/main.c, run_init_process(): where this is shown, systemd's greeting is, too, which has the same level.
+_INIT_SHOWN = re.compile(r"Run \S{1,300} as init process$")
 # systemd's own units of an initrd, where nothing else says that this is one.
 _INITRD_UNIT = re.compile(
     r"(?!.*\bdracut-shutdown\b)"  # which the system has, to go back into its initrd
@@ -107,11 +109,20 @@ class Course:
         """The line by which another system than Linux is known."""
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
+        self._shown = self._systemd = False
+
+    @property
+    def other_init(self) -> bool:
+        """Whether systemd would have been heard, and was not: another init starts its gettys last."""
+        return self._shown and not self._systemd
 
     def take(self, current: Stage, line: NormalLine) -> Step:
         """Take a line of a boot that is in `current`."""
         text = line.text
+        self._systemd |= line.status or bool(_MANAGER.match(text))
+        self._shown |= bool(_INIT_SHOWN.match(text))
         if match := _WELCOME.match(text):
+            self._systemd = True
             return Step(stage=self._welcome(current, match["os"]))
         if _ANY.match(text):
             steps = [self._sign(current, sign, text) for sign in _signs(text)]

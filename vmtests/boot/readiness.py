@@ -49,6 +49,7 @@ class Readiness:
         self._settle_seconds = settle_seconds
         self._told = ""
         self._getty = False
+        self._patience = 1
         self._greeted = False
         self.failed_units: tuple[str, ...] = ()
         """Those that the guest says have failed."""
@@ -100,13 +101,17 @@ class Readiness:
         """Whether a line asks for a login, or is the prompt of a `shell`, and nothing more is known."""
         return self._ready is None and self.target is None and (shell or bool(LOGIN_PROMPT.match(normal.text)))
 
-    def up(self, line: Line, *, getty: bool) -> None:
-        """Take a line that says that the system is up; behind the prompt of a `getty` it must stay quiet."""
+    def up(self, line: Line, *, getty: bool, last: bool = False) -> None:
+        """Take a line that says that the system is up; behind the prompt of a `getty` it must stay quiet.
+
+        For long, unless the getty is the `last` that is started.
+        """
         self.target, self._getty = line, getty
+        self._patience = _GETTY_SETTLE if getty and not last else 1
 
     def settle_end(self, last_output: float) -> float:
         """Return when the silence since `last_output` is long enough, in seconds since power-on."""
-        return last_output + self._settle_seconds * (_GETTY_SETTLE if self._getty else 1)
+        return last_output + self._settle_seconds * self._patience
 
     def settled(self, t: float, last_output: float, running: Sequence[str]) -> tuple[str, float] | None:
         """Return a sentence and since when the boot is ready at `t`, jobs `running`; None when it is not."""

@@ -210,6 +210,11 @@ _vm_wake() {
 		printf '%s' "$1" >/dev/urandom
 		date -s "$2" >/dev/null 2>&1
 		_vm_r=$?
+		# Not every busybox has a link for each of its commands.
+		if [ "$_vm_r" -eq 127 ]; then
+			busybox date -s "$2" >/dev/null 2>&1
+			_vm_r=$?
+		fi
 	fi
 	_vm_say "$_vm_r"
 }

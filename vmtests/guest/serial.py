@@ -31,6 +31,7 @@ DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest,
 _PATIENCE = 2.0  # seconds for a command to tell of its end; to be asked costs a busy guest more than the command
 _QUIET = 0.05  # seconds between two looks at a command that is being ended
 _TRIES = 3
+_NOT_FOUND = "127"  # sh(1): there is no such program
 _SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
 _KEPT = 16  # commands whose files are removed together
@@ -197,14 +198,18 @@ class SerialShell:
     def wake(self) -> None:
         """Tell a guest that was kept what time it is, and mix fresh bytes into its random numbers (random(4)).
 
-        That draws no numbers anew by itself, but the VM generation id does, which QEMU changes for each fork. Raises
-        GuestError when the guest does not answer, or does not set its clock, or does not get round to it in time.
+        That draws no numbers anew by itself, but the VM generation id does, which QEMU changes for each fork. In a
+        guest without date(1) the clock goes on from where it stood. Raises GuestError when the guest does not answer,
+        or does not set its clock, or does not get round to it in time.
         """
         patience = time.monotonic() + self._answer_timeout
         # The clock is late by as long as the guest took to set it; so it is told again until it did so at once.
         while time.monotonic() < patience:
             asked = time.time()
-            if not self._set_clock(asked):
+            status = self._set_clock(asked)
+            if status == _NOT_FOUND:
+                return
+            if status != "0":
                 raise GuestError("the guest does not set its clock", hint="date -s in it fails")
             if time.time() - asked < _SAME_TIME:
                 return
@@ -213,13 +218,13 @@ class SerialShell:
             hint="fewer machines at once, or a host with more to spare",
         )
 
-    def _set_clock(self, seconds: float) -> bool:
+    def _set_clock(self, seconds: float) -> str | None:
         if self._prepared:
             nonce = Nonce()
             with contextlib.suppress(GuestError):
                 if self._exchange(self._now(nonce, seconds), nonce, give_up=self._answer_timeout / _TRIES) == "0":
-                    return True
-        return self._ask("_vm_wake", secrets.token_hex(standin.SEED), f"@{seconds:.3f}") == "0"
+                    return "0"
+        return self._ask("_vm_wake", secrets.token_hex(standin.SEED), f"@{seconds:.3f}")
 
     def _now(self, nonce: Nonce, seconds: float | None = None) -> bytes:
         return standin.time_line(nonce, time.time() if seconds is None else seconds, secrets.token_bytes(standin.SEED))

@@ -37,21 +37,29 @@ def test_fresh_machines_draw_different_random_numbers(fresh_vms: FreshVms) -> No
 def test_machine_is_forked_where_it_is(fresh_vm: Vm) -> None:
     """A fork has what was in the memory and on the disk of its machine; then neither sees what the other writes."""
     nonce = secrets.token_hex(8)
-    fresh_vm.run(f"echo {nonce} > /run/before; echo {nonce} > /var/before").check()
+    # An image whose root is read-only has memory alone.
+    places = fresh_vm.run("for place in /run /var; do [ ! -w $place ] || echo $place; done").check().lines
+    assert places
+    write, read = "for place in {}; do echo {} >$place/{}; done; sync", "for place in {}; do cat $place/{}; done"
+    where = " ".join(places)
+    fresh_vm.run(write.format(where, nonce, "before")).check()
     with fresh_vm.fork() as fork:
-        assert fork.run("cat /run/before /var/before").check().lines == [nonce] * 2
+        assert fork.run(read.format(where, "before")).check().lines == [nonce] * len(places)
         for vm, name in ((fork, "fork"), (fresh_vm, "origin")):
-            vm.run(f"echo {name} > /run/after; echo {name} > /var/after; sync").check()
+            vm.run(write.format(where, name, "after")).check()
         for vm, name in ((fork, "fork"), (fresh_vm, "origin")):
-            assert vm.run("cat /run/after /var/after").check().lines == [name] * 2
+            assert vm.run(read.format(where, "after")).check().lines == [name] * len(places)
 
 
 @pytest.mark.vm(target="qemu")
 def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
     """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
+    if not fresh_vm.run("command -v date").ok:
+        pytest.skip("the image has no date(1), and so nothing that would set its clock")
     before = time.time()
-    told = float(fresh_vm.run("date +%s.%N").check().stdout)
-    assert before - CLOCK_LIMIT < told < time.time() + CLOCK_LIMIT
+    told = fresh_vm.run("date +%s.%N").check().stdout.strip()
+    whole = told.endswith(".%N")  # a busybox without nanoseconds
+    assert before - CLOCK_LIMIT - whole < float(told.removesuffix(".%N")) < time.time() + CLOCK_LIMIT
 
 
 @pytest.mark.vm(promises="store")
