@@ -1,6 +1,7 @@
 """The clock of a guest that was kept is set when it goes on, by whatever the guest has for that."""
 
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,9 +99,16 @@ def _only(tmp_path: Path, **programs: str) -> tuple[str, ...]:
 
 
 def test_clock_is_set_by_a_busybox_without_links(make_guest: MakeGuest, connect: Connect, tmp_path: Path) -> None:
-    """A busybox that has no link called date is asked itself."""
+    """A busybox that has no link called date is asked itself, in whole seconds."""
     connect(make_guest(*_only(tmp_path, busybox='echo "$@" >>"$HOME/called"'))).wake()
-    assert (tmp_path / "called").read_text(encoding="utf-8").startswith("date -s @")
+    assert re.fullmatch(r"date -s @\d+\n", (tmp_path / "called").read_text(encoding="utf-8"))
+
+
+def test_clock_is_set_by_a_date_of_whole_seconds(make_guest: MakeGuest, connect: Connect, tmp_path: Path) -> None:
+    """A date(1) that knows no fractions, as busybox's, is told the second."""
+    date = 'case $2 in *.*) exit 1;; esac; echo "$@" >>"$HOME/called"'
+    connect(make_guest(*_only(tmp_path, date=date))).wake()
+    assert re.fullmatch(r"-s @\d+\n", (tmp_path / "called").read_text(encoding="utf-8"))
 
 
 def test_guest_without_date_goes_on(make_guest: MakeGuest, connect: Connect, tmp_path: Path) -> None:

@@ -208,11 +208,11 @@ _vm_wake() {
 	if [ "$_vm_m" != "$2" ]; then
 		_vm_m=$2
 		printf '%s' "$1" >/dev/urandom
-		date -s "$2" >/dev/null 2>&1
+		# busybox takes whole seconds, and not every one has a link for each of its commands.
+		date -s "$2" >/dev/null 2>&1 || date -s "${2%.*}" >/dev/null 2>&1
 		_vm_r=$?
-		# Not every busybox has a link for each of its commands.
 		if [ "$_vm_r" -eq 127 ]; then
-			busybox date -s "$2" >/dev/null 2>&1
+			busybox date -s "${2%.*}" >/dev/null 2>&1
 			_vm_r=$?
 		fi
 	fi
