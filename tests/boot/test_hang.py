@@ -262,6 +262,21 @@ class TestFollower:
         assert 1 == len(doctor.looked)
         assert 30.0 == pytest.approx(clock.now - started)
 
+    @pytest.mark.parametrize(
+        ("said", "told"),
+        [
+            (b"INIT: version 3.14 booting\r\nINIT: Entering runlevel: 2\r\nStarting sshd.\r\n", "unknown"),
+            (b"Welcome to Debian GNU/Linux 13!\r\n[  OK  ] Started ssh.service.\r\n", "failed"),
+        ],
+    )
+    def test_idle_guest_whose_gettys_are_elsewhere_is_not_blamed(self, make: Make, said: bytes, told: str) -> None:
+        """A guest that sleeps may be up with no getty on this console; systemd would have said so."""
+        follower = make(doctor=Doctor(Opinion(says="it sleeps", idle=True)))
+        follower.feed(b"BdsDxe: loading Boot0001\r\n[    0.000000] Linux version 6.12\r\n" + said)
+        verdict = follower.wait_verdict()
+        assert told == verdict.word
+        assert (told == "unknown") == ("it may be up" in verdict.sentence)
+
     def test_monitor_that_gets_no_processor_is_asked_again(self, make: Make, clock: ManualClock) -> None:
         """On a host that has no processor for QEMU, a monitor that does not answer means nothing yet."""
         silent = Opinion(says="no answer", cause=Cause.QEMU_SILENT, owner=Owner.HOST, hint="look")

@@ -435,10 +435,12 @@ class Attempt:
             sentence += f"; {opinion.says}"
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
         self.timeline.end(t)
-        # Words that nobody knows are no reason to blame anybody.
-        unknown = (
-            stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless and not opinion.cause
-        )
+        # Words that nobody knows are no reason to blame anybody, nor is an init whose gettys are on other consoles.
+        unheard = stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless
+        elsewhere = stage is Stage.USERSPACE and opinion.idle and self._course.other_init and not self._judge.clues
+        unknown = (unheard or elsewhere) and not opinion.cause
+        if elsewhere and unknown:
+            sentence += "; it may be up, with nobody to log in on this console"
         verdict = Verdict(
             ready=False,
             stage=stage,

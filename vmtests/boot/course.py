@@ -61,6 +61,9 @@ _SCRIPTS = frozenset(
 _HAND_OVER = frozenset(
     sign for speaker in SPEAKERS for sign in speaker.signs if sign.stage is Stage.INITRD and speaker.name != "Linux"
 )
+_OTHER_INITS = frozenset(
+    sign for speaker in SPEAKERS if speaker.name.startswith(("sysvinit", "OpenRC", "dinit")) for sign in speaker.signs
+)
 _FOREIGN = frozenset(sign for speaker in SPEAKERS if speaker.foreign for sign in speaker.signs)
 _EARLY = frozenset(sign for speaker in SPEAKERS if speaker.stage.before(Stage.KERNEL) for sign in speaker.signs)
 
@@ -154,6 +157,7 @@ class Course:
         if sign in _FOREIGN and current.before(Stage.KERNEL):
             self.foreign = text
         self.scripted |= sign in _SCRIPTS
+        self._shown |= sign in _OTHER_INITS
         self._hands_over |= sign in _HAND_OVER
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True
