@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace) -> list[Run]:
     wanted = [way for way in WAYS if way in arguments.ways.split(",")]
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="vmtests-bench-", dir=arguments.work) as made:
-        ways = Ways(Path(made), tools.find())
+        ways = Ways(Path(made).absolute(), tools.find())
         for _ in range(arguments.n if wanted else 0):
             if not ways.store.exists():
                 ways.fill(size, arguments.paths, inodes, arguments.distinct)
@@ -292,7 +292,12 @@ _VMTESTS = (sys.executable, "-m", "vmtests.cli")
 
 
 def _command(argv: Sequence[str], **variables: str) -> None:
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=tool_env(variables))
+    ended = subprocess.run(
+        argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=tool_env(variables),
+    )  # fmt: skip
+    if ended.returncode:
+        sys.exit(f"{argv[0]} ended with status {ended.returncode}: {ended.stderr[-1000:]}")
 
 
 def pool(toolbox: Toolbox) -> bytes:
