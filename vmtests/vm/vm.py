@@ -56,7 +56,7 @@ class BootError(VmtestsError):
             if str(breach) not in verdict.sentence
         ]
         super().__init__(
-            f"boot failed in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
+            f"boot {verdict.word} in {verdict.stage}: {verdict.sentence}{''.join(breaches)}",
             hint=f"{verdict.hint}; the console is {results / 'console.log'}",
         )
         self.verdict = verdict
