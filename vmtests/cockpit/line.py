@@ -144,7 +144,8 @@ class Line(Widget, can_focus=True):
         """Begin to read, and to draw what came."""
         self._reader.start()
         self.set_interval(_TICK, self._draw)
-        self.focus()
+        # At once: focus() waits its turn, and who sees the first line drawn may type then.
+        self.screen.set_focus(self)
 
     def on_unmount(self) -> None:
         """Give it back."""
