@@ -208,6 +208,13 @@ class TestProgress:
         failed(follower)
         assert clock.now - 1000 == 20.0
 
+    def test_a_clock_that_is_repainted_is_no_progress(self, follower: Follower, clock: ManualClock) -> None:
+        """A menu that shows the time stands still."""
+        for minute in range(3):
+            clock.at(10.0 * minute, partial(follower.feed, b"[ (1*installer)  2 shell ][ Nov 29  9:3%d ]\n" % minute))
+        failed(follower)
+        assert clock.now - 1000 == 20.0
+
     def test_complaints_for_ever_end(self, make: Make, clock: ManualClock) -> None:
         """A guest that always has something new to say is stuck as well in the end."""
         follower = make(budgets=Budgets(patience=3.0))

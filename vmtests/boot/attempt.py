@@ -23,6 +23,7 @@ from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
+_CLOCK = re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?\b")  # a menu that repaints its clock gets on by nothing
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _WRAPS = re.compile(r"error: .{0,400}[^.!]$")
 _WRAPPED = 400  # characters of a line that a loader wrapped
@@ -123,8 +124,9 @@ class Attempt:
         line = Line(t=t, text=text, stage=stage)
         if not self.provoked and not FRAME.fullmatch(text):
             self.last_line = line
-        if normal.text not in self._recent:
-            self._recent.append(normal.text)
+        said = _CLOCK.sub("", normal.text)
+        if said not in self._recent:
+            self._recent.append(said)
             self.progress(t)
             # systemd says it again within seconds, unless a getty has the console by then.
             self._waits_for = "" if not self.provoked else self._waits_for
