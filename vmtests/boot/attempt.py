@@ -23,7 +23,8 @@ from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
 from vmtests.text import TEXT_LIMIT
 
-_CLOCK = re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?\b")  # a menu that repaints its clock gets on by nothing
+# A menu that repaints its clock gets on by nothing. (An address of PCI, or a MAC, is no time.)
+_CLOCK = re.compile(r"(?<![\w:.])\d{1,2}:\d{2}(?::\d{2})?(?![\w:.])")
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _WRAPS = re.compile(r"error: .{0,400}[^.!]$")
 _WRAPPED = 400  # characters of a line that a loader wrapped
