@@ -24,6 +24,18 @@ def test_run_gives_standard_output(host: Toolbox) -> None:
     assert host.run("cat", stdin="hello") == "hello"
 
 
+def test_tool_that_is_slow_to_read_is_fed_to_the_end(host: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a tool is to read reaches it, however often we look after it meanwhile."""
+    monkeypatch.setattr(sandbox, "_LOOK_SECONDS", 0.001)
+    text = "x" * (16 << 20)
+    assert len(host.run("cat", stdin=text)) == len(text)
+
+
+def test_tool_that_does_not_read_is_no_error(host: Toolbox) -> None:
+    """A tool may end before it has read what it was given."""
+    assert host.run("true", stdin="x" * (1 << 20)) == ""
+
+
 def test_failing_tool_is_named_with_its_last_words(host: Toolbox) -> None:
     """A tool that fails is an error with its status and the last line of its standard error."""
     with pytest.raises(ToolError, match="sh ended with 3: it hurts") as caught:

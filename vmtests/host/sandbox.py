@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, AnyStr
+from typing import IO, Any, AnyStr
 
 from vmtests.errors import HostError
 from vmtests.host import relocate, supervise
@@ -160,7 +161,10 @@ def run_in(
             env=tool_env(env),
         ) as process:
             try:
-                stdout = _communicate(process, stdin, said.fileno())
+                if stdin is not None and process.stdin is not None:
+                    threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True).start()
+                    process.stdin = None
+                stdout = _communicate(process, said.fileno())
             except BaseException:
                 process.kill()
                 raise
@@ -171,7 +175,16 @@ def run_in(
     return stdout
 
 
-def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int) -> str:
+def _feed(pipe: IO[str], text: str) -> None:
+    """Write all that a program is to read; one that ends before that has read enough.
+
+    Popen.communicate() that is called again after its timeout forgets what it had not written (CPython 3.11).
+    """
+    with contextlib.suppress(OSError), pipe:
+        pipe.write(text)
+
+
+def _communicate(process: subprocess.Popen[str], stderr: int) -> str:
     """Return what `process` wrote, and end it when it says that the disk is full and does not end by itself.
 
     mkfs.erofs 1.8 waits for its worker threads for ever when one of them cannot write.
@@ -179,9 +192,8 @@ def _communicate(process: subprocess.Popen[str], stdin: str | None, stderr: int)
     full = False
     while True:
         try:
-            return process.communicate(stdin, timeout=_LOOK_SECONDS)[0]
+            return process.communicate(timeout=_LOOK_SECONDS)[0]
         except subprocess.TimeoutExpired:
-            stdin = None  # it is on its way
             if full:
                 process.kill()
             full = NO_SPACE.encode() in os.pread(stderr, _TAIL, max(os.fstat(stderr).st_size - _TAIL, 0))
