@@ -36,6 +36,13 @@ def test_tool_that_does_not_read_is_no_error(host: Toolbox) -> None:
     assert host.run("true", stdin="x" * (1 << 20)) == ""
 
 
+def test_what_a_tool_says_needs_no_disk(host: Toolbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool can say that the disk is full: its words are not on one."""
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    with pytest.raises(ToolError, match="sh ended with 1: No space left"):
+        host.run("sh", "-c", "echo No space left >&2; exit 1")
+
+
 def test_failing_tool_is_named_with_its_last_words(host: Toolbox) -> None:
     """A tool that fails is an error with its status and the last line of its standard error."""
     with pytest.raises(ToolError, match="sh ended with 3: it hurts") as caught:

@@ -80,6 +80,14 @@ def test_compressed_store_is_the_same_store(how: str, store: Path, tmp_path: Pat
     assert found == listed(store)
 
 
+def test_what_mkfs_says_needs_no_disk(
+    store: Path, tmp_path: Path, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mkfs.erofs waits for ever when a thread of it cannot write; that it says so first is not on a full disk."""
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    assert _write(store, tmp_path / "erofs", toolbox, parse("lz4"))
+
+
 def test_a_store_without_content_has_no_fragments(tmp_path: Path, toolbox: Toolbox) -> None:
     """Where no file has an end that could be kept elsewhere, no inode is made for them."""
     (tmp_path / "store/path").mkdir(parents=True)

@@ -15,7 +15,8 @@ from vmtests.image.check import passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
-from vmtests.qemu.lab import Lab
+from vmtests.qemu.lab import DISK_SIZE, Lab
+from vmtests.sizes import GIB
 from vmtests.vm import BootError, Image
 
 
@@ -118,6 +119,17 @@ def test_machine_is_what_the_image_is_made_for(
         ordered = lab.machine(image, Hardware(firmware=FirmwareKind.UEFI, disk_bus=DiskBus.SATA), name="b").hardware
     assert (firmware, bus, sector) == (chosen.firmware, chosen.disk_bus, chosen.sector_size)
     assert (FirmwareKind.UEFI, DiskBus.SATA) == (ordered.firmware, ordered.disk_bus)
+
+
+@pytest.mark.parametrize(("size", "disk_size"), [(1 << 20, DISK_SIZE), (DISK_SIZE, DISK_SIZE + GIB)])
+def test_disk_has_room_for_root_to_grow(tmp_path: Path, size: int, disk_size: int) -> None:
+    """A disk is larger than its image, however large that is."""
+    with (path := tmp_path / "disk.raw").open("wb") as file:
+        file.truncate(size)
+    inspection = Inspection(path=path, format=Format.RAW, size=size, checks=())
+    with Lab(tmp_path) as lab:
+        vm = lab.machine(Image(name="own", path=path, modules=None, inspection=inspection))
+    assert disk_size == vm.hardware.disk_size
 
 
 def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:

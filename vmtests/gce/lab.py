@@ -48,7 +48,10 @@ _TAKEN = frozenset(
 
 DEFAULT_MACHINE = "e2-small"
 DISK_SIZE = 10 * GIB
-"""Bytes of an instance's disk where nothing else is asked for: the least that Compute Engine makes."""
+"""Bytes of an instance's disk where nothing else is asked for: the least that Compute Engine makes.
+
+An image that leaves less than a GiB of it gets a GiB more than it has, so that root grows.
+"""
 
 SUITE_LIFETIME = 3 * 3600.0
 """Seconds after which what the whole suite needs may be removed."""
@@ -240,7 +243,7 @@ class GceLab(Base):
         return link
 
     def _disk_size(self, image: Image, hardware: Hardware) -> int:
-        return hardware.disk_size or max(DISK_SIZE, image.inspection.size)
+        return hardware.disk_size or max(DISK_SIZE, image.inspection.size + GIB)
 
     def _cloud_image(self, image: Image) -> str:
         """Return the link to the image on Compute Engine, which is made of it once for all laboratories of the run."""

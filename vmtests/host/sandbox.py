@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ def run_in(
 
     It runs in the directory `cwd`, in ours where none is given. Raises ToolError, as `Toolbox.run` does.
     """
-    with tempfile.TemporaryFile() as said:
+    with words() as said:
         with Sandboxed[str](
             [*sandbox(root), *([] if cwd is None else ["env", f"--chdir={cwd}"]), *command],
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -173,6 +172,11 @@ def run_in(
     if process.returncode != 0:
         raise tool_error(command[0], process.returncode, stderr)
     return stdout
+
+
+def words() -> IO[bytes]:
+    """Make a file for what a tool of ours says. It is in memory: on a full disk nobody could say that it is full."""
+    return os.fdopen(os.memfd_create("words"), "w+b")
 
 
 def _feed(pipe: IO[str], text: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vmtests import progress
 from vmtests.errors import HostError
-from vmtests.host.sandbox import Sandboxed, tool_env, tool_error
+from vmtests.host.sandbox import Sandboxed, tool_env, tool_error, words
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, grouping
 from vmtests.image.compression import Compression
@@ -110,7 +110,7 @@ def _stream(
     running: progress.Step,
 ) -> None:
     """Run `writer` on what `reader` writes, to the end of both; the first that fails ends the other."""
-    with tempfile.TemporaryFile() as reader_said, tempfile.TemporaryFile() as writer_said:
+    with words() as reader_said, words() as writer_said:
         source = Sandboxed[bytes](
             reader, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=reader_said, env=env, pipesize=_PIPE_SIZE
         )

@@ -43,7 +43,7 @@ REWINDS = tuple(stage for stage in Stage if stage is not Stage.FIRMWARE)
 """The stages at whose beginning a machine can be kept (`Lab.rewind`)."""
 
 DISK_SIZE = 4 * GIB
-"""Bytes of a machine's disk where nothing else is asked for: larger than most images, so that root grows."""
+"""Bytes of a machine's disk where nothing else is asked for; a larger image gets a GiB more than it has, to grow."""
 
 _NAMED = {"/dev/vd": DiskBus.VIRTIO_BLK, "/dev/nvme": DiskBus.NVME}
 """Buses by what the guest calls its disks (Documentation/admin-guide/devices.txt of Linux)."""
@@ -330,7 +330,7 @@ class Lab(Base):
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         hardware = fitting(hardware, image)
         if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
-            hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size))
+            hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size + GIB))
         return hardware
 
 
