@@ -61,7 +61,6 @@ def render(boots: Numbers, forks: Numbers, others: Numbers, *, today: str) -> st
         ("… of a machine that is rebooted for each test", f"{others['reboot_s']:.1f} s"),
         ("… of a fork, ended again", f"{others['fork_s']:.2f} s"),
         (f"first answer of a fork, median of {forks['forks']}", f"{forks['fork_median_s']:.2f} s"),
-        ("a boot over a fork", f"{boots['cold_boot_s'] / forks['fork_median_s']:.0f}"),
         (f"memory of its own, of {forks['alive']} forks alive at once", f"{forks['private_mb']:.0f} MB"),
     ]
     host = f"Measured on {today} with {_cores()}, {platform.system()} {platform.release()}."

@@ -71,25 +71,13 @@ def test_guest_that_refuses_the_program_does_without(
     assert "there\n" == shell.run("echo there").stdout
 
 
+_TOOLS = "rm mkdir mkfifo chmod cat base64 head wc od stty sleep tr sh bash"
+
+
 def _only(tmp_path: Path, **programs: str) -> tuple[str, ...]:
     """Return how a guest is started that has its shell's tools and `programs`, which are scripts."""
     (tmp_path / "bin").mkdir()
-    for name in (
-        "rm",
-        "mkdir",
-        "mkfifo",
-        "chmod",
-        "cat",
-        "base64",
-        "head",
-        "wc",
-        "od",
-        "stty",
-        "sleep",
-        "tr",
-        "sh",
-        "bash",
-    ):
+    for name in _TOOLS.split():
         (tmp_path / "bin" / name).symlink_to(Path("/usr/bin", name))
     for name, script in programs.items():
         program = tmp_path / "bin" / name

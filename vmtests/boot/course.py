@@ -112,18 +112,18 @@ class Course:
         """The line by which another system than Linux is known."""
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
-        self._shown = self._systemd = False
+        self._other = self._systemd = False
 
     @property
     def other_init(self) -> bool:
         """Whether systemd would have been heard, and was not: another init starts its gettys last."""
-        return self._shown and not self._systemd
+        return self._other and not self._systemd
 
     def take(self, current: Stage, line: NormalLine) -> Step:
         """Take a line of a boot that is in `current`."""
         text = line.text
         self._systemd |= line.status or bool(_MANAGER.match(text))
-        self._shown |= bool(_INIT_SHOWN.match(text))
+        self._other |= bool(_INIT_SHOWN.match(text))
         if match := _WELCOME.match(text):
             self._systemd = True
             return Step(stage=self._welcome(current, match["os"]))
@@ -157,7 +157,7 @@ class Course:
         if sign in _FOREIGN and current.before(Stage.KERNEL):
             self.foreign = text
         self.scripted |= sign in _SCRIPTS
-        self._shown |= sign in _OTHER_INITS
+        self._other |= sign in _OTHER_INITS
         self._hands_over |= sign in _HAND_OVER
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True

@@ -54,10 +54,12 @@ def test_machine_is_forked_where_it_is(fresh_vm: Vm) -> None:
 @pytest.mark.vm(target="qemu")
 def test_fresh_machine_knows_the_time(fresh_vm: Vm) -> None:
     """The clock of a fresh machine, which stood still since the snapshot, is that of the host."""
-    if not fresh_vm.run("command -v date").ok:
-        pytest.skip("the image has no date(1), and so nothing that would set its clock")
     before = time.time()
-    told = fresh_vm.run("date +%s.%N").check().stdout.strip()
+    # Not every busybox has a link for each of its commands.
+    asked = fresh_vm.run("if command -v date >/dev/null; then date +%s.%N; else busybox date +%s.%N; fi")
+    if asked.exit_code == 127:
+        pytest.skip("the image has neither date(1) nor busybox, which could be asked for the time")
+    told = asked.check().stdout.strip()
     whole = told.endswith(".%N")  # a busybox without nanoseconds
     assert before - CLOCK_LIMIT - whole < float(told.removesuffix(".%N")) < time.time() + CLOCK_LIMIT
 
