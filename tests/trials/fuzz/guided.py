@@ -1,33 +1,32 @@
 """Fuzzes one parser, guided by which of its lines run: `python -m tests.trials.fuzz.guided NAME SECONDS`.
 
 Needs atheris (libFuzzer for Python), which is for Linux and few versions of Python, so that nothing else here does.
-Each way to fall down is told once, with an input; all goes on until the time is over.
+Each way to fall down is told once, with an input; all goes on until as much of a processor was used.
 """
 
 import os
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 
 import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["vmtests"]):
-    from tests.trials.fuzz.limits import Judge
+    from tests.trials.fuzz.limits import Judge, processor
     from tests.trials.fuzz.parsers import PARSERS
 
 
 def main(name: str, seconds: float) -> None:
     """Fuzz a parser, and end the process: with 1 where it fell."""
     parser = PARSERS[name]
-    judge, falls, begun = Judge(parser), set[str](), time.monotonic()
+    judge, falls, begun = Judge(parser), set[str](), processor()
     good = [*parser.good(), *parser.found]
     for one in good:
         parser.call(one) if not parser.may else _quiet(parser.call, one, parser.may)
 
     def end() -> None:
-        said = f"{name}: {judge} in {time.monotonic() - begun:.0f} s: {len(falls)} ways to fall"
+        said = f"{name}: {judge}; {processor() - begun:.0f} s: {len(falls)} ways to fall"
         os.write(1, f"{said}\n".encode())
         os._exit(1 if falls else 0)
 
@@ -41,7 +40,7 @@ def main(name: str, seconds: float) -> None:
                 falls.add(where)
                 told = "".join(traceback.format_exception(error)[-6:])
                 os.write(1, f"{name}: {where}: {error}\n{told}input: {data[:4000]!r}\n".encode("utf-8", "replace"))
-        if time.monotonic() - begun > seconds:
+        if processor() - begun > seconds:
             end()
 
     with tempfile.TemporaryDirectory() as corpus:

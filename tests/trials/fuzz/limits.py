@@ -44,10 +44,10 @@ class Judge:
     def __call__(self, data: bytes) -> None:
         """Call it once."""
         Path("/proc/self/clear_refs").write_text(_FORGET_THE_PEAK, encoding="ascii")
-        began, before = _processor(), _resident()
+        began, before = processor(), _resident()
         with contextlib.suppress(*self._parser.may):
             self._parser.call(data)
-        took = (_processor() - began) / max(len(data) / _UNIT, 1.0)
+        took = (processor() - began) / max(len(data) / _UNIT, 1.0)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
         self.inputs += 1
         self.seconds, self.memory = max(self.seconds, took), max(self.memory, grown)
@@ -62,7 +62,8 @@ class Judge:
         )
 
 
-def _processor() -> float:
+def processor() -> float:
+    """Seconds of a processor that this process and its children have had."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
