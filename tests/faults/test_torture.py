@@ -6,19 +6,26 @@ from pathlib import Path
 import pytest
 
 from vmtests import cli
-from vmtests.faults.torture import _READER, _WRITER, Scene, moments
+from vmtests.boot.stages import Stage
+from vmtests.faults.torture import _READER, _WRITER, Scene, moments, spans
 
 
 def test_moments_are_all_over_the_time_and_the_same_again() -> None:
     """Each scene has its part of them, each part of its time has one, and a seed gives the same ones."""
-    found = moments(30, 2.0, 7)
-    assert found == moments(30, 2.0, 7)
-    assert found != moments(30, 2.0, 8)
+    found = moments(30, 7)
+    assert found == moments(30, 7)
+    assert found != moments(30, 8)
     for scene in Scene:
-        ours = [one.seconds for one in found if one.scene is scene]
+        ours = [one.part for one in found if one.scene is scene]
         assert (10, ours) == (len(ours), sorted(ours))
         assert ours[0] < ours[-1] / 5
-    assert [1] == [one.number for one in moments(1, 1.0, 1)]
+    assert [1] == [one.number for one in moments(1, 1)]
+
+
+def test_power_is_cut_all_over_a_boot_as_it_is_on_this_host() -> None:
+    """A first boot that goes on in the initrd is cut until a little after it would be ready, and a reboot as well."""
+    found = spans({Stage.INITRD: 20.0, Stage.READY: 60.0})
+    assert 40 < found[Scene.FIRST_BOOT] < 60 < found[Scene.REBOOT] < 90
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     console, outcomes = progress.console(), []
     with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)
-        wanted = moments(arguments.moments, lab.host.accelerator.scale, arguments.seed)
+        wanted = moments(arguments.moments, arguments.seed)
         for outcome in Torture(image, lab).run(wanted, jobs=arguments.jobs):
             outcomes.append(outcome)
             print_json(outcome.to_json()) if arguments.json else _show(console, outcome)
@@ -53,7 +53,7 @@ def _show(console: Console, outcome: Outcome) -> None:
     word = Text("unknown", "yellow") if outcome.unknown else Text("WRONG", "red")
     mark = Text("right", "green") if outcome.right else word
     moment = outcome.moment
-    told = f" {moment.number} {moment.scene}, cut after {moment.seconds:.1f} s"
+    told = f" {moment.number} {moment.scene}, cut after {outcome.cut:.1f} s"
     if outcome.stage:
         told += f" in {outcome.stage}"
     if outcome.synced:

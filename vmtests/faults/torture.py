@@ -13,7 +13,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,8 +26,8 @@ from vmtests.qemu.vm import QemuVm
 from vmtests.vm import BootError, Image
 
 _LOOK_SECONDS = 0.02
-_SPAN = {"store write": 6.0, "reboot": 25.0}  # seconds, of a guest on KVM, in which the power is cut
-_BOOT_SPAN = 15.0
+_LATE = 1.2
+"""A host is not always as fast: moments go on for so many times as long as things took."""
 _DIRECTORY = "vmtests-torture"
 _SAID = re.compile(r"vmtests-torture synced (\d+)")
 
@@ -69,20 +69,22 @@ class Scene(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """When the power is cut: so many `seconds` after the machine goes on."""
+    """When the power is cut: after which `part` (0 to 1) of the time that the scene takes."""
 
     number: int
     scene: Scene
-    seconds: float
+    part: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it: where the boot was (empty where the guest was ready), how many rounds had been synced, and why
-    the next boot is not as it has to be; nothing where it is.
+    """What came of it: after how many seconds that was (`cut`), where the boot was (empty where the guest was ready),
+    how many rounds had been synced, how many seconds the next boot took, and why it is not as it has to be; nothing
+    where it is.
     """
 
     moment: Moment
+    cut: float
     stage: str
     synced: int
     seconds: float
@@ -100,7 +102,7 @@ class Outcome:
         return {
             "number": self.moment.number,
             "scene": str(self.moment.scene),
-            "cut_after_s": round(self.moment.seconds, 3),
+            "cut_after_s": round(self.cut, 3),
             "stage": self.stage or None,
             "synced": self.synced,
             "next_boot_s": round(self.seconds, 1),
@@ -110,19 +112,28 @@ class Outcome:
         }
 
 
-def moments(count: int, scale: float, seed: int) -> list[Moment]:
-    """Return `count` moments, spread over what is done; `scale` is how much slower than on KVM that is."""
+def moments(count: int, seed: int) -> list[Moment]:
+    """Return `count` moments, spread over what is done."""
     choose = random.Random(seed)  # noqa: S311 - to be had again
     scenes = list(Scene)
-    spans = {Scene.FIRST_BOOT: _BOOT_SPAN, Scene.STORE_WRITE: _SPAN["store write"], Scene.REBOOT: _SPAN["reboot"]}
     each = {scene: len(range(number, count, len(scenes))) for number, scene in enumerate(scenes)}
     found = []
     for number in range(count):
         scene = scenes[number % len(scenes)]
         # One in each part of the time, so that none is left out, and nowhere the same.
         part = (number // len(scenes) + choose.random()) / each[scene]
-        found.append(Moment(number=number + 1, scene=scene, seconds=part * spans[scene] * scale))
+        found.append(Moment(number=number + 1, scene=scene, part=part))
     return found
+
+
+def spans(starts: Mapping[Stage, float]) -> dict[Scene, float]:
+    """Return the seconds that each scene takes here, from the `starts` of the stages of a boot that got ready."""
+    ready = starts[Stage.READY]
+    return {
+        Scene.FIRST_BOOT: _LATE * (ready - starts[Stage.INITRD]),  # it goes on from where the initrd begins
+        Scene.STORE_WRITE: ready / 2,
+        Scene.REBOOT: _LATE * ready,
+    }
 
 
 class Torture:
@@ -135,6 +146,7 @@ class Torture:
         # Makes what is kept, one after the other; what comes after finds it.
         self._turn = threading.Lock()
         self._machines: set[QemuVm] = set()
+        self._spans: dict[Scene, float] = {}
 
     def run(self, wanted: Sequence[Moment], *, jobs: int = 1) -> Iterator[Outcome]:
         """Run moments, `jobs` at a time, and give each outcome as it comes; raises HostError."""
@@ -143,6 +155,7 @@ class Torture:
             ThreadPoolExecutor(jobs) as pool,
         ):
             snapshot = start.wait()
+            self._spans = spans(start.vm.timeline.starts)
             if start.vm.qemu.alive:
                 start.vm.power_cut()
             futures: list[Future[Outcome]] = []
@@ -184,7 +197,8 @@ class Torture:
         vm.run(f"setsid {_in_store(vm, script)} >/dev/null 2>&1 </dev/null &").check()
 
     def _cut(self, moment: Moment, vm: QemuVm) -> Outcome:
-        self._wait(moment.seconds)
+        cut = moment.part * self._spans[moment.scene]
+        self._wait(cut)
         booting = vm.verdict is None
         stage = str(vm.follower.stage) if booting else ""
         if vm.qemu.alive:
@@ -202,7 +216,9 @@ class Torture:
         finally:
             self._machines.discard(vm)
         seconds = time.monotonic() - began
-        return Outcome(moment=moment, stage=stage, synced=synced, seconds=seconds, failure=failure, unknown=unknown)
+        return Outcome(
+            moment=moment, cut=cut, stage=stage, synced=synced, seconds=seconds, failure=failure, unknown=unknown
+        )
 
     def _look(self, vm: QemuVm, synced: int) -> str:
         """Return what is not as it has to be; nothing where all is well."""
