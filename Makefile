@@ -15,7 +15,7 @@ QUICK := -p no:html -p no:syrupy -p no:rerunfailures
 # One more than processors, since tests often wait for a process.
 WORKERS = $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: bench boot browser causes chaos cockpit trials commands docs pictures site fuzz examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints licences audit host clean
+.PHONY: bench boot browser causes chaos cockpit trials commands docs pictures site fuzz soak examples hosts images vmtests nix-check nix-vmtests nixos-vmtests gcloud-check test lint house constraints licences audit host clean
 
 vmtests: host $(STAMP)    ## build the reference image, boot it, assert
 	$(BIN)/vmtests doctor
@@ -132,6 +132,11 @@ fuzz: host $(STAMP)       ## every parser with bytes that mean harm, for FUZZ_SE
 
 chaos: host $(STAMP)      ## everything that can happen at every step, without a VM; half an hour
 	CHAOS=1 $(BIN)/pytest tests/trials/chaos --numprocesses=$$(nproc) --dist=worksteal
+
+soak: host $(STAMP)       ## 1,000 forks, 100 cold boots, 24 hours of polls: nothing grows; an hour and more
+	$(BIN)/python -m bench.soak forks -n 1000
+	$(BIN)/python -m bench.soak boots -n 100
+	$(BIN)/python -m bench.soak polls --hours 24
 
 images: host $(STAMP)     ## disks and files as other people make them, inspected; BOOT=1 boots those that can, NAMES="NAME NAME"
 	$(BIN)/python -m tests.foreign results/images $(if $(BOOT),--boot) $(NAMES)

@@ -141,7 +141,7 @@ def _many(lab: Lab, image: Image, snapshot: Snapshot, answers: Answers, number: 
 def _qemus(snapshot: Snapshot) -> set[int]:
     """Return the processes that map the snapshot's memory, which the sandboxes around them do not."""
     found = set()
-    for pid in _descendants():
+    for pid in descendants():
         try:
             if str(snapshot.template.ram) in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8"):
                 found.add(pid)
@@ -160,7 +160,8 @@ def _private(pid: int) -> float:
     return kilobytes * 1024 / MIB
 
 
-def _descendants() -> list[int]:
+def descendants() -> list[int]:
+    """Return the processes that came of this one."""
     found, todo = [], [os.getpid()]
     while todo:
         pid = todo.pop()
@@ -175,7 +176,7 @@ def _mine() -> set[str]:
     """Name what this process has open, and its processes and threads."""
     files = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
     threads = len(list(Path("/proc/self/task").iterdir()))
-    return files | {f"thread {number}" for number in range(threads)} | {f"process {pid}" for pid in _descendants()}
+    return files | {f"thread {number}" for number in range(threads)} | {f"process {pid}" for pid in descendants()}
 
 
 if __name__ == "__main__":
