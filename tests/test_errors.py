@@ -101,7 +101,11 @@ def test_host_that_lacks_something_is_told_wherever_it_shows(error: Exception, s
 
 @pytest.mark.parametrize(
     ("said", "hint"),
-    [("qemu-img: /x: Too many open files", "ulimit -n"), ("bwrap: Cannot allocate memory", "smaller")],
+    [
+        ("qemu-img: /x: Too many open files", "ulimit -n"),
+        ("bwrap: Cannot allocate memory", "smaller"),
+        ("qemu-img: x: Could not allocate metadata caches", "memory"),
+    ],
 )
 def test_tool_that_lacks_what_every_program_needs_is_not_blamed(said: str, hint: str) -> None:
     """What a tool says of its host gets the hint that helps there; what it says of itself gets none."""

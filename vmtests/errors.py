@@ -44,7 +44,7 @@ _EXHAUSTED = {
     errno.EIO: "the disk is broken: dmesg tells",
     errno.EMFILE: "allow more open files: ulimit -n",
     errno.ENFILE: "the whole system has too many open files",
-    errno.ENOMEM: "fewer things at once, or a smaller machine",
+    errno.ENOMEM: "memory is used up: fewer things at once, or a smaller machine",
     errno.EAGAIN: "fewer things at once: processes are used up, see ulimit -u",
     errno.EFBIG: "allow larger files: ulimit -f, and what the file system can hold",
     errno.ENOLCK: "a file system without locks is no place for VMTESTS_CACHE",
@@ -52,7 +52,12 @@ _EXHAUSTED = {
 """What to do when any call says so, wherever it is made."""
 
 _WORDS = {
-    **{os.strerror(number): number for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)},
+    **{
+        os.strerror(number): number
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+    },
+    "No space left": errno.ENOSPC,
+    "Could not allocate": errno.ENOMEM,  # QEMU's
     # ld.so's, of a library that is there (glibc's elf/dl-load.c).
     "failed to map segment": errno.ENOMEM,
     "cannot open shared object file: Error 24": errno.EMFILE,

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_whatever_wrote_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], d
     """A console's log is judged in whatever form it came."""
     (tmp_path / "log").write_bytes(data)
     assert _told(capsys, str(tmp_path / "log"))["verdict"] == "ready"
+
+
+def test_a_journal_is_taken_as_journalctl_exports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`journalctl -o export`, as it lies in the results of a boot that failed, is read as its text would be."""
+    packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
+    (tmp_path / "journal").write_bytes(lzma.decompress(packed.read_bytes()))
+    assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
 
 
 def test_a_directory_of_results_has_a_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,29 @@ def test_full_disk_is_named_as_such() -> None:
     assert "space" in error.hint
 
 
+def test_reason_that_a_tool_tells_before_its_last_words_is_told() -> None:
+    """mkfs.erofs ends with words that say nothing; the line in which the disk is full is the one that helps."""
+    error = sandbox.tool_error(
+        "mkfs.erofs", 1, "<E> write: No space left on device\n<E> could not format: [Error 5]\n"
+    )
+    assert "No space left" in error.message
+
+
+def test_tool_that_gives_no_reason_where_little_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mkfs.vfat says only that it could not write: what is free is looked at, and told where it is little."""
+    said = "mkfs.vfat: failed whilst writing FAT\n(mkfs) failed with exit status 1.\n"
+    monkeypatch.setattr(sandbox, "_LITTLE", 1)
+    assert (
+        "systemd-repart ended with 1: (mkfs) failed with exit status 1."
+        == sandbox.tool_error("systemd-repart", 1, said).message
+    )
+    monkeypatch.setattr(sandbox, "_LITTLE", 1 << 60)
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path))
+    error = sandbox.tool_error("systemd-repart", 1, said)
+    assert error.message.endswith(f"B free in {tmp_path}")
+    assert "space" in str(error.hint)
+
+
 def test_processes_of_a_tool_end_with_it(host: Toolbox, tmp_path: Path) -> None:
     """What a tool leaves in the background is gone when the tool has ended: its process namespace is."""
     fifo = tmp_path / "fifo"

@@ -341,8 +341,9 @@ class Attempt:
         if step.stage is not None:
             # A status line of the system, where its manager's greeting was not heard.
             self._enter(step.stage, t, late=self.stage.before(Stage.INITRD) and normal.status)
-        up = step.ready or not self.stage.before(Stage.USERSPACE)
-        if up and self._readiness.open and self._readiness.reached(normal.text, any_unit=step.ready):
+        up = (step.ready or not self.stage.before(Stage.USERSPACE)) and self._readiness.open
+        rescuing = self._judge.rescuing
+        if up and self._readiness.reached(normal.text, any_unit=step.ready, rescuing=rescuing):
             self._up(Line(t=t, text=normal.text, stage=self.stage), getty=False)
 
     def _enter(self, stage: Stage, t: float, *, late: bool = False) -> None:

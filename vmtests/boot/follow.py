@@ -47,25 +47,22 @@ _PROMPT_LIMIT = 200  # bytes; a longer line without newline is no prompt
 _EVENTS = 100
 _LEAST_WAIT = 0.001  # seconds; a rounding error must not make a busy loop
 
-
 Found = TypeVar("Found")
 
 
 class Follower:
     """Follows one machine, boot after boot.
 
-    `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it).
-    `power_on` is the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a
-    restart is a new boot and no failure. `load` is sampled when a budget is about to end. A line with
-    `ready_token` comes from a guest that has no job left.
-    `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
+    `results` is the directory of the logs (see ConsoleLog; `name` tells machines apart that share it). `power_on` is
+    the time of power-on on `clock`; None counts from the first byte. With `expect_reset` a restart is a new boot, no
+    failure. `load` is sampled when a budget is about to end. A line with `ready_token` comes from a guest that has no
+    job left. `knowledge` is what is known of the image. `doctor` is asked about a guest that made no progress for its
     budget, before that is a verdict. `late` tells for how many seconds in all the machine could have run and got no
-    processor of the host. `on_failure` is told at once when a guest fails that had been ready; it must not wait.
-    With `past` the machine goes on from where another was kept,
-    and so do its seconds.
+    processor of the host. `on_failure` is told at once when a guest fails that had been ready; it must not wait. With
+    `past` the machine goes on from where another was kept, and so do its seconds.
 
-    `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for
-    those who wait. Raises HostError when the logs cannot be made.
+    `feed`, `feed_firmware` and `event` may be called from any thread and never wait for the guest or for those who
+    wait. Raises HostError when the logs cannot be made.
     """
 
     def __init__(
@@ -142,10 +139,7 @@ class Follower:
                 self._changed.notify_all()
 
     def feed_firmware(self, data: bytes) -> None:
-        """Take bytes of the firmware's debug port; they are kept, and show that the firmware lives.
-
-        Nothing is read from them: the release builds of OVMF that distributions ship write nothing there.
-        """
+        """Take bytes of the firmware's debug port, which show that it lives; few builds of OVMF write there."""
         for start in range(0, len(data), SLICE):
             part = data[start : start + SLICE]
             with self._changed:
@@ -196,6 +190,12 @@ class Follower:
         with self._changed:
             self._tick()
             return self._attempt.verdict
+
+    def amend(self, verdict: Verdict) -> None:
+        """Put a verdict that knows more in the place of this boot's."""
+        with self._changed:
+            self._attempt.verdict = verdict
+            self._write_timeline()
 
     @property
     def failure_after_ready(self) -> Verdict | None:

@@ -90,12 +90,17 @@ class Readiness:
             return Stage.READY
         return None
 
-    def reached(self, text: str, *, any_unit: bool) -> bool:
-        """Whether a line says that the unit is reached; `any_unit` that it is one of those that end a usual boot."""
+    def reached(self, text: str, *, any_unit: bool, rescuing: bool) -> bool:
+        """Whether a line says that the unit is reached; `any_unit` that it is one of those that end a usual boot.
+
+        With `rescuing` the system is in emergency or rescue mode, at whose end systemd says too that it has started.
+        """
         if self._unit_up.match(text):
             return True
         target = _target(text)
-        return any_unit and (not target or self._unit == ANY.units.ready or target == self._unit)
+        if not target:
+            return any_unit and not rescuing
+        return any_unit and (self._unit == ANY.units.ready or target == self._unit)
 
     def asks(self, normal: NormalLine, *, shell: bool) -> bool:
         """Whether a line asks for a login, or is the prompt of a `shell`, and nothing more is known."""

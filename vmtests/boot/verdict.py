@@ -51,7 +51,7 @@ class Verdict:
     seconds: Mapping[Stage, float] = field(default_factory=dict)
     unknown: bool = False
     failed_units: tuple[str, ...] = ()
-    """Units that a guest which got ready says have failed."""
+    """Units that have failed: by the guest's own word where it got ready, else by its journal, if that was got."""
 
     @property
     def word(self) -> str:

@@ -121,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
             if answers and Promise.STORE in image.contract.promises:  # others may not let us in
                 with progress.step("the guest's journal and mounts, for the report"):
                     vm.keep()
+        verdict = _told(vm, verdict)
         if arguments.debug or image.debug or (image.modules and image.modules.debug):
             _show_units(units, out)
         from vmtests.report import page
@@ -135,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(verdict, lab.results)
     for sentence in broken:
         out.print(Text(f"broken promise: {sentence}", "red"))
-    if arguments.strict and verdict.failed_units:
+    if arguments.strict and verdict.ready and verdict.failed_units:
         out.print(Text(f"--strict: {', '.join(verdict.failed_units)} failed", "red"))
         return 1
     return 1 if broken else verdict.exit_status
@@ -180,6 +181,11 @@ def _flown(
             if watch is not None:
                 watch(session.vm.follower)
             yield session.vm, session.verdict
+
+
+def _told(vm: QemuVm, verdict: Verdict) -> Verdict:
+    """Return the verdict on a machine that has ended, whose disk may have told more."""
+    return verdict if verdict.ready else vm.follower.failure_after_ready or vm.verdict or verdict
 
 
 def _broken(vm: QemuVm, contract: Contract) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from rich.text import Text
 
 from vmtests import progress
+from vmtests.boot import journal
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.replay import Explanation, Replay, explain
 from vmtests.boot.skim import CHUNK
@@ -22,6 +23,7 @@ from vmtests.errors import InputError
 from vmtests.text import printable
 
 _GZIP = b"\x1f\x8b"
+_EXPORT = (b"__CURSOR=", b"__REALTIME_TIMESTAMP=")  # of a journal
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _POLL = 0.5  # seconds between two looks at a log that is followed
 _WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
@@ -34,7 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="-",
         metavar="LOG",
-        help="a console's log, plain or .gz, or a directory of results; `-`, which is the default, is standard input",
+        help="a console's log, plain or .gz, a journal's export, or a directory of results; `-`, the default, is "
+        "standard input",
     )
     add_json(parser)
     parser.add_argument("--image", type=Path, metavar="DISK", help="the disk that was booted: it is inspected as well")
@@ -96,6 +99,9 @@ def _log(path: Path) -> Path:
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     """Yield a log's bytes, unpacked where they are packed, as UTF-8."""
     first = file.read(CHUNK)
+    if first.startswith(_EXPORT):
+        yield journal.as_console(first + file.read(journal.FILE_LIMIT))
+        return
     unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
     encoding = next((name for bom, name in _UTF16.items() if first.startswith(bom)), None)
     if encoding is None and unpack is None and first[1:200:2].count(0) > 90 * len(first[:200]) // 200:

@@ -48,17 +48,16 @@ def show(verdict: Verdict, results: Path) -> None:
     for stage, seconds in verdict.seconds.items():
         table.add_row(Text(stage), f"{seconds:.1f}")
     console.print(table)
-    console.print(
-        Text(
-            f"{verdict.word}: {verdict.sentence}",
-            "green" if verdict.ready else "red",
-        )
-    )
+    console.print(Text(f"{verdict.word}: {verdict.sentence}", "green" if verdict.ready else "red"))
     for evidence in verdict.evidence:
         style = "dim" if evidence.context else ""
         console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}", style))
     if verdict.hint:
         console.print(Text(f"hint: {of_the_command(verdict.hint)}"))
-    if (results / "diagnosis").is_dir():
-        console.print(Text(f"diagnosis: {results / 'diagnosis'}"))
+    if verdict.owner is not None:
+        console.print(Text(f"at fault: the {verdict.owner}"))
+    if (diagnosis := results / "diagnosis").is_dir():
+        console.print(Text(f"diagnosis: {diagnosis}"))
+    for journal in sorted(diagnosis.glob("journal*.txt")):
+        console.print(Text(f"the guest's journal: {journal}"))
     console.print(Text(f"results: {results}"))

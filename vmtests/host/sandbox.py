@@ -9,21 +9,26 @@ import contextlib
 import functools
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, AnyStr
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, hint_of
 from vmtests.host import relocate, supervise
+from vmtests.resources import cache_dir
+from vmtests.sizes import MIB, format_size
 from vmtests.text import printable
 
 NO_SPACE = "No space left"  # strerror(ENOSPC)
+_LITTLE = 64 * MIB
 _NO_REASON = re.compile("exiting now|Exiting with failure status")  # make(1) and tar(1) say why one line earlier
 _TAIL = 64 << 10  # bytes of a tool's standard error in which that is looked for
 _LOOK_SECONDS = 1.0  # between two looks
@@ -204,11 +209,26 @@ def _communicate(process: subprocess.Popen[str], stderr: int) -> str:
 
 
 def tool_error(name: str, returncode: int, stderr: str) -> ToolError:
-    """Make the error of a tool that ended with `returncode`; a full disk is named as such."""
+    """Make the error of a tool that ended with `returncode`: its last words, or those that tell what the host lacks.
+
+    Not all of them say why they could not write (mkfs.vfat): where little is free, that is told too.
+    """
     lines = [line.strip() for line in stderr.splitlines() if line.strip() and not _NO_REASON.search(line)]
-    last = lines[-1] if lines else "no message"
-    hint = "free some space, or set VMTESTS_CACHE" if NO_SPACE in stderr else None
-    return ToolError(f"{name} ended with {returncode}: {last}", hint=hint, stderr="\n".join(lines[-20:]))
+    told = next((line for line in reversed(lines) if hint_of(line)), lines[-1] if lines else "no message")
+    hint = hint_of(told)
+    if hint is None and (little := _little()) is not None:
+        told, hint = f"{told}; {little}", hint_of(NO_SPACE)
+    return ToolError(f"{name} ended with {returncode}: {told}", hint=hint, stderr="\n".join(lines[-20:]))
+
+
+def _little() -> str | None:
+    """Say how much is free where tools write, if that is little."""
+    for find in (cache_dir, lambda: Path(tempfile.gettempdir()), Path.cwd):
+        with contextlib.suppress(OSError, HostError):
+            place = find()
+            if (free := shutil.disk_usage(place).free) < _LITTLE:
+                return f"{format_size(free)} free in {place}"
+    return None
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:

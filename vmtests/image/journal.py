@@ -17,7 +17,8 @@ _CORRECTED = 1  # e2fsck(8): errors were corrected
 
 
 def export(disk: Path, target: Path, toolbox: Toolbox, *, since: float) -> int:
-    """Write the journal's entries since `since` (seconds of the epoch) to `target`, in journalctl's export format.
+    """Write the journal's entries since `since` (seconds of the epoch) to `target`, in journalctl's export format, and
+    for people beside it, as .txt.
 
     `disk` is a qcow2 image that nobody has open; it is not changed. Returns the number of bytes. Raises
     ImageError where no ext4 partition holds a journal, HostError when a tool fails.
@@ -60,7 +61,8 @@ def _ext4_partitions(source: Source) -> list[tuple[int, int]]:
 def _export(directory: Path, target: Path, toolbox: Toolbox, since: float) -> int:
     # Files of one machine are in a directory of its machine id; of others there are none on a disk of one system.
     holders = sorted({path.parent for path in directory.rglob("*.journal")})
-    options = (f"--directory={holders[0]}", f"--since=@{since:.6f}", "--output=export", "--no-pager", "--quiet")
-    with target.open("wb") as file:
-        toolbox.read("journalctl", *options, output=file.fileno())
+    options = (f"--directory={holders[0]}", f"--since=@{since:.6f}", "--no-hostname", "--no-pager", "--quiet")
+    for form, path in (("export", target), ("short-monotonic", target.with_suffix(".txt"))):
+        with path.open("wb") as file:
+            toolbox.read("journalctl", *options, f"--output={form}", output=file.fileno())
     return target.stat().st_size

@@ -235,6 +235,7 @@ class QemuVm(Vm):
                 if self.qemu.alive:
                     self.qemu.power_cut()
                 diagnosis.read_disk(self.qemu.disk, known, self._pool.host.toolbox, since=self._started)
+                self._amend()
         finally:
             self._stack.close()
 
@@ -243,6 +244,7 @@ class QemuVm(Vm):
         self.guest.hang_up()
         lines, scale = self.console, self.scale
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
+        self._amend()
         return self._diagnosis
 
     @property

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from vmtests.boot import journal
 from vmtests.boot.console import Line
 from vmtests.boot.replay import explain
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
-from vmtests.report import journal
 from vmtests.resources import read_object
 from vmtests.text import clean
 
@@ -183,7 +183,7 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
     timelines = sorted(place.glob("timeline*.json"), key=lambda path: (len(path.name), path.name))
     known = [raw for path in timelines if (raw := read_object(path))] or [{}]
     inspection = read_object(place / "inspection.json")
-    entries = next((found for file in journal.FILES if (found := journal.read(place / file))), [])
+    journals = journal.read_all(place)
     for raw in known:
         try:
             number = int(raw.get("boot", 1))
@@ -197,7 +197,7 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             raise InputError(f"{place} has a timeline that vmtests did not write: {error}") from error
         if not lines and number > 1:
             continue
-        heard = journal.of_boot(entries, number, started)
+        heard = journal.of_boot(journals, number, started)
         if (zero := journal.offset(heard, lines, started)) is not None:
             units = journal.merge(units, journal.units(heard, zero, starts), heard)
             lines = _sorted([*lines, *journal.lines(heard, zero, starts, lines)])

@@ -22,7 +22,7 @@ from tests.trials.fuzz.guests import GUESTS
 from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Parser
 from vmtests import contract
-from vmtests.boot import replay
+from vmtests.boot import journal, replay
 from vmtests.boot.scanner import Scanner
 from vmtests.emulator.http import ApiError, Request
 from vmtests.emulator.listing import parse_filter
@@ -43,7 +43,6 @@ from vmtests.image.filesystem import probe
 from vmtests.machine.confine import disk_files
 from vmtests.machine.qmp import Qmp
 from vmtests.qemu import snapshots
-from vmtests.report import journal
 from vmtests.resources import fixture
 from vmtests.testing.images import LINUX, MemoryDisk, entry, kernel, program, table
 

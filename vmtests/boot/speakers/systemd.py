@@ -157,7 +157,7 @@ SPEAKER = Speaker(
             rf"\[(?:FAILED|TIME)\] (?:Failed to mount|Timed out mounting|Failed to activate "
             rf"swap) {UNIT}(?P<where>.+?)\.?$",
             "{where} could not be mounted",
-            "the lines before it say why: the kernel's, or those of mount; `journalctl -u` of the mount has them all",
+            "the kernel's lines before it say why, or those of mount, which are in the journal",
             "[FAILED] Failed to mount /boot/efi.",
             stages=SYSTEMD,
             layer=Layer.OBJECT,
@@ -194,7 +194,7 @@ SPEAKER = Speaker(
             Cause.UNIT_FAILED,
             rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting|Failed to listen on) {UNIT}(?P<unit>.+?)\.?$",
             "{unit} failed",
-            "`systemctl status` and `journalctl -u` of the unit have its own words; " + MORE_HINT,
+            "its own words are in the journal; " + MORE_HINT,
             "[FAILED] Failed to start systemd-repart.service - Repartition Root Disk.",
             stages=SYSTEMD,
             layer=Layer.UNIT,
@@ -253,7 +253,7 @@ SPEAKER = Speaker(
             r"|Press Enter for (?:system )?maintenance|Give root password for (?:system )?maintenance"
             r"|\(or (?:press|type) Control-D to continue\)",
             "the guest gave up and went into emergency mode",
-            "the failures before it say why; `journalctl -xb` in that shell has more",
+            "the failures before it say why; the journal has more",
             'You are in emergency mode. After logging in, type "journalctl -xb" to view',
             stages=SYSTEMD,
             weight=Weight.SYMPTOM,

@@ -7,24 +7,33 @@ job_emit_start_message() and job_emit_done_message() in systemd's src/core/job.c
 import re
 import statistics
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from vmtests.boot.causality import in_order
 from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
+from vmtests.boot.timeline import Timeline
 from vmtests.boot.units import UNITS_LIMIT, Unit
+from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.text import clean
 
 FILES = ("journal.export", "diagnosis/journal.export", "diagnosis/journal-on-disk.export")
 """Where a journal may be in a directory of results, the best first."""
 
-_FILE_LIMIT = 64 << 20
+FILE_LIMIT = 64 << 20
+"""Bytes of an export that are read."""
+
 _ENTRIES = 50_000
 _SHOWN = 600  # entries among the console's lines
 _ENOUGH = 5  # lines, of which one may be at fault
-_WARNING = 4  # syslog(3)
+_WARNING, _NOTICE = 4, 5  # syslog(3)
+_NO_REASON = "dmesg(1) may have more information"  # mount(8), behind its reason
+_FAILED = frozenset({"failed", "timeout"})
+_UNITS, _WORDS = 4, 3  # that are told of a boot that failed, and of each of them
 _START = frozenset({"start", "restart", "verify-active", "reload-or-start"})
 # What stands before a unit's description, as UNIT_STATUS_FORMATS of systemd's unit types have it.
 _TOLD = re.compile(
@@ -47,18 +56,31 @@ class Entry:
     priority: int
     by: str
     initrd: bool
+    own: str = ""
+    """The unit whose process wrote it."""
     unit: str = ""
+    """The unit of which the manager tells."""
     job: str = ""
     result: str = ""
+
+    @property
+    def line(self) -> str:
+        """What it says, and who."""
+        told = not self.by or self.text.startswith(f"{self.by}: ")
+        return self.text if told else f"{self.by}: {self.text}"
 
 
 def read(path: Path) -> list[Entry]:
     """Read an export; nothing where there is none. What is no entry is left out, a cut end too."""
     try:
         with path.open("rb") as file:
-            data = file.read(_FILE_LIMIT)
+            return parse(file.read(FILE_LIMIT))
     except OSError:
         return []
+
+
+def parse(data: bytes) -> list[Entry]:
+    """Return the entries of an export."""
     found = []
     for fields in _blocks(data):
         if (entry := _entry(fields)) is not None:
@@ -111,14 +133,34 @@ def _entry(fields: Mapping[str, str]) -> Entry | None:
         priority=priority,
         by=clean(fields.get("SYSLOG_IDENTIFIER") or fields.get("_COMM", "")),
         initrd=fields.get("_RUNTIME_SCOPE") == "initrd",
+        own=clean(fields.get("_SYSTEMD_UNIT", "")),
         unit=clean(fields.get("UNIT", "")),
         job=fields.get("JOB_TYPE", ""),
         result=fields.get("JOB_RESULT", ""),
     )
 
 
-def of_boot(entries: Sequence[Entry], number: int, started: datetime | None) -> list[Entry]:
-    """Return the entries of one boot of a machine that was switched on at `started`, its `number`-th."""
+def as_console(data: bytes) -> bytes:
+    """Return the last boot of an export as `journalctl -o short-monotonic` prints it."""
+    entries = parse(data)
+    last = [entry for entry in entries if entry.boot == entries[-1].boot]
+    said = (f"{entry.by}{'[1]' if entry.by == 'systemd' else ''}: {entry.text}" for entry in last)
+    return "".join(f"[{e.monotonic:12.6f}] localhost {text}\n" for e, text in zip(last, said, strict=True)).encode()
+
+
+def read_all(results: Path) -> list[list[Entry]]:
+    """Read the journals in a directory of results, the best first."""
+    return [found for file in FILES if (found := read(results / file))]
+
+
+def of_boot(journals: Sequence[Sequence[Entry]], number: int, started: datetime | None) -> list[Entry]:
+    """Return the entries of one boot of a machine that was switched on at `started`, its `number`-th, by the first
+    journal that has any.
+    """
+    return next((found for entries in journals if (found := _of_boot(entries, number, started))), [])
+
+
+def _of_boot(entries: Sequence[Entry], number: int, started: datetime | None) -> list[Entry]:
     boots: dict[str, list[Entry]] = {}
     for entry in entries:
         boots.setdefault(entry.boot, []).append(entry)
@@ -232,16 +274,52 @@ def _cut(shown: str, written: Mapping[str, set[str]]) -> str:
 def lines(
     entries: Sequence[Entry], zero: float, starts: Mapping[Stage, float], shown: Sequence[Line]
 ) -> Iterator[Line]:
-    """Yield what the journal has and the console has not, of warnings and worse."""
+    """Yield what the journal has and the console has not: the last words of what failed, warnings and worse."""
     seen = {_BARE.sub("", line.text) for line in shown} | {line.text for line in shown}
+    words = {id(entry) for last in last_words(entries).values() for entry in last}
     left = _SHOWN
     for entry in entries:
-        if entry.priority > _WARNING or not entry.text or entry.text in seen:
+        if (entry.priority > _WARNING and id(entry) not in words) or not entry.text or entry.text in seen:
             continue
         seen.add(entry.text)
         left -= 1
         if left < 0:
             return
-        t = entry.monotonic + zero
-        text = f"{entry.by}: {entry.text}" if entry.by else entry.text
-        yield Line(t=round(t, 3), text=text, stage=_stage(t, starts, initrd=entry.initrd), source="journal")
+        t = round(entry.monotonic + zero, 3)
+        yield Line(t=t, text=entry.line, stage=_stage(t, starts, initrd=entry.initrd), source="journal")
+
+
+def last_words(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Return what each unit whose start failed said last, or the manager of it where itself said nothing."""
+    ended = (entry for entry in entries if entry.job in _START and entry.result in _FAILED)
+    failed = list(dict.fromkeys((entry.initrd, entry.unit) for entry in ended))[:_UNITS]
+    own = {key: deque[Entry](maxlen=_WORDS) for key in failed}
+    told = {key: deque[Entry](maxlen=_WORDS) for key in failed}
+    for entry in entries:
+        if not entry.text or _NO_REASON in entry.text:
+            continue
+        if (key := (entry.initrd, entry.own)) in own:
+            own[key].append(entry)
+        elif (key := (entry.initrd, entry.unit)) in told and not entry.job and entry.priority <= _NOTICE:
+            told[key].append(entry)
+    return {key[1]: [*(own[key] or told[key])] for key in failed}
+
+
+def amend(verdict: Verdict, results: Path, lines: Sequence[Line], timeline: Timeline) -> Verdict:
+    """Return the verdict on a boot that failed with what its journal in `results` says of the units that did.
+
+    `lines` are the console's.
+    """
+    entries = of_boot(read_all(results), timeline.boot, timeline.started)
+    words, zero = last_words(entries), offset(entries, lines, timeline.started)
+    if verdict.ready or not words or zero is None:
+        return verdict
+    said = {text for item in verdict.evidence for text in (item.text, _BARE.sub("", item.text))}
+    new = [(unit, entry) for unit, last in words.items() for entry in last if not {entry.text, entry.line} & said]
+    evidence = (Evidence(t=round(entry.monotonic + zero, 3), source="journal", text=entry.line) for _, entry in new)
+    return replace(
+        verdict,
+        evidence=in_order([*verdict.evidence, *evidence]),
+        failed_units=tuple(words),
+        hint="; ".join([*(f"{unit} says: {words[unit][-1].text}" for unit, _ in new[:1]), verdict.hint]),
+    )

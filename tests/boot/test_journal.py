@@ -1,16 +1,23 @@
 """The guest's journal on the console's clock, of a recorded boot whose /boot never came; and hostile bytes."""
 
+import lzma
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from vmtests.boot import journal
 from vmtests.boot.console import Line
+from vmtests.boot.replay import explain
 from vmtests.boot.stages import Stage
+from vmtests.boot.timeline import Timeline
 from vmtests.boot.units import Unit
-from vmtests.report import journal
+from vmtests.boot.verdict import Cause, Evidence, Verdict
+from vmtests.errors import Owner
 from vmtests.report.record import read
 
-RECORDED = Path(__file__).with_name("recorded")
+RECORDED = Path(__file__).with_name("journal-recorded")
 
 
 def test_journal_of_both_stages_is_on_the_consoles_clock() -> None:
@@ -68,9 +75,9 @@ def test_boot_is_known_by_its_date() -> None:
         return journal.Entry(monotonic=1.0, real=real, boot=boot, text=boot, priority=6, by="", initrd=False)
 
     both = [entry("a", 100.0), entry("b", 200.0)]
-    assert journal.of_boot(both, 2, datetime.fromtimestamp(150, UTC)) == [both[1]]
-    assert journal.of_boot(both, 2, None) == [both[1]]
-    assert journal.of_boot(both, 3, None) == []
+    assert journal.of_boot([both], 2, datetime.fromtimestamp(150, UTC)) == [both[1]]
+    assert journal.of_boot([both], 2, None) == [both[1]]
+    assert journal.of_boot([both], 3, None) == []
 
 
 def test_unit_whose_name_the_console_cuts_is_told_once() -> None:
@@ -92,3 +99,74 @@ def test_unit_whose_name_the_console_cuts_is_told_once() -> None:
     one, two = journal.merge([began, ended, either], [], told)
     assert (one.name, one.began, one.ended, one.result) == (unit, 1.0, 2.0, "done")
     assert two.name == "systemd-tmpfiles-…"
+
+
+def _failed(*evidence: Evidence, ready: bool = False) -> Verdict:
+    return Verdict(
+        ready=ready,
+        stage=Stage.USERSPACE,
+        cause=Cause.MOUNT_FAILED,
+        sentence="/boot could not be mounted",
+        evidence=evidence,
+        hint="look at it",
+        owner=Owner.IMAGE,
+        evidence_to_verdict_s=0.5,
+    )
+
+
+@pytest.fixture
+def emergency(tmp_path: Path) -> Path:
+    """Results with the journal of a boot that ended in emergency mode; /boot had an option that vfat does not know."""
+    (tmp_path / "diagnosis").mkdir()
+    packed = Path(__file__).with_name("emergency.export.xz").read_bytes()
+    (tmp_path / journal.FILES[-1]).write_bytes(lzma.decompress(packed))
+    return tmp_path
+
+
+STARTED = datetime.fromisoformat("2026-11-29T13:17:18.547458+00:00")
+
+
+def test_failed_boot_is_told_with_what_the_unit_that_failed_said(emergency: Path) -> None:
+    """mount tells its reason to the journal alone: it becomes evidence, and begins the hint, once."""
+    said = "mount: /boot: fsconfig() failed: vfat: Unknown parameter 'nosuchoption'."
+    timeline = Timeline(boot=1, started=STARTED)
+    console = Evidence(t=70.0, source="console", text="[FAILED] Failed to mount /boot.")
+    told = journal.amend(_failed(console), emergency, (), timeline)
+    assert f"boot.mount says: {said}; look at it" == told.hint
+    assert ("boot.mount",) == told.failed_units
+    assert [said] == [item.text for item in told.evidence if item.source == "journal"]
+    assert [item.t for item in told.evidence] == sorted(item.t for item in told.evidence)
+    assert told == journal.amend(told, emergency, (), timeline)
+
+
+def test_boot_that_got_ready_or_that_the_journal_does_not_know_is_left_as_it_is(emergency: Path) -> None:
+    """A failed unit is no reason where the guest got ready; an entry of another boot says nothing of this one."""
+    timeline = Timeline(boot=1, started=STARTED)
+    assert _failed(ready=True) == journal.amend(_failed(ready=True), emergency, (), timeline)
+    later = Timeline(boot=2, started=STARTED + timedelta(hours=1))
+    assert _failed() == journal.amend(_failed(), emergency, (), later)
+
+
+def test_export_is_judged_as_the_text_of_a_journal(emergency: Path) -> None:
+    """`Startup finished` is said in emergency mode as well, and makes no boot ready; the reason is told."""
+    told = explain([journal.as_console((emergency / journal.FILES[-1]).read_bytes())]).verdict
+    assert ("failed", Cause.MOUNT_FAILED, Owner.IMAGE) == (told.word, told.cause, told.owner)
+    assert "emergency mode" in told.sentence
+    assert any("nosuchoption" in item.text for item in told.evidence)
+
+
+def test_manager_is_heard_where_the_unit_said_nothing() -> None:
+    """A program that cannot be started says nothing; what systemd says of it stands there."""
+
+    def entry(text: str, priority: int = 4, **more: str) -> journal.Entry:
+        return journal.Entry(
+            monotonic=1.0, real=1.0, boot="a", text=text, priority=priority, by="systemd", initrd=False, **more
+        )
+
+    heard = [
+        entry("x.service: Failed at step EXEC spawning /x: No such file or directory", 3, unit="x.service"),
+        entry("Failed to start x.service.", 3, unit="x.service", job="start", result="failed"),
+        entry("y.service: Consumed 1s CPU time.", 6, unit="y.service"),
+        entry("Finished y.service.", 6, unit="y.service", job="start", result="done"),
+    ]
+    assert {"x.service": heard[:1]} == journal.last_words(heard)
