@@ -116,6 +116,23 @@ def _begin() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Some that start others ignore it, and then nobody's end can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def _unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """End where a thread found no memory to begin with: whoever starts it waits for that, for ever (CPython 3.11).
+
+    At once, as by kill -9: what was started ends with us, and the next run removes what is left.
+    """
+    begins = getattr(what.object, "__qualname__", "") == "Thread._bootstrap"
+    # It leaves a list in which it is not yet, and fails of that.
+    reasons = (what.exc_value, what.exc_value and what.exc_value.__context__) if begins else ()
+    for reason in filter(None, reasons):
+        if (host := of_host(reason)) is not None:
+            _complain(host)
+            os._exit(host.exit_code)
+    sys.__unraisablehook__(what)
 
 
 def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:
