@@ -1,5 +1,6 @@
 """`vmtests boot` without a terminal, from the command line to its exit status, with a QEMU that plays a console."""
 
+import _thread
 import json
 import signal
 import threading
@@ -77,7 +78,7 @@ def test_broken_boot_ends_with_1(play: Play, capfd: pytest.CaptureFixture[str]) 
     """And with its sentence."""
     play(_recorded("fault-init-exits"))
     assert main(["boot", "disk.raw", "--quiet", "--results", "out"]) == 1
-    assert "failed: " in capfd.readouterr().out
+    assert "failed in " in capfd.readouterr().out
 
 
 def test_plain_boot_is_attached_to_while_it_runs(play: Play) -> None:
@@ -114,10 +115,30 @@ def test_interrupted_boot_ends_its_machine(
 
     def interrupted(session: Session) -> None:
         while not session.state(0).on:
-            session._thread.join(0.01)
+            session._decided.wait(0.01)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Session, "wait", interrupted)
     assert main(["boot", "disk.raw", "--quiet", "--results", "out"]) == 2
     assert "interrupted" in capfd.readouterr().err
     assert not machines[0].qemu.alive
+
+
+def test_interrupt_while_the_thread_of_a_boot_is_started_ends_its_machine(
+    play: Play, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The thread makes a machine already, and nobody has been told of the thread: both end, and their files."""
+    machines = play(b"BdsDxe: starting Boot0001\r\n")
+    real = _thread.start_new_thread
+
+    def start(run: Callable[[], object], arguments: tuple[()]) -> None:
+        real(run, arguments)
+        while not machines:
+            threading.Event().wait(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    assert main(["boot", "disk.raw", "--quiet", "--results", "out"]) == 2
+    assert "interrupted" in capfd.readouterr().err
+    assert [False] == [machine.qemu.alive for machine in machines]
+    assert [] == list(Path.cwd().rglob(".machine-*"))

@@ -51,5 +51,5 @@ def test_verdict_stays_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     )
     show(verdict, tmp_path)
     said = capsys.readouterr().out.splitlines()
-    assert f"failed: {verdict.sentence}" in said
+    assert f"failed in initrd: {verdict.sentence}" in said
     assert f"hint: {verdict.hint}" in said

@@ -48,7 +48,8 @@ def show(verdict: Verdict, results: Path) -> None:
     for stage, seconds in verdict.seconds.items():
         table.add_row(Text(stage), f"{seconds:.1f}")
     console.print(table)
-    console.print(Text(f"{verdict.word}: {verdict.sentence}", "green" if verdict.ready else "red"))
+    where = "" if verdict.ready else f" in {verdict.stage}"
+    console.print(Text(f"{verdict.word}{where}: {verdict.sentence}", "green" if verdict.ready else "red"))
     for evidence in verdict.evidence:
         style = "dim" if evidence.context else ""
         console.print(Text(f"  {evidence.t:.2f} {evidence.source}: {evidence.text}", style))

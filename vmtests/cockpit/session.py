@@ -18,6 +18,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Verdict
 from vmtests.cockpit.port import Act, Hands, Row, State, Taken, Told, Way
 from vmtests.errors import GuestError, HostError, InputError, of_host
+from vmtests.host.alongside import alongside
 from vmtests.vm.vm import Vm
 
 POINTS = tuple(stage for stage in Stage if stage not in {Stage.FIRMWARE, Stage.READY})
@@ -86,10 +87,14 @@ class Session:
         self._on = self._still = False
         self.vm: Vm | None = None
         self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._work, name="cockpit", daemon=True)
+        self._working = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            self._working.enter_context(alongside(self._work, self._end))
+        except BaseException:  # the thread may have made a machine
+            self._stack.close()
+            raise
         return self
 
     def __exit__(
@@ -106,10 +111,11 @@ class Session:
 
     def stop(self) -> None:
         """Leave the machine, which goes on, to the caller."""
+        self._working.close()
+
+    def _end(self) -> None:
         self._stopping = True
         self._call(self._taken.close)
-        if self._thread.is_alive():
-            self._thread.join()
 
     @property
     def verdict(self) -> Verdict | None:

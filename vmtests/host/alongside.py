@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def alongside(work: Callable[[], T]) -> Iterator[Future[T]]:
+def alongside(work: Callable[[], T], end: Callable[[], object] = tuple) -> Iterator[Future[T]]:
     """Do `work` in a thread while the block runs; it has ended when the block has, or never begins.
 
-    An interrupt that comes while its end is waited for is raised after it. Raises MemoryError where it does not begin.
+    `end` tells work that goes on by itself to end, when the block does. An interrupt that comes while its end is
+    waited for is raised after it. Raises MemoryError where it does not begin.
     """
     turn, begun, over = threading.Lock(), threading.Event(), threading.Event()
     came: Future[T] = Future()
@@ -44,6 +45,7 @@ def alongside(work: Callable[[], T]) -> Iterator[Future[T]]:
         yield came
     finally:
         over.set()
+        end()
         interrupt: KeyboardInterrupt | None = None
         while True:
             try:

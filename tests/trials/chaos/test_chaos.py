@@ -25,7 +25,7 @@ LONG = bool(os.environ.get("CHAOS"))
 
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT, "STOP": signal.SIGSTOP}
 SAYS = {
-    "full": r"No space left|\d [KM]?i?B free in",
+    "full": r"No space left|\d [KM]?i?B free",
     "read-only": r"Read-only file system",
     "no descriptors": r"[Tt]oo many open files",
     "no memory": r"memory",
