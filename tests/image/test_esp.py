@@ -99,7 +99,8 @@ def test_a_command_line_is_split_outside_quotes() -> None:
     [
         (program(), None),
         (b"", "it begins with nothing, not with MZ"),
-        (b"\x7fELF" + bytes(100), "it begins with 7f45, not with MZ"),
+        (b"\x7fELF" + bytes(100), r"it begins with '\x7fELF\x00\x00\x00\x00\x00\x00\x00\x00', not with MZ"),
+        (b"not a kernel\n", "it begins with 'not a kernel', not with MZ"),
         (b"MZ" + bytes(100), "it has no PE header"),
         (program(machine=0xAA64), "it is for machine aa64, not 8664 (x86-64)"),
         (program(subsystem=3), "its subsystem is 3, not 10 (EFI application)"),

@@ -72,7 +72,7 @@ class Kernel:
 def parse(head: bytes) -> Program | str:
     """Return the headers of the program that begins with `head`, or what is wrong with it."""
     if head[:2] != b"MZ":
-        return f"it begins with {head[:2].hex() or 'nothing'}, not with MZ"
+        return f"it begins with {ascii(head[:12])[1:] if head else 'nothing'}, not with MZ"
     if len(head) < 0x40:
         return "it ends within its header"
     (start,) = struct.unpack_from("<I", head, 0x3C)
