@@ -209,6 +209,18 @@ def test_hostile_console_is_shown_harmlessly(session: Session, hands: TypedHands
     _fly(session, person)
 
 
+def test_look_that_comes_when_all_is_taken_down_sees_nothing(session: Session) -> None:
+    """A timer may be due when the last screen is gone."""
+    apps: list[CockpitApp] = []
+
+    async def person(_pilot: Person, app: CockpitApp) -> None:
+        apps.append(app)
+
+    _fly(session, person)
+    assert [] == apps[0].screen_stack
+    apps[0]._look()
+
+
 def test_picture_of_it_can_be_taken(session: Session, hands: TypedHands, parts: dict[Stage, bytes]) -> None:
     """What is shown is an SVG too, as docs/ has one."""
 

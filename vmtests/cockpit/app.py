@@ -168,7 +168,7 @@ class CockpitApp(App[None], inherit_bindings=False):
         self._ticks.stop()
 
     def _look(self) -> None:
-        if not self._main.query("#title"):
+        if not self.screen_stack or not self._main.query("#title"):
             return  # it is being taken down
         try:
             state = self._cockpit.state(self._since)
