@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from vmtests.sizes import MIB
 
 _MEMORY_MB, _CACHE_MB = 16, 1
 _PACE = PollPace()
+_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,20 +119,23 @@ def polls(arguments: argparse.Namespace) -> Iterator[None]:
         (machine,) = hypervisor.machines.values()
         machine.host.serial(1, f"\r\n{vm._token} running\r\n".encode())  # noqa: SLF001
         vm.wait_ready()
-        serial, asked = vm.instance.serial, 0
+        serial, asked = vm.instance.serial, threading.Semaphore(0)
 
         def counted(start: int = 0, port: int = 1) -> Chunk:
-            nonlocal asked
-            asked += 1
+            asked.release()
             return serial(start, port)
 
         vm.instance.serial = counted  # type: ignore[method-assign]
         for minute in range(arguments.n):
             line = f"[{60 * minute}.000000] the guest says something in minute {minute}"
+            while asked.acquire(blocking=False):
+                pass  # those of the time in which nobody looked
             machine.host.serial(1, f"{line}\r\n".encode())
-            enough = asked + _polls_a_minute()
-            while asked < enough or vm.console[-1].text != line:
-                time.sleep(0.002)
+            for _ in range(_polls_a_minute()):
+                if not asked.acquire(timeout=_WAIT):
+                    sys.exit(f"soak: nobody has asked for {_WAIT:.0f} s, in minute {minute}")
+            if vm.console[-1].text != line:
+                sys.exit(f"soak: minute {minute} was not heard: {vm.console[-1].text}")
             yield
 
 

@@ -128,16 +128,20 @@ def test_interrupt_while_the_thread_of_a_boot_is_started_ends_its_machine(
     play: Play, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The thread makes a machine already, and nobody has been told of the thread: both end, and their files."""
-    machines = play(b"BdsDxe: starting Boot0001\r\n")
-    real = _thread.start_new_thread
+    machines, made = play(b"BdsDxe: starting Boot0001\r\n"), threading.Event()
+    begin, make = _thread.start_new_thread, QemuVm._put_together
 
     def start(run: Callable[[], object], arguments: tuple[()]) -> None:
-        real(run, arguments)
-        while not machines:
-            threading.Event().wait(0.01)
+        begin(run, arguments)
+        assert made.wait(WAIT)
         raise KeyboardInterrupt
 
+    def put_together(vm: QemuVm) -> None:
+        make(vm)
+        made.set()
+
     monkeypatch.setattr(_thread, "start_new_thread", start)
+    monkeypatch.setattr(QemuVm, "_put_together", put_together)
     assert main(["boot", "disk.raw", "--quiet", "--results", "out"]) == 2
     assert "interrupted" in capfd.readouterr().err
     assert [False] == [machine.qemu.alive for machine in machines]

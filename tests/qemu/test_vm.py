@@ -1,5 +1,7 @@
 """A machine under QEMU as tests use it, with a QEMU that plays recorded consoles."""
 
+import json
+import lzma
 import re
 import threading
 import time
@@ -19,6 +21,7 @@ from vmtests.image.source import Format
 from vmtests.machine.events import RESET, MachineEvent
 from vmtests.machine.hardware import Hardware
 from vmtests.machine.qemu import QemuMachine
+from vmtests.qemu.diagnosis import Diagnosis
 from vmtests.qemu.lab import Lab
 from vmtests.qemu.vm import QemuVm
 from vmtests.resources import fixture
@@ -136,3 +139,30 @@ def test_guest_that_restarts_by_itself_is_not_kept(tmp_path: Path, monkeypatch: 
         with pytest.raises(BootError, match="the guest restarted by itself"):
             vm.snapshot(tmp_path / "kept")
         assert not (tmp_path / "kept").exists()
+
+
+def test_boot_that_failed_is_told_by_the_journal_on_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the machine has ended, its verdict, kept or not, says what the unit that failed has written there only."""
+    packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
+    then = f"__REALTIME_TIMESTAMP={time.time_ns() // 1000}".encode()
+    export = re.sub(rb"__REALTIME_TIMESTAMP=\d+", then, lzma.decompress(packed.read_bytes()))
+
+    def gather(_machine: object, _verdict: object, _lines: object, directory: Path, **_: object) -> Diagnosis:
+        directory.mkdir()
+        return Diagnosis(directory=directory)
+
+    def read_disk(_disk: Path, diagnosis: Diagnosis, *_: object, **__: object) -> None:
+        (diagnosis.directory / "journal-on-disk.export").write_bytes(export)
+
+    monkeypatch.setattr(QemuMachine, "disk", property(lambda _machine: tmp_path / "disk.qcow2"))
+    monkeypatch.setattr("vmtests.qemu.diagnosis.gather", gather)
+    monkeypatch.setattr("vmtests.qemu.diagnosis.read_disk", read_disk)
+    with _machine(tmp_path, "fault-mount-options-wrong") as vm:
+        with pytest.raises(BootError) as failure:
+            vm.wait_ready()
+        assert () == failure.value.verdict.failed_units
+    assert vm.verdict is not None
+    assert vm.verdict.hint.startswith("boot.mount says: mount: /boot: fsconfig() failed")
+    kept = json.loads((vm.results / "verdict.json").read_text())
+    assert (["boot.mount"], "mount-failed") == (kept["failed_units"], kept["cause"])
+    assert any("nosuchoption" in item["text"] for item in kept["evidence"])

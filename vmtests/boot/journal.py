@@ -321,5 +321,5 @@ def amend(verdict: Verdict, results: Path, lines: Sequence[Line], timeline: Time
         verdict,
         evidence=in_order([*verdict.evidence, *evidence]),
         failed_units=tuple(words),
-        hint="; ".join([*(f"{unit} says: {words[unit][-1].text}" for unit, _ in new[:1]), verdict.hint]),
+        hint="; ".join([*(f"{unit} says: {words[unit][-1].text.rstrip('.')}" for unit, _ in new[:1]), verdict.hint]),
     )

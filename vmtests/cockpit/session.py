@@ -91,10 +91,11 @@ class Session:
 
     def __enter__(self) -> Self:
         try:
-            self._working.enter_context(alongside(self._work, self._end))
+            self._worked = self._working.enter_context(alongside(self._work, self._end))
         except BaseException:  # the thread may have made a machine
             self._stack.close()
             raise
+        self._worked.add_done_callback(lambda _: self._decided.set())
         return self
 
     def __exit__(
@@ -108,6 +109,8 @@ class Session:
         self._decided.wait()
         if self._broken is not None:
             raise self._broken
+        if self._worked.done():  # before anybody has told it to end
+            self._worked.result()
 
     def stop(self) -> None:
         """Leave the machine, which goes on, to the caller."""

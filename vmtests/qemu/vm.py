@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich.text import Text
 
 from vmtests import progress
+from vmtests.boot import journal
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower, Watch
@@ -246,6 +247,15 @@ class QemuVm(Vm):
         self._diagnosis = diagnosis.gather(self.qemu, verdict, lines, self.results / "diagnosis", scale=scale)
         self._amend()
         return self._diagnosis
+
+    def _amend(self) -> None:
+        """Have the verdict on a boot that failed say what the guest's journal does, as far as that was got."""
+        verdict, timeline = self.verdict, self.timeline
+        if verdict is not None and not verdict.ready:
+            lines = self.console if timeline.boot == 1 else ()  # they are of all boots
+            told = journal.amend(verdict, self.results, lines, timeline)
+            if told != verdict:
+                self.follower.amend(told)
 
     @property
     def second_console(self) -> bytes:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from vmtests.boot import journal
 from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
@@ -126,15 +125,6 @@ class Vm(abc.ABC):
     @abc.abstractmethod
     def diagnose(self, verdict: Verdict) -> object:
         """Gather in `diagnosis/` what a machine whose boot failed can still tell."""
-
-    def _amend(self) -> None:
-        """Have the verdict on a boot that failed say what the guest's journal does, as far as that was got."""
-        verdict, timeline = self.verdict, self.timeline
-        if verdict is not None and not verdict.ready:
-            lines = self.console if timeline.boot == 1 else ()  # they are of all boots
-            told = journal.amend(verdict, self.results, lines, timeline)
-            if told != verdict:
-                self.follower.amend(told)
 
     @property
     def verdict(self) -> Verdict | None:

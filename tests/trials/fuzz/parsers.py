@@ -253,12 +253,16 @@ def _consoles() -> list[bytes]:
 
 def _export(data: bytes) -> None:
     with _file(data) as path:
-        journal.read(path)
+        entries = journal.read(path)
+    journal.last_words(entries)
+    journal.units(entries, 0.0, {})
+    journal.as_console(data)
 
 
 _EXPORT = b"""__REALTIME_TIMESTAMP=1700000000000000\n__MONOTONIC_TIMESTAMP=1000000\n_TRANSPORT=journal\nPRIORITY=3
 MESSAGE=hello\n_SYSTEMD_UNIT=a.service\n\n__REALTIME_TIMESTAMP=1700000000000001\n__MONOTONIC_TIMESTAMP=2
-MESSAGE\n\x05\0\0\0\0\0\0\0hello\n\n"""
+MESSAGE\n\x05\0\0\0\0\0\0\0hello\n\n__REALTIME_TIMESTAMP=1700000000000002\n__MONOTONIC_TIMESTAMP=3
+MESSAGE=Failed to start a.\nUNIT=a.service\nJOB_TYPE=start\nJOB_RESULT=failed\n\n"""
 
 
 def _facts(data: bytes) -> None:
