@@ -18,9 +18,11 @@ from tests.signals import heed
 from vmtests.guest.login import Login
 from vmtests.guest.serial import SerialShell
 
+_SHELL = ("bash", "--norc", "--noprofile", "-i")
+
 BASH = (
     *("bwrap", "--dev-bind", "/", "/", "--size", str(64 << 20), "--tmpfs", "/run", "--cap-drop", "CAP_SYS_TIME"),
-    *("bash", "--norc", "--noprofile", "-i"),
+    *_SHELL,
 )
 """What a guest runs: what it leaves in /run does not stay on this host, whose clock it cannot set."""
 
@@ -81,6 +83,7 @@ class Guest:
         self.connection, self._inner = socket.socketpair()
         self._to_host, self._to_guest = to_host, to_guest
         self.sent = bytearray()
+        self._spoke = threading.Event()
         self._terminal, slave = pty.openpty()
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TERM": "vt220", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(
@@ -100,7 +103,9 @@ class Guest:
     def _upwards(self) -> None:
         with contextlib.suppress(OSError):
             while data := os.read(self._terminal, 4096):
+                self._spoke.set()
                 self._inner.sendall(self._to_host(data))
+        self._spoke.set()
         self.unplug()
 
     def _downwards(self) -> None:
@@ -108,6 +113,10 @@ class Guest:
             while data := self._inner.recv(4096):
                 self.sent += data
                 os.write(self._terminal, self._to_guest(data))
+
+    def begin(self) -> None:
+        """Wait for its prompt: before that an interrupt, typed at a line that says nothing, ends what starts it."""
+        assert self._spoke.wait(60)
 
     @property
     def calls(self) -> list[str]:
@@ -168,8 +177,11 @@ def _guests(home: Path) -> Iterator[MakeGuest]:
             to_host: Callable[[bytes], bytes] = unchanged,
             to_guest: Callable[[bytes], bytes] = unchanged,
         ) -> Guest:
-            guest = Guest(argv or BASH, home, to_host, to_guest)
+            argv = argv or BASH
+            guest = Guest(argv, home, to_host, to_guest)
             stack.callback(guest.close)
+            if argv[-len(_SHELL) :] == _SHELL:
+                guest.begin()
             return guest
 
         yield make

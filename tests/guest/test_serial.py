@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vmtests.errors import GuestError, InputError
+from vmtests.guest.line import SerialLine
 from vmtests.guest.result import GuestTimeout
 from vmtests.guest.serial import SerialShell
 
@@ -369,6 +370,26 @@ def test_two_guests_do_not_share(make_guest: MakeGuest, connect: Connect) -> Non
     """Two shells at a time, in one directory, do not take each other's files."""
     first, second = connect(make_guest()), connect(make_guest(*BASH))
     assert [guest.run(f"echo {name}").stdout for guest, name in ((first, 1), (second, 2))] == ["1\n", "2\n"]
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["a shell", "what waits for it"])
+def test_nothing_is_typed_after_a_command_that_ends_the_shell(
+    make_guest: MakeGuest, connect: Connect, prepared: bool
+) -> None:
+    """A reboot is told once, and nobody asks how it went: a boot loader would take that for keys."""
+    guest = make_guest()
+    shell = connect(guest)
+    if prepared:
+        shell.prepare()
+    guest.sent.clear()
+    shell.leave("while kill -0 $PPID; do sleep 0.1; done")
+    shell.release()
+    with pytest.raises(GuestError, match=r"call login\(\) first"):
+        shell.run("echo is not typed")
+    line = SerialLine(guest.connection)
+    line.send(b"echo o''ver\n")
+    assert b"over" in iter(lambda: line.read_line(10), None)
+    assert guest.calls == ["_vm_go"]
 
 
 def test_an_endless_line(make_guest: MakeGuest, connect: Connect) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmtests.guest.ssh import Ssh
 
 _CONNECT_SECONDS = 60.0
+_LEAVE_SECONDS = 30.0
 _SSH, _SERIAL, _AGENT = "over ssh", "on the serial line", "through the guest agent"
 
 
@@ -199,6 +200,19 @@ class Guest:
         Raises NoWayInError when none does, and GuestError when the guest does not answer.
         """
         return self._way.run(command, timeout, stdin=stdin, limit=limit)
+
+    def leave(self, command: str) -> None:
+        """Run a command that restarts the guest or ends it, and close every way into it.
+
+        Raises NoWayInError; the way may go before an answer comes.
+        """
+        way = self._way
+        with contextlib.suppress(GuestError):
+            if isinstance(way, SerialShell):
+                way.leave(command)
+            else:
+                way.run(command, _LEAVE_SECONDS)
+        self.hang_up()
 
     def interrupt(self) -> None:
         """End what waits for the guest's answer, in whichever thread, with a GuestError: none will come.

@@ -6,7 +6,6 @@ may be asked again, and outputs go through files in the guest, from which damage
 """
 
 import contextlib
-import itertools
 import secrets
 import socket
 import time
@@ -58,12 +57,6 @@ def _first() -> list[str]:
 
 def _job() -> str:
     return f"vmtests-{secrets.token_hex(6)}"
-
-
-def _single(script: bytes) -> str | None:
-    """Return a script as the one chunk that it fits in, or None."""
-    first, *more = itertools.islice(wire.chunks(script), 2)
-    return None if more else first
 
 
 class _ShellEndedError(GuestError):
@@ -284,7 +277,21 @@ class SerialShell:
             self._hint = b""
             self._forget(job, small=self._short is not None and stdin is None)
 
-    def _start(self, script: bytes, stdin: bytes | None) -> str:
+    def leave(self, command: str) -> None:
+        """Start a command that ends this shell, as a reboot does, and type nothing more: a boot loader would read it.
+
+        It is not waited for. Raises GuestError when the guest does not say that it began; it may have.
+        """
+        if not self._ready:
+            raise GuestError("there is no shell on the serial line yet", hint="call login() first")
+        try:
+            # Who stands in for the shell would tell of the command's end only.
+            self._dismiss()
+            self._start(command.encode(), None, give_up=self._answer_timeout / _TRIES)
+        finally:
+            self._ready = False
+
+    def _start(self, script: bytes, stdin: bytes | None, *, give_up: float | None = None) -> str:
         """Start a command, and return its job, whose hint may have come already."""
         if self._prepared and stdin is None:
             # All who go on from one snapshot have the same shell waiting, with the same seed. The trap is agent.sh's.
@@ -296,13 +303,14 @@ class SerialShell:
                 self._before = handed + standin.leave_line()
                 return job
         job = _job()
-        if (text := _single(script)) is None:
+        if (text := wire.single(script)) is None:
             self._put(f"{job}.c", script + b"\n")
         if stdin is not None:
             self._put(f"{job}.i", stdin)
         hint = Nonce()
         self._hint = hint.tag.encode()
-        self._ask("_vm_go", job, "null" if stdin is None else "stdin", *hint.halves, *([text] if text else []))
+        source = "null" if stdin is None else "stdin"
+        self._ask("_vm_go", job, source, *hint.halves, *([text] if text else []), give_up=give_up)
         return job
 
     def release(self) -> None:

@@ -122,6 +122,12 @@ def chunks(data: bytes) -> Iterator[str]:
         yield "".join(parts) or _NOTHING
 
 
+def single(script: bytes) -> str | None:
+    """Return a script as the one chunk that it fits in, or None."""
+    first, *more = itertools.islice(chunks(script), 2)
+    return None if more else first
+
+
 def cksum(data: bytes) -> int:
     """Return the checksum of cksum(1p).
 

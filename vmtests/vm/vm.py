@@ -278,10 +278,7 @@ class Vm(abc.ABC):
         """Tell the guest to reboot cleanly, for who has other things to do before `wait_ready`."""
         self.guest.enter()
         self.follower.new_boot("reboot")
-        # The connection may go before the answer comes.
-        with contextlib.suppress(GuestError):
-            self.guest.run("systemctl --no-block reboot || reboot", 30.0)
-        self.guest.hang_up()
+        self.guest.leave("systemctl --no-block reboot || reboot")
 
     @abc.abstractmethod
     def power_cut(self) -> None:
