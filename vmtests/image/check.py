@@ -51,6 +51,30 @@ def clean(text: str) -> str:
     return printable(text, TEXT_LIMIT)
 
 
+_ADVICE = {
+    Cause.BOOTLOADER_ERROR: "what the boot loader is told to look for has to be on the disk: mend its configuration",
+    Cause.BOOTLOADER_INVALID: "install the boot loader again, the one for this architecture",
+    Cause.BOOTLOADER_MISSING: "install the boot loader again: bootctl install, or grub-install --removable",
+    Cause.ENTRY_MISSING: "a boot entry is a file in /loader/entries, or a unified kernel image in /EFI/Linux",
+    Cause.EROFS_FEATURE: "mkfs.erofs -E and -z say what it uses: leave out what the guest's kernel does not know",
+    Cause.ESP_UNREADABLE: "make the ESP again, with mkfs.vfat -F32 on a partition of 260 MiB or so",
+    Cause.ESP_MISSING: "repart.d: Type=esp, and a file system of Format=vfat",
+    Cause.EXT4_DAMAGED: "make the file system again, as large as its partition: resize2fs, or mkfs.ext4",
+    Cause.EXT4_FEATURE: "mkfs.ext4 -b 4096, and -O without what the guest's kernel does not know",
+    Cause.EXT4_SUPERBLOCK: "make the file system again with mkfs.ext4, or restore it: e2fsck -b 32768",
+    Cause.GPT_DESTROYED: "write the table again: systemd-repart, or sfdisk --label gpt",
+    Cause.INIT_MISSING: "init= has to name a program that is in the image, by its path after switch-root",
+    Cause.INITRD_INVALID: "make the initrd again: a cpio archive (newc), compressed or not, and whole",
+    Cause.INITRD_MISSING: "copy the initrd there, or mend the path: it is relative to the partition's own root",
+    Cause.KERNEL_INVALID: "copy the kernel again: a whole bzImage or UKI for this architecture, with an EFI stub",
+    Cause.KERNEL_MISSING: "copy the kernel there, or mend the path: it is relative to the partition's own root",
+    Cause.MOUNT_FAILED: "give the boot an initrd, or root= a file system that the kernel has built in",
+    Cause.PARTITION_MISSING: "what is named has to be on the disk: mend the name, or make the partition",
+    Cause.ROOT_READ_ONLY: "tune2fs -O ^read-only, or make the file system again",
+    Cause.VERITY_FAILED: "the command line has to have the roothash= or usrhash= that veritysetup format printed",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One thing that was looked at; `sentence` is empty where there is nothing to say. Text is escaped.
@@ -73,6 +97,11 @@ class Check:
         return self.sentence or f"{self.subject}: {self.what} {self.value}"
 
     @property
+    def advice(self) -> str | None:
+        """What to do about a breach: its own hint, else what mends its cause."""
+        return self.hint or (_ADVICE.get(self.cause) if self.cause and not self.ok else None)
+
+    @property
     def ok(self) -> bool:
         """Whether the image may be booted for all that this check knows."""
         return self.status is not Status.BREACH
@@ -86,7 +115,7 @@ class Check:
             "ok": self.ok,
             "status": self.status.value,
             "sentence": self.sentence,
-            "hint": self.hint,
+            "hint": self.advice,
             "cause": None if self.cause is None else self.cause.value,
             "part": self.part,
         }

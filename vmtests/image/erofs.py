@@ -186,7 +186,9 @@ def _size(partition: Readable, superblock: Superblock, subject: str, where: str)
         )
     if superblock.extra_devices:
         count = superblock.extra_devices
-        yield breach(subject, "devices", count, f"erofs on {where} wants {count} more devices")
+        yield breach(
+            subject, "devices", count, f"erofs on {where} wants {count} more devices", "mkfs.erofs without --blobdev"
+        )
     if superblock.directory_bits:
         value = superblock.directory_bits
         yield breach(

@@ -17,6 +17,7 @@ UNUSED = uuid.UUID(int=0)
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # table 5.5
 _ENTRY = struct.Struct("<16s16sQQQ72s")  # table 5.6
 _ENTRIES_LIMIT = 1 << 20  # bytes of the entry array that are read; 128 entries, what everybody writes, are 16 KiB
+_PLACES = "sfdisk --verify DISK names what is wrong; systemd-repart makes the partitions anew"
 _PROTECTIVE = 0xEE  # table 5.4: the type of a protective MBR's partition
 
 
@@ -163,7 +164,13 @@ def read(disk: Readable, size: int) -> Table:
         return Table(sector_size=size, header=None, entries=(), checks=tuple(checks))
     if primary.good and backup.good and primary.array != backup.array:
         checks.append(
-            breach("GPT", "copies", "differ", "the entries of the backup GPT are not those of the primary GPT")
+            breach(
+                "GPT",
+                "copies",
+                "differ",
+                "the entries of the backup GPT are not those of the primary GPT",
+                "sfdisk --dump DISK | sfdisk --force DISK writes both from the primary",
+            )
         )
     if best.header.alternate_lba != sectors - 1 and best is primary:
         checks.append(
@@ -334,7 +341,7 @@ def _entry_checks(header: Header, entries: tuple[Entry, ...]) -> Iterator[Check]
         subject = f"partition `{entry.label}` (entry {entry.number})"
         place = f"{entry.first_lba}-{entry.last_lba}"
         if entry.last_lba < entry.first_lba:
-            yield breach(subject, "place", place, f"{subject} ends before it begins: sectors {place}")
+            yield breach(subject, "place", place, f"{subject} ends before it begins: sectors {place}", _PLACES)
         elif entry.first_lba < header.first_usable or entry.last_lba > header.last_usable:
             usable = f"{header.first_usable}-{header.last_usable}"
             yield breach(
@@ -342,10 +349,11 @@ def _entry_checks(header: Header, entries: tuple[Entry, ...]) -> Iterator[Check]
                 "place",
                 place,
                 f"{subject} has sectors {place}; those that may be used are {usable}",
+                _PLACES,
             )
         if (twin := seen.setdefault(entry.unique_uuid, entry)) is not entry:
             text = f"{subject} has the unique GUID {entry.unique_uuid} of entry {twin.number}"
-            yield breach(subject, "GUID", entry.unique_uuid, text)
+            yield breach(subject, "GUID", entry.unique_uuid, text, "sfdisk --part-uuid DISK NUMBER UUID")
     yield from _overlaps(entries)
 
 
@@ -359,6 +367,7 @@ def _overlaps(entries: tuple[Entry, ...]) -> Iterator[Check]:
                 "overlap",
                 f"sector {entry.first_lba}",
                 f"partitions {one} and {two} overlap from sector {entry.first_lba}",
+                _PLACES,
             )
         if furthest is None or entry.last_lba > furthest.last_lba:
             furthest = entry

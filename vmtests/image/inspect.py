@@ -128,8 +128,8 @@ class Inspection:
             told = [check for check in self.checks if check.status is status]
             for check in told if everything else told[:most]:
                 console.print(Text.assemble((f"{status}: ", _STYLES[status]), check.sentence), soft_wrap=True)
-                if check.hint:
-                    console.print(Text(f"  hint: {check.hint}"), soft_wrap=True)
+                if check.advice:
+                    console.print(Text(f"  hint: {check.advice}"), soft_wrap=True)
             if not everything and len(told) > most:
                 console.print(Text(f"{len(told) - most} more {status} lines: --all shows them"), soft_wrap=True)
         parts = RichTable(box=None, pad_edge=False, show_header=False)
@@ -412,7 +412,7 @@ def _partitions(contract: Contract, table: gpt.Table, found: dict[str, gpt.Entry
             twin = next((item for item in found.values() if item.label == entry.label), None)
             if twin is not None:
                 text = f"two partitions are labelled `{entry.label}`: entries {twin.number} and {entry.number}"
-                yield breach(_where(entry), "label", entry.label, text)
+                yield breach(_where(entry), "label", entry.label, text, promised.TWINS)
             else:
                 yield note(_where(entry), "label", entry.label, f"{_where(entry)} is not in the contract")
     wanted = [partition.name for partition in contract.partition if partition.name in found]
@@ -428,7 +428,7 @@ def _partitions(contract: Contract, table: gpt.Table, found: dict[str, gpt.Entry
         behind = [entry for entry in table.entries if entry.first_lba > root.last_lba]
         if behind:
             text = f"{_where(root)} is not the last and cannot grow: {_where(behind[0])} is behind it"
-            yield breach(_where(root), "place", f"sector {root.first_lba}", text)
+            yield breach(_where(root), "place", f"sector {root.first_lba}", text, promised.LAST)
         else:
             yield passed(_where(root), "place", "last")
 

@@ -21,6 +21,10 @@ _EMPTY = "_empty"
 _ALIKE = {"fat": "vfat", "fat32": "vfat", "luks": "crypto_luks", "lvm": "lvm2_member"}
 _HASHES = "dm_verity_hash"
 
+TWINS = "sfdisk --part-label DISK NUMBER LABEL: what is found by its label has to be the only one"
+LAST = "systemd-repart adds behind what is there: a partition that grows is made last"
+_DIFFERS = "build the image again, or mend the contract where that is what is wrong"
+
 
 def check(
     contract: Contract, disk: Source, sector_size: int | None, volumes: Sequence[Volume], chain: Chain
@@ -56,10 +60,10 @@ def _disk(contract: Contract, disk: Source, sector_size: int | None) -> Iterator
         yield breach("disk", "sector size", sector_size, text, f"systemd-repart --sector-size={wanted}")
     if disk.size % step:
         text = f"the disk has {disk.size} bytes, which is no multiple of {format_size(step)}"
-        yield breach("disk", "size", format_size(disk.size), text)
+        yield breach("disk", "size", format_size(disk.size), text, f"truncate --size=%{step} makes it larger")
     if contract.disk.size and disk.size != (size := contract.disk.size_bytes):
         text = f"the disk has {format_size(disk.size)} ({disk.size} bytes); the contract has {format_size(size)}"
-        yield breach("disk", "size", format_size(disk.size), text)
+        yield breach("disk", "size", format_size(disk.size), text, _DIFFERS)
 
 
 def _partition(partition: Partition, found: Sequence[Volume], volumes: Sequence[Volume]) -> Iterator[Check]:
@@ -72,11 +76,11 @@ def _partition(partition: Partition, found: Sequence[Volume], volumes: Sequence[
         return
     if len(found) < partition.copies:
         text = f"there is {len(found)} partition {partition.shown} of the {partition.copies} that the contract has"
-        yield _of(partition, breach(subject, "copies", len(found), text))
+        yield _of(partition, breach(subject, "copies", len(found), text, _DIFFERS))
     elif partition.label and partition.copies == 1 and len(found) > 1:
         numbers = " and ".join(str(volume.number) for volume in found)
         text = f"two partitions are {partition.shown}: {numbers}"
-        yield _of(partition, breach(subject, "label", partition.label, text))
+        yield _of(partition, breach(subject, "label", partition.label, text, TWINS))
     for volume in found if partition.label else found[: partition.copies]:
         for item in _volume(partition, volume, volumes):
             yield _of(partition, item)
@@ -89,10 +93,10 @@ def _volume(partition: Partition, volume: Volume, volumes: Sequence[Volume]) -> 
         yield breach(where, "type", volume.type, text, f"repart.d: Type={partition.type}")
     if partition.size_bytes is not None and size < partition.size_bytes:
         text = f"{where} has {format_size(size)}; the contract asks for {format_size(partition.size_bytes)} at least"
-        yield breach(where, "size", format_size(size), text)
+        yield breach(where, "size", format_size(size), text, "repart.d: SizeMinBytes=")
     if partition.size_max_bytes is not None and size > partition.size_max_bytes:
         text = f"{where} has {format_size(size)}; the contract allows {format_size(partition.size_max_bytes)}"
-        yield breach(where, "size", format_size(size), text)
+        yield breach(where, "size", format_size(size), text, "repart.d: SizeMaxBytes=")
     if partition.filesystem and volume.label != _EMPTY:
         real = "none" if volume.system is None else volume.system.type
         wanted = partition.filesystem.lower()
@@ -100,12 +104,12 @@ def _volume(partition: Partition, volume: Volume, volumes: Sequence[Volume]) -> 
             yield passed(where, "file system", real)
         else:
             text = f"{where} has file system {real}; the contract has {partition.filesystem}"
-            yield breach(where, "file system", real, text)
+            yield breach(where, "file system", real, text, f"repart.d: Format={partition.filesystem}")
     if partition.grow:
         behind = [other for other in volumes if other.content.offset > volume.content.offset]
         if behind:
             text = f"{where} is not the last and cannot grow: {behind[0].where} is behind it"
-            yield breach(where, "place", volume.number, text)
+            yield breach(where, "place", volume.number, text, LAST)
         else:
             yield passed(where, "place", "last")
 
@@ -117,7 +121,10 @@ def _verity(contract: Contract, partition: Partition, found: dict[str, list[Volu
     for volume in hashes:
         if volume.label != _EMPTY and (volume.system is None or volume.system.type.lower() != _HASHES):
             text = f"{volume.where} has no hash tree of dm-verity"
-            yield _of(contract.by_name(partition.verity), breach(volume.where, "verity", "none", text))
+            yield _of(
+                contract.by_name(partition.verity),
+                breach(volume.where, "verity", "none", text, "repart.d: Verity=hash"),
+            )
     roots = [*values(options, "roothash"), *values(options, "usrhash")]
     if not roots:
         text = f"the kernel's command line has no roothash= or usrhash=: nothing protects {data[0].where}"
@@ -149,7 +156,7 @@ def _boot(contract: Contract, chain: Chain) -> Iterator[Check]:
         if path and path.lower() not in gone:
             way = " → ".join(chain.trail.steps) or "nothing that is started"
             text = f"the boot does not go by the {what} {path} that the contract has: {way}"
-            yield breach("boot", what, path, text)
+            yield breach("boot", what, path, text, _DIFFERS)
         elif path:
             yield passed("boot", what, path)
 
