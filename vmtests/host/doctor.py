@@ -147,11 +147,15 @@ def tool_rows(toolbox: Toolbox) -> list[Row]:
             topic="tools",
             name=tool.name,
             ok=True,
-            value=f"{tool.version} ({'host' if tool.from_host else 'tools tree'})",
+            value=f"{tool.version} ({_whose(from_host=tool.from_host)})",
             why=tool.why,
         )
         for tool in toolbox.tools.values()
     ]
+
+
+def _whose(*, from_host: bool) -> str:
+    return "host" if from_host else "tools tree"
 
 
 def accelerator_row(toolbox: Toolbox, request: Request) -> Row:
@@ -180,8 +184,9 @@ def user_row(toolbox: Toolbox, request: Request) -> Row:
 
 
 def firmware_rows(toolbox: Toolbox) -> list[Row]:
-    """Say which descriptor names the firmware, with and without secure boot."""
+    """Say whose firmware it is and which descriptor names it, with and without secure boot."""
     root = toolbox.root(GUEST.qemu)
+    whose = _whose(from_host=root == Path("/"))
     rows = []
     for name, secure in (("firmware", False), ("secure boot", True)):
         try:
@@ -190,7 +195,7 @@ def firmware_rows(toolbox: Toolbox) -> list[Row]:
             # Secure boot is an extra: a boot is possible without it.
             rows.append(Row(topic="machine", name=name, ok=secure, value=error.message, hint=error.hint))
             continue
-        code = os.fspath(found.code.inside)
+        code = f"{found.code.inside} ({whose})"
         rows.append(Row(topic="machine", name=name, ok=True, value=code, why=found.descriptor.name))
     return rows
 
