@@ -59,6 +59,14 @@ def test_what_is_lost_is_named(written: tuple[Path, int], name: str, content: by
     assert (1, said) == _read(store, rounds)
 
 
+def test_store_that_cannot_be_written_to_is_never_told_of(tmp_path: Path) -> None:
+    """A writer that cannot begin says nothing: no round of it is taken for one that was synced."""
+    script = _WRITER.format(store="/proc/self/none", directory="d", console="stdout")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=30, cwd=tmp_path)
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "/proc/self/none" in done.stderr
+
+
 def test_bad_numbers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """No moments, and no machines, are nothing to run."""
     assert 2 == cli.main(["torture", "reference", "--moments", "0"])

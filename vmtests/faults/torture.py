@@ -26,15 +26,18 @@ from vmtests.qemu.vm import QemuVm
 from vmtests.vm import BootError, Image
 
 _LOOK_SECONDS = 0.02
+_BEGIN_SECONDS = 30.0
 _LATE = 1.2
 """A host is not always as fast: moments go on for so many times as long as things took."""
 _DIRECTORY = "vmtests-torture"
 _SAID = re.compile(r"vmtests-torture synced (\d+)")
 
 # Each round makes a directory with a file that was written over and one that replaces another by its name, and a path
-# of Nix where there is one; it is told when the file system has all of it. The content says which round it is.
+# of Nix where there is one; it is told when the file system has all of it. The content says which round it is. Before
+# the first it tells of none: it can write, and be heard.
 _WRITER = """\
-d={store}/{directory}; mkdir -p $d; i=0
+d={store}/{directory}; mkdir -p $d || exit 1; i=0
+printf '\\r\\nvmtests-torture synced 0\\r\\n' > /dev/{console}
 while [ $i -lt 100000 ]; do
   i=$((i+1)); mkdir $d/$i
   head -c 70000 /dev/zero | tr '\\0' $((i % 10)) > $d/$i/data; echo $i > $d/$i/new; mv $d/$i/new $d/$i/name
@@ -173,6 +176,15 @@ class Torture:
                         vm.qemu.signal(signal.SIGKILL)
 
     def _one(self, moment: Moment, snapshot: Snapshot) -> Outcome:
+        try:
+            return self._try(moment, snapshot)
+        except (BootError, GuestError) as error:
+            # It never came to the moment: of what a cut does nothing is known, and the others are still to come.
+            return Outcome(
+                moment=moment, cut=0.0, stage="", synced=0, seconds=0.0, failure=error.message, unknown=True
+            )
+
+    def _try(self, moment: Moment, snapshot: Snapshot) -> Outcome:
         name = f"torture-{moment.number}"
         if moment.scene is Scene.FIRST_BOOT:
             with self._in_first_boot(name) as vm:
@@ -194,7 +206,14 @@ class Torture:
     def _write(self, vm: QemuVm) -> None:
         console = vm.image.contract.boot.console
         script = _WRITER.format(store=_store(vm), directory=_DIRECTORY, console=console)
-        vm.run(f"setsid {_in_store(vm, script)} >/dev/null 2>&1 </dev/null &").check()
+        vm.run(f"setsid {_in_store(vm, script)} >/dev/null 2>/dev/{console} </dev/null &").check()
+        end = time.monotonic() + _BEGIN_SECONDS * vm.scale
+        while _synced(vm) is None and not self._ending.wait(_LOOK_SECONDS):
+            if time.monotonic() > end:
+                raise GuestError(
+                    f"the guest does not write to {_store(vm)}, or does not tell on {console}",
+                    hint=f"{vm.results / 'console.log'} may say why; it needs unshare(1), mount(8), setsid(1)",
+                )
 
     def _cut(self, moment: Moment, vm: QemuVm) -> Outcome:
         cut = moment.part * self._spans[moment.scene]
@@ -203,7 +222,7 @@ class Torture:
         stage = str(vm.follower.stage) if booting else ""
         if vm.qemu.alive:
             vm.power_cut()
-        synced = max((int(match[1]) for line in vm.console if (match := _SAID.search(line.text))), default=0)
+        synced = _synced(vm) or 0
         began = time.monotonic()
         failure, unknown = "", False
         self._machines.add(vm)
@@ -232,6 +251,11 @@ class Torture:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._ending.wait(min(left, _LOOK_SECONDS)):
             pass
+
+
+def _synced(vm: QemuVm) -> int | None:
+    """Return how many rounds the guest has told of; None before it begins."""
+    return max((int(match[1]) for line in vm.console if (match := _SAID.search(line.text))), default=None)
 
 
 def _store(vm: QemuVm) -> str:
