@@ -74,6 +74,14 @@ def announce(vm: GceVm, hypervisor: FakeHypervisor, *lines: str) -> None:
         machine_of(hypervisor).host.serial(1, f"\r\n{vm._token} {line}\r\n".encode())
 
 
+def test_private_key_ends_with_its_machine(cloud_lab: GceLab, disk: Image) -> None:
+    """A run of many instances does not keep their keys."""
+    with cloud_lab.machine(disk) as vm:
+        kept = vm.key.path
+        assert kept.is_file()
+    assert not kept.parent.exists()
+
+
 def test_same_console_gets_the_same_verdict(vm: GceVm, hypervisor: FakeHypervisor) -> None:
     """What was recorded under QEMU is ready on Compute Engine too, with every stage."""
     announce(vm, hypervisor)

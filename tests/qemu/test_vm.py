@@ -64,6 +64,14 @@ def _written(vm: QemuVm) -> Path:
     return vm.qemu._files / "variables"
 
 
+def test_private_key_ends_with_its_machine(tmp_path: Path) -> None:
+    """A thousand machines of one run do not leave a thousand keys until it ends."""
+    with _machine(tmp_path, "reference-ready") as vm:
+        kept = vm.key.path
+        assert kept.is_file()
+    assert not kept.parent.exists()
+
+
 def test_boot_that_the_host_spoilt_begins_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A first boot whose timer stood still is no verdict on the image: it begins again, with an untouched machine."""
     with _machine(tmp_path, "timer-stalled", "reference-ready") as vm:

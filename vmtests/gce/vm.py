@@ -97,6 +97,7 @@ class GceVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.callback(self._own_key.forget)
         self._stack.enter_context(held(self.results))
         self._stack.enter_context(self._seat())
         self.say_what_is_booted(f"Compute Engine, {self.order.machine}")

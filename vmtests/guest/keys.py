@@ -1,5 +1,6 @@
 """The key by which a run gets into its guests over ssh, and where a guest keeps those by which it is known."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -46,3 +47,10 @@ class Key:
         except OSError as error:
             raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return Key(path=path, public=self.public)
+
+    def forget(self) -> None:
+        """Remove the pair, and its directory where nothing else is in it; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.path.with_name(f"{self.path.name}.pub").unlink(missing_ok=True)
+            self.path.parent.rmdir()

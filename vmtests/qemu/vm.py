@@ -103,6 +103,7 @@ class QemuVm(Vm):
         return self
 
     def _put_together(self) -> None:
+        self._stack.callback(self._own_key.forget)
         self._stack.enter_context(held(self.results))
         snapshot = self._snapshot
         past = None if snapshot is None else snapshot.record.past

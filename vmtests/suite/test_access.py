@@ -1,6 +1,7 @@
 """People and programs get in: by a root shell on the serial line, and by ssh."""
 
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -33,9 +34,9 @@ def test_ssh_separates_streams(vm: Vm) -> None:
 
 
 @pytest.mark.vm(promises="store")
-def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
+def test_ssh_refuses_an_unknown_host_key(vm: Vm, tmp_path: Path) -> None:
     """A host key other than the one read on the serial line is refused, not trusted."""
-    other = Key.generate(vm.key.path.parent, name="other_host")
+    other = Key.generate(tmp_path)
     with (
         Ssh(*vm.ssh_address, vm.key, [other.public]) as ssh,
         pytest.raises(GuestError, match="host key"),
@@ -44,9 +45,9 @@ def test_ssh_refuses_an_unknown_host_key(vm: Vm) -> None:
 
 
 @pytest.mark.vm(promises="store")
-def test_ssh_refuses_a_foreign_user_key(vm: Vm) -> None:
+def test_ssh_refuses_a_foreign_user_key(vm: Vm, tmp_path: Path) -> None:
     """Only the key of this run, handed in as a credential, opens the guest."""
-    other = Key.generate(vm.key.path.parent, name="other_user")
+    other = Key.generate(tmp_path)
     keys = vm.run("cat /etc/ssh/ssh_host_*_key.pub").check().lines
     with Ssh(*vm.ssh_address, other, keys) as ssh, pytest.raises(GuestError, match="refused"):
         ssh.connect(60.0)
