@@ -20,6 +20,7 @@ def test_moments_are_all_over_the_time_and_the_same_again() -> None:
         assert (10, ours) == (len(ours), sorted(ours))
         assert ours[0] < ours[-1] / 5
     assert [1] == [one.number for one in moments(1, 1)]
+    assert {Scene.REBOOT} == {one.scene for one in moments(5, 1, [Scene.REBOOT])}
 
 
 def test_power_is_cut_all_over_a_boot_as_it_is_on_this_host() -> None:

@@ -22,6 +22,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_image(parser)
     add_modules(parser)
     parser.add_argument("--moments", type=int, default=30, metavar="N", help="how often (default: %(default)s)")
+    parser.add_argument(
+        "--scene",
+        action="append",
+        choices=[str(scene) for scene in Scene],
+        help="only then; may be given several times",
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which moments (default: %(default)s)")
     parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="machines at a time (default: 1)")
     add_json(parser, "print one JSON object a line")
@@ -37,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     console, outcomes = progress.console(), []
     with Lab(later(arguments.results), accelerator=arguments.accel) as lab:
         image = lab.image(arguments.image, arguments.module)
-        wanted = moments(arguments.moments, arguments.seed)
+        scenes = [scene for scene in Scene if scene in (arguments.scene or Scene)]
+        wanted = moments(arguments.moments, arguments.seed, scenes)
         for outcome in Torture(image, lab).run(wanted, jobs=arguments.jobs):
             outcomes.append(outcome)
             print_json(outcome.to_json()) if arguments.json else _show(console, outcome)

@@ -115,10 +115,9 @@ class Outcome:
         }
 
 
-def moments(count: int, seed: int) -> list[Moment]:
-    """Return `count` moments, spread over what is done."""
+def moments(count: int, seed: int, scenes: Sequence[Scene] = tuple(Scene)) -> list[Moment]:
+    """Return `count` moments, spread over what is done in `scenes`."""
     choose = random.Random(seed)  # noqa: S311 - to be had again
-    scenes = list(Scene)
     each = {scene: len(range(number, count, len(scenes))) for number, scene in enumerate(scenes)}
     found = []
     for number in range(count):
