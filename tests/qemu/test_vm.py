@@ -11,7 +11,7 @@ import pytest
 
 from tests.machine.conftest import FakeToolbox
 from vmtests.boot.verdict import Cause
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, Owner
 from vmtests.guest.serial import SerialShell
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
@@ -19,7 +19,7 @@ from vmtests.host.host import Host
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.events import RESET, MachineEvent
-from vmtests.machine.hardware import Hardware
+from vmtests.machine.hardware import Hardware, Net
 from vmtests.machine.qemu import QemuMachine
 from vmtests.qemu.diagnosis import Diagnosis
 from vmtests.qemu.lab import Lab
@@ -46,13 +46,14 @@ class ScriptedHost(Host):
         return Firmware(code=file, vars_template=file, descriptor=variables, description="plain", features=frozenset())
 
 
-def _machine(directory: Path, *consoles: str) -> QemuVm:
+def _machine(directory: Path, *consoles: str, net: Net = Net.ISOLATED) -> QemuVm:
     """Return a machine that prints these recorded consoles, one at each power-on."""
     (played := directory / "played").mkdir()
     (disk := directory / "disk.raw").write_bytes(bytes(1 << 20))
     inspection = Inspection(path=disk, format=Format.RAW, size=1 << 20, checks=())
     image = Image(name="own", path=disk, modules=None, inspection=inspection)
-    vm = Lab(directory / "results", host=ScriptedHost(directory)).machine(image, Hardware(hostname=f"plays{played}"))
+    hardware = Hardware(hostname=f"plays{played}", net=net)
+    vm = Lab(directory / "results", host=ScriptedHost(directory)).machine(image, hardware)
     for number, name in enumerate(consoles):
         console = (fixture("consoles") / f"{name}.log").read_bytes()
         (played / str(number)).write_bytes(TOKEN.sub(vm._token.encode(), console))
@@ -62,6 +63,16 @@ def _machine(directory: Path, *consoles: str) -> QemuVm:
 def _written(vm: QemuVm) -> Path:
     """Return the firmware variables of a machine, as the guest of its first boot has left them."""
     return vm.qemu._files / "variables"
+
+
+def test_machine_without_a_network_card_has_other_ways_in(tmp_path: Path) -> None:
+    """That there is no ssh is a way that fails, not the end of what was asked of the guest."""
+    with _machine(tmp_path, "reference-ready", net=Net.NONE) as vm:
+        vm.wait_ready()
+        for way in (lambda: vm.ssh_address, lambda: vm.ssh):
+            with pytest.raises(GuestError, match="no network card") as caught:
+                way()
+            assert caught.value.owner is Owner.INPUT
 
 
 def test_private_key_ends_with_its_machine(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, Owner
 from vmtests.guest.agent import Agent
 from vmtests.guest.keys import Key
 from vmtests.guest.login import Login
@@ -25,6 +25,13 @@ _SSH, _SERIAL, _AGENT = "over ssh", "on the serial line", "through the guest age
 class NoWayInError(GuestError):
     """The guest is up, and nobody gets into it."""
 
+    exit_code = 2
+
+
+class NoCardError(GuestError):
+    """The machine has no network card, as was asked for: other ways lead into the guest."""
+
+    owner = Owner.INPUT
     exit_code = 2
 
 

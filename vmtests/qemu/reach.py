@@ -4,9 +4,9 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from vmtests.errors import GuestError
+from vmtests.errors import GuestError, InputError
 from vmtests.guest.agent import Agent
-from vmtests.guest.guest import Guest
+from vmtests.guest.guest import Guest, NoCardError
 from vmtests.guest.keys import HOST_KEYS_COMMAND
 from vmtests.guest.login import SEEN
 from vmtests.guest.serial import SerialShell
@@ -37,7 +37,10 @@ class QemuReach:
     @property
     def ssh_address(self) -> tuple[str, int]:
         """The port of this host that leads to the guest's sshd."""
-        return "127.0.0.1", self._machine.ssh_port
+        try:
+            return "127.0.0.1", self._machine.ssh_port
+        except InputError as error:
+            raise NoCardError(error.message, hint=error.hint) from error
 
     def wait_sshd(self) -> None:
         """Do nothing: host keys are asked for on the serial console, which waits for the guest."""
