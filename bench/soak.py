@@ -72,6 +72,18 @@ class Sample:
         )
 
 
+def growth(samples: list[Sample]) -> list[str]:
+    """Name what there is more of in the second half than in the first, by the least of each."""
+    most = {"memory_mb": _MEMORY_MB, "cache_mb": _CACHE_MB}
+    rows = [asdict(sample) for sample in samples]
+    early, late = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+    def more(name: str) -> float:
+        return float(min(row[name] for row in late) - min(row[name] for row in early))
+
+    return [name for name in rows[0] if name != "done" and more(name) > most.get(name, 0)]
+
+
 def forks(arguments: argparse.Namespace) -> Iterator[None]:
     """Fork a kept machine."""
     with Lab(lambda: new_directory(arguments.results)) as lab:
@@ -84,18 +96,6 @@ def forks(arguments: argparse.Namespace) -> Iterator[None]:
                     if vm.run(f"echo {nonce}").lines != [nonce]:
                         sys.exit(f"soak: fork {number} answers something else")
                 yield
-
-
-def growth(samples: list[Sample]) -> list[str]:
-    """Name what there is more of in the second half than in the first, by the least of each."""
-    most = {"memory_mb": _MEMORY_MB, "cache_mb": _CACHE_MB}
-    rows = [asdict(sample) for sample in samples]
-    early, late = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-
-    def more(name: str) -> float:
-        return float(min(row[name] for row in late) - min(row[name] for row in early))
-
-    return [name for name in rows[0] if name != "done" and more(name) > most.get(name, 0)]
 
 
 def boots(arguments: argparse.Namespace) -> Iterator[None]:
