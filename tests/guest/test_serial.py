@@ -392,6 +392,20 @@ def test_nothing_is_typed_after_a_command_that_ends_the_shell(
     assert guest.calls == ["_vm_go"]
 
 
+@pytest.mark.parametrize("other", ["bash --norc --noprofile -i", "dash -i"])
+def test_other_shell_on_the_line_is_told_at_once(make_guest: MakeGuest, connect: Connect, other: str) -> None:
+    """A shell that knows nothing of us, as after a reboot, is not asked until the patience ends."""
+    guest = make_guest()
+    shell = connect(guest)
+    guest.connection.sendall(f"exec {other}\n".encode())
+    started = time.monotonic()
+    with pytest.raises(GuestError, match="is another one than was logged in to"):
+        shell.run("true")
+    assert time.monotonic() - started < 5
+    shell.login(timeout=20)
+    assert shell.run("echo back").stdout == "back\n"
+
+
 def test_an_endless_line(make_guest: MakeGuest, connect: Connect) -> None:
     """A guest that writes for ever without a line end does not fill the host's memory."""
     guest: Guest = make_guest("sh", "-c", "stty -echo; tr '\\0' x </dev/zero")

@@ -1,8 +1,9 @@
-"""Fetching a command's output from a guest, line by line, until every line has come undamaged."""
+"""What became of a command in a guest, and its output, line by line, until every line has come undamaged."""
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 from vmtests.errors import GuestError
 from vmtests.guest import wire
@@ -24,6 +25,25 @@ class Ask(Protocol):
 def nonsense() -> GuestError:
     """Return the error for an answer that the agent never gives."""
     return GuestError("the guest's shell gave an answer that makes no sense")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """An answer about a command: a word, an exit code or a size, and the outputs once it ended."""
+
+    word: str
+    number: int
+    outputs: tuple[wire.Output, wire.Output] | None
+
+    @classmethod
+    def parse(cls, answer: str) -> Self:
+        """Read an answer of `_vm_state`; raises GuestError."""
+        try:
+            word, number, *outputs = answer.split()
+            described = (wire.Output.parse(outputs[:4]), wire.Output.parse(outputs[4:])) if outputs else None
+            return cls(word=word, number=int(number), outputs=described)
+        except ValueError as error:
+            raise nonsense() from error
 
 
 def fetch(ask: Ask, job: str, stream: str, output: wire.Output, limit: int) -> bytes:

@@ -6,18 +6,18 @@ may be asked again, and outputs go through files in the guest, from which damage
 """
 
 import contextlib
+import re
 import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from types import TracebackType
 from typing import Self
 
 from vmtests.errors import GuestError, InputError
 from vmtests.guest import keeper, standin, wire
-from vmtests.guest.fetch import fetch, nonsense
+from vmtests.guest.fetch import State, fetch
 from vmtests.guest.line import SerialLine
 from vmtests.guest.login import Login, Prompt, find_shell, prompt
 from vmtests.guest.result import OUTPUT_LIMIT, GuestTimeout, Result
@@ -30,6 +30,7 @@ DIRECTORIES = ("/run", "/tmp", "/dev/shm", "/dev")  # noqa: S108 - in the guest,
 _PATIENCE = 2.0  # seconds for a command to tell of its end; to be asked costs a busy guest more than the command
 _QUIET = 0.05  # seconds between two looks at a command that is being ended
 _TRIES = 3
+_STRANGER = re.compile(rb"_vm: (?:command )?not found|command not found: _vm\b")  # bash, dash, busybox; zsh
 _NOT_FOUND = "127"  # sh(1): there is no such program
 _SAME_TIME = 0.8  # seconds that setting the clock may take, or it is set again
 _TERM_SECONDS, _KILL_SECONDS = 2.0, 5.0
@@ -61,24 +62,6 @@ def _job() -> str:
 
 class _ShellEndedError(GuestError):
     """The line asks for a login where a shell was."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
-    """An answer about a command: a word, an exit code or a size, and the outputs once it ended."""
-
-    word: str
-    number: int
-    outputs: tuple[wire.Output, wire.Output] | None
-
-    @classmethod
-    def parse(cls, answer: str) -> Self:
-        try:
-            word, number, *outputs = answer.split()
-            described = (wire.Output.parse(outputs[:4]), wire.Output.parse(outputs[4:])) if outputs else None
-            return cls(word=word, number=int(number), outputs=described)
-        except ValueError as error:
-            raise nonsense() from error
 
 
 class SerialShell:
@@ -386,6 +369,8 @@ class SerialShell:
             until = time.monotonic() + patience
             while (left := until - time.monotonic()) > 0:
                 line = self._next_line(left)
+                if _STRANGER.search(line):
+                    raise self._ended("is another one than was logged in to")
                 if (match := pattern.search(line)) and len(match[1]) == int(match[2]):
                     if match[1] != b"damaged":
                         return match[1].decode("ascii")
@@ -402,11 +387,14 @@ class SerialShell:
     def _look(self) -> None:
         """Raise GuestError where the shell ended, and somebody asks for a login: what is typed would be a name."""
         if prompt(self._line.partial) is Prompt.LOGIN:
-            self._ready = False
-            raise _ShellEndedError(
-                f"the guest's shell ended, and its serial line asks for a login: {self._line.last!r}",
-                hint="an interrupt, an exit or a reboot ends a shell; login() finds the next",
-            )
+            raise self._ended("ended, and its serial line asks for a login")
+
+    def _ended(self, how: str) -> GuestError:
+        self._ready = False
+        return _ShellEndedError(
+            f"the guest's shell {how}: {self._line.last!r}",
+            hint="an interrupt, an exit or a reboot ends a shell; login() finds the next",
+        )
 
     def _no_answer(self) -> GuestError:
         return GuestError(
@@ -433,10 +421,10 @@ class SerialShell:
 
     # Following a command
 
-    def _state(self, job: str, limit: int, *, give_up: float | None = None) -> "_State":
-        return _State.parse(self._ask("_vm_state", job, str(limit), give_up=give_up))
+    def _state(self, job: str, limit: int, *, give_up: float | None = None) -> State:
+        return State.parse(self._ask("_vm_state", job, str(limit), give_up=give_up))
 
-    def _wait(self, job: str, limit: int, deadline: float) -> "_State | wire.Short":
+    def _wait(self, job: str, limit: int, deadline: float) -> State | wire.Short:
         """Return all of a command that ended and wrote little, else its state when it ends, or at the deadline."""
         pause = _PATIENCE
         while True:
@@ -469,7 +457,7 @@ class SerialShell:
             return GuestTimeout(command, seconds, note=f", and then: {error.message}")
         return GuestTimeout(command, seconds, note=", and SIGKILL did not end it")
 
-    def _no_end(self, command: str, state: "_State") -> GuestError:
+    def _no_end(self, command: str, state: State) -> GuestError:
         if state.word in _BIG:
             return GuestError(f"{printable(command)!r} wrote {state.number} bytes to {_BIG[state.word]} in the guest")
         if state.word == "gone":
@@ -477,7 +465,7 @@ class SerialShell:
         self._ready = False
         return GuestError("the guest's shell is not the one that was logged in to", hint="call login() again")
 
-    def _fetch(self, job: str, state: "_State", limit: int) -> tuple[bytes, bytes]:
+    def _fetch(self, job: str, state: State, limit: int) -> tuple[bytes, bytes]:
         """Fetch both outputs; they are empty where the state does not describe them."""
         if state.outputs is None:
             return b"", b""
