@@ -38,9 +38,13 @@ def test_the_whole_chain_is_shown(tmp_path: Path) -> None:
     assert set(disk_files(qcow2(tmp_path / "a", backing=b"b"))) == {tmp_path / "a", older, oldest, raw, data}
 
 
-@pytest.mark.parametrize("backing", [b'json:{"driver":"file"}', b"nbd://host/x", b"a", b"none", b"\0"])
+@pytest.mark.parametrize(
+    "backing",
+    [b'json:{"driver":"file"}', b"nbd://host/x", b"a", b"none", b"\0", b".", b"/", b"pipe", b"/dev/tty", b"x" * 300],
+)
 def test_what_is_no_file_is_not_shown(tmp_path: Path, backing: bytes) -> None:
-    """A chain that leads to itself, to nothing or to a network ends there."""
+    """A chain that leads to itself, nothing, a network, a directory, a pipe, a device or too long a name ends there."""
+    os.mkfifo(tmp_path / "pipe")
     assert disk_files(qcow2(tmp_path / "a", backing=backing)) == [tmp_path / "a"]
 
 

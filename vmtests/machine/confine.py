@@ -6,6 +6,7 @@ user than we where we are root (`host/user.py`); QEMU's own filter of system cal
 (`-sandbox`, qemu(1)). What it has written is read with suspicion (`handover`, `is_over`).
 """
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,16 +32,24 @@ def disk_files(disk: Path) -> list[Path]:
     """Return `disk` and all that it is laid over or keeps its data in, as QEMU will open them.
 
     Only qcow2 files are looked into, and of names only those of files: nothing else is shown to QEMU, which then says
-    what it misses.
+    what it misses. A directory would be shown with all that is in it, and to open a pipe or a device does something.
     """
     found: list[Path] = []
     todo = [disk]
     while todo and len(found) < _CHAIN_LIMIT:
         path = todo.pop()
-        if path not in found and path.exists():
+        if path not in found and (path.exists() if path == disk else _is_file(path)):
             found.append(path)
-            todo += [path.parent / name for given in _names(path) for name in _file_name(given)]
+            with contextlib.suppress(OSError):  # QEMU may not read it either, and says so
+                todo += [path.parent / name for given in _names(path) for name in _file_name(given)]
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long, or leads where we may not look
+        return False
 
 
 def check_over(overlay: Path, image: Path) -> None:
