@@ -43,7 +43,7 @@ def test_the_whole_chain_is_shown(tmp_path: Path) -> None:
     [b'json:{"driver":"file"}', b"nbd://host/x", b"a", b"none", b"\0", b".", b"/", b"pipe", b"/dev/tty", b"x" * 300],
 )
 def test_what_is_no_file_is_not_shown(tmp_path: Path, backing: bytes) -> None:
-    """A chain that leads to itself, nothing, a network, a directory, a pipe, a device or too long a name ends there."""
+    """A chain ends that leads to itself, nothing, a network, a directory, a pipe, a device, or has a name too long."""
     os.mkfifo(tmp_path / "pipe")
     assert disk_files(qcow2(tmp_path / "a", backing=backing)) == [tmp_path / "a"]
 
