@@ -1,5 +1,6 @@
 """The HTTP server: streams, connections, and requests that are none."""
 
+import contextlib
 import socket
 from email.message import Message
 
@@ -29,6 +30,15 @@ def test_chunked_body(client: Client) -> None:
     answer = raw(client, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"GET /none HTTP/1.1\r\n\r\n")
     assert [b"200", b"404"] == [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
     assert b"abcdefg" == client.ask("GET", "/storage/v1/b/bkt/o/a?alt=media")
+
+
+@pytest.mark.parametrize("size", [b"-5", b"+5", b"0x5", b"1_0", b"\xc2\xb2", b"f" * 40])
+def test_chunk_of_no_size_ends_the_connection(client: Client, size: bytes) -> None:
+    """Only hexadecimal digits are a size: what Python takes for a number besides has no end, or another one."""
+    client.json("POST", f"/storage/v1/b?project={PROJECT}", {"name": "bkt"})
+    head = b"POST /upload/storage/v1/b/bkt/o?uploadType=media&name=a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with contextlib.suppress(ConnectionResetError):
+        assert b"" == raw(client, head + size + b"\r\nabcdefghijklmnop\r\n0\r\n\r\n")
 
 
 def test_unread_body_is_skipped(client: Client) -> None:

@@ -123,3 +123,4 @@ def test_system_map_is_read_and_debians_stub_is_not() -> None:
     assert COUNT == len(symbols.names)
     stub = "ffffffffffffffff B The real System.map is in the linux-image-<version>-dbg package\n"
     assert None is kallsyms.parse_map(stub)
+    assert symbols == kallsyms.parse_map(f"no_address T a\n-1 T b\n{'f' * 17} t c\n{text}")

@@ -3,6 +3,7 @@
 import contextlib
 import hmac
 import os
+import re
 import selectors
 import socket
 import threading
@@ -16,6 +17,7 @@ from vmtests.sizes import whole
 
 _DRAIN = 64 << 20  # bytes of an unread body that are read away so that the connection can go on
 _CHUNK = 256 << 10
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")  # RFC 9112, 7.1; one that is negative would have no end
 _IDLE_SECONDS = 120.0
 
 
@@ -137,10 +139,9 @@ class _Body:
 
     def _next_chunk(self) -> bool:
         line = self._file.readline(1 << 10).split(b";")[0].strip()
-        try:
-            self._left = int(line, 16)
-        except ValueError as error:
-            raise ConnectionResetError("no size of a chunk") from error
+        if not _CHUNK_SIZE.fullmatch(line):
+            raise ConnectionResetError("no size of a chunk")
+        self._left = int(line, 16)
         if self._left == 0:
             while self._file.readline(1 << 14).strip():
                 pass

@@ -7,6 +7,7 @@ where they follow each other as num_syms, names, markers, token_table, token_ind
 """
 
 import bisect
+import re
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from vmtests.image.stream import whole
 TEXT = 0xFFFFFFFF81000000
 """Where the kernel's text is linked to begin (arch/x86, __START_KERNEL with the default CONFIG_PHYSICAL_START)."""
 
+_MAPPED = re.compile(r"^([0-9a-fA-F]{1,16})[ \t]+[tTwW][ \t]+(\S+)[ \t]*$", re.MULTILINE)  # nm(1): code of a function
 _MARKED = 256  # names between two markers
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _MARKERS_LIMIT = 1 << 16
@@ -49,12 +51,7 @@ class Symbols:
 
 def parse_map(text: str) -> Symbols | None:
     """Read a System.map (nm(1)); None for a stub, as Debian ships one."""
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in "tTwW":
-            found.append((int(words[0], 16), words[2]))
-    return _sorted(found)
+    return _sorted([(int(match[1], 16), match[2]) for match in _MAPPED.finditer(text)])
 
 
 def unpack(kernel: bytes, toolbox: Toolbox | None = None, limit: int | None = None) -> bytes | None:

@@ -397,7 +397,9 @@ PARSERS = {
     "superblocks": Parser(call=_filesystems, good=_superblocks),
     "ext4 files": Parser(call=_ext_files, good=_ext_images, may=(FilesError,)),
     "PE and kernel": Parser(
-        call=_pe, good=lambda: [kernel(), program(sections={".linux": kernel(), ".cmdline": b"a"})]
+        call=_pe,
+        good=lambda: [kernel(), program(sections={".linux": kernel(), ".cmdline": b"a"})],
+        found=(b"no_address T function\n",),
     ),
     "initrd": Parser(call=_initrd, good=_initrds),
     "initrd to change": Parser(call=_members, good=lambda: _initrds()[:1], found=(b"070701" + b"x" * 104,)),
