@@ -343,7 +343,8 @@ def test_another_kind_of_host_key(sshd: Sshd, key: Key) -> None:
 
 def test_a_key_that_is_not_let_in(sshd: Sshd, tmp_path: Path) -> None:
     """A server that refuses the key is not asked again."""
-    stranger = Key.generate(tmp_path, name="stranger")
+    (place := tmp_path / "stranger").mkdir()
+    stranger = Key.generate(place)
     with (
         Ssh("127.0.0.1", sshd.port, stranger, [_line(sshd.host_key)]) as connection,
         pytest.raises(GuestError, match="refused the key of this run for root"),

@@ -22,17 +22,17 @@ class Key:
     public: str
 
     @classmethod
-    def generate(cls, directory: Path, *, name: str = "id_ed25519", comment: str = "vmtests") -> Self:
+    def generate(cls, directory: Path) -> Self:
         """Make an ed25519 pair in `directory`; raises InputError when that cannot be, or is done already."""
         private = Ed25519PrivateKey.generate()
-        path = directory / name
+        path = directory / "id_ed25519"
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        public = f"{line} {comment}"
+        public = f"{line} vmtests"
         try:
             path.touch(0o600, exist_ok=False)
             path.write_bytes(pem)
-            path.with_name(f"{name}.pub").write_text(f"{public}\n")
+            path.with_name(f"{path.name}.pub").write_text(f"{public}\n")
         except OSError as error:
             raise at_named(f"the ssh key {path} cannot be written", error, "name another directory") from error
         return cls(path=path, public=public)

@@ -170,7 +170,7 @@ def _loader_config(files: FatFiles, contract: Contract) -> Iterator[Check]:
         text = files.read(path, TEXT_LIMIT).decode("utf-8", errors="replace")
     except FilesError as error:
         text = f"{path} cannot be read: {error}"
-        yield breach(_SUBJECT, "loader configuration", path, text, cause=Cause.ESP_UNREADABLE)
+        yield breach(_SUBJECT, "loader configuration", path, text, "copy it again")
         return
     match = re.search(r"^\s*timeout\s+(\S+)", text, re.MULTILINE)
     if match and match[1] not in ("0", "menu-hidden", "menu-disabled"):
