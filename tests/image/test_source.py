@@ -243,6 +243,15 @@ def test_a_map_of_holes_without_end_is_not_kept_in_memory(tmp_path: Path, toolbo
     assert "the headers of its archive do not end" in refusal(tmp_path / "a.tar.gz", toolbox)
 
 
+def test_a_map_of_holes_that_is_none_is_told_in_our_words(tmp_path: Path, toolbox: Toolbox, cache: Path) -> None:
+    """The map of a sparse member in a pax archive is decimal numbers, a line each (GNU tar, Sparse Formats)."""
+    member = tarfile.TarInfo("disk.raw")
+    member.size = 512
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1048576"}
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.PAX_FORMAT) + b"x" * 512 + bytes(1024))
+    assert refusal(tmp_path / "a.tar", toolbox) == f"{tmp_path}/a.tar is damaged: its archive cannot be read"
+
+
 @pytest.mark.parametrize(("form", "driver"), [("vmdk", "vmdk"), ("vhd", "vpc"), ("vhdx", "vhdx"), ("vdi", "vdi")])
 def test_the_formats_of_other_machines_are_taken(
     form: str, driver: str, patient: SmallImage, toolbox: Toolbox, cache: Path

@@ -27,6 +27,7 @@ _KEPT = 64  # pieces of 1 MiB that are remembered
 _CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX, Format.QED, Format.PARALLELS})
 _DIFFERENCING = 4
 _DESCRIPTOR = b"# Disk DescriptorFile"
+_MOVED = "bring the file to its place, or qemu-img rebase -u -b FILE IMAGE says where"
 _DESCRIPTOR_LIMIT = 1 << 20
 _EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d+))?)?', re.MULTILINE)
 
@@ -132,7 +133,9 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
     while image is not None:
         place, shown, kind = image
         if place in sizes:
-            raise InputError(f"{name}: its backing files are a circle", hint="qemu-img rebase")
+            raise InputError(
+                f"{name}: its backing files are a circle", hint="qemu-img rebase -u -b '' FILE ends it there"
+            )
         if not trusted and kind is Format.VMDK:
             _refuse_far_extents(place, shown)
         if kind is Format.VHD:
@@ -222,9 +225,7 @@ def _near(path: Path, name: str, verb: str, home: Path) -> None:
             raise InputError(f"{name} {verb} {shown}, which is not a file", hint="qemu-img convert flattens it")
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
-        raise InputError(
-            f"{name} {verb} {shown}, which {reason}", hint="qemu-img rebase, or bring the file to its place"
-        ) from error
+        raise InputError(f"{name} {verb} {shown}, which {reason}", hint=_MOVED) from error
     if not real.is_relative_to(home):
         raise InputError(
             f"{name} {verb} {shown}, which is not beside it",
@@ -256,5 +257,5 @@ def _backing(name: str, info: Any, home: Path, *, trusted: bool) -> tuple[Path, 
     with backing.open("rb") as file:
         if identify(file.read(4096), b"", "") is not form:
             text = f"{name} is backed by {clean(str(backing))}, which is no {form} image"
-            raise InputError(text, hint="qemu-img rebase, or bring the backing file to its place")
+            raise InputError(text, hint=_MOVED)
     return backing, str(backing), form

@@ -464,7 +464,9 @@ def _errors(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} is damaged: {words or 'its archive cannot be read'}", hint=again(path.name)
         ) from error
-    except (NotImplementedError, ValueError, RuntimeError) as error:
+    except ValueError as error:  # of a number or a map that is none; its words are about Python
+        raise InputError(f"{path} is damaged: its archive cannot be read", hint=again(path.name)) from error
+    except (NotImplementedError, RuntimeError) as error:
         raise InputError(f"{path} cannot be unpacked: {clean(str(error))}", hint="unpack it yourself") from error
     except OSError as error:
         if error.errno is None:  # bz2's
