@@ -1,5 +1,6 @@
 """Calls: what the cloud refuses is one sentence with an owner, what may do later is tried again, nothing hangs."""
 
+import json
 import time
 from dataclasses import replace
 
@@ -15,9 +16,12 @@ from vmtests.errors import Owner
 from vmtests.gce.cloud import Cloud, Pace
 from vmtests.gce.errors import (
     AbsentError,
+    BillingError,
     CloudError,
     CredentialsError,
     DeniedError,
+    DisabledError,
+    PlaceError,
     QuotaError,
     RateError,
     SlowError,
@@ -117,6 +121,50 @@ def test_an_error_in_a_form_of_its_own_is_a_sentence(session: Session, body: byt
         session.cloud.ask("asking", lambda: raise_for(response), patience=0.0)
     with pytest.raises(AttributeError):
         session.cloud.ask("asking", lambda: response.no_such_thing)  # type: ignore[attr-defined]
+
+
+DISABLED = (
+    "Compute Engine API has not been used in project 12 before or it is disabled. Enable it by visiting "
+    "https://console.developers.google.com/apis/api/compute.googleapis.com/overview?project=12 then retry."
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "kind", "hint"),
+    [
+        ("forbidden", "Required 'compute.images.create' permission for 'projects/p'", DeniedError, "storageAdmin"),
+        (
+            "forbidden",
+            "ci@p.iam.gserviceaccount.com does not have storage.buckets.get access.",
+            DeniedError,
+            "storage.",
+        ),
+        ("forbidden", "Nothing that has a name.", DeniedError, "docs/gce.md"),
+        ("accessNotConfigured", DISABLED, DisabledError, "gcloud services enable"),
+        ("forbidden", DISABLED, DisabledError, "gcloud services enable"),
+        ("forbidden", "This API method requires billing to be enabled.", BillingError, "gcloud billing"),
+        (
+            "forbidden",
+            "Permission denied on 'locations/us-central1-z' (or it may not exist).",
+            PlaceError,
+            "zones list",
+        ),
+    ],
+)
+def test_a_refusal_of_the_cloud_itself_has_a_hint_that_fits(
+    session: Session, reason: str, said: str, kind: type[CloudError], hint: str
+) -> None:
+    """Its host's name has the form of a permission, and stands before what was said; not every 403 is about one."""
+    response = requests.Response()
+    response.status_code = 403
+    error = {"code": 403, "message": said, "errors": [{"reason": reason, "message": said}]}
+    response._content = json.dumps({"error": error}).encode()
+    response.request = requests.Request("POST", "https://compute.googleapis.com/compute/v1/projects/p").prepare()
+    with pytest.raises(kind) as caught:
+        session.cloud.ask("asking", lambda: raise_for(response), patience=0.0)
+    assert (kind, f"asking: {kind.why}{said.rstrip('.')}") == (type(caught.value), caught.value.message)
+    assert hint in str(caught.value.hint)
+    assert "googleapis.com comes with" not in str(caught.value.hint)
 
 
 def raise_for(response: requests.Response) -> None:

@@ -105,6 +105,16 @@ def test_another_zone_has_the_machine_type(
     assert {} == everything(emulator)
 
 
+def test_a_zone_that_there_is_not_is_no_missing_machine_type(
+    emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path
+) -> None:
+    """A zone or project with a letter wrong is told as such, also beside others that are right."""
+    wrong = replace(settings, zones=("us-central1-z", B))
+    with lab(tmp_path, wrong) as here, pytest.raises(NotFoundError, match=r"zones/us-central1-z' was not found"):
+        here.machine(disk)
+    assert {} == everything(emulator)
+
+
 def test_a_zone_that_lacks_it_after_all_is_passed_over(emulator: Emulator, session: Session, image: Thing) -> None:
     """What could not be asked before is said by the insertion: the next zone is tried."""
     rule(emulator, lacking={A: ["e2-small"]})

@@ -13,6 +13,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.verdict import Cause
 from vmtests.emulator import Emulator
 from vmtests.emulator.fake import FakeHypervisor, FakeMachine
+from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.errors import GuestError, InputError, Owner
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.guest import HostKeys, metadata, startup_script
@@ -201,11 +202,53 @@ def test_guest_that_powers_off_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor
 
 
 def test_preempted_instance_is_the_clouds_fault(vm: GceVm, emulator: Emulator) -> None:
-    """A machine that was taken away gets a verdict that the cloud owns."""
+    """A machine that was taken away gets a verdict that the cloud owns, also where it is deleted at once."""
     emulator.instances.preempt(emulator.instances.named(vm.instance.thing.name))
-    with pytest.raises(BootError, match=r"preempted|deleted it") as raised:
+    with pytest.raises(BootError, match="it was preempted") as raised:
         vm.wait_ready()
     assert Owner.CLOUD is raised.value.owner
+
+
+@pytest.mark.parametrize("last", [b"", b"[   60.000000] reboot: Power down\r\n"])
+def test_instance_that_somebody_stops_is_not_the_images_fault(
+    vm: GceVm, hypervisor: FakeHypervisor, emulator: Emulator, last: bytes
+) -> None:
+    """The guest that obeys the power button says what one says that powers itself off."""
+    other = Cloud(vm._session.settings, FAST)
+    machine_of(hypervisor).host.serial(1, last)
+    other.change("stopping", other.instances.stop_unary, dict(vm.instance._request))
+    with pytest.raises(BootError, match="somebody stopped it") as raised:
+        vm.wait_ready()
+    assert Owner.CLOUD is raised.value.owner
+    assert vm.verdict is not None
+    assert (Cause.POWERED_OFF, Owner.CLOUD) == (vm.verdict.cause, vm.verdict.owner)
+
+
+def test_instance_that_is_off_for_no_reason_that_is_told_is_not_the_images_fault(
+    vm: GceVm, hypervisor: FakeHypervisor, emulator: Emulator
+) -> None:
+    """Where Compute Engine cannot be asked, nobody knows."""
+    emulator.faults.add(Fault(kind=FaultKind.FORBIDDEN, method="GET", path="/operations"))
+    machine_of(hypervisor).power_cut()
+    verdict = vm.wait_verdict()
+    assert ("does not say why" in verdict.sentence, Owner.CLOUD) == (True, verdict.owner)
+    emulator.faults.clear()
+
+
+def test_guest_that_powers_off_after_a_stop_and_a_start_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:
+    """What was before the last start says nothing about why an instance is off."""
+    announce(vm, hypervisor)
+    vm.wait_ready()
+    real = vm.instance.start
+
+    def start() -> None:
+        real()
+        announce(vm, hypervisor)
+
+    vm.instance.start = start  # type: ignore[method-assign]
+    assert vm.stop_start().ready
+    machine_of(hypervisor).power_cut()
+    assert "" == vm.instance.ended_by()
 
 
 def test_power_cut_is_a_reset(vm: GceVm, hypervisor: FakeHypervisor) -> None:

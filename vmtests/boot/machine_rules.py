@@ -12,6 +12,15 @@ from vmtests.host.architecture import GUEST
 _KVM = re.compile(r"KVM internal error|failed to initialize kvm|Could not access KVM kernel module", re.IGNORECASE)
 _ACCEL_HINT = "run with --vm-accel=tcg, or on a host whose KVM works; vmtests doctor tells"
 
+CLOUD_END = EventRule(
+    cause=Cause.POWERED_OFF,
+    name="CLOUD_END",
+    sentence="the cloud took the machine away: {reason}",
+    hint="run again, in another zone maybe; nothing in the image can change that",
+    owner=Owner.CLOUD,
+)
+"""What the guest says of it is the same as when it powers itself off."""
+
 # Names and details as in QEMU's QMP reference manual (run-state); `exit` is the end of the process.
 RULES = (
     EventRule(
@@ -100,13 +109,7 @@ RULES = (
         sentence="the guest restarted {count} times without getting ready",
         hint="the lines before each restart in console.log say why",
     ),
-    EventRule(
-        cause=Cause.POWERED_OFF,
-        name="CLOUD_END",
-        sentence="the cloud took the machine away: {reason}",
-        hint="run again, in another zone maybe; nothing in the image can change that",
-        owner=Owner.CLOUD,
-    ),
+    CLOUD_END,
     EventRule(
         cause=Cause.QEMU_EXITED,
         name="exit",

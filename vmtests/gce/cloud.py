@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmtests.gce.errors import SlowError, of_exception, of_operation
+from vmtests.gce.errors import SlowError, UnavailableError, of_exception, of_operation
 from vmtests.gce.settings import Settings
 from vmtests.host.lazy import lazy
 
@@ -167,14 +167,18 @@ class Cloud:
         request: dict[str, Any],
         *,
         seconds: float | None = None,
-    ) -> None:
-        """Ask for a change by a `*_unary` method, and wait until it is done, for `seconds` at most.
+    ) -> int:
+        """Ask for a change by a `*_unary` method, wait until it is done, for `seconds` at most, and return of what.
 
-        Each attempt has the same `requestId`: what was begun, though nobody heard of it, is not begun again.
+        That is the number that what was changed has in the cloud; another thing of its name has another. Each attempt
+        has the same `requestId`: what was begun, though nobody heard of it, is not begun again.
         """
         request = {"project": self.settings.project, "request_id": str(uuid.uuid4()), **request}
         operation = self.read(what, method, request)
+        if not operation.name:
+            raise UnavailableError(f"{what}: {UnavailableError.why}its answer is no operation")
         self.wait(what, operation, project=request["project"], zone=request.get("zone"), seconds=seconds)
+        return operation.target_id
 
     def wait(
         self,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from google.cloud.compute_v1.types import Error, Operation
 
 _STOCKOUT = re.compile(r"[A-Z_]*(?:RESOURCE_POOL_EXHAUSTED|STOCKOUT)[A-Z_]*")
-_PERMISSION = re.compile(r"\b[a-z]{2,20}\.[A-Za-z]{2,40}\.[A-Za-z]{2,40}\b")
+# Not the host of an address: the libraries begin with the method and the URL of what was refused.
+_PERMISSION = re.compile(r"(?<![\w/.:@-])(?!\w+\.googleapis\.)[a-z]{2,20}\.[A-Za-z]{2,40}\.[A-Za-z]{2,40}(?![\w./-])")
 # As urllib3 has it. On this host nobody else comes and serves it a little later.
 _REFUSED_HERE = re.compile(r"host='(?:127\.[\d.]+|localhost|\[?::1\]?)'.*Connection refused", re.DOTALL)
 _SYSTEM = re.compile(r"\[Errno -?\d{1,4}\] ([^\"')]{1,100})")
@@ -24,7 +25,15 @@ _WORDS = 400  # characters of what the cloud says about an error
 _UNAUTHENTICATED = 401
 _READER = "google.api_core.exceptions"  # the module that reads what an answer says of an error
 
+# What google.api_core puts in front of what was said.
+_ASKED = re.compile(r"[A-Z]{3,7} https?://\S+: ")
 _NO_TYPE = re.compile(r"[Mm]achine type (?:with name '[^']{1,80}' |specified )?does not exist in (?:this )?zone")
+_NO_API = re.compile(r"API has not been used in project|API is not enabled")
+_NO_BILLING = re.compile(
+    r"[Bb]illing (?:account for the owning project is disabled|to be enabled|has not been enabled)"
+)
+# So Compute Engine answers to the name of a zone or region that there is not.
+_NO_PLACE = re.compile(r"Permission denied on 'locations/|Unknown (?:zone|region)\b")
 _CONSTRAINT = re.compile(r"[Cc]onstraint (?:constraints/)?([A-Za-z.]{5,60})")
 
 POLICIES: Mapping[str, str] = {
@@ -95,6 +104,27 @@ class DeniedError(CloudError):
     advice = "docs/gce.md lists the roles that are needed"
 
 
+class DisabledError(CloudError):
+    """The project does not use the API."""
+
+    why = "the project does not use the API: "
+    advice = "gcloud services enable compute.googleapis.com storage.googleapis.com"
+
+
+class PlaceError(CloudError):
+    """There is no such zone or region, or none that this login may know of."""
+
+    why = "no such place: "
+    advice = "gcloud compute zones list says which zones there are"
+
+
+class BillingError(CloudError):
+    """Nobody pays for the project."""
+
+    why = "nobody pays for the project: "
+    advice = "gcloud billing projects link PROJECT --billing-account=ACCOUNT"
+
+
 class CredentialsError(CloudError):
     """Nobody is logged in, or the login is not valid any more."""
 
@@ -145,7 +175,8 @@ class SlowError(CloudError):
 
 
 _KINDS: Mapping[str, type[CloudError]] = {
-    "accessnotconfigured": DeniedError,
+    "accessnotconfigured": DisabledError,
+    "accountdisabled": BillingError,
     "alreadyexists": ExistsError,
     "autherror": CredentialsError,
     "backenderror": UnavailableError,
@@ -179,6 +210,13 @@ _STATUSES: Mapping[int, type[CloudError]] = {
     503: UnavailableError,
     504: UnavailableError,
 }
+_BY_WORDS: tuple[tuple[re.Pattern[str], type[CloudError]], ...] = (
+    (_CONSTRAINT, PolicyError),
+    (_NO_TYPE, UnsupportedError),
+    (_NO_API, DisabledError),
+    (_NO_BILLING, BillingError),
+    (_NO_PLACE, PlaceError),
+)
 
 
 def of_operation(what: str, operation: "Operation") -> CloudError | None:
@@ -228,17 +266,17 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
 def _error(
     what: str, code: str, message: str, *, status: int | None = None, quota: str = "", permission: str = ""
 ) -> CloudError:
+    message = _ASKED.sub("", " ".join(message.split()), count=1)
     kind = StockoutError if _STOCKOUT.fullmatch(code) else _KINDS.get(code.lower())
-    if _NO_TYPE.search(message):
-        kind = UnsupportedError
-    if policy := _CONSTRAINT.search(message):
-        kind = PolicyError
+    kind = next((meant for pattern, meant in _BY_WORDS if pattern.search(message)), kind)
     if kind is None or (kind is DeniedError and status == _UNAUTHENTICATED):
         kind = _STATUSES.get(status or 0, CloudError)
-    said = printable(" ".join(message.split()) or code, _WORDS).rstrip(".")
-    hint = POLICIES.get(policy[1]) if policy else None
-    if kind is DeniedError:
-        found = _PERMISSION.search(said)
+    said = printable(message or code, _WORDS).rstrip(".")
+    hint = None
+    if policy := _CONSTRAINT.search(message):
+        hint = POLICIES.get(policy[1])
+    elif kind is DeniedError:
+        found = _PERMISSION.search(message)
         hint = _role(permission or (found[0] if found else ""))
     return kind(f"{what}: {kind.why}{said}{quota}", hint=hint, code=code)
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from vmtests import progress
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from google.cloud import compute_v1
 
 _LEAST_RUN_SECONDS = 60
-_PREEMPTED = "compute.instances.preempted"
+DELETED = "somebody, or its time limit, deleted it"
+# By whom a machine is switched off, by the types of the operations that do; the guest's own doing is none of them.
+_ENDS: Mapping[str, str] = {
+    "compute.instances.preempted": "it was preempted",
+    "compute.instances.hostError": "its host failed",
+    "compute.instances.terminateOnHostMaintenance": "its host was maintained",
+    "stop": "somebody stopped it",
+    "suspend": "somebody suspended it",
+    "delete": DELETED,
+}
+_BEGINS = frozenset(("insert", "start", "resume"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +110,7 @@ def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "
     is one to try those of another region.
     """
     cloud, project = session.cloud, session.settings.project
+    method, numbers = cloud.instances.insert_unary, list[int]()
     left = list(zones)
     while left:
         zone = left.pop(0)
@@ -108,7 +120,7 @@ def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "
         what = f"making the {thing}"
         try:
             with progress.step(what):
-                session.make(thing, lambda: cloud.change(what, cloud.instances.insert_unary, request))  # noqa: B023
+                session.make(thing, lambda: numbers.append(cloud.change(what, method, request)))  # noqa: B023
         except (StockoutError, UnsupportedError, QuotaError) as error:
             if isinstance(error, QuotaError):
                 left = [other for other in left if region_of(other) != region_of(zone)]
@@ -116,7 +128,7 @@ def insert(session: Session, order: Order, name: str, zones: Sequence[str]) -> "
                 raise
             progress.stderr().print(f"vmtests: {error.message}; trying {left[0]}")
         else:
-            return Instance(session, thing)
+            return Instance(session, thing, numbers[-1])
     raise AssertionError("no zone")
 
 
@@ -126,11 +138,15 @@ def region_of(zone: str) -> str:
 
 
 class Instance:
-    """An instance that was made; all methods raise CloudError, and may be called from any thread."""
+    """An instance that was made; all methods raise CloudError, and may be called from any thread.
 
-    def __init__(self, session: Session, thing: Thing) -> None:
+    `number` is its own in the cloud: another of the same name has another.
+    """
+
+    def __init__(self, session: Session, thing: Thing, number: int) -> None:
         self._session = session
         self.thing = thing
+        self.number = number
 
     @property
     def _cloud(self) -> Cloud:
@@ -207,16 +223,33 @@ class Instance:
         return {item.key: item.value for item in answer.query_value.items}
 
     def ended_by(self) -> str:
-        """Return who switched it off: `preempted`, `deleted` or `guest`."""
-        try:
-            number = self.get().id
-        except NotFoundError:
-            return "deleted"
-        cloud = self._cloud
+        """Return what has switched it off since it was last switched on; nothing when that was the guest."""
+        cloud, what = self._cloud, f"asking why the {self.thing} is off"
         request = {
             "project": self.thing.project,
             "zone": self.thing.place,
-            "filter": f'(targetId = "{number}") (operationType = "{_PREEMPTED}")',
+            "filter": f'targetId = "{self.number}"',
         }
-        found = cloud.read(f"asking why the {self.thing} is off", cloud.zone_operations.list, request)
-        return "preempted" if any(one.operation_type == _PREEMPTED for one in found) else "guest"
+        method = cloud.zone_operations.list
+        found = cloud.ask(what, lambda: list(method(request=request, retry=None, timeout=cloud.pace.answer)))
+        reasons: list[str] = []
+        for one in sorted(found, key=_begun):
+            if one.operation_type in _BEGINS:
+                reasons.clear()
+            elif one.operation_type in _ENDS:
+                reasons.append(_ENDS[one.operation_type])
+        if reasons:
+            return reasons[0]
+        try:
+            self.get()
+        except NotFoundError:
+            return DELETED
+        return ""
+
+
+def _begun(operation: "compute_v1.Operation") -> float:
+    """Return when an operation was asked for, in seconds of the epoch."""
+    try:
+        return datetime.fromisoformat(operation.insert_time).timestamp()
+    except ValueError:
+        return 0.0

@@ -75,6 +75,9 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
         try:
             cloud.read(f"looking for {machine} in {zone}", cloud.machine_types.get, request)
         except NotFoundError as error:
+            if "/machineTypes/" not in error.message:
+                hint = "look at --gce-project and --gce-zone: gcloud compute zones list says which zones there are"
+                raise NotFoundError(error.message, hint=hint, code=error.code) from error
             missing = UnsupportedError(f"{UnsupportedError.why}{machine} in {', '.join(zones)}", code=error.code)
         except DeniedError:
             return tuple(zones)

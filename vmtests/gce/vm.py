@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,8 +13,9 @@ from vmtests import progress
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Follower, Watch
-from vmtests.boot.verdict import Verdict
-from vmtests.errors import InputError
+from vmtests.boot.machine_rules import CLOUD_END
+from vmtests.boot.verdict import Cause, Verdict
+from vmtests.errors import InputError, Owner
 from vmtests.gce.errors import CloudError
 from vmtests.gce.guest import HostKeys
 from vmtests.gce.instance import Instance, Order
@@ -29,7 +30,7 @@ from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm.vm import Vm
 
 _RUNNING = "RUNNING"
-_REASONS = {"preempted": "it was preempted", "deleted": "somebody, or its time limit, deleted it"}
+_NOBODY_KNOWS = "it does not run, and Compute Engine does not say why"
 
 
 @dataclass(slots=True)
@@ -161,17 +162,28 @@ class GceVm(Vm):
         if self._off.is_set():
             return
         try:
-            by = self.instance.ended_by()
-            if by == "guest" and self.instance.status == _RUNNING:
+            reason = self.instance.ended_by()
+            if not reason and self.instance.status == _RUNNING:
                 self._port.resume()  # it was only a moment
                 return
         except CloudError:
-            by = "guest"
+            reason = _NOBODY_KNOWS
         self._off.set()
-        event, reason = (SHUTDOWN, "guest-shutdown") if by == "guest" else ("CLOUD_END", _REASONS[by])
+        event, reason = (CLOUD_END.name, reason) if reason else (SHUTDOWN, "guest-shutdown")
         self.follower.event(MachineEvent(name=event, detail={"reason": reason}, t=time.monotonic()))
 
     # Following.
+
+    def wait_verdict(self) -> Verdict:
+        """Wait for the verdict on this boot; a guest that powers itself off may have been told to by the cloud."""
+        verdict = super().wait_verdict()
+        if verdict.cause is Cause.POWERED_OFF and verdict.owner is Owner.IMAGE:
+            with contextlib.suppress(CloudError):
+                if reason := self.instance.ended_by():
+                    sentence = CLOUD_END.sentence.format(reason=reason)
+                    verdict = replace(verdict, sentence=sentence, hint=CLOUD_END.hint, owner=CLOUD_END.owner)
+                    self.follower.amend(verdict)
+        return verdict
 
     def diagnose(self, verdict: Verdict) -> dict[str, str]:
         """Keep the screen and the second serial port in `diagnosis/`, and return what became of each."""
