@@ -27,7 +27,7 @@ argv = [*sandbox.sandbox(Path("/")), "sh", "-c", "sleep 600 & setsid sleep 600 &
 started = []
 def start():
     fds = [int(sys.argv[1])]
-    started.append(SandboxedProcess(argv, pass_fds=fds, stderr=2, on_exit=lambda _: None, name="x"))
+    started.append(SandboxedProcess(argv, pass_fds=fds, stderr=2, on_exit=lambda _: None, name="x").start())
 thread = threading.Thread(target=start)
 thread.start()
 thread.join()
@@ -60,7 +60,7 @@ def start(*command: str, ended: threading.Event, statuses: list[int]) -> Sandbox
             stderr=nowhere.fileno(),
             on_exit=on_exit,
             name="test",
-        )
+        ).start()
 
 
 @pytest.mark.usefixtures("way")
@@ -102,7 +102,9 @@ def test_late() -> None:
 def test_no_program() -> None:
     """A sandbox that is not installed is the host's error."""
     with pytest.raises(HostError, match="/nowhere/bwrap cannot be run"):
-        SandboxedProcess(["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
+        SandboxedProcess(
+            ["/nowhere/bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x"
+        ).start()
 
 
 def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,48 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(SandboxedProcess, "_start", fail)
     with pytest.raises(HostError, match="no memory left"):
-        SandboxedProcess(["bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x")
+        SandboxedProcess(["bwrap", "--", "x"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="x").start()
+
+
+class Interrupted(threading.Event):
+    """Is waited for by somebody who is interrupted then, once."""
+
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait."""
+        self.waits += 1
+        if self.waits == 1:
+            raise KeyboardInterrupt
+        return super().wait(timeout)
+
+
+@pytest.mark.usefixtures("way")
+def test_whoever_is_interrupted_while_it_starts_has_nothing_that_runs() -> None:
+    """Ctrl-C comes while it is being started: it ends as one that is killed, and can be waited for."""
+    ended, statuses = threading.Event(), list[int]()
+
+    def on_exit(status: int) -> None:
+        statuses.append(status)
+        ended.set()
+
+    process = SandboxedProcess(
+        [*sandbox.sandbox(Path("/")), "sleep", "600"], pass_fds=(), stderr=2, on_exit=on_exit, name="test"
+    )
+    process._started = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        process.start()
+    assert process.join(20)
+    assert (True, [128 + signal.SIGKILL]) == (process.ran, statuses)
+
+
+def test_what_is_killed_before_its_thread_has_begun_never_starts() -> None:
+    """Ctrl-C may come before that."""
+    process = SandboxedProcess(["/nowhere", "--"], pass_fds=(), stderr=2, on_exit=lambda _: None, name="test")
+    process.kill()
+    assert process.join(0)
+    process._live()
+    assert not process.ran
 
 
 def test_a_signal_comes_too_late_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +206,7 @@ def end(*arguments, **options):
     make(*arguments, **options)
     os.kill(os.getpid(), 9)
 kind.__init__ = end
-SandboxedProcess(argv, pass_fds=[int(sys.argv[1])], stderr=2, on_exit=lambda _: None, name="x")
+SandboxedProcess(argv, pass_fds=[int(sys.argv[1])], stderr=2, on_exit=lambda _: None, name="x").start()
 """
 
 
@@ -197,7 +240,7 @@ def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> No
             on_exit=lambda _: None,
             name="x",
             huge_pages=huge_pages,
-        )
+        ).start()
         process.join()
     assert ["THP_enabled:", str(int(huge_pages))] == told.read_text().split()
     assert "THP_enabled:\t1" in Path("/proc/self/status").read_text(encoding="utf-8")

@@ -99,6 +99,12 @@ if [ "${unset}" = yes ]; then set default=7; elif false; then set default=8; els
         ("search --file --set=root /vmlinuz", grub.Device(kind="file", value="/vmlinuz")),
         ("search --no-floppy --fs-uuid --set=dev 1-2 --hint hd0", grub.Device(kind="uuid", value="1-2")),
         ("search --fs-uuid --set=other 1-2", None),
+        ("search --no-floppy --set root --label system", grub.Device(kind="label", value="system")),
+        ("search --label --set root system", grub.Device(kind="label", value="system")),
+        ("search -l -s -- system", grub.Device(kind="label", value="system")),
+        ("search --no-floppy --fs-uuid --set 1-2", grub.Device(kind="uuid", value="1-2")),
+        ("set root=(hd0,gpt2)", grub.Device(kind="device", value="(hd0,gpt2)")),
+        ("set root='lvm/a-b'\nsearch --fs-uuid --set=root 1-2", grub.Device(kind="uuid", value="1-2")),
     ],
 )
 def test_search_says_what_it_looks_for(command: str, found: grub.Device | None) -> None:
@@ -116,6 +122,19 @@ def test_blscfg_puts_its_entries_where_it_stands() -> None:
     menu = grub.parse(f"load_env\nblscfg\n{entry('/a')}", {"kernelopts": "ro"}, entries)
     assert [item.kernel for item in menu.entries] == ["/f", "/a"]
     assert grub.expand("$kernelopts $tuned_params x", {"kernelopts": "ro"}) == "ro  x"
+
+
+@pytest.mark.parametrize(("device", "number"), [("hd0,gpt2", 2), ("(hd0,2)", 2), ("hd1,gpt2", None), ("", None),
+                                                ("hd0,gpt" + "7" * 5000, None), ("hd0,gpt²", None)])  # fmt: skip
+def test_only_a_partition_of_the_first_disk_has_a_number(device: str, number: int | None) -> None:
+    """Whatever digits it is written with."""
+    assert grub.partition(device) == number
+
+
+def test_digits_that_are_none_of_ours_are_no_number() -> None:
+    """int() raises for superscripts and for thousands of digits."""
+    for default in ("²", "٣", "9" * 5000):
+        assert kernel(f'set default="{default}"\n{entry("/a")}') == "/a"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Kinds of disks that were judged wrongly at first sight: what firmware, loader and Linux make of them."""
 
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -143,6 +144,15 @@ def test_a_line_of_fstab_that_nothing_fits_is_named(fstab: str, words: str, disk
     """Systemd ends in its emergency mode for it, unless it is told that the boot may go on."""
     disk.make(BASE, {"/etc/fstab": fstab.encode(), "/usr/lib/systemd/systemd": b"x"})
     assert [words in said for said in disk.said()] == [True] * bool(words)
+
+
+def test_a_configuration_of_empty_lines_is_read_at_once(disk: Maker) -> None:
+    """Blanks before a word are those of its line."""
+    disk.make({**BASE, FALLBACK: program(sections={".text": b"SYSLINUX"}), "/EFI/BOOT/ldlinux.e64": b"x",
+               "/EFI/BOOT/syslinux.cfg": b"\n" * (256 << 10)})  # fmt: skip
+    began = time.process_time()
+    disk.inspect()
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

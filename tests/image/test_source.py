@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import shutil
 import socket
 import tarfile
@@ -357,6 +358,19 @@ def test_a_descriptor_that_points_elsewhere_is_refused(tmp_path: Path, toolbox: 
     assert refusal(image, toolbox) == f"{image} keeps its data in /etc/shadow, which is not beside it"
     image.write_text(f'{text}RW 2048 FLAT "x-flat.vmdk" 0\n')
     assert refusal(image, toolbox) == f"{image} keeps its data in x-flat.vmdk, which does not exist"
+
+
+@pytest.mark.parametrize("before", ["", " ", "\t", "# nothing\n" * 8000])
+@pytest.mark.parametrize("line", ['RW 2048 FLAT "{}" 0', 'RW +2048 FLAT "{}" 0', 'RW 2048 FLAT"{}"'])
+def test_a_descriptor_is_read_as_qemu_reads_it(tmp_path: Path, toolbox: Toolbox, before: str, line: str) -> None:
+    """Blanks, signs, and whatever else QEMU's sscanf() takes do not hide where an extent is."""
+    secret, image = tmp_path / "elsewhere/secret", tmp_path / "home/x.vmdk"
+    for path in (secret, image):
+        path.parent.mkdir()
+    secret.write_bytes(bytes(MIB))
+    text = '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
+    image.write_text(f"{text}{before}{line.format(secret)}\n")
+    assert re.search(r"which is not beside it|cannot be opened", refusal(image, toolbox))
 
 
 def test_one_part_of_a_split_image_is_named_as_such(tmp_path: Path, toolbox: Toolbox) -> None:

@@ -11,6 +11,7 @@ from tests.machine.conftest import FakeToolbox, Recorder
 from vmtests.errors import GuestError, HostError, InputError
 from vmtests.host.accel import Accelerator
 from vmtests.host.firmware import Firmware
+from vmtests.host.process import SandboxedProcess
 from vmtests.machine.hardware import Hardware, Net
 from vmtests.machine.life import Exit, MachineExitError
 from vmtests.machine.qemu import QemuMachine
@@ -71,6 +72,21 @@ def test_refused_command_line(bench: Bench) -> None:
     assert Exit(returncode=1, stderr="fake-qemu: -smp 900: \\x1b[31mtoo many") == raised.value.exit
     assert raised.value.message == "QEMU ended with status 1: fake-qemu: -smp 900: \\x1b[31mtoo many"
     assert bench.results / "qemu.argv" == raised.value.command
+
+
+def test_start_that_is_interrupted_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while QEMU is being started ends it, and nobody waits for what would never end."""
+    real, begun = SandboxedProcess.start, list[SandboxedProcess]()
+
+    def interrupted(process: SandboxedProcess) -> SandboxedProcess:
+        begun.append(real(process))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SandboxedProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), bench.make(Hardware()):
+        pass
+    (process,) = begun
+    assert process.join(0)
 
 
 def test_exit_ends_a_wait(bench: Bench) -> None:

@@ -45,9 +45,6 @@ class SmallImage:
         self.done.append(f"{command} {given.get('command-line', '')}".strip())
         if command in self.refuses:
             raise QmpCommandError(f"QMP: {command}: not found")
-        if command == "screendump":
-            screen = self.screens.pop(0) if len(self.screens) > 1 else self.screens[0]
-            Path(str(given["filename"])).write_bytes(screen)
         answers: dict[str, object] = {
             "query-status": {"status": "running", "running": True},
             "human-monitor-command": _GATE if str(given.get("command-line")).startswith("x /2gx") else self.registers,
@@ -60,6 +57,12 @@ class SmallImage:
             "x-query-virtio-queue-status": {"inuse": self.in_use},
         }
         return answers.get(command)
+
+    def dump_screen(self, path: Path, form: str = "", *, timeout: float = 30.0) -> None:
+        """Write the next screen."""
+        self.execute("screendump", {"filename": "of its own"}, timeout=timeout)
+        with path.open("xb") as file:
+            file.write(self.screens.pop(0) if len(self.screens) > 1 else self.screens[0])
 
     def send_serial(self, data: bytes, port: int = 0) -> None:
         """Take what is typed."""

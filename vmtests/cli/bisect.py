@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             name = search.names[number]
             out.print(Text(f"{printable(name)}: trying it; about {search.left} more after it"))
             image = _made(name, arguments.make)
+            lab.images.forget()
             if image is None:
                 word, why = Word.SKIP, "it could not be made"
             elif arguments.run is not None:

@@ -13,7 +13,7 @@ from vmtests.emulator.objects import Objects
 
 _CHUNK = 1 << 20
 _METADATA = 1 << 20  # bytes; an object's own metadata has 8 KiB at most
-_CONTENT_RANGE = re.compile(r"bytes (?:(?P<first>\d+)-(?P<last>\d+)|\*)/(?P<total>\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?:(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})|\*)/(?P<total>[0-9]{1,18}|\*)")
 _CANCELLED = 499  # what Cloud Storage answers to the cancellation of an upload
 
 

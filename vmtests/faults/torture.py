@@ -30,7 +30,7 @@ _BEGIN_SECONDS = 30.0
 _LATE = 1.2
 """A host is not always as fast: moments go on for so many times as long as things took."""
 _DIRECTORY = "vmtests-torture"
-_SAID = re.compile(r"vmtests-torture synced (\d+)")
+_SAID = re.compile(r"vmtests-torture synced ([0-9]{1,9})")
 
 # Each round makes a directory with a file that was written over and one that replaces another by its name, and a path
 # of Nix where there is one; it is told when the file system has all of it. The content says which round it is. Before

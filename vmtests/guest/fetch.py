@@ -12,6 +12,7 @@ from vmtests.sizes import whole
 
 _TRIES = 3
 _IDLE_ROUNDS = 20
+_ROW = 16  # bytes that a row costs at least
 
 
 class Ask(Protocol):
@@ -67,12 +68,12 @@ def _rows(ask: Ask, job: str, stream: str, limit: int) -> dict[int, bytes]:
         nonce, before = Nonce(), len(rows)
         pattern = wire.row_pattern(nonce.tag)
 
-        def useful(line: bytes, pattern: re.Pattern[bytes] = pattern) -> bool:
+        def useful(line: bytes, pattern: re.Pattern[bytes] = pattern, wanted: tuple[int, int] = (first, last)) -> bool:
             nonlocal room
             match = pattern.search(line)
-            if match is None or len(match[2]) != int(match[3]):
+            if match is None or len(match[2]) != int(match[3]) or not wanted[0] <= int(match[1]) <= wanted[1]:
                 return False
-            room -= len(match[2])
+            room -= max(len(match[2]), _ROW)  # also of rows that hold nothing there are not endlessly many
             if room < 0:
                 raise GuestError(f"a command in the guest wrote more than {limit} bytes")
             rows[int(match[1])] = match[2]

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from vmtests.errors import HostError, of_host
 from vmtests.host.sandbox import Sandboxed, tool_env
@@ -45,13 +46,12 @@ def _small_pages() -> Iterator[None]:
 
 
 class SandboxedProcess:
-    """A process started by a bubblewrap command line (`Toolbox.argv`).
+    """A process of a bubblewrap command line (`Toolbox.argv`), which `start` starts.
 
     The kernel kills it when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)), so it has a thread
     that does nothing but start it and wait. `on_exit` is called in that thread with the exit status, after
     the last process of the sandbox is gone: what it had open is closed, and locks on its files are free. Without
     `huge_pages` it takes the memory that it writes to and no more.
-    Raises HostError when it cannot be started.
     """
 
     def __init__(
@@ -75,21 +75,35 @@ class SandboxedProcess:
         self._popen: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
         self._init_pid = 0
+        self._unwanted = False
+        self.ran = False
+        """Whether it was started: `on_exit` is called, or will be."""
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
-        self._thread.start()
-        self._started.wait()
+
+    def start(self) -> Self:
+        """Start it, once; raises HostError. Whoever is interrupted meanwhile has nothing that runs."""
+        try:
+            self._thread.start()
+            self._started.wait()
+        except BaseException:
+            self.kill()
+            if self.ran:
+                self._started.wait()  # what it inherits is closed next
+            raise
         if self._failure is not None:
             self._thread.join()
             if not isinstance(self._failure, OSError):
                 raise of_host(self._failure) or self._failure
             raise HostError(
-                f"{argv[0]} cannot be run: {self._failure.strerror}",
+                f"{self._argv[0]} cannot be run: {self._failure.strerror}",
                 hint="vmtests doctor says what is missing",
             ) from self._failure
+        return self
 
     def kill(self) -> None:
-        """End it at once, with SIGKILL; returns without waiting."""
+        """End it at once, with SIGKILL; returns without waiting. One that is just being started ends then."""
         with self._lock:
+            self._unwanted = True
             if self._init is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._init, signal.SIGKILL)
@@ -130,10 +144,15 @@ class SandboxedProcess:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end and for `on_exit`; `timeout` is in seconds. Return whether it came."""
-        self._thread.join(timeout)
+        with contextlib.suppress(RuntimeError):  # its thread has not begun, and will start nothing
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _live(self) -> None:
+        with self._lock:
+            if self._unwanted:
+                return
+            self.ran = True
         read_end, write_end = os.pipe()
         with os.fdopen(read_end, "rb", buffering=0) as status:
             try:
@@ -141,7 +160,7 @@ class SandboxedProcess:
                     popen = self._start(write_end, read_end)
                 self._attach(popen, status.readline())
             except Exception as error:  # noqa: BLE001 - who waits for it raises it
-                self._failure = error
+                self._failure, self.ran = error, False
                 return
             finally:
                 self._started.set()
@@ -175,3 +194,6 @@ class SandboxedProcess:
             with contextlib.suppress(ValueError, KeyError, ProcessLookupError):
                 self._init_pid = json.loads(line)["child-pid"]
                 self._init = os.pidfd_open(self._init_pid)
+            unwanted = self._unwanted
+        if unwanted:
+            self.kill()

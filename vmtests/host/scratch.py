@@ -69,5 +69,6 @@ def remove(tree: Path) -> None:
     """Remove a tree, read-only directories (as a Nix store has) included."""
     for directory, _, _ in os.walk(tree):
         if not os.access(directory, os.W_OK):
-            Path(directory).chmod(0o700)
+            with contextlib.suppress(FileNotFoundError):  # another process removes it too
+                Path(directory).chmod(0o700)
     shutil.rmtree(tree, ignore_errors=True)

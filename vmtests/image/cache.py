@@ -27,20 +27,6 @@ from vmtests.resources import cache_dir
 KEEP = 6
 """Images of the cache that are kept; the least recently used go first."""
 
-_BUILDER = (
-    "assemble.py",
-    "compression.py",
-    "initrd.py",
-    "erofsplan.py",
-    "erofswrite.py",
-    "mkerofs.py",
-    "modes.py",
-    "reference.py",
-    "repart.py",
-    "spec.py",
-    "store.py",
-)
-
 
 def key(contract: Contract, modules: Modules, toolbox: Toolbox) -> str:
     """Return the digest of everything that decides the bytes of a reference image."""
@@ -49,8 +35,8 @@ def key(contract: Contract, modules: Modules, toolbox: Toolbox) -> str:
         digest.update(part.encode() + b"\0")
     for name in ("mkfs.erofs", "mkfs.ext4", "mkfs.vfat", "systemd-repart", "nix-store"):
         digest.update(f"{name} {toolbox.tools[name].version}\0".encode())
-    for name in _BUILDER:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:20]
 
 

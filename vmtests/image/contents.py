@@ -28,6 +28,8 @@ _FILES = 500_000  # of a file system
 _TEXT = 16 << 10  # bytes of a file whose lines are told
 _WHOLE = 64 << 20  # bytes of a file that are compared; of a larger one its size, and so many bytes
 _ALL = 32 << 30  # bytes of files that are read, in all: many may be the same few, or holes
+_LINK = 4096
+_TEXTS = 128 << 20  # bytes of texts whose lines are kept
 _INITRDS = 16  # that are looked into
 _ALIKE = 16  # facts of one name that are kept
 _STORE_PATH = re.compile(r"(?P<hash>[0-9a-z]{32})-(?P<name>.+)")
@@ -57,6 +59,7 @@ class Contents:
     looked_at: int = 0
     """Bytes of files that were read."""
     initrds: int = 0
+    _kept: int = 0
 
     def add(self, section: str, name: str, told: str, lines: tuple[str, ...] | None = None) -> None:
         """Note a fact; of several with one name all are kept, up to a handful."""
@@ -65,7 +68,8 @@ class Contents:
             if before.told.count("; ") >= _ALIKE:
                 return
             told = "; ".join(sorted({*before.told.split("; "), told}))
-        known[name] = Fact(told=told, lines=lines)
+        self._kept += 0 if lines is None else sum(map(len, lines))
+        known[name] = Fact(told=told, lines=lines if self._kept < _TEXTS else None)
 
 
 def read(path: Path, toolbox: Toolbox) -> Contents:
@@ -109,7 +113,9 @@ class _Reader:
     def read(self) -> None:
         kind = "" if self._volume.system is None else self._volume.system.type
         if kind == "vfat":
-            files = FatFiles(*self._disk.range(self._volume.content.offset, self._volume.content.size))
+            files = layout.fat_files(self._volume.content, self._disk)
+            if files is None:
+                raise FilesError("it is too large to be read out of this format")
             for path in sorted(files.names().values()):
                 self._on_esp(path, files)
         elif kind == "erofs":
@@ -220,7 +226,9 @@ def _told(path: str, mode: int, size: int, content: Content) -> tuple[str, tuple
     if kind == stat.S_IFDIR:
         return f"directory {rights}", None
     if kind == stat.S_IFLNK:
-        return f"link to {clean(b''.join(content()).decode('utf-8', 'replace'))}", None
+        # Linux takes no longer one (PATH_MAX); what an image says of its size may be anything.
+        target = b"" if size > _LINK else b"".join(content())
+        return f"link to {clean(target.decode('utf-8', 'replace'))}" if target else f"link of {size} bytes", None
     if kind != stat.S_IFREG:
         return f"special file {rights}", None
     try:

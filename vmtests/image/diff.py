@@ -8,6 +8,7 @@ from enum import StrEnum
 from vmtests.image.contents import SECTIONS, Contents, Fact
 
 _LINES = 40  # of a file that changed
+_COMPARED = 1 << 18  # pairs of lines
 
 
 class Word(StrEnum):
@@ -72,6 +73,15 @@ def _section(section: str, first: dict[str, Fact], second: dict[str, Fact]) -> I
 def changed(first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
     """Yield the lines that went and came; of a line of many words, as a command line is, only the words."""
     count = 0
+    if len(first) * len(second) > _COMPARED:
+        # Lines that are repeated often take it the third power of their number.
+        have, had = {*second}, {*first}
+        gone = [f"- {line}" for line in first if line not in have]
+        told = [*gone, *(f"+ {line}" for line in second if line not in had)]
+        yield from told[:_LINES]
+        if len(told) > _LINES or not told:
+            yield "… and more lines"
+        return
     for tag, a, b, c, d in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         if tag == "equal":
             continue

@@ -172,7 +172,7 @@ def _loader_config(files: FatFiles, contract: Contract) -> Iterator[Check]:
         text = f"{path} cannot be read: {error}"
         yield breach(_SUBJECT, "loader configuration", path, text, "copy it again")
         return
-    match = re.search(r"^\s*timeout\s+(\S+)", text, re.MULTILINE)
+    match = re.search(r"^[ \t]*timeout[ \t]+(\S+)", text, re.MULTILINE)
     if match and match[1] not in ("0", "menu-hidden", "menu-disabled"):
         text = f"{path} has timeout {match[1]}: the boot loader waits, and a boot takes longer"
         yield note(_SUBJECT, "loader configuration", path, text, cause=Cause.BOOT_MENU)

@@ -214,6 +214,9 @@ _ENDS: tuple[tuple[int, int, tuple[bytes, ...], str], ...] = (
 )
 """By how many bytes before the end and after that (libblkid's superblocks/{drbd,ddf_raid,isw_raid}.c)."""
 
+UNNAMED = frozenset({*(name for _, _, name in _MAGICS), *(name for *_, name in _ENDS), "zfs_member"})
+"""Types of which no UUID and no label is read here, though udev may know them, or those of what is inside."""
+
 
 def _magic(content: Readable) -> FileSystem | None:
     for place, magic, name in _MAGICS:

@@ -40,7 +40,7 @@ def check(trail: Trail, root: Volume) -> Iterator[Check]:
         key, value = named.key(device)
         if _LATER & set(options.split(",")) or key not in named.LINKS.values() or "\\" in value:
             continue
-        if named.fitting(trail.volumes, key, value):
+        if named.fitting(trail.volumes, key, value) or not named.told(trail.volumes, key):
             continue
         said = f"{_PLACE} wants {clean(device)} at {clean(place)}, and the disk has none such"
         # Root is mounted already; nothing waits for swap to the end.

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vmtests.sizes import whole
+
 PLACES = ("/boot/grub/grub.cfg", "/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub2/grub.cfg")
 """Where distributions keep it, on root or on a boot partition."""
 
@@ -30,7 +32,10 @@ _INITRD = {"initrd", "initrdefi", "initrd16"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What `search` looks for: a file system by its `uuid` or `label`, or the one that has a `file`."""
+    """What `search` looks for: a file system by its `uuid` or `label`, or the one that has a `file`.
+
+    A `device` is what a script has set $root to, with or without brackets.
+    """
 
     kind: str
     value: str
@@ -136,7 +141,7 @@ def split(path: str) -> tuple[str, str]:
 
 def partition(device: str) -> int | None:
     """Return the number of the partition of the first disk that a device is; None where it is something else."""
-    match = re.fullmatch(r"(?:hd0|ahci0|virtio0),(?:gpt|msdos)?(\d+)", device)
+    match = re.fullmatch(r"\(?(?:hd0|ahci0|virtio0),(?:gpt|msdos)?([0-9]{1,4})\)?", device)
     return int(match[1]) if match else None
 
 
@@ -148,7 +153,7 @@ def _choose(entries: Sequence[MenuEntry], default: list[str]) -> MenuEntry | Non
     found = next((entry for entry in entries if name and name in (entry.identifier, entry.title)), None)
     if found is None:
         # grub-core/normal/menu.c, get_entry_number(): a number, and the first one where there is none such.
-        number = int(name) if name.isdigit() and len(name) < 6 else 0
+        number = whole(name[:6]) or 0
         found = entries[number if number < len(entries) else 0]
     return _choose(found.entries, rest or [""]) if found.submenu else found
 
@@ -287,6 +292,8 @@ class _Script:
         if verb in ("set", "export") or "=" in verb:
             for pair in words if verb in ("set", "export") else [verb]:
                 name, equals, value = pair.partition("=")
+                if equals and name == "root":
+                    menu.device = Device(kind="device", value=self._words(value))
                 if equals and (name in self._variables or len(self._variables) < _NAMES):
                     self._variables[name] = value
                     self._unknown.discard(name)
@@ -314,13 +321,21 @@ class _Script:
             word = words[at]
             if word in _SEARCH:
                 kind = _SEARCH[word]
-            elif word.startswith("--set"):
-                name = word.partition("=")[2] or "root"
-            elif word in ("-s", "-h", "--hint"):
+            elif word.startswith("--set="):
+                name = word.partition("=")[2]
+            elif word in ("--set", "-s"):
+                # The next word is its value, unless that is an option (grub-core/lib/arg.c).
+                name, taken = "root", at + 1 < len(words) and not words[at + 1].startswith("-")
+                if taken:
+                    at += 1
+                    name = words[at]
+            elif word in ("-h", "--hint"):
                 at += 1
             elif not word.startswith("-"):
                 values.append(word)
             at += 1
+        if not values and name not in ("", "root"):
+            name, values = "root", [name]  # as before GRUB 1.99, where `--set` took no word
         if values and (not name or name in ("root", "dev", "boot")):
             menu.device = Device(kind=kind or "uuid", value=values[0])
 

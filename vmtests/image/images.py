@@ -1,7 +1,8 @@
 """Images by the names that people give them: the reference image, a flake's, or somebody's own disk."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -73,7 +74,8 @@ class Images:
         """Return somebody's own disk, built or unpacked once for all processes of the run, and its archive."""
         scratch = self._host.scratch
         with FileLock(scratch / "adopted.lock"):
-            note = scratch / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.path"
+            known = [name, *(_state(Path(name)) if installable is None else ())]
+            note = scratch / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:20]}.path"
             if note.exists():
                 path, _, archive = note.read_text().partition("\0")
                 return Path(path), Path(archive) if archive else None
@@ -81,3 +83,16 @@ class Images:
             found = adopt(given, scratch, self._host.toolbox)
             note.write_text(f"{found.path}\0{found.archive or ''}")
             return found.path, found.archive
+
+    def forget(self) -> None:
+        """Have what a flake describes built again the next time: it may have changed."""
+        for note in self._host.scratch.glob("*.path"):
+            note.unlink(missing_ok=True)
+
+
+def _state(path: Path) -> Iterator[tuple[int, ...]]:
+    """Yield what changes when somebody replaces a file, or one in a directory; nothing where it cannot be seen."""
+    with contextlib.suppress(OSError):
+        for one in [path, *(sorted(path.iterdir()) if path.is_dir() else ())]:
+            facts = one.stat()
+            yield facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns

@@ -302,8 +302,8 @@ def _checks(disk: Source, table: gpt.Table, contract: Contract, toolbox: Toolbox
         where = _where(entry)
         if partition.filesystem == "vfat":
             yield from _of(partition, esp.check_boot_sector(content, where))
-            if fat.parse(content.read(0, 512)) is not None and partition.name == "esp":
-                files = FatFiles(*disk.range(content.offset, content.size))
+            there = fat.parse(content.read(0, 512)) is not None and partition.name == "esp"
+            if there and (files := layout.fat_files(content, disk)) is not None:
                 kernel, init = yield from _esp(partition, files, contract, toolbox)
         elif partition.filesystem == "erofs":
             yield from _of(partition, erofs.check(content, where, kernel))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmtests.contract import TYPES
+from vmtests.host.formats import Format
 from vmtests.image import gpt
 from vmtests.image.check import Check, Slice, breach, clean, passed
 from vmtests.image.eltorito import EFI, boot_images
@@ -21,6 +22,7 @@ from vmtests.sizes import format_size
 ESP = "esp"
 XBOOTLDR = "xbootldr"
 
+_COPIED = 4 << 30  # bytes; an ESP has fewer
 _EXTENDED = frozenset({0x05, 0x0F, 0x85})
 _LOGICAL = 32  # of an extended partition that are looked at
 _MBR_TYPES = {0xEF: ESP, 0x83: "linux-generic", 0x82: "swap", 0x8E: "linux-lvm", 0xFD: "linux-raid", 0xEA: XBOOTLDR}
@@ -131,13 +133,20 @@ def files(volume: Volume, disk: Source) -> Files | None:
     """Return the files of a volume; None where its file system is not read here."""
     kind = volume.readable
     if kind == "vfat":
-        return FatFiles(*disk.range(volume.content.offset, volume.content.size))
+        return fat_files(volume.content, disk)
     if kind.startswith("ext"):
         try:
             return ExtFiles(volume.content)
         except FilesError:
             return None
     return None
+
+
+def fat_files(content: Slice, disk: Source) -> FatFiles | None:
+    """Return the files of a FAT; None for one that is too large to be copied out of its format."""
+    if content.size > _COPIED and disk.format not in (Format.RAW, Format.ARCHIVE):
+        return None
+    return FatFiles(*disk.range(content.offset, content.size))
 
 
 def check(volume: Volume) -> Iterator[Check]:

@@ -28,7 +28,7 @@ _NOTHING_BUILT_IN = re.compile(
 _OWN_LINE = re.compile(rb"root=[/PUL](?<=[ \0]root=.)")  # words first: a class in front costs a second
 """What a kernel has that brings a command line of its own (CONFIG_CMDLINE)."""
 
-_FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)(\d+)")
+_FIRST_DISK = re.compile(r"/dev/(?:(?:s|v|xv|h)da|nvme0n1p|mmcblk0p)([0-9]{1,4})")
 _INITS = ("/sbin/init", "/etc/init", "/bin/init", "/bin/sh")
 """What Linux starts without `init=` (init/main.c), and initramfs-tools and systemd where that is not there."""
 
@@ -354,6 +354,8 @@ def _absent(trail: Trail, root: str) -> str:
         return "" if there else f"the disk has {', '.join(map(str, numbers))}"
     key, value = named.key(root)
     if key not in named.LINKS.values() or "\\x" in value or "/" in value or _fitting(trail, root):
+        return ""
+    if not named.told(trail.volumes, key):
         return ""
     return f"the disk has {', '.join(filter(None, (named.have(volume, key) for volume in trail.volumes))) or 'none'}"
 

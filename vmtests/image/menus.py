@@ -23,8 +23,8 @@ _SYSTEMD_BOOT = re.compile(rb"LoaderInfo: systemd-boot (\d{1,5})")
 _UKI_SINCE = 258  # systemd's NEWS
 _STEPS = 4  # from one configuration of GRUB's to another
 _CSV = 1 << 16  # bytes of shim's table of boot loaders
-_PROMPT = re.compile(r"(?mi)^\s*(?:prompt\s+[1-9]|(?:ui|default)\s+\S*menu\.c32)")
-_TIMEOUT = re.compile(r"(?mi)^\s*(?:total)?timeout\s+0*[1-9]")
+_PROMPT = re.compile(r"(?mi)^[ \t]*(?:prompt\s+[1-9]|(?:ui|default)\s+\S*menu\.c32)")
+_TIMEOUT = re.compile(r"(?mi)^[ \t]*(?:total)?timeout\s+0*[1-9]")
 _SYSLINUX = (
     "/boot/extlinux/extlinux.conf", "/extlinux/extlinux.conf", "/boot/syslinux/extlinux.conf", "/extlinux.conf",
     "/boot/syslinux/syslinux.cfg", "/syslinux/syslinux.cfg", "/syslinux.cfg",
@@ -250,6 +250,9 @@ def _bls(files: Files) -> grub.Entries:
 
 def _found(trail: Trail, device: grub.Device, menu: Volume | None) -> Volume | None:
     """Return the volume that `search` finds; the one of the menu is looked at first."""
+    if device.kind == "device":
+        number = grub.partition(device.value)
+        return next((volume for volume in trail.volumes if number is not None and volume.number == number), None)
     for volume in [*([menu] if menu else []), *trail.volumes]:
         system = volume.system
         if device.kind == "file" and trail.has(volume, grub.split(device.value)[1]):
@@ -280,7 +283,9 @@ def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator
     yield passed(SUBJECT, "entry", f"{place} {entry.title!r}")
     target, kernel = _target(trail, volume, menu, entry)
     if target is None:
-        said = f"the kernel is on {clean(grub.split(entry.kernel)[0])}, which is not followed"
+        device = entry.device or menu.device
+        where = grub.split(entry.kernel)[0] or (device.value if device else "")
+        said = f"the kernel is on {clean(where)}, which is not followed"
         yield note(SUBJECT, "GRUB", "not followed", said)
         return
     if (there := trail.open(target)) is None:
@@ -301,7 +306,10 @@ def _target(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry
         named = (item for item in trail.volumes if number is not None and item.number == number)
         return next(named, None), kernel
     device = entry.device or menu.device
-    return (_found(trail, device, volume) if device else None) or volume, kernel
+    found = _found(trail, device, volume) if device else None
+    if found is None and device and device.kind == "device":
+        return None, kernel
+    return found or volume, kernel
 
 
 def _lacks(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vmtests.image.filesystem import UNNAMED
 from vmtests.image.layout import Volume
 
 LINKS = {"/dev/disk/by-uuid/": "UUID", "/dev/disk/by-partuuid/": "PARTUUID", "/dev/disk/by-label/": "LABEL",
@@ -25,6 +26,13 @@ def have(volume: Volume, kind: str) -> str:
         system = volume.system.inner or volume.system
         names |= {"UUID": system.uuid, "LABEL": system.label}
     return names.get(kind, "").lower()
+
+
+def told(volumes: Sequence[Volume], kind: str) -> bool:
+    """Whether all names of a kind are known: of some file systems UUID and label are not read."""
+    return kind.startswith("PART") or not any(
+        volume.system is not None and volume.system.type in UNNAMED for volume in volumes
+    )
 
 
 def fitting(volumes: Sequence[Volume], kind: str, value: str) -> list[Volume]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtests.errors import InputError
-from vmtests.host.formats import DRIVERS, Format, again, identify
+from vmtests.host.formats import DRIVERS, Format, again, identify, said_format
 from vmtests.host.sandbox import ToolError
 from vmtests.host.tools import Toolbox
 from vmtests.image import ends
@@ -29,7 +29,10 @@ _DIFFERENCING = 4
 _DESCRIPTOR = b"# Disk DescriptorFile"
 _MOVED = "bring the file to its place, or qemu-img rebase -u -b FILE IMAGE says where"
 _DESCRIPTOR_LIMIT = 1 << 20
-_EXTENT = re.compile(rb'^(?:RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d+))?)?', re.MULTILINE)
+# As loosely as QEMU's sscanf() takes it (block/vmdk.c).
+_EXTENT = re.compile(
+    rb'^[ \t\v\f]*(?:RW|RDONLY|NOACCESS)\s+[+-]?(\d+)\s+(\w+)(?:\s*"([^"\r\n]*)"(?:\s*[+-]?(\d+))?)?', re.MULTILINE
+)
 
 
 class QemuDisk:
@@ -144,7 +147,7 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
         if info.get("encrypted"):
             raise InputError(f"{shown} is encrypted", hint="qemu-img convert makes a plain copy")
         if not trusted:
-            _refuse_far_data(info, shown, home)
+            _refuse_far_data(info, place, shown, home)
         sizes[place] = shown, kind, int(info["virtual-size"])
         image = _backing(shown, info, home, trusted=trusted)
     # Only now: checking opens the backing files too, and has no good word for one that is missing.
@@ -155,6 +158,12 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
             text = f"{shown} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
             raise InputError(text, hint=again(shown))
     return sizes[path][2]
+
+
+def check_near(path: Path, toolbox: Toolbox) -> None:
+    """Raise InputError where a disk that is raw or qcow2 is laid over files that are not beside it, or not whole."""
+    if said_format(path) is Format.QCOW2:
+        whole_size(path, str(path), Format.QCOW2, toolbox)
 
 
 def _refuse_corrupt(path: Path, name: str, form: Format, toolbox: Toolbox) -> None:
@@ -177,9 +186,12 @@ def _refuse_far_extents(path: Path, name: str) -> None:
         if head.startswith(b"KDMV"):
             if int.from_bytes(head[12:20], "little"):
                 return  # QEMU reads no descriptor of an extent with a size (block/vmdk.c): its name may be old
-            file.seek(512 * int.from_bytes(head[28:36], "little") % (1 << 40))
+            place = 512 * int.from_bytes(head[28:36], "little")
+            if place >= os.fstat(file.fileno()).st_size:
+                return
+            file.seek(place)
             head = b""
-        descriptor = head + file.read(min(_DESCRIPTOR_LIMIT, 1 << 16))
+        descriptor = head + file.read(_DESCRIPTOR_LIMIT)
     for sectors, kind, extent, first in _EXTENT.findall(descriptor):
         shown = clean(extent.decode("utf-8", "replace"))
         if kind in (b"VMFSRAW", b"VMFSRDM") or b"/" in extent or extent in (b".", b".."):
@@ -210,10 +222,12 @@ def _refuse_difference(path: Path, name: str) -> None:
         )
 
 
-def _refuse_far_data(info: Any, name: str, home: Path) -> None:
-    data = (info.get("format-specific", {}).get("data") or {}).get("data-file")
-    if data:
-        _near(Path(home / str(data).removeprefix("file:")), name, "keeps its data in", home)
+def _refuse_far_data(info: Any, path: Path, name: str, home: Path) -> None:
+    """Raise where QEMU says that it has opened another file for the data of `path` which is not beside it."""
+    data = info.get("format-specific", {}).get("data") or {}
+    for file in (data.get("data-file"), *(extent.get("filename") for extent in data.get("extents", ()))):
+        if file and (other := Path(home / str(file).removeprefix("file:"))) != path:
+            _near(other, name, "keeps its data in", home)
 
 
 def _near(path: Path, name: str, verb: str, home: Path) -> None:

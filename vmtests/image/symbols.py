@@ -1,13 +1,12 @@
 """Names for the addresses of an image's kernel: its System.map where there is one, else what the kernel carries."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from vmtests.errors import HostError, ImageError
+from vmtests.errors import ImageError
 from vmtests.host.tools import Toolbox
-from vmtests.image import ext4, fat, gpt, kallsyms
-from vmtests.image.check import Slice
+from vmtests.image import gpt, kallsyms, layout
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.kallsyms import Symbols
@@ -15,7 +14,6 @@ from vmtests.image.source import Source, open_disk
 
 _BOOT = "/boot"
 _KERNEL_LIMIT = 64 << 20  # bytes of a compressed kernel
-_SECONDS = 20.0
 _NAMES = ("vmlinuz", "bzimage", "kernel", "linux")
 
 
@@ -27,7 +25,7 @@ def find(disk: Path, toolbox: Toolbox) -> Symbols:
     with ExitStack() as files:
         source = files.enter_context(open_disk(disk, toolbox))
         maps, kernels = 0, 0
-        for name, data in _candidates(source, toolbox):
+        for name, data in _candidates(source):
             if "system.map" in name.lower():
                 maps += 1
                 found = kallsyms.parse_map(data.decode("ascii", "replace"))
@@ -42,40 +40,23 @@ def find(disk: Path, toolbox: Toolbox) -> Symbols:
     )
 
 
-def _candidates(source: Source, toolbox: Toolbox) -> Iterator[tuple[str, bytes]]:
+def _candidates(source: Source) -> Iterator[tuple[str, bytes]]:
     """Yield System.map and kernels of each ext4's /boot, then the kernels of each FAT, by name and content."""
     if (size := gpt.sector_size(source)) is None:
         return
     table = gpt.read(source, size)
-    places = [(table.start(entry), table.length(entry)) for entry in table.entries]
-    for start, length in places:
-        if ext4.holds(Slice(source, start, length)):
-            yield from _ext4_files(*source.range(start, length), toolbox)
-    for start, length in places:
-        if fat.parse(source.read(start, 512)) is not None:
-            listing = FatFiles(*source.range(start, length))
-            try:
-                names = [name for key, name in listing.names().items() if any(word in key for word in _NAMES)]
-                for name in names:
-                    yield name, listing.read(name, _KERNEL_LIMIT)
-            except FilesError:
-                continue
-
-
-def _ext4_files(descriptor: int, offset: int, toolbox: Toolbox) -> Iterator[tuple[str, bytes]]:
-    place = f"/proc/self/fd/{descriptor}?offset={offset}"
-    listing = _read(toolbox, f"ls -p {_BOOT}", place, descriptor)
-    # Each line is /inode/mode/uid/gid/name/size/.
-    names = [line.split(b"/")[5].decode("ascii", "replace") for line in listing.splitlines() if line.count(b"/") > 6]
-    for prefix in ("System.map-", "vmlinuz-"):
-        for name in sorted(names, reverse=True):
-            if name.startswith(prefix) and not set(name) & set(' "\\'):
-                yield name, _read(toolbox, f"cat {_BOOT}/{name}", place, descriptor)
-
-
-def _read(toolbox: Toolbox, command: str, place: str, descriptor: int) -> bytes:
-    """Return what debugfs says to a command; nothing where it fails or takes too long."""
-    try:
-        return toolbox.read("debugfs", "-R", command, place, descriptors=(descriptor,), seconds=_SECONDS)
-    except HostError:
-        return b""
+    volumes = layout.volumes(source, table)
+    opened = [(volume.readable, layout.files(volume, source)) for volume in volumes]
+    for kind, files in opened:
+        with suppress(FilesError):
+            if files is not None and kind.startswith("ext"):
+                for prefix in ("System.map-", "vmlinuz-"):
+                    for path in reversed(files.below(_BOOT, "")):
+                        if path.startswith(f"{_BOOT}/{prefix}"):
+                            yield path, files.read(path, _KERNEL_LIMIT)
+    for _, files in opened:
+        with suppress(FilesError):
+            if isinstance(files, FatFiles):
+                for key, path in files.names().items():
+                    if any(word in key for word in _NAMES):
+                        yield path, files.read(path, _KERNEL_LIMIT)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import glob
 import os
 import tempfile
@@ -12,6 +13,7 @@ from vmtests.errors import at_named
 from vmtests.host.scratch import owned, remove, remove_unowned
 
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h; sync_file_range(2)
+_TRIES = 100
 _libc = ctypes.CDLL(None)
 
 
@@ -24,17 +26,29 @@ def beside(target: Path) -> Iterator[Path]:
     """
     prefix = f".{target.name}.building-"
     parent = target.absolute().parent
-    for left in parent.glob(f"{glob.escape(prefix)}*"):
-        remove_unowned(left)
-    try:
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except OSError as error:
-        raise at_named(f"{parent} is not writable", error, "name another place") from error
-    with owned(path):
+    with contextlib.ExitStack() as stack:
         try:
-            yield path
-        finally:
-            remove(path)
+            for left in parent.glob(f"{glob.escape(prefix)}*"):
+                remove_unowned(left)
+            path = _make(stack, prefix, parent)
+        except OSError as error:
+            raise at_named(f"{parent} is not writable", error, "name another place") from error
+        yield path
+
+
+def _make(stack: contextlib.ExitStack, prefix: str, parent: Path) -> Path:
+    """Make a directory that is ours until the stack ends; raises OSError."""
+    for _ in range(_TRIES):
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with contextlib.ExitStack() as made:
+            # Until it is owned another process takes it for a dead one's, and removes it.
+            with contextlib.suppress(FileNotFoundError):
+                made.enter_context(owned(path))
+                made.callback(remove, path)
+                if path.is_dir():
+                    stack.push(made.pop_all())
+                    return path
+    raise FileNotFoundError(errno.ENOENT, "somebody removes whatever is made there", os.fspath(parent))
 
 
 def publish(file: Path, target: Path) -> None:

@@ -307,10 +307,18 @@ class QemuMachine:
         number = 1
         while (path := self._result(f"screenshot-{number}.png")).exists():
             number += 1
-        taken = self._files / "screenshot.png"
-        self.execute("screendump", {"filename": os.fspath(taken), "format": "png"})
-        handover.move(taken, path)
+        self.dump_screen(path, "png")
         return path
+
+    def dump_screen(self, path: Path, form: str = "", *, timeout: float = 30.0) -> None:
+        """Write the screen to a new file, as `png` or in QEMU's own way; raises as `execute`, HostError, OSError."""
+        # Of the host's directories QEMU sees its own.
+        taken = self._files / "screen"
+        with contextlib.suppress(FileNotFoundError):
+            taken.unlink()
+        wanted = {"format": form} if form else {}
+        self.execute("screendump", {"filename": os.fspath(taken), **wanted}, timeout=timeout)
+        handover.move(taken, path)
 
     def power_cut(self) -> None:
         """Kill QEMU, as when the plug is pulled, and wait until it is gone; `start` powers on again."""
@@ -469,6 +477,7 @@ class QemuMachine:
                 # A fork would take 7 MB more, of the 65 that are its own, and be no faster.
                 huge_pages=self._template is None,
             )
+            life.process.start()
             failed.pop_all()
 
     def _end(self) -> None:
@@ -480,7 +489,7 @@ class QemuMachine:
             life.kill()
             if life.process is not None:
                 life.process.join(_END_SECONDS)
-            else:
+            if life.process is None or not life.process.ran:
                 life.abandon()
             if life.qmp is not None:
                 life.qmp.close()

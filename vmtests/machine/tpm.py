@@ -27,6 +27,6 @@ def start_tpm(toolbox: Toolbox, state: Path, log: Path) -> tuple[SandboxedProces
         )
         process = SandboxedProcess(
             command, pass_fds=[swtpm_end.fileno()], stderr=said.fileno(), on_exit=lambda _: None, name="swtpm"
-        )
+        ).start()
         failed.pop_all()
     return process, qemu_end

@@ -6,7 +6,6 @@ hmp-commands-info.hx); a QEMU that lacks one of them makes the look poorer, neve
 
 import contextlib
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +47,9 @@ class Examined(Protocol):
 
     def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ...) -> object:
         """Run a QMP command."""
+
+    def dump_screen(self, path: Path, form: str = "", *, timeout: float = ...) -> None:
+        """Write the screen to a new file."""
 
     def send_serial(self, data: bytes, port: int = ...) -> None:
         """Type bytes on a serial port."""
@@ -176,7 +178,7 @@ class QemuDoctor:
         """Write registers, disk statistics and the screen to the directory."""
         self._write("registers.txt", self._monitor("info registers -a"))
         self._write("block.txt", self._monitor("info block -v") + self._monitor("info blockstats"))
-        self._command("screendump", {"filename": os.fspath(self._directory / "screen.png"), "format": "png"})
+        self._dump(self._directory / "screen.png", "png")
 
     def _write(self, name: str, text: str) -> None:
         # A full disk loses the file; what was seen is in the opinion all the same.
@@ -230,7 +232,7 @@ class QemuDoctor:
     def _screen(self) -> str:
         path = self._directory / ".screen"
         try:
-            self._command("screendump", {"filename": os.fspath(path)})
+            self._dump(path)
             with path.open("rb") as file:
                 return hashlib.sha256(file.read(_PICTURE_LIMIT)).hexdigest()
         except OSError:
@@ -238,6 +240,11 @@ class QemuDoctor:
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+    def _dump(self, path: Path, form: str = "") -> None:
+        with contextlib.suppress(QmpCommandError, OSError):  # it has no screen, or the disk is full
+            path.unlink(missing_ok=True)
+            self._machine.dump_screen(path, form, timeout=5.0)
 
     def _hear(self, heard: Callable[[], Sequence[str]]) -> None:
         """Wait until the guest has said what it had to say, or nothing for its time."""

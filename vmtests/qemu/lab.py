@@ -27,6 +27,7 @@ from vmtests.guest.seed import Seed, seeded
 from vmtests.host.host import Host
 from vmtests.host.scratch import remove
 from vmtests.image.image import Image
+from vmtests.image.qemudisk import check_near
 from vmtests.image.reference import recipe
 from vmtests.machine.disk import backing
 from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
@@ -329,6 +330,8 @@ class Lab(Base):
             handed = {**credentials.debug_shell(), **hardware.credentials}
             hardware = replace(hardware, cmdline_extra=" ".join(words).strip(), credentials=handed)
         hardware = fitting(hardware, image)
+        for path in filter(None, (disk.image for disk in hardware.disks)):
+            check_near(path, self.host.toolbox)
         if hardware.disk_size is None and hardware.disk_bus is not DiskBus.CDROM:
             hardware = replace(hardware, disk_size=max(DISK_SIZE, backing(image.path).size + GIB))
         return hardware
