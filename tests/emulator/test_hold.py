@@ -3,6 +3,9 @@
 import functools
 import json
 import os
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from vmtests.cli import gce
 from vmtests.emulator import Emulator
 from vmtests.emulator.api import Api
 from vmtests.emulator.fake import FakeHypervisor
+from vmtests.emulator.hold import Holder
 from vmtests.emulator.http import Reply, Request
-from vmtests.gce import tokens
+from vmtests.gce import record, tokens
+from vmtests.gce.cloud import Cloud
 from vmtests.gce.lab import GceLab
 from vmtests.gce.record import Exchange, Scrubber, read
 from vmtests.gce.serialport import PollPace
@@ -26,6 +31,19 @@ from vmtests.testing.consoles import recording
 from vmtests.testing.images import small_image
 
 PROJECT, NUMBER = "acme-secret-project", "1234567890123"
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """An emulator with machines that only say that they boot."""
+    with Emulator(hypervisor=FakeHypervisor()) as made:
+        yield made
+
+
+@pytest.fixture
+def settings(emulator: Emulator) -> Settings:
+    """Settings for the emulator."""
+    return Settings.find(endpoint=emulator.endpoint)
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +154,20 @@ def test_each_answer_that_differs_is_named(
         ("https://x/y?X-Goog-Signature=abc&z=1", "https://x/y?X-Goog-Signature=(token)&z=1"),
         ("root:ssh-ed25519 AAAAC3Nz me@home", "root:(public key)"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----", "(key)"),
+        ("in project 123456789012 before", "in project 0 before"),
+        ("overview?project=123456789012 then", "overview?project=0 then"),
+        ("project-owners-123456789012", "project-owners-0"),
+        ("from 2600:1900:4000:1::5, at 12:34:56, of f0:e1:d2", "from 2001:db8::1, at 12:34:56, of f0:e1:d2"),
+        ("principal://iam.googleapis.com/x/subject/repo:corp/secret was", "(principal) was"),
+        ("regions/r/subnetworks/corp-secret", "regions/r/subnetworks/SUBNETWORK"),
+        ("global/networks/corp", "global/networks/NETWORK"),
         ("at 34.123.45.67, from 10.128.0.2", "at 192.0.2.1, from 10.128.0.2"),
     ],
 )
 def test_what_leads_to_somebody_is_taken_out(text: str, expected: str) -> None:
     """Names become the same stand-ins everywhere; tokens, keys, addresses and numbers of projects are gone."""
-    scrubber = Scrubber(Settings(project=PROJECT, bucket=f"{PROJECT}-vmtests"))
+    ours = Settings(project=PROJECT, bucket=f"{PROJECT}-vmtests", network="corp", subnetwork="corp-secret")
+    scrubber = Scrubber(ours)
     assert scrubber.text(text) == expected
 
 
@@ -153,6 +179,63 @@ def test_content_is_known_by_its_length() -> None:
         "metadata": {"items": [{"key": "startup-script", "value": "(9 characters)"}]},
         "projectNumber": "0",
     }
+    assert scrubber.json({"labels": {"vmtests-owner": "jane"}}) == {"labels": {"vmtests-owner": "somebody"}}
+
+
+def test_recording_ends_with_the_disk_and_the_run_goes_on(
+    emulator: Emulator, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be written down is asked for all the same, and what was made is removed."""
+    path = tmp_path / "night.jsonl"
+    cloud = Cloud(settings, FAST)
+    with record.recording(path, settings):
+        cloud.read("looking", cloud.projects.get, {"project": "emulated"})
+        before = path.stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, limits[1]))
+        try:
+            assert cloud.read("looking", cloud.projects.get, {"project": "emulated"}).name == "emulated"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, old)
+        cloud.read("looking", cloud.projects.get, {"project": "emulated"})
+    assert 1 == len(read(path))
+    assert "the recording ends here: File too large" in capsys.readouterr().err
+
+
+HEAD = '{"vmtests": "a recording of Compute Engine", "version": 1}'
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"method": "GET", "path": "@169.254.169.254/latest/api/token"}, "is no exchange"),
+        ({"method": "GET", "path": "/latest/api/token"}, "is no exchange"),
+        ({"method": "GET", "path": "/compute/v1/a b"}, "is no exchange"),
+        ({"method": "BREW", "path": "/compute/v1/x"}, "is no exchange"),
+        ({"method": "GET", "path": "/compute/v1/x", "sent": {"content-type": "a\nb"}}, "cannot be asked"),
+    ],
+)
+def test_recording_asks_the_emulator_and_nobody_else(
+    line: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recording is sent by somebody: what it has us do is what the APIs are asked for."""
+    path = tmp_path / "odd.jsonl"
+    last = {"method": "GET", "path": "/compute/v1/projects/PROJECT", "status": 404}
+    path.write_text("\n".join([HEAD, json.dumps({**line, "status": 200}), json.dumps(last)]), encoding="utf-8")
+    assert 2 == cli.main(["emulator", "--hold", str(path)])
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "Traceback" not in said.err
+
+
+def test_names_of_a_recording_are_put_in_once(emulator: Emulator) -> None:
+    """What was put in is not looked at again, and what is no name is not learned."""
+    holder = Holder(emulator)
+    for name, ours in (("", "x"), ("operat", "operation-1"), ("operation-1", "operation-2"), ("ation-", "x" * 100)):
+        holder._learn(name, ours)
+    assert "/operation-1ion-9/operation-2" == holder._here("/operation-9/operation-1")
 
 
 def test_recording_ends_with_the_last_whole_line(recorded: Path, tmp_path: Path) -> None:

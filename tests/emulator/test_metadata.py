@@ -131,6 +131,30 @@ def test_guest_attributes(vm: Instance) -> None:
     assert 404 == ask(vm, f"{V1}instance/guest-attributes/ns/a%20b", "PUT", b"x").status
 
 
+def test_guest_that_sends_nothing_holds_up_nobody(vm: Instance, shared: Client) -> None:
+    """Its body is waited for without the lock that every other request needs."""
+    asked, let = threading.Event(), threading.Event()
+
+    class Slow:
+        def read(self, limit: int = -1, /) -> bytes:
+            asked.set()
+            assert let.wait(20)
+            return b"late"
+
+    headers = Message()
+    headers["Metadata-Flavor"] = "Google"
+    request = Request.of("PUT", f"{V1}instance/guest-attributes/ns/slow", headers, Slow())
+    replies: list[Reply] = []
+    writer = threading.Thread(target=lambda: replies.append(vm.metadata(request)))
+    writer.start()
+    assert asked.wait(20)
+    assert "vm" == text(vm, "instance/name")
+    assert "items" in shared.json("GET", f"{ZONAL}/instances")
+    let.set()
+    writer.join()
+    assert ([200], "late") == ([reply.status for reply in replies], text(vm, "instance/guest-attributes/ns/slow"))
+
+
 def test_project_metadata_reaches_every_guest(vm: Instance, shared: Client) -> None:
     """What is given to the project is told to its guests, by who knows what was there."""
     url = "/compute/v1/projects/proj"

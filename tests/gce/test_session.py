@@ -1,6 +1,8 @@
 """Runs: nothing is made before the ledger knows, and nothing is left."""
 
 import errno
+import fcntl
+import json
 import os
 import random
 import urllib.request
@@ -15,12 +17,12 @@ from vmtests.emulator import Emulator
 from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.errors import HostError
 from vmtests.gce import tokens
-from vmtests.gce.errors import QuotaError, StockoutError
+from vmtests.gce.errors import DeniedError, ExistsError, QuotaError, StockoutError
 from vmtests.gce.instance import insert
-from vmtests.gce.ledger import directory
+from vmtests.gce.ledger import Head, Ledger, directory
 from vmtests.gce.session import LeftBehindError, Session
 from vmtests.gce.settings import Settings
-from vmtests.gce.things import EXPIRES_LABEL, OWNER_LABEL, RUN_LABEL, Thing
+from vmtests.gce.things import EXPIRES_LABEL, OWNER_LABEL, RUN_LABEL, Brand, Kind, Thing
 from vmtests.gce.upload import make_image, upload
 from vmtests.image import archive
 from vmtests.sizes import GIB, MIB
@@ -176,6 +178,98 @@ def test_disk_that_cannot_be_read_to_its_end_leaves_no_object(
     with pytest.raises(HostError, match=r"disk.raw cannot be uploaded: Input/output error"):
         upload(session, disk, "big", disk=True)
     assert "objects" not in everything(emulator)
+
+
+def test_bucket_of_somebody_else_is_not_taken_for_ours(emulator: Emulator, settings: Settings, packed: Path) -> None:
+    """Its name is everybody's: who knows the project's may have made it first, and would get the disk."""
+    body = json.dumps({"name": settings.bucket}).encode()
+    headers = {"Authorization": f"Bearer {emulator.token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{emulator.endpoint}/storage/v1/b?project=another", body, headers)
+    urllib.request.urlopen(request).close()
+    with Session(settings, pace=FAST) as session, pytest.raises(DeniedError, match="not known to be") as caught:
+        upload(session, packed, "disk")
+    assert f"--gce-bucket={settings.bucket} takes this one" in str(caught.value.hint)
+    assert "objects" not in everything(emulator)
+    named = Settings.find(endpoint=emulator.endpoint, bucket=settings.bucket)
+    with Session(named, pace=FAST) as session:
+        upload(session, packed, "disk")
+
+
+def test_thing_of_a_name_that_the_run_has_is_refused_and_the_first_stays_known(
+    emulator: Emulator, settings: Settings, packed: Path
+) -> None:
+    """Names are cut, and two may become the same: the first is still the run's, which removes it."""
+    with Session(settings, pace=FAST) as session:
+        source = upload(session, packed, "disk")
+        make_image(session, source, "disk")
+        with pytest.raises(ExistsError, match="was made by this run already"):
+            make_image(session, source, "disk")
+    assert {} == everything(emulator)
+
+
+def test_all_is_removed_though_the_ledger_cannot_be_written(
+    emulator: Emulator, settings: Settings, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is full all the others go too, and the ledger still knows what there was."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def go() -> None:
+        with Session(settings, pace=FAST) as session, monkeypatch.context() as patch:
+            run(session, packed)
+            session._stack.callback(patch.undo)
+            patch.setattr("vmtests.gce.ledger.os.fsync", full)
+            patch.undo = lambda: None  # type: ignore[method-assign]
+
+    with pytest.raises(LeftBehindError, match="No space left"):
+        go()
+    assert {} == everything(emulator)
+    assert 1 == len(list(directory().iterdir()))
+
+
+def test_line_that_a_full_disk_has_cut_takes_no_other_with_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next begins on a line of its own."""
+    head = Head(brand=Brand.new(), endpoint=None)
+    things = [Thing(kind=Kind.DISK, name=name, project="p", place="z") for name in "abc"]
+    real, room = os.write, [3]
+
+    def short(descriptor: int, data: bytes) -> int:
+        if not room:
+            return real(descriptor, data)
+        if (left := room.pop()) == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room.append(0)
+        return real(descriptor, data[:left])
+
+    with Ledger.new(head) as ledger:
+        ledger.will(things[0])
+        monkeypatch.setattr("vmtests.gce.ledger.os.write", short)
+        with pytest.raises(HostError, match="No space left"):
+            ledger.will(things[1])
+        ledger.will(things[2])
+        path = ledger.path
+    assert [things[0], things[2]] == [thing for dead in Ledger.dead() for thing in dead.things]
+    assert path.exists()
+
+
+def test_ledger_that_is_removed_before_it_is_locked_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gce gc` takes one without a lock for a dead run's; what is written to it then nobody would find."""
+    real, seen = fcntl.flock, list[int]()
+
+    def late(descriptor: int, how: int) -> None:
+        if not seen:
+            (path,) = directory().iterdir()
+            path.unlink()
+        seen.append(how)
+        real(descriptor, how)
+
+    monkeypatch.setattr("vmtests.gce.ledger.fcntl.flock", late)
+    with Ledger.new(Head(brand=Brand.new(), endpoint=None)) as ledger:
+        assert ledger.path.exists()
+        assert 2 == len(seen)
 
 
 def test_what_could_not_be_removed_is_said(

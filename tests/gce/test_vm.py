@@ -300,6 +300,18 @@ def test_hardware_that_no_cloud_has_is_refused(cloud_lab: GceLab, disk: Image) -
     assert not list(cloud_lab.results.glob("*"))
 
 
+def test_two_images_of_one_name_are_two(cloud_lab: GceLab, packed: Path, emulator: Emulator, tmp_path: Path) -> None:
+    """Files in two directories may have the same name."""
+    images = []
+    for place in ("a", "b"):
+        (path := tmp_path / place / "disk.tar.gz").parent.mkdir()
+        path.write_bytes(packed.read_bytes())
+        inspection = Inspection(path=path, format=Format.ARCHIVE, size=GIB, checks=())
+        images.append(Image(name="disk", path=path, modules=None, inspection=inspection, archive=path))
+    with cloud_lab.machine(images[0]), cloud_lab.machine(images[1], name="other"):
+        assert 2 == len(everything(emulator)["images"])
+
+
 def test_image_is_uploaded_once(cloud_lab: GceLab, disk: Image, emulator: Emulator) -> None:
     """Two machines of one image share it, and its archive is gone as soon as it was read."""
     with contextlib.ExitStack() as stack:

@@ -110,6 +110,13 @@ def test_nobody_is_behind_the_port() -> None:
         Agent(ours, scale=1.0).connect(5)
 
 
+def test_agent_that_does_not_read_is_waited_for_as_long_as_one_that_does_not_answer() -> None:
+    """What does not go into the port is not sent for ever."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(GuestError, match="does not read what it is sent"):
+        Agent(ours, scale=0.02).run("cat", stdin=bytes(4 << 20))
+
+
 @pytest.mark.parametrize(
     "said",
     [b'{"return": {"pid": "x"}}\n', b'{"return": {"pid": 1}}\n{"return": {"exited": true, "exitcode": [1]}}\n',

@@ -1,5 +1,6 @@
 """ssh, against a real server that runs real commands."""
 
+import base64
 import contextlib
 import logging
 import os
@@ -19,7 +20,7 @@ import pytest
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.keys import Key
 from vmtests.guest.result import GuestTimeout
-from vmtests.guest.ssh import Ssh
+from vmtests.guest.ssh import Ssh, parse_host_keys
 
 
 class Files(paramiko.SFTPServerInterface):
@@ -77,8 +78,14 @@ class Rules(paramiko.ServerInterface):
         """Open sessions."""
         return paramiko.common.OPEN_SUCCEEDED if kind == "session" else 1
 
+    def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
+        """Begin sftp, unless it is mute."""
+        self._sshd.talks.wait()
+        return super().check_channel_subsystem_request(channel, name)
+
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        """Run a command by sh."""
+        """Run a command by sh, unless it is mute."""
+        self._sshd.talks.wait()
         self._sshd.start(self._sshd.execute, channel, command)
         return True
 
@@ -96,6 +103,8 @@ class Sshd:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
         self.running = threading.Event()
+        self.talks = threading.Event()
+        self.talks.set()
         self.start(self._accept)
 
     def start(self, target: Callable[..., None], *arguments: object) -> None:
@@ -161,6 +170,7 @@ class Sshd:
 
     def close(self) -> None:
         """End everything."""
+        self.talks.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -284,6 +294,24 @@ def test_timeout(ssh: Ssh) -> None:
         ssh.run("echo started; exec sleep 60", timeout=0.3)
     assert (caught.value.stdout, caught.value.seconds) == ("started\n", 0.3)
     assert ssh.run("echo alive").stdout == "alive\n"
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda ssh: ssh.run("true", timeout=0.3), "'true' did not end"),
+        (lambda ssh: ssh.put(b"x", "/x", timeout=0.3), "/x was not transferred within 0.3 s"),
+        (lambda ssh: ssh.get("/x", timeout=0.3), "/x was not transferred within 0.3 s"),
+    ],
+    ids=["run", "put", "get"],
+)
+def test_a_server_that_opens_a_session_and_says_no_more(
+    ssh: Ssh, sshd: Sshd, act: Callable[[Ssh], object], words: str
+) -> None:
+    """Whoever waits for its answer to a request waits no longer than was asked for."""
+    sshd.talks.clear()
+    with pytest.raises(GuestError, match=words):
+        act(ssh)
 
 
 def test_output_limit(ssh: Ssh) -> None:
@@ -418,6 +446,16 @@ def test_no_host_key(key: Key, line: str) -> None:
     with pytest.raises(GuestError, match="host key") as caught:
         Ssh("127.0.0.1", 22, key, [line])
     assert str(caught.value).isprintable()
+
+
+def test_a_host_key_of_a_negative_number_is_none() -> None:
+    """What is read into a key may raise more than what is read into a text."""
+    numbers = paramiko.Message()
+    numbers.add_string("ssh-rsa")
+    numbers.add_mpint(65537)
+    numbers.add_mpint(-5)
+    with pytest.raises(GuestError, match="is not a public host key"):
+        parse_host_keys([f"ssh-rsa {base64.b64encode(numbers.asbytes()).decode()} root@nixos"])
 
 
 def test_unknown_kinds_of_host_key_are_passed_over(key: Key) -> None:

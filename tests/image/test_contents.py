@@ -4,6 +4,8 @@ import contextlib
 import gzip
 import os
 import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,32 @@ def test_lines_that_differ_are_told_in_order() -> None:
     """What went has a minus, what came a plus; a flood is cut."""
     assert list(changed(("a", "b", "c"), ("a", "x", "c", "d"))) == ["- b", "+ x", "+ d"]
     assert list(changed((), tuple(map(str, range(100)))))[-1] == "… and more lines"
+
+
+def test_lines_that_are_repeated_without_end_are_compared_at_once() -> None:
+    """Of many lines those are told that only one of both has."""
+    one, other = ("a", "b", "c") * 3000, ("a", "b", "d") * 3000
+    began = time.process_time()
+    told = list(changed(one, other))
+    assert time.process_time() - began < 1
+    assert ("- c", "… and more lines") == (told[0], told[-1])
+    assert ["… and more lines"] == list(changed(("a", "b") * 1000, ("b", "a") * 1000))
+
+
+def test_link_of_any_size_is_not_read() -> None:
+    """An inode may say that its link has gigabytes, all of them holes."""
+
+    def endless() -> Iterator[bytes]:
+        raise AssertionError
+
+    assert ("link of 5000 bytes", None) == contents._told("/x", stat.S_IFLNK | 0o777, 5000, endless)
+    assert ("link to /y", None) == contents._told("/x", stat.S_IFLNK | 0o777, 2, lambda: iter((b"/y",)))
+
+
+def test_lines_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the many texts of a large image the digests are enough."""
+    monkeypatch.setattr(contents, "_TEXTS", 10)
+    found = contents.Contents()
+    for name in ("a", "b", "c"):
+        found.add("store", name, name, ("12345",))
+    assert [("12345",), ("12345",), None] == [found.facts["store"][name].lines for name in ("a", "b", "c")]

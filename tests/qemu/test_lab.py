@@ -14,7 +14,7 @@ from vmtests.guest.seed import Seed
 from vmtests.image.check import passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
-from vmtests.machine.hardware import DiskBus, FirmwareKind, Hardware
+from vmtests.machine.hardware import Disk, DiskBus, FirmwareKind, Hardware
 from vmtests.qemu.lab import DISK_SIZE, Lab
 from vmtests.sizes import GIB
 from vmtests.vm import BootError, Image
@@ -119,6 +119,21 @@ def test_machine_is_what_the_image_is_made_for(
         ordered = lab.machine(image, Hardware(firmware=FirmwareKind.UEFI, disk_bus=DiskBus.SATA), name="b").hardware
     assert (firmware, bus, sector) == (chosen.firmware, chosen.disk_bus, chosen.sector_size)
     assert (FirmwareKind.UEFI, DiskBus.SATA) == (ordered.firmware, ordered.disk_bus)
+
+
+def test_further_disk_over_a_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    """QEMU would be shown whatever file it names, as the image's own chain is not."""
+    (secret := tmp_path / "secret").write_bytes(bytes(1 << 20))
+    inspection = Inspection(path=tmp_path, format=Format.RAW, size=1 << 20, checks=())
+    (disk := tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    image = Image(name="own", path=disk, modules=None, inspection=inspection)
+    with Lab(tmp_path) as lab:
+        (further := tmp_path / "home/more.qcow2").parent.mkdir()
+        lab.host.toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, further)
+        with pytest.raises(InputError, match="which is not beside it"):
+            lab.machine(image, Hardware(disks=(Disk(image=further),)))
+        lab.host.toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", further, "1M")
+        lab.machine(image, Hardware(disks=(Disk(image=further),)))
 
 
 @pytest.mark.parametrize(("size", "disk_size"), [(1 << 20, DISK_SIZE), (DISK_SIZE, DISK_SIZE + GIB)])

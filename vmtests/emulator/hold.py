@@ -21,15 +21,17 @@ from urllib.parse import parse_qs
 from vmtests import progress
 from vmtests.emulator.emulator import Emulator
 from vmtests.emulator.http import ApiError, Request
+from vmtests.errors import InputError
 from vmtests.gce.record import Exchange
 from vmtests.image import archive
 from vmtests.sizes import GIB
-from vmtests.text import split_url
+from vmtests.text import printable, split_url
 
 _BUCKET = "held-against-a-recording"
 _STAND_INS = {"PROJECT": "emulated", "BUCKET": _BUCKET}
 _STAND_IN = re.compile(r"(?<![\w-])(?:PROJECT|BUCKET)(?![\w-])")
 _UPLOAD = re.compile(r"upload_id=(UPLOAD-\d+)")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{6,200}")
 _PART = 256 << 10  # bytes of which the parts of an upload have to be a multiple
 _TOLD = ("content-type", "x-upload-content-type")
 _BUSY = frozenset((0, 408, 429))
@@ -110,13 +112,17 @@ class Holder:
     def _learn_upload(self, recorded: str, given: str) -> None:
         names = [parse_qs(split_url(url).query).get("upload_id") for url in (recorded, given)]
         if names[0] and names[1]:
-            self._names[names[0][0]] = names[1][0]
+            self._learn(names[0][0], names[1][0])
+
+    def _learn(self, recorded: str, name: str) -> None:
+        if _NAME.fullmatch(recorded):
+            self._names[recorded] = name
 
     def _wait(self, recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         """Learn an operation's name here, and wait for its end where that was seen there."""
         if "operation" not in str(recorded.get("kind", "")) or "name" not in given or "name" not in recorded:
             return given
-        self._names[str(recorded["name"])] = str(given["name"])
+        self._learn(str(recorded["name"]), str(given["name"]))
         deadline = time.monotonic() + _WAIT_SECONDS
         while recorded.get("status") == "DONE" and given.get("status") != "DONE" and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -127,14 +133,31 @@ class Holder:
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Any:
         path = self._here(path)
         data = None if body is None else self._here(body.decode()).encode() if _is_text(headers) else body
+        import requests
+
+        try:
+            return self._request(method, path, headers, data)
+        except requests.RequestException as error:
+            raise InputError(
+                f"{method} {printable(path, 200)} of the recording cannot be asked: {printable(str(error), 200)}"
+            ) from error
+
+    def _request(self, method: str, path: str, headers: dict[str, str], data: bytes | None) -> Any:
         return self._session.request(
-            method, f"{self._emulator.endpoint}{path}", headers=headers, data=data, timeout=_WAIT_SECONDS
+            method,
+            f"{self._emulator.endpoint}{path}",
+            headers=headers,
+            data=data,
+            timeout=_WAIT_SECONDS,
+            allow_redirects=False,
         )
 
     def _here(self, text: str) -> str:
         """Return a text with the names that there are here."""
-        for recorded, name in self._names.items():
-            text = text.replace(recorded, name)
+        if self._names:
+            # In one go: what was put in is not looked at again.
+            known = re.compile("|".join(re.escape(name) for name in sorted(self._names, key=len, reverse=True)))
+            text = known.sub(lambda match: self._names[match[0]], text)
         return _STAND_IN.sub(lambda match: _STAND_INS[match[0]], text)
 
     def _method(self, exchange: Exchange) -> str:

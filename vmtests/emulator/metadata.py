@@ -107,6 +107,8 @@ class Metadata:
         return Reply(headers={**_FLAVOR, "Content-Type": kind, "ETag": etag}, body=text.encode())
 
     def _guest_attribute(self, request: Request, path: list[str]) -> Reply:
+        # Before the lock is taken: a guest whose body comes slowly, or never, holds up nobody else.
+        data = request.body.read(_GUEST_LIMIT + 1) if request.method == "PUT" else b""
         with self._changed:
             attributes = self._guest_attributes()
             if attributes is None:
@@ -115,7 +117,6 @@ class Metadata:
                 return self._guest_directory(request, attributes, path)
             namespace, key = path
             if request.method == "PUT":
-                data = request.body.read(_GUEST_LIMIT + 1)
                 kept = sum(len(key) + len(value) for values in attributes.values() for key, value in values.items())
                 if len(data) + len(key) + kept > _GUEST_LIMIT:
                     return _text(413, "There are too many guest attributes.\n")

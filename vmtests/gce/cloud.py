@@ -91,6 +91,13 @@ class Cloud:
         return compute_v1.MachineTypesClient(**self._options)
 
     @lazy
+    def projects(self) -> "compute_v1.ProjectsClient":
+        """Projects."""
+        from google.cloud import compute_v1
+
+        return compute_v1.ProjectsClient(**self._options)
+
+    @lazy
     def networks(self) -> "compute_v1.NetworksClient":
         """Networks."""
         from google.cloud import compute_v1

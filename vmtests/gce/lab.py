@@ -255,11 +255,13 @@ class GceLab(Base):
             return link
 
     def _make_image(self, image: Image) -> Thing:
+        # Two files of one name are two images.
+        purpose = f"{hashlib.sha256(bytes(image.path.absolute())).hexdigest()[:6]}-{image.name}"
         if image.archive is not None:
-            stored = upload(self.session, image.archive, image.name)
+            stored = upload(self.session, image.archive, purpose)
         else:
-            stored = upload(self.session, self._raw(image), image.name, disk=True)
-        made = make_image(self.session, stored, image.name, image.inspection.size)
+            stored = upload(self.session, self._raw(image), purpose, disk=True)
+        made = make_image(self.session, stored, purpose, image.inspection.size)
         # It has been read.
         self.session.remove(stored)
         return made

@@ -58,6 +58,7 @@ class Ledger:
         self.head = head
         self._things = things
         self._descriptor = descriptor
+        self._cut = False
 
     @classmethod
     def new(cls, head: Head) -> Self:
@@ -67,9 +68,12 @@ class Ledger:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise from_os(f"the ledger {path} cannot be made", error) from error
-        made = cls(path, head, {}, descriptor)
-        # The lock comes first: a ledger without one is dead.
+        # The lock comes first: a ledger without one is dead, and whoever finds it so removes it.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not path.exists():
+            os.close(descriptor)
+            return cls.new(head)
+        made = cls(path, head, {}, descriptor)
         made._write(head)
         return made
 
@@ -145,7 +149,12 @@ class Ledger:
 
     def _write(self, line: Head | Note) -> None:
         try:
-            os.write(self._descriptor, msgspec.json.encode(line) + b"\n")
+            # A line that a full disk has cut does not take the next with it.
+            rest = b"\n" * self._cut + msgspec.json.encode(line) + b"\n"
+            self._cut = True
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            self._cut = False
             os.fsync(self._descriptor)
         except OSError as error:
             raise from_os(f"the ledger {self.path} cannot be written", error) from error

@@ -5,6 +5,7 @@ answers. An emulator can be held against it (`vmtests emulator --hold`).
 """
 
 import contextlib
+import ipaddress
 import json
 import os
 import re
@@ -13,13 +14,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
+from vmtests import progress
 from vmtests.errors import InputError, at_named
 from vmtests.gce.settings import Settings
+from vmtests.gce.things import OWNER_LABEL
 from vmtests.resources import read_named
 from vmtests.text import split_url
 
@@ -42,17 +45,25 @@ _PATTERNS = tuple(
         (r"(?i)\b(x-goog-signature|x-goog-credential|access_token|key)=[^&\s\"]+", r"\1=(token)"),
         (r"\b(?:ssh-[a-z0-9]+|ecdsa-sha2-[a-z0-9]+) AAAA[\w+/=]+(?: [^\s\"]+)?", "(public key)"),
         (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "somebody@example.com"),
-        (r"\b(project_number|projectNumber|project number|consumer)\W{1,3}\d{4,}", r"\1:0"),
+        (r"(?i)\b(project_number|projectNumber|project number|project|consumer)(\W{1,3})\d{4,}", r"\1\g<2>0"),
+        (r"\bproject-(owners|editors|viewers)-\d{4,}", r"project-\1-0"),
+        (r"\bprincipal(?:Set)?://[^\s\"']+", "(principal)"),
     )
 )
 _PROJECT = re.compile(r"\bprojects/((?:[a-z0-9.-]+:)?[a-z0-9-]+)")
 _PUBLIC = re.compile(r"[a-z0-9]+-cloud|googcloud|emulated")
 _ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
+_ADDRESS_6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{3,39}(?![\w:])")
 _INNER = re.compile(r"10\.|127\.|169\.254\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|0\.|255\.|192\.0\.2\.")
 # Of these nothing but the length is kept: metadata (keys, scripts), guest attributes, consoles, screens.
 _CONTENT = frozenset(("value", "contents", "variableValue", "signature", "privateKeyData", "token", "password"))
 _NUMBERS = frozenset(("projectNumber", "clientId"))
 _SECRET_QUERY = frozenset(("key", "access_token", "oauth_token"))
+
+
+# What a recording may have an emulator be asked: requests to its APIs, and nothing that another host would get.
+_Method = Annotated[str, msgspec.Meta(pattern="^(?:GET|POST|PUT|PATCH|DELETE)$")]
+_Path = Annotated[str, msgspec.Meta(pattern="^/(?:batch|compute|download|resumable|storage|upload|v2)/[!-~]*$")]
 
 
 class Exchange(msgspec.Struct, kw_only=True):
@@ -62,8 +73,8 @@ class Exchange(msgspec.Struct, kw_only=True):
     came, and `error` what did. `t` is in seconds from the recording's begin, `seconds` what it took.
     """
 
-    method: str
-    path: str
+    method: _Method
+    path: _Path
     sent: dict[str, str] = msgspec.field(default_factory=dict)
     body: Any = None
     status: int = 0
@@ -86,11 +97,18 @@ class Scrubber:
         """Return a text without them."""
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
-        for name, instead in ((self.settings.bucket, "BUCKET"), (self.settings.project, "PROJECT")):
+        ours = self.settings
+        for name, instead in (
+            (ours.bucket, "BUCKET"),
+            (ours.project, "PROJECT"),
+            (ours.network.rpartition("/")[2], "NETWORK"),
+            (ours.subnetwork.rpartition("/")[2], "SUBNETWORK"),
+        ):
             if name:
                 text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", instead, text)
         text = _PROJECT.sub(lambda match: f"projects/{self._project(match[1])}", text)
-        return _ADDRESS.sub(lambda match: match[0] if _INNER.match(match[0]) else "192.0.2.1", text)
+        text = _ADDRESS.sub(lambda match: match[0] if _INNER.match(match[0]) else "192.0.2.1", text)
+        return _ADDRESS_6.sub(lambda match: "2001:db8::1" if _outer(match[0]) else match[0], text)
 
     def _project(self, name: str) -> str:
         if name == "PROJECT" or _PUBLIC.fullmatch(name):
@@ -123,6 +141,8 @@ class Scrubber:
                 return {self.text(name): self.json(inner, name) for name, inner in value.items()}
             case list():
                 return [self.json(inner, key) for inner in value]
+            case str() if key == OWNER_LABEL:
+                return "somebody"
             case str() if key in _CONTENT:
                 return f"({len(value)} characters)"
             case str() | int() if key in _NUMBERS:
@@ -140,13 +160,22 @@ class Scrubber:
         return len(raw) if isinstance(raw, bytes) else int(length or 0)
 
 
+def _outer(text: str) -> bool:
+    """Whether a text is an IPv6 address that is somebody's."""
+    try:
+        return ipaddress.IPv6Address(text).is_global
+    except ValueError:
+        return False
+
+
 class _Recorder:
-    def __init__(self, file: IO[str], settings: Settings) -> None:
+    def __init__(self, file: IO[bytes], settings: Settings) -> None:
         self._file = file
         self._scrub = Scrubber(settings)
         self._endpoint = settings.endpoint or ""
         self._begun = time.monotonic()
         self._lock = threading.Lock()
+        self._full = False
         self._write({"vmtests": "a recording of Compute Engine", "version": VERSION})
 
     def wants(self, url: str) -> bool:
@@ -178,8 +207,16 @@ class _Recorder:
             self._write(msgspec.to_builtins(done))
 
     def _write(self, value: Any) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")) + "\n")
-        self._file.flush()
+        """Write a line. On a full disk the recording ends, and what is recorded goes on."""
+        if self._full:
+            return
+        rest = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._full = True
+            progress.stderr().print(f"vmtests: the recording ends here: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -197,7 +234,8 @@ def recording(path: Path, settings: Settings) -> Iterator[None]:
         raise InputError(f"{path} is there already", hint="name another file with --to") from None
     except OSError as error:
         raise at_named(f"{path} cannot be written", error, "name another file with --to") from error
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is a descriptor
+    # Without a buffer: what a full disk did not take would be written when it is closed.
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - it is a descriptor
         recorder, real = _Recorder(file, settings), requests.Session.send
 
         def send(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:

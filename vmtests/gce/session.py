@@ -51,7 +51,8 @@ class Session:
             left = self._clean()
         if not left:
             return
-        message = LeftBehindError(f"not removed: {left[0].message}", code=left[0].code)
+        code = left[0].code if isinstance(left[0], CloudError) else ""
+        message = LeftBehindError(f"not removed: {left[0].message}", code=code)
         if error is None:
             raise message
         # What the run ended with is told all the same.
@@ -59,6 +60,8 @@ class Session:
 
     def make(self, thing: Thing, call: Callable[[], None]) -> None:
         """Have `call` make a thing. When it fails, what there may be of it is removed at once."""
+        if thing in self._ledger.things:
+            raise ExistsError(f"the {thing} was made by this run already")
         self._ledger.will(thing)
         try:
             call()
@@ -67,7 +70,7 @@ class Session:
             raise
         except VmtestsError:
             # What cannot be removed now is tried again at the end.
-            with contextlib.suppress(CloudError):
+            with contextlib.suppress(VmtestsError):
                 self.remove(thing)
             raise
         self._ledger.made(thing)
@@ -97,8 +100,8 @@ class Session:
         """Leave a thing to whoever ordered it; its labels say when it may be removed."""
         self._ledger.gone(thing)
 
-    def _clean(self) -> list[CloudError]:
-        left: list[CloudError] = []
+    def _clean(self) -> list[VmtestsError]:
+        left: list[VmtestsError] = []
         if not self._ledger.things:
             return left
         with progress.step("removing what was made on Compute Engine") as running:
@@ -106,7 +109,7 @@ class Session:
                 running.note(str(thing))
                 try:
                     self._leave(thing)
-                except CloudError as error:
+                except VmtestsError as error:  # a full disk, say, on which the ledger is: the others go all the same
                     left.append(error)
         return left
 

@@ -41,12 +41,14 @@ class Settings:
     Then what all instances have: `network` and `subnetwork` by name, or as a link from `projects/` on (Shared VPC);
     `internal` ones have no external address; `spot` ones are cheaper and may be taken away; `disk_type` where the
     machine type's own is not wanted; `os_login` leaves logins to OS Login, so that nothing is run in the guest.
-    `limit` is how many there may be at a time.
+    `limit` is how many there may be at a time. A `bucket` that nobody has named, `own_bucket`, has to be the
+    project's.
     """
 
     project: str
     zones: tuple[str, ...] = DEFAULT_ZONES
     bucket: str = ""
+    own_bucket: bool = False
     endpoint: str | None = None
     network: str = ""
     subnetwork: str = ""
@@ -84,14 +86,17 @@ class Settings:
         project = project or environment.get("VMTESTS_GCE_PROJECT") or environment.get("GOOGLE_CLOUD_PROJECT")
         if not project:
             project = _own_project() if endpoint is None else _EMULATED_PROJECT
-        bucket = bucket or environment.get("VMTESTS_GCE_BUCKET") or f"{project.replace(':', '-')}-vmtests"
+        bucket = bucket or environment.get("VMTESTS_GCE_BUCKET")
+        own_bucket = not bucket
+        bucket = bucket or f"{project.replace(':', '-')}-vmtests"
         _check("zone", _ZONE, *found)
         _check("project", _PROJECT, project)
         _check("bucket", _BUCKET, bucket)
         _check("network", _NETWORK, *filter(None, (network, subnetwork)))
         _check("type of disk", _NAME, *filter(None, (disk_type,)))
         return cls(
-            project=project, zones=tuple(found) or DEFAULT_ZONES, bucket=bucket, endpoint=endpoint,
+            project=project, zones=tuple(found) or DEFAULT_ZONES, bucket=bucket, own_bucket=own_bucket,
+            endpoint=endpoint,
             network=network or "", subnetwork=subnetwork or "", internal=internal, spot=spot,
             disk_type=disk_type or "", os_login=os_login, limit=limit or INSTANCES,
         )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from vmtests import progress
 from vmtests.errors import from_os
-from vmtests.gce.cloud import LONGEST_PAUSE, Pace
-from vmtests.gce.errors import NotFoundError, UnavailableError
+from vmtests.gce.cloud import LONGEST_PAUSE, Cloud, Pace
+from vmtests.gce.errors import DeniedError, NotFoundError, UnavailableError
 from vmtests.gce.session import Session
 from vmtests.gce.things import Kind, Thing
 from vmtests.host.architecture import GUEST
@@ -152,11 +152,13 @@ def _bucket(session: Session) -> None:
     cloud, settings = session.cloud, session.settings
     name = settings.bucket
 
-    def get() -> None:
-        cloud.storage.get_bucket(name, retry=None, timeout=cloud.pace.answer)
-
     try:
-        cloud.ask(f"looking for the bucket gs://{name}", get)
+        found = cloud.ask(
+            f"looking for the bucket gs://{name}",
+            lambda: cloud.storage.get_bucket(name, retry=None, timeout=cloud.pace.answer),
+        )
+        if settings.own_bucket:
+            _need_own(cloud, name, found.project_number)
     except NotFoundError as error:
         if not settings.emulated:
             hint = f"gcloud storage buckets create gs://{name} --project={settings.project}; {lifecycle_advice(name)}"
@@ -165,6 +167,21 @@ def _bucket(session: Session) -> None:
         bucket.add_lifecycle_delete_rule(age=_LIFECYCLE_DAYS)
         what = f"making the bucket gs://{name}"
         cloud.ask(what, lambda: cloud.storage.create_bucket(bucket, retry=None, timeout=cloud.pace.answer))
+
+
+def _need_own(cloud: Cloud, name: str, number: int | None) -> None:
+    """Raise DeniedError for a bucket of another project: names are everybody's, and anybody may have taken this one.
+
+    A project's number is in the name of its default service account ("Service accounts", Compute Engine).
+    """
+    project = cloud.settings.project
+    asked = cloud.read(f"looking at the project {project}", cloud.projects.get, {"project": project})
+    own = asked.default_service_account.partition("-")[0]
+    if str(number) != own:
+        raise DeniedError(
+            f"the bucket gs://{name} is not known to be the project's: it is that of project {number}",
+            hint=f"--gce-bucket=NAME names another; --gce-bucket={name} takes this one, whoever has made it",
+        )
 
 
 def lifecycle_advice(bucket: str) -> str:

@@ -90,7 +90,10 @@ class Agent:
 
     def _send(self, data: bytes) -> None:
         try:
+            self._line.settimeout(self._seconds)
             self._line.sendall(data)
+        except TimeoutError as error:
+            raise GuestError("the guest agent does not read what it is sent") from error
         except OSError as error:
             raise GuestError(f"the guest agent's port is closed: {error.strerror}") from error
 

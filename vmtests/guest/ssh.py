@@ -148,25 +148,29 @@ class Ssh:
         """
         stdout, stderr, expired = bytearray(), bytearray(), threading.Event()
         started = time.monotonic()
-        with self._channel(timeout) as channel:
+        # Closing the channel ends every wait for it, so nothing below needs its own time limit.
+        with (
+            self._channel(timeout) as channel,
+            _watchdog(max(0.0, started + timeout - time.monotonic()), channel, expired),
+        ):
             try:
                 # `exit` keeps the shell from replacing itself by the command: ssh tells no signal's number.
                 channel.exec_command(self._as_root(f"eval {shlex.quote(command)}\nexit $?"))
             except (*HUNG_UP, paramiko.SSHException) as error:
+                if expired.is_set():
+                    raise GuestTimeout(command, timeout) from error
                 raise self._lost(command) from error
-            # Closing the channel ends every read and write on it, so nothing below needs its own time limit.
-            with _watchdog(max(0.0, started + timeout - time.monotonic()), channel, expired):
-                helpers = (
-                    threading.Thread(target=_read, args=(channel, channel.recv_stderr, stderr, limit)),
-                    threading.Thread(target=_write, args=(channel, stdin or b"")),
-                )
-                for helper in helpers:
-                    helper.start()
-                _read(channel, channel.recv, stdout, limit)
-                channel.status_event.wait()
-                channel.close()
-                for helper in helpers:
-                    helper.join()
+            helpers = (
+                threading.Thread(target=_read, args=(channel, channel.recv_stderr, stderr, limit)),
+                threading.Thread(target=_write, args=(channel, stdin or b"")),
+            )
+            for helper in helpers:
+                helper.start()
+            _read(channel, channel.recv, stdout, limit)
+            channel.status_event.wait()
+            channel.close()
+            for helper in helpers:
+                helper.join()
         duration = time.monotonic() - started
         if max(len(stdout), len(stderr)) > limit:
             raise GuestError(f"{printable(command)!r} wrote more than {limit} bytes in the guest")
@@ -189,8 +193,9 @@ class Ssh:
         """Give a login shell on a terminal of that size, for a person; raises GuestError."""
         with self._channel(timeout) as channel:
             try:
-                channel.get_pty(term="linux", width=columns, height=lines)
-                channel.invoke_shell()
+                with _watchdog(timeout, channel, threading.Event()):
+                    channel.get_pty(term="linux", width=columns, height=lines)
+                    channel.invoke_shell()
             except (*HUNG_UP, paramiko.SSHException) as error:
                 raise self._lost("a login shell") from error
             yield channel
@@ -274,14 +279,18 @@ class Ssh:
     @contextmanager
     def _sftp(self, path: str, timeout: float) -> Iterator[paramiko.SFTPClient]:
         with self._channel(timeout) as channel:
+            expired = threading.Event()
             try:
                 channel.settimeout(timeout)
-                channel.invoke_subsystem("sftp")
+                with _watchdog(timeout, channel, expired):
+                    channel.invoke_subsystem("sftp")
                 with paramiko.SFTPClient(channel) as sftp:
                     yield sftp
             except TimeoutError as error:
                 raise GuestError(f"{printable(path)} was not transferred within {timeout:g} s") from error
-            except (*HUNG_UP, paramiko.SSHException) as error:
+            except (*HUNG_UP, paramiko.SSHException, paramiko.SFTPError) as error:
+                if expired.is_set():
+                    raise GuestError(f"{printable(path)} was not transferred within {timeout:g} s") from error
                 raise GuestError(
                     f"{printable(path)} in the guest: {printable(str(error) or 'connection lost')}"
                 ) from error
@@ -326,7 +335,7 @@ def parse_host_keys(lines: Sequence[str]) -> list[paramiko.PKey]:
             keys.append(paramiko.PKey.from_type_string(kind, base64.b64decode(text, validate=True)))
         except UnknownKeyType:
             continue  # sshd may have kinds that paramiko cannot check
-        except (ValueError, IndexError, binascii.Error, paramiko.SSHException) as error:
+        except (ArithmeticError, ValueError, IndexError, binascii.Error, paramiko.SSHException) as error:
             raise GuestError(f"{printable(line, 60)!r} is not a public host key") from error
     if not keys:
         raise GuestError("the guest has no ssh host key that can be checked", hint=HOST_KEYS_COMMAND)

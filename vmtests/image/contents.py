@@ -69,7 +69,7 @@ class Contents:
                 return
             told = "; ".join(sorted({*before.told.split("; "), told}))
         self._kept += 0 if lines is None else sum(map(len, lines))
-        known[name] = Fact(told=told, lines=lines if self._kept < _TEXTS else None)
+        known[name] = Fact(told=told, lines=lines if self._kept <= _TEXTS else None)
 
 
 def read(path: Path, toolbox: Toolbox) -> Contents:

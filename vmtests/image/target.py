@@ -40,14 +40,13 @@ def _make(stack: contextlib.ExitStack, prefix: str, parent: Path) -> Path:
     """Make a directory that is ours until the stack ends; raises OSError."""
     for _ in range(_TRIES):
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        with contextlib.ExitStack() as made:
-            # Until it is owned another process takes it for a dead one's, and removes it.
-            with contextlib.suppress(FileNotFoundError):
-                made.enter_context(owned(path))
-                made.callback(remove, path)
-                if path.is_dir():
-                    stack.push(made.pop_all())
-                    return path
+        # Until it is owned another process takes it for a dead one's, and removes it.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as made:
+            made.enter_context(owned(path))
+            made.callback(remove, path)
+            if path.is_dir():
+                stack.push(made.pop_all())
+                return path
     raise FileNotFoundError(errno.ENOENT, "somebody removes whatever is made there", os.fspath(parent))
 
 
