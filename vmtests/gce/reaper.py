@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from filelock import FileLock
+
 from vmtests.gce.cloud import Cloud
 from vmtests.gce.errors import CloudError, NotFoundError
 from vmtests.gce.ledger import Ledger
 from vmtests.gce.remove import remove
 from vmtests.gce.settings import ask_directly
 from vmtests.gce.things import PREFIX, RUN_LABEL, Kind, Thing, expiry
+from vmtests.resources import cache_dir
 from vmtests.text import split_url
 
 _ORDER = (Kind.INSTANCE, Kind.DISK, Kind.IMAGE, Kind.OBJECT)
@@ -48,9 +51,11 @@ def reap(cloud: Cloud, now: float, *, dry_run: bool = False) -> Iterator[Found]:
     A thing that cannot be removed does not keep others from it. Raises CloudError when nothing can be asked for.
     """
     seen: set[Thing] = set()
-    for found in _by_ledgers(cloud, dry_run=dry_run):
-        seen.add(found.thing)
-        yield found
+    # A ledger that another reaper looks at is locked as if its owner lived, and each would leave what both name.
+    with FileLock(cache_dir() / "gce-gc.lock"):
+        for found in _by_ledgers(cloud, dry_run=dry_run):
+            seen.add(found.thing)
+            yield found
     for kind in _ORDER:
         for thing, expires in _LISTS[kind](cloud):
             if expires is None:
