@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
+from vmtests.boot.course import BARE, FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import JOBS_NAMED, Jobs
@@ -83,7 +83,8 @@ class Attempt:
         self._jobs = Jobs()
         self._course = Course()
         self._open = ""
-        self._managed = self._status = self._planned = False
+        self._managed = self._status = self._bare = False
+        self.planned = False  # whether a restart was said to come
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
         self._last_output = self._last_progress = 0.0
@@ -97,7 +98,7 @@ class Attempt:
     def may_restart(self) -> bool:
         """Whether a restart can be part of a good boot: firmware takes on settings by it, a guest may say it will."""
         known = self._knowledge is not None and self._knowledge.explains(self.stage, Cause.UNEXPECTED_RESET)
-        return self._planned or (self.stage.before(Stage.KERNEL) and not (self.suspicious or known))
+        return self.planned or (self.stage.before(Stage.KERNEL) and not (self.suspicious or known))
 
     @property
     def failure(self) -> Verdict | None:
@@ -149,6 +150,7 @@ class Attempt:
 
     def _judged(self, normal: NormalLine, text: str, t: float) -> None:
         current = self.stage
+        self._judge.hands_over = self._course.hands_over
         late = (current is Stage.KERNEL or self._course.headless) and self.verdict is None
         stage = self._judge.line(normal, text, t, current, late=late)
         if normal.stamp is None and self._open:
@@ -163,17 +165,26 @@ class Attempt:
         if self.verdict is None and current.before(stage):
             self.timeline.enter(stage, t)
 
-    def _look_for_target(self, normal: NormalLine, line: Line) -> None:
+    def _look_for_target(self, normal: NormalLine, line: Line, *, whole: bool = True) -> None:
+        bare = bool(BARE.match(normal.text))
+        if self._bare and (whole or not bare):
+            self._bare = False
+            self._readiness.retract()  # it was no prompt, or somebody typed
         heard, stage = self._readiness.hear(line), line.stage
         if heard not in (None, Stage.READY) and stage.before(heard):  # the system is quiet, or too busy
             self._enter(heard, line.t)
         failing = self.suspicious or self._judge.failing
-        shell = not self._judge.rescuing and self._course.shell(stage, normal.text, failing)
+        shell = not self._judge.rescuing and self._course.shell(stage, normal.text, failing) and not (bare and whole)
         if heard is None and self._readiness.asks(normal, shell=shell):
+            self._bare = bare
             self._up(line, getty=True)
 
-    def _look_for_shell(self, normal: NormalLine, line: Line) -> None:
-        if not self.provoked and self._course.rescue(line.stage, normal.text):
+    def _look_for_shell(self, normal: NormalLine, line: Line, *, whole: bool = True) -> None:
+        if (
+            not self.provoked
+            and not (whole and BARE.match(normal.text))
+            and self._course.rescue(line.stage, normal.text)
+        ):
             self._judge.shell(Evidence(t=line.t, source=line.source, text=line.text[:TEXT_LIMIT]), line.stage)
 
     def _up(self, line: Line, *, getty: bool) -> None:
@@ -187,14 +198,15 @@ class Attempt:
     def prompt(self, text: str, t: float) -> None:
         """Take a line that has not ended yet."""
         normal = normalise(text)
+        self._judge.hands_over = self._course.hands_over
         if self.failure is None:
             late = self.stage is Stage.KERNEL or self._course.headless
             self._judge.prompt(normal, text, t, self.stage, late=late and self.verdict is None)
         told = bool(self._token) and self._token in text  # the rest of that line is still to come
         if self.verdict is None and not told:
             line = Line(t=t, text=text, stage=self.stage)
-            self._look_for_target(normal, line)
-            self._look_for_shell(normal, line)
+            self._look_for_target(normal, line, whole=False)
+            self._look_for_shell(normal, line, whole=False)
 
     def event(self, event: MachineEvent, t: float) -> None:
         """Take an event of the machine."""
@@ -335,7 +347,7 @@ class Attempt:
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
         self._status |= normal.status
-        self._planned |= step.restart
+        self.planned |= step.restart
         self._judge.forget(step.forgives)
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
@@ -362,6 +374,8 @@ class Attempt:
     def _settled(self, t: float) -> bool:
         if self._readiness.prompted and self._managed and self._judge.broken:
             return False  # a prompt, but no system to call ready
+        if self._bare and self._jobs.running:
+            return False
         settled = self._readiness.settled(t, self._last_output, self._jobs.running)
         if settled is None or (line := self._readiness.target) is None:
             return False

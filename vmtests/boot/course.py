@@ -21,6 +21,9 @@ SHELL_PROMPT = re.compile(
 )
 """The prompt of a shell of the running system."""
 
+BARE = re.compile(r"[#$] ?$")
+"""A prompt that says nothing of whose it is; so may the begin of any line."""
+
 SHOWS = re.compile(
     r"(?:\[?[\w.-]{1,32}@[\w.-]{1,64}[ :][^#$]{0,80}\]?|[~/][\w/.-]{0,40}|(?:ba)?sh-\d\.\d{1,2}|) ?[#$] "
     r"(?:sudo )?(?:cat|zcat|xzcat|zstdcat|dmesg|journalctl|less|more|tail|head|grep)\b"
@@ -141,14 +144,19 @@ class Course:
         stage = _stamped(current, line)
         return _NOTHING if stage is None else Step(stage=stage)
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether an initrd was heard that means to hand over."""
+        return self.scripted or self._hands_over
+
     def shell(self, current: Stage, text: str, failing: bool) -> bool:
         """Whether a shell asks for a command that is no rescue shell: one may be all that an initramfs is for."""
-        alone = current in {Stage.KERNEL, Stage.INITRD} and not (self.scripted or self._hands_over or failing)
+        alone = current in {Stage.KERNEL, Stage.INITRD} and not (self.hands_over or failing)
         return (alone or current is Stage.USERSPACE) and bool(SHELL_PROMPT.match(text))
 
     def rescue(self, current: Stage, text: str) -> bool:
         """Whether a shell asks for a command in an initrd that means to hand over."""
-        inside = current in {Stage.INITRD, Stage.SWITCH_ROOT} and (self.scripted or self._hands_over)
+        inside = current in {Stage.INITRD, Stage.SWITCH_ROOT} and self.hands_over
         return inside and bool(SHELL_PROMPT.match(text))
 
     def _sign(self, current: Stage, sign: Sign, text: str) -> Step:

@@ -32,6 +32,7 @@ from vmtests.machine.events import HELD, RESET, SHUTDOWN, STOP, MachineEvent
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
 
+_PLANS = 3  # restarts that a good boot may plan, one after the other
 LOOP_RESETS = 2
 """Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
 systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c).
@@ -102,7 +103,7 @@ class Follower:
         self._waiters: list[Waiter] = []
         self._events: deque[MachineEvent] = deque(maxlen=_EVENTS)
         self._scanner = Scanner()
-        self._restarts = 0
+        self._restarts = self._plans = 0
         self._held: float | None  # since when the guest does not run, and its time stands still
         self._leaving = False  # whether a guest that was told to reboot still talks of going down, its kernel too
         self._ending = False
@@ -174,7 +175,7 @@ class Follower:
         To be called before the guest is told to reboot, or when its new process was started.
         """
         with self._changed:
-            self._restarts = -1  # that of a reboot is still to come, and is no failure
+            self._restarts, self._plans = -1, 0  # that of a reboot is still to come, and is no failure
             self._leaving = reason == "reboot"
             self._next_boot(self._clock.monotonic(), reason)
             self._changed.notify_all()
@@ -440,8 +441,9 @@ class Follower:
         if not (early or self._expect_reset) or (attempt.suspicious and not leaving):
             attempt.event(event, self._now())
             return
+        self._plans = min(self._plans + attempt.planned, _PLANS)
         self._restarts = 0 if attempt.verdict is not None else self._restarts + 1
-        if self._restarts >= LOOP_RESETS:
+        if self._restarts - self._plans >= LOOP_RESETS:
             attempt.event(MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now())
         elif early:
             self._start_clock(event.t)  # and a reboot that was asked for begins here

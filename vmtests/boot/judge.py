@@ -28,6 +28,12 @@ _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 _SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
+_SURVIVED = frozenset(
+    id(rule) for rule in LINE_RULES if rule.cause is Cause.KERNEL_OOPS and rule.weight is Weight.SYMPTOM
+)
+# systemd.special(7): whatever is mounted without `nofail` is there when local-fs.target is reached.
+_MOUNTED = re.compile(r"\[OK\] Reached target (?:local-fs\.target|Local File Systems)\b")
+_OPTIONAL = frozenset({Cause.MOUNT_FAILED, Cause.DEVICE_TIMEOUT, Cause.FSCK_FAILED})
 _OF_INITRD = re.compile(
     r"\binitrd|\bInitrd|/?\bsysroot\b|\bdracut\b|\bIgnition \(|\b[Oo][Ss][Tt]ree[- ][Pp]repare|/mnt-root|/new_root"
 )
@@ -93,6 +99,9 @@ class Judge:
         self._asked: Finding | None = None
         self._stamped = False
         self._going_down = False
+        self._mounted = False  # all that the system needs of file systems
+        self.hands_over = True
+        """Whether an initrd is there to find another system: a shell in it is one to rescue."""
         self.deadline: float | None = None
 
     def forgive(self, stage: Stage, *, late: bool = False) -> None:
@@ -120,7 +129,10 @@ class Judge:
     @property
     def broken(self) -> bool:
         """Whether something failed that a system needs, and nothing mended it."""
-        return any(clue.rule.layer is Layer.OBJECT for clue in self._clues)
+        return any(
+            clue.rule.layer is Layer.OBJECT and not (self._mounted and clue.rule.cause in _OPTIONAL)
+            for clue in self._clues
+        )
 
     @property
     def rescuing(self) -> bool:
@@ -151,6 +163,12 @@ class Judge:
             self._stamped = True
         elif self._finding is not None and self._finding.rule.weight is Weight.WAIT and _answers(normal):
             self._drop()  # somebody answered
+        self._mounted |= stage is Stage.USERSPACE and bool(_MOUNTED.match(normal.text))
+        # An oops that the system goes on after was that of one process, and explains what it lacks.
+        if (oops := self._finding) is not None and id(oops.rule) in _SURVIVED and normal.text.startswith("[OK] "):
+            self._drop()
+            if self._new(oops):
+                self._clues.append(oops)
         if SHUTDOWN.match(normal.text):
             self._going_down = True
         elif _NEXT_KERNEL.match(normal.text):
@@ -174,6 +192,8 @@ class Judge:
         if self._finding is not None:
             return
         for rule in _rules(stage.value, late).rules:
+            if rule.rescue and not (self.hands_over or self.failing):
+                continue
             if rule.prompt and (match := rule.pattern.match(normal.text)):
                 evidence = Evidence(t=t, source="console", text=text.rstrip()[:TEXT_LIMIT])
                 self._found(rule, match.groupdict(), evidence, self._place(rule, normal, stage))
@@ -261,6 +281,8 @@ class Judge:
                 continue
             if self._going_down and not rule.kernel:
                 continue
+            if rule.rescue and not (self.hands_over or self.failing):
+                continue
             if normal.quoted and rule.weight is not Weight.CLUE:
                 continue
             if match := rule.pattern.match(normal.text):
@@ -323,8 +345,11 @@ class Judge:
         if rule.weight is Weight.SYMPTOM:
             self._symptoms.append(finding)
         self._finding = finding
-        deadline = max(self.deadline or 0.0, finding.t + rule.grace)
-        limit = rule.grace if rule.weight is Weight.WAIT else _GRACE_LIMIT
+        grace = rule.grace
+        if isinstance(rule, LineRule) and rule.patience is not None and not self.failing:
+            grace = rule.patience
+        deadline = max(self.deadline or 0.0, finding.t + grace)
+        limit = grace if rule.weight is Weight.WAIT else max(grace, _GRACE_LIMIT)
         self.deadline = min(deadline, self._since + limit)
 
     def _new(self, finding: Finding) -> bool:

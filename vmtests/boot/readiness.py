@@ -114,6 +114,10 @@ class Readiness:
         self.target, self._getty = line, getty
         self._patience = _GETTY_SETTLE if getty and not last else 1
 
+    def retract(self) -> None:
+        """Take back the last line that said that the system is up: it was none."""
+        self.target, self._getty, self._patience = None, False, 1
+
     def settle_end(self, last_output: float) -> float:
         """Return when the silence since `last_output` is long enough, in seconds since power-on."""
         return last_output + self._settle_seconds * self._patience

@@ -114,8 +114,9 @@ class LineRule:
     says about it becomes evidence. `kernel` lines count only with the kernel's time stamp, if this kernel
     stamps its lines. `prompt` lines count without their newline too. `fatal` says whether a boot that says no
     more has failed by it. `asked` lines say that somebody wants the shell in which the boot will wait. `place` is
-    the stage that is blamed, where the boot seemed to have come further. `example` is a line that a real program
-    prints.
+    the stage that is blamed, where the boot seemed to have come further. `patience` is the grace where nothing was
+    heard that may be why, for what goes on by itself. `rescue` lines count where an initrd means to hand over, or
+    something failed: elsewhere that is the system. `example` is a line that a real program prints.
     """
 
     cause: Cause
@@ -133,6 +134,8 @@ class LineRule:
     fatal: bool = True
     place: Stage | None = None
     asked: bool = False
+    patience: float | None = None
+    rescue: bool = False
 
     @property
     def general_words(self) -> bool:
@@ -157,6 +160,8 @@ def rule(
     fatal: bool | None = None,
     place: Stage | None = None,
     asked: bool = False,
+    patience: float | None = None,
+    rescue: bool = False,
     flags: int = 0,
 ) -> LineRule:
     """Return a rule: a clue, unless `weight` says that its line ends the boot."""
@@ -178,6 +183,8 @@ def rule(
         fatal=layer <= Layer.OBJECT if fatal is None else fatal,
         place=place,
         asked=asked,
+        patience=patience,
+        rescue=rescue,
     )
 
 

@@ -43,7 +43,8 @@ SPEAKER = Speaker(
             Cause.BOOTLOADER_ERROR,
             _ERROR
             + r"(?P<what>file `\S{1,200}/(?!normal|linux|boot|efi)\w{1,40}\.mod' not found|.{0,120}(?:serial port"
-            r"|terminal|video mode|gfx|font|locale|gettext|theme|environment block"
+            r"|terminal|video mode|gfx|font|locale|gettext|theme|environment block|sparse file|diskfilter writes"
+            r"|can't find command [`'](?!linux|initrd|chain|config|normal|search|insmod|set|if|\[)"
             r"|no suitable|keymap).{0,200}?)\.?$",
             "GRUB misses something that it can do without: {what}",
             "GRUB goes on without it; what kept it from going on was not said",
@@ -153,10 +154,23 @@ SPEAKER = Speaker(
             stages=LOADING,
             weight=Weight.WAIT,
         ),
-        # It waits ten seconds, and then boots the next entry or goes back to the menu (normal/menu.c).
+        # Behind any error it waits ten seconds, and then boots what it has loaded, the next entry, or goes back to the
+        # menu (normal/menu.c, grub_menu_execute_entry(); normal/term.c, grub_wait_after_message()).
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?:Failed to boot both default and fallback entries\.|(?:Press any key to continue\.\.\.)+) ?$",
+            r"(?:Press any key to continue\.\.\.)+ ?$",
+            "GRUB could not boot its entry",
+            "the error before says why: the entry's kernel and initrd must be there and whole",
+            "Press any key to continue...",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+            grace=1.5,
+            patience=12.0,
+            prompt=True,
+        ),
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"Failed to boot both default and fallback entries\. ?$",
             "GRUB could not boot its entry",
             "the error before says why: the entry's kernel and initrd must be there and whole",
             "Failed to boot both default and fallback entries.",

@@ -70,14 +70,25 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:\(initramfs\) ?$|BusyBox v[\d.]+ .{1,80} built-in shell \(ash\)$|Enter 'help' for a list of "
-            r"built-in commands)",
+            r"\(initramfs\) ?$",
             "the initrd gave up and waits in its shell",
             "the alert before it says why",
             "(initramfs) ",
             stages=STAGE1,
             weight=Weight.SYMPTOM,
             prompt=True,
+        ),
+        # What any busybox says whose shell is started by hand, also where an initramfs is the whole system.
+        rule(
+            Cause.EMERGENCY_SHELL,
+            r"(?:BusyBox v[\d.]+ .{1,80} built-in shell \(ash\)$|Enter 'help' for a list of built-in commands)",
+            "the initrd gave up and waits in its shell",
+            "the alert before it says why",
+            "BusyBox v1.36.1 (Debian 1:1.36.1-9) built-in shell (ash)",
+            stages=STAGE1,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+            rescue=True,
         ),
     ),
 )

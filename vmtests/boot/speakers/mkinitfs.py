@@ -29,7 +29,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r" \* Mounting boot media(?P<which>(?: in ro mode)?): ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",
+            r"(?: \* )?Mounting boot media(?P<which>(?: in ro mode)?):? ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",
             "no disk that the kernel sees is the boot media: mounting boot media failed",
             "the boot medium must be attached as a disk whose driver is in the initrd (modules=), with a "
             ".boot_repository on "
@@ -40,8 +40,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MOUNT_FAILED,
-            r" \* (?P<what>(?:Mounting|Installing|Loading|Starting|Obtaining|Setting) .{1,120}?): ?\.{0,3} "
-            r"?(?:failed\.?|\[ ?!! ?\])",
+            r"(?: \* |(?=Mounting root\b))(?P<what>(?:Mounting|Installing|Loading|Starting|Obtaining|Setting) "
+            r".{1,120}?):? ?\.{0,3} ?(?:failed\.?|\[ ?!! ?\])",
             "{what} failed",
             "the lines before it say why; root= and modules= on the command line must fit the machine",
             " * Mounting root: failed.",
