@@ -73,3 +73,11 @@ def test_two_logs_in_one_file_are_two_boots(log: str) -> None:
     told = explain([data, b"\n", data])
     assert told.verdict.word == alone.verdict.word
     assert told.boots >= alone.boots
+
+
+def test_a_log_in_one_piece_is_skimmed_as_one_in_many() -> None:
+    """Whoever has read a file whole gives it so."""
+    data = b"".join(b"[%5d.000000] nothing in particular, %d\r\n" % (number, number) for number in range(200_000))
+    shown = sum(map(len, skim.Skim([data])))
+    assert shown == sum(map(len, skim.Skim(data[at : at + skim.CHUNK] for at in range(0, len(data), skim.CHUNK))))
+    assert shown < len(data) / 2

@@ -204,9 +204,7 @@ def test_a_written_console_is_the_same_byte_by_byte(name: str) -> None:
     assert (whole.verdict.word, whole.verdict.cause) == (torn.verdict.word, torn.verdict.cause)
 
 
-def test_restarts_that_were_planned_are_no_loop(
-    tmp_path: Path, make: Callable[..., Follower], clock: ManualClock
-) -> None:
+def test_restarts_that_were_planned_are_no_loop(make: Callable[..., Follower], clock: ManualClock) -> None:
     """Shim's fallback restarts once, and then SELinux's relabelling does."""
     follower = make()
     firmware = 'BdsDxe: starting Boot0001 "Fedora" from PciRoot(0x0)\r\n'

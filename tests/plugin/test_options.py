@@ -1,5 +1,6 @@
 """Options, environment variables and keys of the configuration; and what a test says that it needs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +181,54 @@ def test_every_machine_has_a_directory_of_its_own(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
     assert names[:2] == ["test_x.test_one-1", "test_x.test_one-2"]
     assert all(len(name) < 90 and name[0] not in ".-" and name.isascii() and name.isprintable() for name in names)
+
+
+_LATE = {
+    "parameter": """
+@pytest.mark.parametrize("n", [1, pytest.param(2, marks=pytest.mark.vm(image="disk.raw"))])
+def test_it(cold_vm, n): pass
+""",
+    "unittest": """
+@pytest.mark.vm(image="disk.raw")
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _machine(self, cold_vm): self.vm = cold_vm
+    def test_it(self): pass
+@pytest.mark.vm(image="disk.raw")
+def test_other(cold_vm): pass
+""",
+}
+
+
+@pytest.mark.parametrize("late", _LATE)
+def test_marker_that_comes_too_late_is_one_sentence(pytester: pytest.Pytester, run: Run, late: str) -> None:
+    """A test is not run on another machine than its marker says, nor is the run ended by an error of ours."""
+    pytester.makepyfile("import unittest\nimport pytest\n" + _LATE[late])
+    result = run()
+    result.stderr.fnmatch_lines(["ERROR: *test_it*: @pytest.mark.vm counts on functions, *"])
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_fixture_that_is_asked_for_too_late_is_one_sentence(pytester: pytest.Pytester, run: Run) -> None:
+    """By the request of a test nobody knows before that it needs a machine."""
+    pytester.makepyfile("def test_it(request): request.getfixturevalue('vm_image')")
+    result = run()
+    result.stdout.fnmatch_lines(["*no test names a machine's fixture: *usefixtures*"])
+    result.stdout.no_fnmatch_line("*StashKey*")
+    pytester.makepyfile("import pytest\n@pytest.mark.usefixtures('vm_image')\ndef test_it(request): pass")
+    run("--vm-image=none.raw").stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
+
+
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--setup-plan"])
+def test_page_names_every_key() -> None:
+    """docs/pytest.md has all that pytest's configuration may have."""
+    page = (Path(__file__).parents[2] / "docs/pytest.md").read_text(encoding="utf-8")
+    assert [] == [option.key for option in OPTIONS if not re.search(rf"\b{option.key}\b", page)]
+
+
+def test_run_that_only_shows_leaves_no_results(pytester: pytest.Pytester, run: Run, option: str) -> None:
+    """`results/latest` stays where the last boot is."""
+    pytester.makepyfile("def test_it(vm): pass")
+    run(option)
+    assert not (pytester.path / "results").exists()

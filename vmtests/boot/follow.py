@@ -35,8 +35,7 @@ SLICE = 65536
 _PLANS = 3  # restarts that a good boot may plan, one after the other
 LOOP_RESETS = 2
 """Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
-systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c).
-"""
+systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c)."""
 
 HEARTBEAT = 1.0
 """Seconds between two calls of a `Watch` while nothing comes."""

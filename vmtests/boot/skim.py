@@ -50,13 +50,18 @@ class Skim:
         """Boots that were counted only."""
         return self._middle.skipped
 
+    def _pieces(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            for start in range(0, len(chunk), CHUNK):
+                yield chunk[start : start + CHUNK]
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield what is to be seen."""
         passed = 0
         held: deque[bytes] = deque()
         size = 0
         rest = b""
-        for chunk in self._chunks:
+        for chunk in self._pieces():
             if passed < ENDS:
                 cut = chunk.rfind(b"\n", 0, ENDS - passed) + 1 or len(chunk)
                 passed += ENDS if cut < len(chunk) else cut

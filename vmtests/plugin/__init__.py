@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _check_console(config: pytest.Config) -> None:
     from vmtests.cockpit.run import own
 
-    if config.getoption("numprocesses", None) is not None:
+    if config.getoption("numprocesses", None):
         raise pytest.UsageError("--vm-console needs one process, without --numprocesses")
     try:
         with own():
@@ -109,8 +109,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item, needed in needs.items():
         if needed.promises and PROMISED not in item.fixturenames:  # type: ignore[attr-defined]
             item.fixturenames.insert(0, PROMISED)  # type: ignore[attr-defined]
+        _check_given(item, needed)
     known = [Needs(), *config.stash.get(_KNOWN, [])]
-    ordered = sorted(needs, key=lambda item: known.index(needs[item].machine))
+    ordered = sorted(needs, key=lambda item: (*known, needs[item].machine).index(needs[item].machine))
     for place, item in zip(places, ordered, strict=True):
         items[place] = item
     others = [item for item in needs if needs[item].target not in {None, config.getoption("vm_target")}]
@@ -120,12 +121,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
 
 
+def _check_given(item: pytest.Item, needed: Needs) -> None:
+    """Raise UsageError where a marker came too late: the machine is chosen when a function is collected."""
+    given = getattr(getattr(item, "callspec", None), "params", {}).get(NEEDS, Needs())
+    if NEEDS in item.fixturenames and given != needed.machine:  # type: ignore[attr-defined]
+        raise pytest.UsageError(
+            f"{item.nodeid}: @pytest.mark.vm counts on functions, and on classes and modules of such; "
+            "not in pytest.param(), on a unittest.TestCase, or where it is added later"
+        )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin a directory of results when a test that was chosen needs a machine."""
     config = session.config
     ours = [number for number, item in enumerate(session.items) if is_ours(item)]
-    if config.option.collectonly or not ours:
+    shown = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
+    if not ours or any(getattr(config.option, name, False) for name in shown):
         return
     from vmtests.plugin.machines import RUN
     from vmtests.plugin.run import Run

@@ -41,7 +41,13 @@ class Machines:
     @contextlib.contextmanager
     def of(cls, config: pytest.Config, machine_type: str = "") -> Iterator[Self]:
         """Give those of a run, on one machine type where they are on Compute Engine."""
-        run = config.stash[RUN]
+        run = config.stash.get(RUN, None)
+        if run is None:
+            pytest.fail(
+                "no test names a machine's fixture: request.getfixturevalue() alone is too late; name it among the "
+                "arguments of a test or fixture, or by @pytest.mark.usefixtures",
+                pytrace=False,
+            )
         with LABORATORIES[config.getoption("vm_target")](config, run, machine_type) as lab:
             yield cls(config, run, lab)
 

@@ -15,6 +15,7 @@ import msgspec
 from vmtests.boot import journal
 from vmtests.boot.console import Line
 from vmtests.boot.replay import explain
+from vmtests.boot.skim import CHUNK
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
@@ -232,7 +233,8 @@ def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
         return Told(word="ready", stage="ready", sentence="the guest is ready")
     # A run that was killed, or one of an older vmtests: judged again by what is left.
     try:
-        told = explain([(place / "console.log").read_bytes()]).verdict
+        with (place / "console.log").open("rb") as file:
+            told = explain(iter(lambda: file.read(CHUNK), b"")).verdict
     except OSError:
         last = list(starts)[-1]
         return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
