@@ -89,6 +89,24 @@ def test_start_that_is_interrupted_leaves_nothing(bench: Bench, monkeypatch: pyt
     assert process.join(0)
 
 
+def test_screen_is_written_where_qemu_may_write(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the host's directories it sees its machine's own: from there the picture is taken to its place."""
+    asked: list[Path] = []
+
+    def execute(_: QemuMachine, command: str, arguments: dict[str, str], *, timeout: float) -> None:
+        asked.append(Path(arguments["filename"]))
+        asked[-1].write_bytes(b"picture")
+
+    with bench.make(Hardware()) as machine:
+        monkeypatch.setattr(QemuMachine, "execute", execute)
+        for name in ("one", "two"):
+            machine.dump_screen(tmp_path / name)
+        monkeypatch.undo()
+        assert {machine._files} == {path.parent for path in asked}
+        assert not any(path.exists() for path in asked)
+    assert (b"picture", b"picture") == ((tmp_path / "one").read_bytes(), (tmp_path / "two").read_bytes())
+
+
 def test_exit_ends_a_wait(bench: Bench) -> None:
     """A wait for QEMU ends with its exit status as soon as QEMU ends."""
     with bench.make(Hardware()) as machine, pytest.raises(MachineExitError, match="status 3"):
