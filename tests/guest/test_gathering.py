@@ -30,7 +30,7 @@ class Machine:
         """Answer nothing."""
         return None
 
-    def dump_screen(self, path: Path, form: str = "", *, timeout: float = 30.0) -> None:
+    def dump_screen(self, path: Path, *, timeout: float = 30.0) -> None:
         """Write nothing."""
 
     def send_serial(self, data: bytes, port: int = 0) -> None:

@@ -286,46 +286,6 @@ def test_grub_goes_on_to_what_its_configuration_names(maker: Maker) -> None:
     assert maker.said() == ["kernel /vmlinuz, named by /m.cfg, is not on partition 1 `boot`"]
 
 
-@pytest.mark.parametrize(
-    "way",
-    ["set root=(hd0,gpt2)", "set root='hd0,gpt2'", "search --no-floppy --set root --fs-uuid {}",
-     "search --fs-uuid --set root {}"],
-)  # fmt: skip
-def test_grub_finds_its_kernel_where_root_was_set(maker: Maker, way: str) -> None:
-    """By a partition's number, or by `search` in each of its forms; what is on no disk of ours is not judged."""
-    menu = MENU.replace(f"search --no-floppy --fs-uuid --set=root {ROOT}", way.format(ROOT))
-    root = {"/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
-    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB, "/EFI/BOOT/grub.cfg": menu.encode()}, root)
-    assert maker.said() == []
-    assert maker.inspect().steps[-1] == "Linux 6.12.1-test"
-    elsewhere = menu.replace(way.format(ROOT), "set root=(hd1,gpt2)").encode()
-    maker.make({"/EFI/BOOT/BOOTX64.EFI": GRUB, "/EFI/BOOT/grub.cfg": elsewhere})
-    assert maker.said() == []
-    assert any("the kernel is on (hd1,gpt2), which is not followed" in str(check) for check in maker.inspect().checks)
-
-
-def test_a_root_by_a_name_that_is_not_read_is_not_called_missing(maker: Maker) -> None:
-    """Of some file systems neither UUID nor label is read here; udev knows them."""
-    entry = ENTRY.replace(ROOT.encode(), b"aaaaaaaa-0000-4000-8000-000000000000")
-    maker.make({**GOOD, "/loader/entries/debian.conf": entry})
-    assert any("leads nowhere" in said for said in maker.said())
-    with maker.path.open("r+b") as file:
-        start = 34 * MIB
-        file.seek(start + 1024)
-        file.write(bytes(1024))
-        file.seek(start + 0x8000)
-        file.write(b"JFS1")
-    assert maker.inspect().volumes[1].system is not None
-    assert not any("leads nowhere" in said for said in maker.said())
-
-
-@pytest.mark.parametrize("root", ["/dev/sda" + "7" * 5000, "/dev/sda²"])
-def test_a_root_of_digits_without_end_is_no_number(maker: Maker, root: str) -> None:
-    """What cannot be a partition's number is not taken for one."""
-    maker.make({**GOOD, "/loader/entries/debian.conf": ENTRY.replace(f"UUID={ROOT}".encode(), root.encode())})
-    maker.inspect()
-
-
 def test_grub_falls_back_where_it_is_told_to(maker: Maker) -> None:
     """An entry whose kernel is not there costs no boot where `fallback` names one that has it."""
     entry = MENU.partition("\n")[2]

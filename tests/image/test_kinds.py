@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.test_chain import BOOT, CPIO, ENTRY, ROOT, SHIM, Maker
+from tests.image.test_chain import BOOT, CPIO, ENTRY, GRUB, MENU, ROOT, SHIM, Maker
 from vmtests.causes import Cause
 from vmtests.host.tools import Toolbox
 from vmtests.image import fat, features, filesystem, pe
@@ -277,3 +277,43 @@ def test_menu_that_is_forced_waits(disk: Maker) -> None:
     said = disk.inspect()
     assert said.breaches == ()
     assert any(check.cause is Cause.BOOT_MENU for check in said.checks)
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["set root=(hd0,gpt2)", "set root='hd0,gpt2'", "search --no-floppy --set root --fs-uuid {}",
+     "search --fs-uuid --set root {}"],
+)  # fmt: skip
+def test_grub_finds_its_kernel_where_root_was_set(disk: Maker, way: str) -> None:
+    """By a partition's number, or by `search` in each of its forms; what is on no disk of ours is not judged."""
+    menu = MENU.replace(f"search --no-floppy --fs-uuid --set=root {ROOT}", way.format(ROOT))
+    root = {"/boot/vmlinuz": kernel(), "/boot/initrd": CPIO}
+    disk.make({FALLBACK: GRUB, "/EFI/BOOT/grub.cfg": menu.encode()}, root)
+    assert disk.said() == []
+    assert disk.inspect().steps[-1] == "Linux 6.12.1-test"
+    elsewhere = menu.replace(way.format(ROOT), "set root=(hd1,gpt2)").encode()
+    disk.make({FALLBACK: GRUB, "/EFI/BOOT/grub.cfg": elsewhere})
+    assert disk.said() == []
+    assert any("the kernel is on (hd1,gpt2), which is not followed" in str(check) for check in disk.inspect().checks)
+
+
+def test_a_root_by_a_name_that_is_not_read_is_not_called_missing(disk: Maker) -> None:
+    """Of some file systems neither UUID nor label is read here; udev knows them."""
+    entry = ENTRY.replace(ROOT.encode(), b"aaaaaaaa-0000-4000-8000-000000000000")
+    disk.make({**BASE, CONF: entry})
+    assert any("leads nowhere" in said for said in disk.said())
+    with disk.path.open("r+b") as file:
+        start = 34 * MIB
+        file.seek(start + 1024)
+        file.write(bytes(1024))
+        file.seek(start + 0x8000)
+        file.write(b"JFS1")
+    assert disk.inspect().volumes[1].system is not None
+    assert not any("leads nowhere" in said for said in disk.said())
+
+
+@pytest.mark.parametrize("root", ["/dev/sda" + "7" * 5000, "/dev/sda²"])
+def test_a_root_of_digits_without_end_is_no_number(disk: Maker, root: str) -> None:
+    """What cannot be a partition's number is not taken for one."""
+    disk.make({**BASE, CONF: ENTRY.replace(f"UUID={ROOT}".encode(), root.encode())})
+    disk.inspect()

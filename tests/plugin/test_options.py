@@ -220,13 +220,13 @@ def test_fixture_that_is_asked_for_too_late_is_one_sentence(pytester: pytest.Pyt
     run("--vm-image=none.raw").stdout.fnmatch_lines(["none.raw does not exist (hint: *)"])
 
 
-@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--setup-plan"])
 def test_page_names_every_key() -> None:
     """docs/pytest.md has all that pytest's configuration may have."""
     page = (Path(__file__).parents[2] / "docs/pytest.md").read_text(encoding="utf-8")
     assert [] == [option.key for option in OPTIONS if not re.search(rf"\b{option.key}\b", page)]
 
 
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--setup-plan"])
 def test_run_that_only_shows_leaves_no_results(pytester: pytest.Pytester, run: Run, option: str) -> None:
     """`results/latest` stays where the last boot is."""
     pytester.makepyfile("def test_it(vm): pass")

@@ -58,7 +58,7 @@ class SmallImage:
         }
         return answers.get(command)
 
-    def dump_screen(self, path: Path, form: str = "", *, timeout: float = 30.0) -> None:
+    def dump_screen(self, path: Path, *, timeout: float = 30.0) -> None:
         """Write the next screen."""
         self.execute("screendump", {"filename": "of its own"}, timeout=timeout)
         with path.open("xb") as file:

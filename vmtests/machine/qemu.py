@@ -307,17 +307,13 @@ class QemuMachine:
         number = 1
         while (path := self._result(f"screenshot-{number}.png")).exists():
             number += 1
-        self.dump_screen(path, "png")
+        self.dump_screen(path)
         return path
 
-    def dump_screen(self, path: Path, form: str = "", *, timeout: float = 30.0) -> None:
-        """Write the screen to a new file, as `png` or in QEMU's own way; raises as `execute`, HostError, OSError."""
-        # Of the host's directories QEMU sees its own.
-        taken = self._files / "screen"
-        with contextlib.suppress(FileNotFoundError):
-            taken.unlink()
-        wanted = {"format": form} if form else {}
-        self.execute("screendump", {"filename": os.fspath(taken), **wanted}, timeout=timeout)
+    def dump_screen(self, path: Path, *, timeout: float = 30.0) -> None:
+        """Write the screen to a new PNG file; raises as `execute`, HostError, OSError."""
+        taken = self._files / "screen.png"  # of the host's directories QEMU sees its own
+        self.execute("screendump", {"filename": os.fspath(taken), "format": "png"}, timeout=timeout)
         handover.move(taken, path)
 
     def power_cut(self) -> None:

@@ -48,7 +48,7 @@ class Examined(Protocol):
     def execute(self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ...) -> object:
         """Run a QMP command."""
 
-    def dump_screen(self, path: Path, form: str = "", *, timeout: float = ...) -> None:
+    def dump_screen(self, path: Path, *, timeout: float = ...) -> None:
         """Write the screen to a new file."""
 
     def send_serial(self, data: bytes, port: int = ...) -> None:
@@ -178,7 +178,7 @@ class QemuDoctor:
         """Write registers, disk statistics and the screen to the directory."""
         self._write("registers.txt", self._monitor("info registers -a"))
         self._write("block.txt", self._monitor("info block -v") + self._monitor("info blockstats"))
-        self._dump(self._directory / "screen.png", "png")
+        self._dump(self._directory / "screen.png")
 
     def _write(self, name: str, text: str) -> None:
         # A full disk loses the file; what was seen is in the opinion all the same.
@@ -241,10 +241,10 @@ class QemuDoctor:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def _dump(self, path: Path, form: str = "") -> None:
+    def _dump(self, path: Path) -> None:
         with contextlib.suppress(QmpCommandError, OSError):  # it has no screen, or the disk is full
             path.unlink(missing_ok=True)
-            self._machine.dump_screen(path, form, timeout=5.0)
+            self._machine.dump_screen(path, timeout=5.0)
 
     def _hear(self, heard: Callable[[], Sequence[str]]) -> None:
         """Wait until the guest has said what it had to say, or nothing for its time."""
