@@ -110,6 +110,40 @@ def test_nobody_is_behind_the_port() -> None:
         Agent(ours, scale=1.0).connect(5)
 
 
+def test_answer_that_comes_late_is_not_taken_for_the_next() -> None:
+    """After one that was not waited for the agent is asked where it is."""
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        with theirs.makefile("rb") as lines:
+            for number, line in enumerate(lines):
+                question = json.loads(line.rpartition(b"\xff")[2])
+                if number == 0:
+                    waited.wait(20)  # and answers when nobody listens any more
+                if question["execute"] == "guest-sync-delimited":
+                    answer: dict[str, Any] = {"return": question["arguments"]["id"]}
+                elif question["execute"] == "guest-exec":
+                    answer = {"return": {"pid": number + 100}}
+                else:
+                    text = base64.b64encode(f"of {question['arguments']['pid']}".encode()).decode()
+                    answer = {"return": {"exited": True, "exitcode": 0, "out-data": text}}
+                mark = b"\xff" if question["execute"] == "guest-sync-delimited" else b""
+                theirs.sendall(mark + json.dumps(answer).encode() + b"\n")
+
+    waited = threading.Event()
+    server = threading.Thread(target=serve)
+    server.start()
+    with ours, theirs:
+        agent = Agent(ours, scale=0.02)
+        with pytest.raises(GuestError, match="does not answer"):
+            agent.run("one")
+        waited.set()
+        agent._seconds = 20.0
+        assert agent.run("two").stdout == "of 102"
+        theirs.shutdown(socket.SHUT_RDWR)
+    server.join()
+
+
 def test_agent_that_does_not_read_is_waited_for_as_long_as_one_that_does_not_answer() -> None:
     """What does not go into the port is not sent for ever."""
     ours, theirs = socket.socketpair()

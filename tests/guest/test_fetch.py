@@ -1,6 +1,7 @@
 """The output of a command is fetched row by row, from a guest that may send any."""
 
 import itertools
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -35,6 +36,20 @@ def test_rows_without_end_are_given_up(rows: Callable[[], Iterator[bytes]]) -> N
     with pytest.raises(GuestError, match="wrote more than 100 bytes"):
         fetch.fetch(ask, "1", "o", OUTPUT, 100)
     assert sent < 1000
+
+
+def test_count_of_rows_that_there_are_not_costs_nothing() -> None:
+    """A guest may say that there are as many as there can be."""
+
+    def ask(function: str, *arguments: str, nonce: Nonce, useful: Callable[[bytes], bool]) -> str:
+        return str(16 << 20)
+
+    tracemalloc.start()
+    with pytest.raises(GuestError, match="does not come whole"):
+        fetch.fetch(ask, "1", "o", OUTPUT, 16 << 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_rows_that_were_not_asked_for_are_none() -> None:

@@ -72,6 +72,12 @@ def test_memory(kib: int, ok: bool) -> None:
     assert ok == doctor.memory_row(lambda: (1 << 40, kib << 10)).ok
 
 
+@pytest.mark.parametrize(("mib", "ok"), [(2048 + 160, True), (1970, False)])
+def test_memory_of_a_small_host(mib: int, ok: bool) -> None:
+    """A host on which no machine of the usual size is ever let in has too little."""
+    assert ok == doctor.memory_row(lambda: (mib << 20, 1750 << 20)).ok
+
+
 def test_no_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bubblewrap does not work, its own words are shown, and a boot is possible."""
     monkeypatch.setattr(sandbox, "refusal", lambda: "bwrap: No permissions to create new namespace")

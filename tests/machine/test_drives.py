@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.errors import InputError
+from vmtests.errors import HostError, InputError
 from vmtests.host import tools
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.sandbox import run_in
@@ -71,15 +71,44 @@ def test_forks_write_to_their_own(tmp_path: Path, toolbox: Toolbox) -> None:
     """A template keeps every disk, and a fork's are empty overlays over those, which QEMU may read."""
     hardware = Hardware(disks=(Disk(size=MIB),))
     mine = _made(tmp_path / "m", hardware, toolbox)
-    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", mine.disk, "1M")
+    image = _disk(mine, tmp_path, toolbox)
     (tmp_path / "t").mkdir()
     kept, fork = Template(tmp_path / "t"), Template(tmp_path / "f")
-    drives.keep(hardware, mine, kept, toolbox)
+    drives.keep(hardware, mine, kept, toolbox, image, None)
     fork.directory.mkdir()
     drives.take(hardware, kept, fork)
     (path,) = drives.paths(hardware, fork)
     assert _raw(path, toolbox) == bytes(MIB)
     assert kept.further(1) in drives.readable(hardware, kept)
+    # A fork of a fork is laid over what it went on from.
+    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", kept.disk, fork.disk)
+    (tmp_path / "u").mkdir()
+    drives.keep(hardware, fork, Template(tmp_path / "u"), toolbox, kept.disk, kept)
+
+
+def _disk(mine: Template, place: Path, toolbox: Toolbox) -> Path:
+    (image := place / "image.raw").write_bytes(bytes(MIB))
+    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, mine.disk)
+    return image
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["image", "empty", "seed"])
+@pytest.mark.parametrize("backing", ["secret", "nbd://127.0.0.1:1/x"])
+def test_further_disk_that_names_other_files_is_not_kept(
+    tmp_path: Path, toolbox: Toolbox, number: int, backing: str
+) -> None:
+    """QEMU, or who has taken it over, can write anything to it: a fork would be shown what it names."""
+    (tmp_path / "secret").write_bytes(bytes(MIB))
+    (tmp_path / "more.raw").write_bytes(bytes(MIB))
+    hardware = Hardware(disks=(Disk(image=tmp_path / "more.raw"), Disk(size=MIB)), seed={"user-data": b""})
+    mine = _made(tmp_path / "m", hardware, toolbox)
+    image = _disk(mine, tmp_path, toolbox)
+    path = drives.paths(hardware, mine)[number - 1]
+    named = backing if "://" in backing else tmp_path / backing
+    toolbox.run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", named, path)
+    (tmp_path / "t").mkdir()
+    with pytest.raises(HostError, match="names other files than it was made with"):
+        drives.keep(hardware, mine, Template(tmp_path / "t"), toolbox, image, None)
 
 
 def test_firmware_begins_with_the_variables_that_are_named(tmp_path: Path, toolbox: Toolbox) -> None:

@@ -177,10 +177,12 @@ class Attached:
 
     def _asked(self, question: Ask) -> str:
         with _connect(self._path) as connection, connection.makefile("rb") as reader:
+            connection.settimeout(None)  # to keep a machine takes what it takes
             return _ask(connection, reader, question).says
 
     def _taken(self, question: Ask) -> Taken:
         connection = _connect(self._path)
+        connection.settimeout(None)
         try:
             # Unbuffered: what comes behind the answer is the line's.
             with connection.makefile("rb", buffering=0) as reader:
@@ -198,8 +200,10 @@ class Attached:
 
 
 def _connect(path: Path) -> socket.socket:
+    """Connect to a boot; one that is stopped answers no more, and is not waited for."""
     connection = socket.socket(socket.AF_UNIX)
     try:
+        connection.settimeout(_SECONDS)
         connection.connect(os.fspath(path))
     except OSError as error:
         connection.close()

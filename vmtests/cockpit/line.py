@@ -33,7 +33,6 @@ _COLOURS = {"brown": "yellow", "default": None}
 # What sets titles and fills clipboards, which pyte would wait for the end of; and one that is not whole yet.
 _TITLE = re.compile(r"\x1b\][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)")
 _BEGUN = re.compile(r"\x1b(?:\][^\x07\x1b]{0,4096}\x1b?)?\Z")
-_MARKS = re.compile(r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f]")
 
 
 class Screen:
@@ -56,8 +55,9 @@ class Screen:
         begun = _BEGUN.search(text)
         self._begun = begun[0] if begun else ""
         text = text[: len(text) - len(self._begun)].replace("\x1b]", "")
-        text = _MARKS.sub("", unicodedata.normalize("NFC", text))
-        for part in re.split(r"(?=\x1b)", "".join(_harmless(c) for c in text)):
+        # Marks that are left go into the cell before them, without an end.
+        text = "".join(_harmless(c) for c in unicodedata.normalize("NFC", text) if not unicodedata.combining(c))
+        for part in re.split(r"(?=\x1b)", text):
             try:
                 self._stream.feed(part)
             except Exception:  # noqa: BLE001 - pyte raises this and that for sequences that it half knows

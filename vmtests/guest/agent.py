@@ -35,6 +35,7 @@ class Agent:
         self._line = line
         self._seconds = _ANSWER_SECONDS * scale
         self._heard = bytearray()
+        self._behind = False  # whether an answer may still come that nobody waits for
 
     def connect(self, timeout: float) -> None:
         """Find out whether an agent answers, for `timeout` seconds."""
@@ -45,6 +46,7 @@ class Agent:
         while (line := self._read_line(deadline)) is not None:
             answer = _parsed(line.rpartition(_MARK)[2])
             if answer.get("return") == number:
+                self._behind = False
                 return
         raise GuestError("no guest agent answers on the machine's virtio port")
 
@@ -77,10 +79,14 @@ class Agent:
         return Result.of(command, stdout=stdout, stderr=stderr, exit_code=code, duration=duration)
 
     def _ask(self, command: str, arguments: Mapping[str, object]) -> Mapping[str, Any]:
+        if self._behind:
+            self.connect(self._seconds)
+        self._behind = True
         self._send(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         line = self._read_line(time.monotonic() + self._seconds)
         if line is None:
             raise GuestError("the guest agent does not answer")
+        self._behind = False
         answer = _parsed(line.rpartition(_MARK)[2])
         if "error" in answer:
             told = answer["error"].get("desc", "") if isinstance(answer["error"], dict) else answer["error"]

@@ -82,9 +82,12 @@ def _rows(ask: Ask, job: str, stream: str, limit: int) -> dict[int, bytes]:
         answer = ask("_vm_dump", job, stream, str(first), str(last), nonce=nonce, useful=useful)
         if (count := whole(answer)) is None or count > limit:
             raise nonsense()
-        missing = [number for number in range(1, count + 1) if number not in rows]
-        if not missing:
+        first, last = 1, count
+        while first in rows:
+            first += 1
+        while last in rows:
+            last -= 1
+        if first > count:
             return rows
-        first, last = missing[0], missing[-1]
         idle = idle + 1 if len(rows) == before else 0
     raise GuestError("the output of a command does not come whole from the guest")

@@ -14,6 +14,7 @@ from rich.text import Text
 from vmtests.errors import HostError
 from vmtests.host import accel, firmware, sandbox, tools, user
 from vmtests.host.accel import Request
+from vmtests.host.admission import OVERHEAD, RESERVE
 from vmtests.host.architecture import GUEST
 from vmtests.host.memory import memory
 from vmtests.host.place import check
@@ -129,13 +130,15 @@ def cache_row() -> Row:
 
 def memory_row(look: Callable[[], tuple[int, int]] = memory) -> Row:
     """Say whether there is memory for a machine."""
-    _, available = look()
+    total, available = look()
+    # What is asked before each machine of the usual size (`Admission.room`).
+    least = RESERVE + OVERHEAD + GIB
     return Row(
         topic="host",
         name="memory",
-        ok=available >= LEAST_MEMORY,
-        value=f"{format_size(available // MIB * MIB)} available",
-        why=f"{format_size(LEAST_MEMORY)} are needed",
+        ok=available >= LEAST_MEMORY and total >= least,
+        value=f"{format_size(available // MIB * MIB)} of {format_size(total // MIB * MIB)} available",
+        why=f"{format_size(LEAST_MEMORY)} are needed, and {format_size(least // MIB * MIB)} in all",
         hint="end something, or give the machine less memory",
     )
 

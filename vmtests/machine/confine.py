@@ -52,17 +52,18 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def check_over(overlay: Path, image: Path) -> None:
+def check_over(overlay: Path, image: Path | None) -> None:
     """Raise HostError unless `overlay`, which QEMU could write anything to, is laid over `image` and nothing else.
 
-    It is a file and no link to one, its data is in itself, and the only name in it is the image's.
+    It is a file and no link to one, its data is in itself, and the only name in it is the image's; of a disk that is
+    laid over nothing (None) there is none.
     """
     if overlay.is_file() and not overlay.is_symlink():
         with overlay.open("rb") as file:
             head = file.read(_LENGTH_AT)
         features = int.from_bytes(head[_FEATURES], "big") if int.from_bytes(head[4:8], "big") > 2 else 0
         names = [overlay.parent / name for given in _names(overlay) for name in [*_file_name(given), ""][:1]]
-        if not features & _DATA_ELSEWHERE and names == [image]:
+        if not features & _DATA_ELSEWHERE and names == ([] if image is None else [image]):
             return
     raise HostError(
         "the machine's disk names other files than it was made with",

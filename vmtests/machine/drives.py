@@ -9,7 +9,7 @@ from vmtests.errors import InputError
 from vmtests.host.firmware import Firmware
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
-from vmtests.machine.confine import disk_files
+from vmtests.machine.confine import check_over, disk_files
 from vmtests.machine.disk import backing, make_overlay
 from vmtests.machine.handover import copy, copy_directory
 from vmtests.machine.hardware import Hardware, oem_strings
@@ -102,16 +102,31 @@ def take(hardware: Hardware, template: Template, mine: Template) -> None:
     shutil.copytree(template.tpm, mine.tpm)
 
 
-def keep(hardware: Hardware, mine: Template, template: Template, toolbox: Toolbox) -> None:
-    """Copy the files of a machine that stands still to its template; raises HostError, OSError."""
-    pairs = {template.disk: (mine.disk, template.overlay)}
-    for number, path in enumerate(paths(hardware, mine), start=1):
-        pairs[template.further(number)] = (path, template.further_overlay(number))
-    for kept, (path, overlay) in pairs.items():
-        copy(path, kept)
-        make_overlay(toolbox, backing(kept), overlay, None)
+def keep(
+    hardware: Hardware, mine: Template, template: Template, toolbox: Toolbox, image: Path, source: Template | None
+) -> None:
+    """Copy the files of a machine that stands still to its template; raises HostError, OSError.
+
+    Its disk is laid over `image`, and a fork's further ones over those of the template `source`. QEMU could write
+    anything to them: that they name nothing else is seen before any tool opens what they name.
+    """
+    kept: list[tuple[Path, Path, Path, Path | None]] = [(mine.disk, template.disk, template.overlay, image)]
+    for number, (path, under) in enumerate(zip(paths(hardware, mine), _under(hardware, source), strict=True), start=1):
+        kept.append((path, template.further(number), template.further_overlay(number), under))
+    for path, disk, overlay, under in kept:
+        copy(path, disk)
+        check_over(disk, under)
+        make_overlay(toolbox, backing(disk), overlay, None)
     copy(mine.variables, template.variables)
     copy_directory(mine.tpm, template.tpm)
+
+
+def _under(hardware: Hardware, source: Template | None) -> list[Path | None]:
+    """Return what each further disk of a machine is laid over."""
+    if source is not None:
+        return [source.further(number) for number in range(1, hardware.further + 1)]
+    images = [None if disk.image is None else disk.image.absolute() for disk in hardware.disks]
+    return [*images, *([None] if hardware.seed else [])]
 
 
 def readable(hardware: Hardware, template: Template | None) -> Iterator[Path]:

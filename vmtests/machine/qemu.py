@@ -231,8 +231,7 @@ class QemuMachine:
                 copy_sparse(life.ram, template.ram)
                 # Of a fork the memory is in the stream, and this file has to be as long as others expect.
                 os.truncate(template.ram, self._hardware.memory_mib * MIB)
-                drives.keep(self._hardware, mine, template, self._toolbox)
-                check_over(template.disk, self._image.path)
+                drives.keep(self._hardware, mine, template, self._toolbox, self._image.path, self._template)
                 handover.let_read(template.ram, template.state, *template.disks)
                 yield template
             finally:

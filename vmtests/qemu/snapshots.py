@@ -22,12 +22,13 @@ from vmtests import progress
 from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
-from vmtests.errors import HostError, at_named, from_os
+from vmtests.errors import HostError, InputError, at_named, from_os
 from vmtests.guest.keys import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.architecture import GUEST
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
+from vmtests.machine.confine import disk_files
 from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template
 from vmtests.sizes import GIB, MIB
@@ -208,7 +209,14 @@ def directory(
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
     # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
     # one time for all files: what is in the image counts, too.
-    stats = [(str(path), *_identity(path)) for path in (image, *hardware.files) if path.exists()]
+    files = [each for path in (image, *hardware.files) if path.exists() for each in disk_files(path)]
+    for path in (image.absolute(), base, *files):
+        if os.fsencode(path).decode("utf-8", "replace") != str(path):
+            shown = printable(str(path))
+            raise InputError(
+                f"no machine of {shown} can be kept: its name is not in UTF-8", hint="give it another name"
+            )
+    stats = [(str(path), *_identity(path)) for path in files]
     qemu = toolbox.tools[GUEST.qemu]
     known = (
         VERSION,

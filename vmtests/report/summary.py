@@ -68,7 +68,7 @@ def digest_of(image: Path) -> str:
         status = image.stat()
         if not image.is_file() or status.st_size > DIGEST_LIMIT:
             return ""
-        key = f"{image.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}"
+        key = f"{image.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
         note = cache_dir() / "digests" / hashlib.sha256(key.encode()).hexdigest()[:32]
         if note.is_file():
             return note.read_text(encoding="utf-8")
