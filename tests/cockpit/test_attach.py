@@ -1,5 +1,6 @@
 """A boot of another process: what is shown and asked goes over a socket of this user's."""
 
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,18 @@ def test_directory_of_others_is_refused(short: Path) -> None:
     (short / "vmtests").chmod(0o777)
     with pytest.raises(HostError, match="this user alone"):
         attach.running()
+
+
+def test_boot_that_is_stopped_keeps_nobody_from_the_others(
+    attached: attach.Attached, session: Session, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-Z, say: it lets connect, and does not answer."""
+    monkeypatch.setattr(attach, "_SECONDS", 0.2)
+    (stopped := short / "vmtests/stopped").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(stopped / "attach.sock"))
+        listener.listen()
+        assert 1 == len(attach.running())
 
 
 def test_looking_for_boots_leaves_nothing(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:

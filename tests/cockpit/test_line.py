@@ -1,5 +1,7 @@
 """The emulated terminal: whatever comes, what is drawn are characters and colours."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,16 @@ def test_every_byte_can_be_fed(pieces: list[bytes]) -> None:
     assert (7, 3) == (screen.screen.columns, screen.screen.lines)
     for y in range(3):
         assert all(c.isprintable() for segment in screen.row(y, cursor=True) for c in segment.text)
+
+
+def test_marks_without_end_cost_nothing() -> None:
+    """Those that combine with the character before them would all go into one cell."""
+    screen = Screen()
+    began = time.process_time()
+    for _ in range(20):
+        screen.feed(b"a" + "\u0591\u0301\u064b".encode() * 4000)
+    assert time.process_time() - began < 2
+    assert max(len(cell.data) for row in screen.screen.buffer.values() for cell in row.values()) == 1
 
 
 def test_smaller_screen_keeps_what_is_at_the_cursor() -> None:

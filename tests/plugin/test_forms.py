@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -163,4 +164,9 @@ def test_digest_is_taken_anew_when_the_image_changes(tmp_path: Path, monkeypatch
     assert summary.digest_of(image) == summary.digest_of(image) == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
     image.write_bytes(b"other")
     assert summary.digest_of(image) == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+    # `cp -a` over it leaves size, time of modification and inode as they were.
+    before = image.stat()
+    image.write_bytes(b"again")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert summary.digest_of(image) == f"sha256:{hashlib.sha256(b'again').hexdigest()}"
     assert summary.digest_of(tmp_path / "none") == ""

@@ -13,9 +13,10 @@ from vmtests.boot.past import Past
 from vmtests.boot.stages import Stage
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
+from vmtests.errors import InputError
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.tools import Tool, Toolbox
-from vmtests.machine.hardware import Hardware
+from vmtests.machine.hardware import Disk, Hardware
 from vmtests.machine.template import Template, copy_sparse
 from vmtests.qemu import snapshots
 from vmtests.qemu.snapshots import LOGS, Lock, Record, Snapshot
@@ -159,6 +160,35 @@ def test_image_that_was_written_over_is_another(tmp_path: Path) -> None:
     while write(b"two") == written:
         pass  # the kernel's clock of files ticks every few milliseconds
     assert place() != first
+
+
+def test_image_whose_backing_file_was_written_over_is_another(tmp_path: Path, toolbox: Toolbox) -> None:
+    """A machine is not gone on from over other blocks than it knows, wherever in the chain they are."""
+    base, image = tmp_path / "base.raw", tmp_path / "disk.qcow2"
+    base.write_bytes(bytes(MIB))
+    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, image)
+    tcg = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
+    disk = Hardware(disks=(Disk(image=image),))
+    (alone := tmp_path / "alone.raw").write_bytes(bytes(MIB))
+
+    def places() -> list[Path]:
+        ways = ((image, Hardware()), (alone, disk))
+        return [snapshots.directory(tmp_path, path, contracts.default(), given, toolbox, tcg) for path, given in ways]
+
+    before = places()
+    assert places() == before
+    with base.open("r+b") as file:
+        file.write(b"other")
+    assert not set(before) & set(places())
+
+
+def test_path_that_is_not_utf_8_is_a_sentence(tmp_path: Path, toolbox: Toolbox) -> None:
+    """What is kept is described in JSON."""
+    image = tmp_path / os.fsdecode(b"d\xe9.raw")
+    image.write_bytes(bytes(MIB))
+    tcg = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
+    with pytest.raises(InputError, match="not in UTF-8"):
+        snapshots.directory(tmp_path, image, contracts.default(), Hardware(), toolbox, tcg)
 
 
 def test_what_is_in_an_image_counts_where_all_files_have_one_time(tmp_path: Path) -> None:

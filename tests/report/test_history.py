@@ -114,6 +114,18 @@ def test_steady_runs_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines() == [str(directory / "trends.html")]
 
 
+def test_reboots_are_no_boots_of_the_image(tmp_path: Path) -> None:
+    """Of each machine its first boot counts; of one that the host spoilt, the next."""
+    base = write(tmp_path, 2, initrd=lambda _: 5.0)
+    for name, owner in (("run000", None), ("run001", "host")):
+        timeline = json.loads((base / name / "timeline.json").read_text())
+        timeline["boot"], timeline["seconds"]["initrd"] = 2, 50.0
+        (base / name / "timeline-2.json").write_text(json.dumps(timeline))
+        (base / name / "verdict.json").write_text(json.dumps({"owner": owner}))
+    (trend,) = history.read(base)
+    assert [5.0, 50.0] == [run.seconds["initrd"] for run in trend.runs]
+
+
 def test_too_few_runs_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2, and how many it takes."""
     directory = write(tmp_path / "runs", 4, initrd=lambda _: 10.0)
@@ -153,7 +165,7 @@ def test_budget_that_is_none_is_bad_input(text: str) -> None:
         Budget.parse(text)
 
 
-@pytest.mark.parametrize("text", ["1", "0.9x20", "1.25x1", "x20", "1.25x", "fast"])
+@pytest.mark.parametrize("text", ["1", "0.9x20", "1.25x1", "1.25x500", "x20", "1.25x", "fast"])
 def test_rule_that_is_none_is_bad_input(text: str) -> None:
     """A factor of one or less, or a single run, is no rule."""
     with pytest.raises(InputError, match="is no rule"):

@@ -10,6 +10,7 @@ import itertools
 import re
 import threading
 import unicodedata
+from collections.abc import Iterator
 
 import pyte
 from rich.color import Color, ColorParseError
@@ -28,6 +29,7 @@ COLUMNS, LINES = 80, 24
 _READ = 16 << 10
 _TICK = 0.05  # seconds
 _PER_TICK = 24 << 10  # bytes of the guest that are drawn in a tick; of a flood only the end is
+_MARKS = 4  # on one character
 _KEPT = "\x1b\r\n\b\t\x0e\x0f\v\f"  # besides what is printable
 _COLOURS = {"brown": "yellow", "default": None}
 # What sets titles and fills clipboards, which pyte would wait for the end of; and one that is not whole yet.
@@ -56,7 +58,11 @@ class Screen:
         self._begun = begun[0] if begun else ""
         text = text[: len(text) - len(self._begun)].replace("\x1b]", "")
         # Marks that are left go into the cell before them, without an end.
-        text = "".join(_harmless(c) for c in unicodedata.normalize("NFC", text) if not unicodedata.combining(c))
+        text = "".join(
+            _harmless(c)
+            for c in unicodedata.normalize("NFC", "".join(_few_marks(text)))
+            if not unicodedata.combining(c)
+        )
         for part in re.split(r"(?=\x1b)", text):
             try:
                 self._stream.feed(part)
@@ -92,6 +98,15 @@ class Screen:
             Segment("".join(text for text, _ in run), look)
             for look, run in itertools.groupby(cells, key=lambda cell: cell[1])
         ]
+
+
+def _few_marks(text: str) -> Iterator[str]:
+    """Yield a text without more than a few marks on one character: to put them in order takes their number's square."""
+    marks = 0
+    for c in text:
+        marks = marks + 1 if unicodedata.combining(c) else 0
+        if marks <= _MARKS:
+            yield c
 
 
 def _harmless(c: str) -> str:
