@@ -101,7 +101,7 @@ class Screen:
 
 
 def _few_marks(text: str) -> Iterator[str]:
-    """Yield a text without more than a few marks on one character: to put them in order takes their number's square."""
+    """Yield a text without more than a few marks on one character: to order them takes their number's square."""
     marks = 0
     for c in text:
         marks = marks + 1 if unicodedata.combining(c) else 0

@@ -98,8 +98,14 @@ def _systemd_up(runner: Runner) -> tuple[str, ...]:
 
 
 def _systemd_unit(runner: Runner, name: str) -> Service:
-    shown = runner.run(f"{_SHOW}{shlex.quote(name)}").check().lines
-    told = dict(line.split("=", 1) for line in shown if "=" in line)
+    """Return what became of a unit; of a pattern that several fit, of one that is not up where there is such."""
+    shown = runner.run(f"{_SHOW}{shlex.quote(name)}").check().stdout.strip()
+    found = [_of_block(block) for block in shown.split("\n\n")]
+    return next((service for service in found if not (service.there and service.up)), found[0])
+
+
+def _of_block(block: str) -> Service:
+    told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
     state, result, load = (told.get(key, "") for key in ("ActiveState", "Result", "LoadState"))
     ended = state == "inactive" and result == "success" and told.get("ExecMainExitTimestampMonotonic", "0") != "0"
     if load != "loaded":

@@ -221,11 +221,12 @@ class QemuMachine:
         life = self._running()
         try:
             template.directory.mkdir(mode=0o700)
+            told = self.execute("query-status")
+            stands = isinstance(told, dict) and told.get("running") is False  # somebody wants it so
             self.execute("stop")
             try:
                 self._stop_unused_timers()
-                # QEMU sees nothing of the other directory.
-                migration.send(self.execute, mine.state, life.exited)
+                migration.send(self.execute, mine.state, life.exited)  # QEMU sees nothing of the other directory
                 handover.move(mine.state, template.state)
                 # QEMU has written everything out and let go of the disk until it goes on.
                 copy_sparse(life.ram, template.ram)
@@ -235,7 +236,8 @@ class QemuMachine:
                 handover.let_read(template.ram, template.state, *template.disks)
                 yield template
             finally:
-                self.execute("cont")
+                if not stands:
+                    self.execute("cont")
         except OSError as error:
             raise HostError(
                 f"{error.filename or template.directory} cannot be written: {error.strerror}",

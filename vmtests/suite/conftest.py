@@ -151,11 +151,11 @@ def store_writer(vm: Vm, contract: Contract) -> Callable[[str], Result]:
 
 @pytest.fixture
 def lower_file(vm: Vm, vm_contract: Contract) -> str:
-    """A file of the image's store, relative to it: the text file that every system has."""
-    lower = vm_contract.store.lower
-    found = vm.run(f"cd {lower} && find . -path '*/share/common-licenses/*' -type f -size +1k | sort | head -n 1")
-    name = found.check().stdout.strip().removeprefix("./")
-    if not name:
-        found = vm.run(f"cd {lower} && find . -type f -size +1k -size -64k | sort | head -n 1")
-        name = found.check().stdout.strip().removeprefix("./")
-    return name
+    """A file of the image's store, relative to it: a text file that every system has, and nobody has changed."""
+    store = vm_contract.store
+    new = f'while read -r file; do [ -e \'{store.upper}\'/"$file" ] || {{ echo "$file"; break; }}; done'
+    for which in ("-path '*/share/common-licenses/*'", "-path '*/share/*' -size -64k", "-size -64k"):
+        found = vm.run(f"cd {store.lower} && find . -type f -size +1k {which} | sort | {new}")
+        if name := found.check().stdout.strip().removeprefix("./"):
+            return name
+    raise AssertionError("the store has no file of more than 1 KiB and less than 64 that is in the lower layer only")

@@ -29,8 +29,9 @@ def upper(vm_contract: Contract) -> str:
 def hidden(vm: Vm, vm_contract: Contract, lower_file: str) -> Iterator[str]:
     """A file of the image that a test may change or delete through the overlay; undone afterwards.
 
-    Changing layers under a mounted overlay is undefined (kernel, filesystems/overlayfs), so the test puts the
-    content back through the overlay.
+    It is in the lower layer only, so that whatever changes it has to copy it up: another one for each test. Changing
+    layers under a mounted overlay is undefined (kernel, filesystems/overlayfs), so the test puts the content back
+    through the overlay.
     """
     lower = f"{vm_contract.store.lower}/{lower_file}"
     before = vm.run(f"sha256sum < '{lower}'").check().stdout
