@@ -5,10 +5,12 @@ Nothing has to be promised. A text that is empty, and a tuple that is, says that
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import re
 import tomllib
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -204,6 +206,10 @@ class Units:
     ready: str = "multi-user.target"
     active: tuple[str, ...] = ()
     may_fail: tuple[str, ...] = ()
+
+    def broken(self, failed: Iterable[str]) -> list[str]:
+        """Return the units that may not have failed, of those that have."""
+        return [name for name in failed if not any(fnmatch.fnmatchcase(name, one) for one in self.may_fail)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,9 +46,8 @@ def units(contract: Contract, runner: Runner) -> Iterator[str]:
         for name in promised.active:
             yield f"{name} is not known to be active: nobody can ask the guest's init, `{first}`"
         return
-    for name in init.failed(runner):
-        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in promised.may_fail):
-            yield f"{clean(name)} has failed"
+    for name in promised.broken(init.failed(runner)):
+        yield f"{clean(name)} has failed"
     for name in promised.active:
         service = init.service(runner, name)
         if not service.there:

@@ -9,6 +9,7 @@ import shlex
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 from vmtests.errors import HostError, VmtestsError, at_named
 from vmtests.image.kallsyms import TEXT, Symbols
@@ -31,6 +32,8 @@ def open_stub(machine: QemuMachine, doctor: QemuDoctor, directory: Path, *, fixe
     path = directory / "gdb.sock"
     if len(os.fsencode(path)) > _PATH_LIMIT:
         raise HostError(f"{path} is too long for a socket", hint="set XDG_RUNTIME_DIR or TMPDIR to a shorter one")
+    if path.is_socket() and not _listens(machine):
+        path.unlink()  # of a QEMU before this one
     if not path.is_socket():
         _listen(machine, path)
     words = ["gdb", "-ex", "set architecture i386:x86-64", "-ex", f"target remote {path}"]
@@ -62,6 +65,11 @@ def _listen(machine: QemuMachine, path: Path) -> None:
         except BaseException:
             path.unlink()
             raise
+
+
+def _listens(machine: QemuMachine) -> bool:
+    known: Any = machine.execute("query-chardev") or []
+    return any(device.get("label") == "gdb" for device in known)
 
 
 def elf(symbols: Symbols, base: int) -> bytes:
