@@ -99,6 +99,7 @@ if [ "${unset}" = yes ]; then set default=7; elif false; then set default=8; els
         ("search --file --set=root /vmlinuz", grub.Device(kind="file", value="/vmlinuz")),
         ("search --no-floppy --fs-uuid --set=dev 1-2 --hint hd0", grub.Device(kind="uuid", value="1-2")),
         ("search --fs-uuid --set=other 1-2", None),
+        ("search --fs-uuid --set=root 1-2\nsearch --fs-uuid --set=boot AB-CD", grub.Device(kind="uuid", value="1-2")),
         ("search --no-floppy --set root --label system", grub.Device(kind="label", value="system")),
         ("search --label --set root system", grub.Device(kind="label", value="system")),
         ("search -l -s -- system", grub.Device(kind="label", value="system")),

@@ -1,9 +1,13 @@
 """Partition definitions follow from the contract and the seed, and from nothing else."""
 
 import configparser
+import os
 from pathlib import Path
 
+import pytest
+
 from vmtests.contract import default
+from vmtests.errors import InputError
 from vmtests.image import repart
 from vmtests.image.spec import DEFAULT_SEED
 
@@ -46,6 +50,13 @@ def test_colons_and_percents_in_paths_are_escaped() -> None:
     """A colon separates source from target, and a percent begins a specifier: both are escaped (repart.d(5))."""
     text = repart.definition(default().esp, DEFAULT_SEED, {"/a": "/b:c%d"})
     assert "CopyFiles=/b\\x3ac%%d:/a" in text.splitlines()
+
+
+@pytest.mark.parametrize("name", ["/a\nb", os.fsdecode(b"/d\xe9")])
+def test_path_that_no_definition_can_hold_is_refused(name: str) -> None:
+    """Systemd-repart leaves out a line that it cannot read, and makes a disk without it."""
+    with pytest.raises(InputError, match="takes no path like"):
+        repart.definition(default().esp, DEFAULT_SEED, {"/a": name})
 
 
 def test_uuids_follow_from_the_seed() -> None:

@@ -8,7 +8,7 @@ by repart.
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vmtests import progress
 from vmtests.contract import Contract
@@ -17,7 +17,9 @@ from vmtests.host.alongside import alongside
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, rootfiles, unprivileged
+from vmtests.image.check import Slice
 from vmtests.image.erofsplan import Plan
+from vmtests.image.extfiles import ExtFiles
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.mkerofs import STORE_TIME
@@ -28,6 +30,7 @@ from vmtests.image.spec_check import check_root
 from vmtests.image.survey import Totals, survey
 from vmtests.image.target import beside, publish
 from vmtests.sizes import MIB, format_size, round_up
+from vmtests.text import printable
 
 _END_OF_TABLE = MIB  # the backup GPT and repart's alignment
 
@@ -179,9 +182,10 @@ def _make_disk(spec: ImageSpec, contract: Contract, work: _Work, store_size: int
 def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int) -> None:
     in_place = not work.store.exists()
     content = {
-        "esp": {target: os.fspath(source) for target, source in spec.esp.items()},
-        "store": {} if in_place else {"CopyBlocks": os.fspath(work.store), "Size": str(store_size)},
-        "root": {"/": os.fspath(work.root)},
+        # systemd-repart leaves out what has `..` in its path, and says so in a log that nobody reads.
+        "esp": {target: os.path.realpath(source) for target, source in spec.esp.items()},
+        "store": {} if in_place else {"CopyBlocks": os.path.realpath(work.store), "Size": str(store_size)},
+        "root": {"/": os.path.realpath(work.root)},
     }
     repart.write_definitions(work.definitions, contract, spec.seed, content)
     if in_place:
@@ -216,6 +220,7 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
         table = gpt.read(disk, contract.disk.sector_size)
         starts = {entry.label: table.start(entry) for entry in table.entries}
         _check_esp(spec, FatFiles(*disk.range(starts[contract.esp.label], 0)))
+        _check_root(work.root, Slice(disk, starts[contract.root.label], disk.size))
     if not is_root():
         unprivileged.give_to_root(work.disk, starts[contract.root.label], toolbox)
     # Repart appends to a table; sorted, the numbers are those of the contract's order.
@@ -230,6 +235,16 @@ def _check_esp(spec: ImageSpec, files: FatFiles) -> None:
         raise HostError(f"systemd-repart did not write a whole ESP: {error}") from error
     if missing:
         raise HostError(f"systemd-repart did not write {missing[0]} to the ESP", hint="is the disk full?")
+
+
+def _check_root(tree: Path, content: Slice) -> None:
+    """Raise HostError unless root has all that it was made of."""
+    try:
+        have = {PurePosixPath(path).name for path in ExtFiles(content).below("/", "")}
+    except FilesError as error:
+        raise HostError(f"systemd-repart did not write a whole root: {error}") from error
+    if missing := sorted({entry.name for entry in tree.iterdir()} - have):
+        raise HostError(f"systemd-repart did not write /{printable(missing[0])} to root", hint="is the disk full?")
 
 
 def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox) -> None:

@@ -336,7 +336,7 @@ class _Script:
             at += 1
         if not values and name not in ("", "root"):
             name, values = "root", [name]  # as before GRUB 1.99, where `--set` took no word
-        if values and (not name or name in ("root", "dev", "boot")):
+        if values and (not name or name in ("root", "dev")):
             menu.device = Device(kind=kind or "uuid", value=values[0])
 
     def _words(self, word: str) -> str:

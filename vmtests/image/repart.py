@@ -1,10 +1,13 @@
 """Partition definitions for systemd-repart, rendered from the contract (repart.d(5))."""
 
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from vmtests.contract import Contract, Partition
+from vmtests.errors import InputError
+from vmtests.text import printable
 
 
 def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
@@ -41,8 +44,17 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
 
 
 def _escape(path: str) -> str:
-    """Return a path as part of `CopyFiles=`, which knows specifiers and C escapes, and splits at colons."""
+    """Return a path as part of `CopyFiles=`, which knows specifiers and C escapes, and splits at colons.
+
+    Raises InputError for one that no line of a definition can hold: systemd-repart leaves out what it cannot read.
+    """
+    if "\n" in path or not _is_utf_8(path):
+        raise InputError(f"systemd-repart takes no path like {printable(path)}", hint="give it another name")
     return path.replace("\\", "\\\\").replace("%", "%%").replace(":", "\\x3a").replace(" ", "\\x20")
+
+
+def _is_utf_8(path: str) -> bool:
+    return os.fsencode(path).decode("utf-8", "replace") == path
 
 
 def write_definitions(
