@@ -92,3 +92,13 @@ def test_interrupt_while_its_end_is_waited_for() -> None:
     with pytest.raises(KeyboardInterrupt), alongside(work):
         waits.set()
     assert work.done
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_interrupt_while_it_is_told_to_end() -> None:
+    """It is raised when the work is done, whatever it met."""
+    work = _Work()
+    with pytest.raises(KeyboardInterrupt), alongside(work, end=lambda: os.kill(os.getpid(), signal.SIGINT)):
+        work.began.wait()
+    assert work.done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

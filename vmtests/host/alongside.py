@@ -7,9 +7,11 @@ its first line; `threading.Thread.start` waits for that line for ever.
 
 import _thread
 import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import FrameType
 from typing import TypeVar
 
 _BEGIN_SECONDS = 60.0
@@ -27,6 +29,7 @@ def alongside(work: Callable[[], T], end: Callable[[], object] = tuple) -> Itera
     """
     turn, begun, over = threading.Lock(), threading.Event(), threading.Event()
     came: Future[T] = Future()
+    interrupt: KeyboardInterrupt | None = None
 
     def run() -> None:
         with turn:
@@ -44,14 +47,36 @@ def alongside(work: Callable[[], T], end: Callable[[], object] = tuple) -> Itera
             raise MemoryError
         yield came
     finally:
-        over.set()
-        end()
-        interrupt: KeyboardInterrupt | None = None
         while True:
             try:
-                with turn:
-                    break
+                with _signals_wait():
+                    if not over.is_set():
+                        over.set()
+                        end()
+                    with turn:
+                        break
             except KeyboardInterrupt as error:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Have signals that Python handles wait for the end of the block; a loop that catches what they raise is left by
+    the next one that comes while it begins anew.
+    """
+    came: list[int] = []
+    before: dict[int, Callable[[int, FrameType | None], object]] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(handler := signal.getsignal(number)):
+                    before[number] = handler
+                    signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, handler)
+        for late in dict.fromkeys(came):
+            before[late](late, None)
