@@ -221,8 +221,6 @@ class QemuMachine:
         life = self._running()
         try:
             template.directory.mkdir(mode=0o700)
-            told = self.execute("query-status")
-            stands = isinstance(told, dict) and told.get("running") is False  # somebody wants it so
             self.execute("stop")
             try:
                 self._stop_unused_timers()
@@ -236,8 +234,7 @@ class QemuMachine:
                 handover.let_read(template.ram, template.state, *template.disks)
                 yield template
             finally:
-                if not stands:
-                    self.execute("cont")
+                self.execute("cont")
         except OSError as error:
             raise HostError(
                 f"{error.filename or template.directory} cannot be written: {error.strerror}",
