@@ -34,8 +34,9 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
 def test_results_are_nobody_elses_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs it alone may look into a directory of results, also where several processes share it."""
     monkeypatch.chdir(tmp_path)
-    part(planned(None, "run"), "gw0", wanted=False)
-    made = [new_directory(), new_directory(tmp_path / "wanted"), planned(None, "run")]
+    shared = planned(None, "run")  # it has the second in its name
+    part(shared, "gw0", wanted=False)
+    made = [new_directory(), new_directory(tmp_path / "wanted"), shared]
     assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in made}
 
 
