@@ -122,6 +122,7 @@ def test_reboots_are_no_boots_of_the_image(tmp_path: Path) -> None:
         timeline["boot"], timeline["seconds"]["initrd"] = 2, 50.0
         (base / name / "timeline-2.json").write_text(json.dumps(timeline))
         (base / name / "verdict.json").write_text(json.dumps({"owner": owner}))
+        (base / name / "verdict-2.json").write_text(json.dumps({"verdict": "ready"}))
     (trend,) = history.read(base)
     assert [5.0, 50.0] == [run.seconds["initrd"] for run in trend.runs]
 

@@ -63,8 +63,10 @@ def alongside(work: Callable[[], T], end: Callable[[], object] = tuple) -> Itera
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Have signals that Python handles wait for the end of the block; a loop that catches what they raise is left by
-    the next one that comes while it begins anew.
+    """Have signals that Python handles wait for the end of the block.
+
+    One that came before it is raised at once, and so is the next while that is being caught (CPython looks for signals
+    where a loop begins anew): both would have to come within microseconds.
     """
     came: list[int] = []
     before: dict[int, Callable[[int, FrameType | None], object]] = {}

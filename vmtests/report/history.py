@@ -129,7 +129,7 @@ def _trends(places: Sequence[Path]) -> list[Trend]:
             *place.glob("*/timeline.json"),
             *place.glob("*/*/timeline.json"),
         ):
-            boot = _boot(_first(path))
+            boot = _boot(path.with_name(f"timeline{own_boot(path.parent)}.json"))
             if boot is not None and (boot.image, boot.started) not in seen:
                 seen.add((boot.image, boot.started))
                 boots.setdefault((boot.image, boot.machine), []).append(boot)
@@ -150,11 +150,12 @@ class _Boot:
     seconds: Mapping[str, float]
 
 
-def _first(path: Path) -> Path:
-    """Return the first boot's timeline, or that of the next where the host spoilt the first; reboots are others."""
-    again = path.with_name("timeline-2.json")
-    spoilt = again.is_file() and read_object(path.with_name("verdict.json")).get("owner") == Owner.HOST
-    return again if spoilt else path
+def own_boot(place: Path) -> str:
+    """Return what the names of the files of a machine's own boot end with: nothing for the first, `-2` for the second
+    where the host spoilt that. Later ones are reboots.
+    """
+    spoilt = read_object(place / "verdict.json").get("owner") == Owner.HOST
+    return "-2" if spoilt and read_object(place / "verdict-2.json") else ""
 
 
 def _boot(path: Path) -> _Boot | None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vmtests.errors import Owner, VmtestsError
+from vmtests.errors import VmtestsError
+from vmtests.report.history import own_boot
 from vmtests.resources import cache_dir, read_object
 from vmtests.text import printable
 
@@ -54,10 +55,8 @@ def properties(results: Path) -> dict[str, str]:
 
 def _own_boot(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return verdict and timeline of the run's boot: the first, unless the host spoilt it and it began again."""
-    told, again = read_object(place / "verdict.json"), read_object(place / "verdict-2.json")
-    if again and told.get("owner") == Owner.HOST:
-        return again, read_object(place / "timeline-2.json")
-    return told, read_object(place / "timeline.json")
+    which = own_boot(place)
+    return read_object(place / f"verdict{which}.json"), read_object(place / f"timeline{which}.json")
 
 
 def digest_of(image: Path) -> str:
