@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vmtests.boot.rules import EventRule, Layer, LineRule
 from vmtests.boot.stages import Stage
-from vmtests.boot.verdict import Evidence
+from vmtests.boot.verdict import Cause, Evidence
 
 # systemd's targets without which no boot goes on, and what they are made of: bootup(7).
 _NEEDED = re.compile(
@@ -25,6 +25,9 @@ _LAST = re.compile(
     r"something that (?:.*(?:Local File Systems|Initrd Root|Initrd File Systems|initrd-|Switch Root|System "
     r"Initialization|Basic System|Multi-User System|Default Target)).* needs failed"
 )
+
+_DISK = re.compile(r"/dev/(?P<disk>(?:nvme\d+n|mmcblk|md|loop)\d+|[a-z]{1,8})(?:p?\d+)?")
+_UNREADABLE = re.compile(r"error(?:, | on )dev")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +63,27 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
     near = list(dict.fromkeys([*objects[:1], *objects[-1:]])) or units[:3]
     if needed is not None:  # what the manager names right before the first thing that fails for it
         near = objects[-1:] or units[-1:] or list(clues[needed : needed + 1])
-    reasons = [clue for clue in clues if clue.rule.layer is Layer.REASON]
+    reasons = [
+        clue for clue in clues if clue.rule.layer is Layer.REASON and all(_explains(clue, one) for one in near[:1])
+    ]
     if near and reasons:
         at = next(i for i, clue in enumerate(clues) if clue is near[0])
         last = max((i for i, clue in enumerate(clues[:at]) if clue.rule.layer is not Layer.REASON), default=-1)
         reasons = [
-            *(clue for clue in clues[last + 1 : at] if clue.rule.layer is Layer.REASON),
-            *(clue for clue in clues[at:] if clue.rule.layer is Layer.REASON),
-            *reversed([clue for clue in clues[: last + 1] if clue.rule.layer is Layer.REASON]),
+            *(clue for clue in clues[last + 1 : at] if clue in reasons),
+            *(clue for clue in clues[at:] if clue in reasons),
+            *reversed([clue for clue in clues[: last + 1] if clue in reasons]),
         ]
     return [*reasons[:1], *near] or list(clues[:1])
+
+
+def _explains(reason: Finding, failed: Finding) -> bool:
+    """Whether a reason can be that of what failed: a device does not stay away for an error of another disk."""
+    if failed.rule.cause is not Cause.DEVICE_TIMEOUT or reason.rule.fatal or reason.rule.cause is Cause.MODULE_MISSING:
+        return True
+    if (named := _DISK.fullmatch(failed.subject)) is None:  # a link: to any disk whose blocks could not be read
+        return failed.subject in reason.sentence or bool(_UNREADABLE.search(reason.sentence))
+    return bool(re.search(rf"\b{named['disk']}(?:p?\d+)?\b", reason.sentence))
 
 
 def ends(found: Finding) -> bool:

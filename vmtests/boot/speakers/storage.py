@@ -7,6 +7,7 @@ from vmtests.errors import Owner
 
 _EROFS = r"erofs(?: \(device \S{1,32}\)|: \(device \S{1,32}\))?: (?:(?:erofs|z_erofs|check)_\w{1,40}: )?"
 _EXT4 = r"EXT[234]-fs (?:error )?\((?:device )?(?P<device>\S{1,32}?)\): "
+_NEEDED = r"(?!fd\d|sr\d|loop\d|\S{1,20}rpmb)"
 _CHECK = (
     "look at the file system with its own checker, without letting it write: e2fsck -fn, xfs_repair -n, btrfs check"
 )
@@ -43,7 +44,7 @@ SPEAKER = Speaker(
             "erofs: (device vda2): failed to decompress -117 in[4096, 0] out[8192]",
             kernel=True,
         ),
-        # fs/overlayfs/{super,params}.c
+        # fs/overlayfs/{super,params}.c; what the upper file system does not support it does without.
         rule(
             Cause.OVERLAY_WORKDIR,
             r"overlayfs: (?P<what>workdir and upperdir must .{1,60}|failed to resolve '\S{0,300}work\S{0,100}': "
@@ -57,7 +58,7 @@ SPEAKER = Speaker(
             Cause.OVERLAY_UPPERDIR,
             r"overlayfs: (?P<what>failed to resolve '(?P<path>.{1,300}?)': -\d+|filesystem on '.{1,300}' not "
             r"supported.{0,100}"
-            r"|upper(?:dir)? .{0,100}(?:failed|not supported|in-use|read-only).{0,100}|upper fs .{1,120}"
+            r"|upper(?:dir)? .{0,100}(?:failed|not supported|in-use|read-only).{0,100}|upper fs (?!does not ).{1,120}"
             r"|failed to (?:verify (?:upper|index|origin|work)|create directory|set xattr|clone|get).{1,200}"
             r"|maximum fs stacking depth exceeded|missing '?(?:lowerdir|upperdir|workdir)'?.{0,60}"
             r"|.{0,60}overlapping.{0,80}"
@@ -98,8 +99,7 @@ SPEAKER = Speaker(
             r"error loading journal|failed to (?:load|open|initialize)|checksum invalid|corrupt|bad |inode #\d+|"
             r"ext4_check_descriptors|Invalid (?:superblock )?checksum|VFS: Found ext4 filesystem with invalid "
             r"superblock"
-            r"|filesystem (?:is )?too large|error |Remounting filesystem read-only|journal transaction|orphan "
-            r"cleanup on readonly).{0,200})$",
+            r"|filesystem (?:is )?too large|error |Remounting filesystem read-only|journal transaction).{0,200})$",
             "the file system on {device}{on} is damaged: {what}{also}",
             _CHECK,
             "EXT4-fs error (device vda3): ext4_lookup:1855: inode #2: comm init: deleted inode referenced: 12",
@@ -151,11 +151,12 @@ SPEAKER = Speaker(
             "XFS (sda2): Metadata corruption detected at xfs_agi_verify+0x10e/0x120 [xfs], xfs_agi block 0x2",
             kernel=True,
         ),
-        # drivers/md/dm-verity-target.c, dm-table.c; drivers/md/dm-integrity.c; fs/verity
+        # drivers/md/dm-verity-target.c, dm-table.c; drivers/md/dm-integrity.c; fs/verity. Which implementation of the
+        # hash is in use it says of every volume.
         rule(
             Cause.VERITY_FAILED,
             r"(?P<what>device-mapper: verity: (?:\S{1,40}: )?(?:data|metadata) block \d+ is corrupted"
-            r"|device-mapper: verity: .{1,120}"
+            r"|device-mapper: verity: (?!\S{1,40} using ).{1,120}"
             r"|device-mapper: table: .{0,40}verity: .{1,120}|fs-verity .{1,40}: (?:FILE CORRUPTED"
             r"|.{0,60}failed).{0,80}"
             r"|dm-verity device corrupted.{0,60})",
@@ -178,16 +179,18 @@ SPEAKER = Speaker(
             "device-mapper: table: 253:0: linear: Device lookup failed",
             kernel=True,
         ),
-        # An empty floppy or CD drive and an eMMC's RPMB partition cannot be read, and need not be.
+        # An empty floppy or CD drive, a loop device whose file was taken away and an eMMC's RPMB partition cannot be
+        # read, and need not be. A disk may refuse a command that neither reads nor writes, and has time to shut down.
         rule(
             Cause.DISK_READ_ERROR,
             r"(?P<what>(?:blk_update_request: |print_req_error: )?(?:critical (?:medium|target)|I/O|protection"
             r"|timeout|nexus|transport) error"
-            r", dev (?!fd\d|\S{1,20}rpmb|sr\d)\S{1,32}, (?:sector|logical block) \d+.{0,120}"
-            r"|Buffer I/O error on dev(?:ice)? (?!fd\d|\S{1,20}rpmb|sr\d).{1,120}"
+            rf", dev {_NEEDED}\S{{1,32}}, (?:sector|logical block) \d+.{{0,120}}"
+            rf"|Buffer I/O error on dev(?:ice)? {_NEEDED}.{{1,120}}"
             r"|nvme nvme\d+: (?:I/O .{0,40}timeout|Device not ready|controller is down|Removing after|Identify "
-            r"Controller failed|Abort|failed to).{0,120}"
-            r"|nvme \S{1,20}: .{0,60}(?:timeout|not ready|failed|error).{0,80}"
+            r"Controller failed|Abort|failed to (?!set APST)).{0,120}"
+            r"|nvme \S{1,20}: (?!Shutdown timeout set|failed to set APST).{0,60}(?:timeout|not ready|failed"
+            r"|error).{0,80}"
             r"|ata\d+(?:\.\d+)?: (?:failed command|error: |.{0,40}(?:SRST failed|link is slow|qc timeout|failed to "
             r"IDENTIFY|COMRESET failed)).{0,120}"
             r"|(?:sd|sr) \d+:\d+:\d+:\d+: .{0,40}(?:FAILED Result|Medium Error|Sense Key : (?:Medium|Hardware)"
@@ -197,7 +200,8 @@ SPEAKER = Speaker(
             r"|xen-?(?:blkfront|vbd).{0,60}(?:fail|error|timeout|Waiting).{0,80}|mmc\d+: (?:error -\d+ whilst "
             r"initialising|Card stuck|.{0,40}timeout|"
             r"Timeout waiting for hardware).{0,80}|mmcblk\d\S*: .{0,60}error.{0,80}"
-            r"|XENBUS: (?:Timeout|Waiting for devices).{0,80}|hv_storvsc \S{1,60}: .{0,60}(?:error|status).{0,80})$",
+            r"|XENBUS: (?:Timeout|Waiting for devices).{0,80}"
+            r"|hv_storvsc \S{1,60}: .{0,40}cmd 0x(?:28|2a|88|8a) .{0,20}status.{0,80})$",
             "a disk gives errors: {what}",
             "the disk, or what the host emulates it from, does not give what is on it: look at the host's own "
             "messages",

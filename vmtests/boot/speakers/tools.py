@@ -125,17 +125,18 @@ SPEAKER = Speaker(
             "/dev/sda1: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.",
             stages=SYSTEMD | BOOTING,
         ),
-        # cryptsetup and systemd's password agents, which wait for an answer.
+        # cryptsetup, zfs and systemd's password agents, which wait for an answer.
         rule(
             Cause.UNLOCK_WAITS,
             r"(?P<what>[🔐👆]{0,1} ?(?:Please (?:enter|unlock)|Enter) (?:the )?(?:[\w ]{0,40})?(?:passphrase|password"
             r"|PIN|recovery key|key|disk)\b"
             r".{0,160}:)(?: ?\(press TAB for no echo\))?.{0,20}$"
+            r"|(?P<asked>\S.{0,200}\(press TAB for no echo\)).{0,20}$"
             r"|(?P<token>[🔐👆]{0,1} ?(?:Please (?:confirm presence|verify user) on (?:the )?security token.{0,60}"
             r"|Asking FIDO2 token for authentication.{0,20}|Security token not present for unlocking.{1,160}))$"
             r"|(?P<also>A password is required to access the .{1,80} volume:?|Unlocking .{1,80}|Enter passphrase "
             r"for .{1,120}|(?:\+ )?plymouth ask-for-password .{1,300})$",
-            "the boot waits for the key of an encrypted disk: {what}{also}{token}",
+            "the boot waits for the key of an encrypted disk: {what}{asked}{also}{token}",
             _UNLOCK,
             "Please enter passphrase for disk QEMU_HARDDISK (root): ",
             stages=SYSTEMD | BOOTING,
@@ -174,7 +175,7 @@ SPEAKER = Speaker(
             r"to import pool.{1,160}|Key load error: .{1,160}"
             r"|Message: cannot import.{1,160}|zpool: .{1,160}|Error: Failed to mount root filesystem.{0,80}"
             r"|Command: (?:zpool|mount).{1,160}"
-            r"|importing (?:root )?ZFS pool \"\S{1,80}\"\.{3,}.{0,60}|.{0,40}The pool was last accessed by another "
+            r"|.{0,40}The pool was last accessed by another "
             r"system.{0,60}"
             r"|.{0,40}No pool (?:imported|found).{0,120}|Manually import the (?:root )?pool.{0,60})$",
             "a ZFS pool was not imported: {what}",
