@@ -1,6 +1,6 @@
 """shim, which secure boot trusts, and which starts what it trusts."""
 
-from vmtests.boot.rules import LOADING, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -37,6 +37,17 @@ SPEAKER = Speaker(
             "Verifiying shim SBAT data failed: Security Policy Violation",
             stages=LOADING,
             weight=Weight.CLUE,
+        ),
+        # shim.c, exit_boot_services() hook: it waits, and switches the machine off.
+        rule(
+            Cause.SECURE_BOOT_REFUSED,
+            r"(?P<what>Bootloader has not verified loaded image\.|System is compromised\. +halting\.?)$",
+            "shim stops a boot loader that started a kernel unverified: {what}",
+            "with secure boot on, the boot loader must have shim verify what it starts: use the distribution's signed "
+            "one, or switch secure boot off",
+            "Bootloader has not verified loaded image.",
+            stages=EARLY,
+            weight=Weight.CAUSE,
         ),
         rule(
             Cause.BOOTLOADER_MISSING,

@@ -106,10 +106,19 @@ SPEAKER = Speaker(
             stages=EARLY,
             layer=Layer.OBJECT,
         ),
+        # It tries what comes next: another script, or the same from the start.
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
-            r"(?P<what>### ERROR ### Please RESET the board ###|SPL: failed to boot from all boot devices"
-            r"|resetting \.\.\.|SCRIPT FAILED: continuing\.\.\.)",
+            r"(?P<what>resetting \.\.\.|SCRIPT FAILED: continuing\.\.\.)",
+            "U-Boot could not go on, and tries again: {what}",
+            _HINT,
+            "SCRIPT FAILED: continuing...",
+            stages=LOADING,
+            layer=Layer.RESULT,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?P<what>### ERROR ### Please RESET the board ###|SPL: failed to boot from all boot devices)",
             "U-Boot gave up: {what}",
             _HINT,
             "SPL: failed to boot from all boot devices",
