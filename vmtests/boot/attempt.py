@@ -5,19 +5,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from vmtests.boot.budgets import Budgets
+from vmtests.boot.budgets import Budgets, over
 from vmtests.boot.console import Line
 from vmtests.boot.course import BARE, FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
-from vmtests.boot.jobs import JOBS_NAMED, Jobs
+from vmtests.boot.jobs import JOBS_LIMIT, JOBS_NAMED, Jobs
 from vmtests.boot.judge import Judge
 from vmtests.boot.machine_rules import SILENCES
 from vmtests.boot.readiness import Readiness
 from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import STARVED, Cause, Evidence, Verdict
-from vmtests.boot.waits import Waits, waited_for
+from vmtests.boot.waits import Waits, remaining, waited_for
 from vmtests.contract import ANY
 from vmtests.errors import Owner
 from vmtests.machine.events import MachineEvent
@@ -87,6 +87,8 @@ class Attempt:
         self.planned = False  # whether a restart was said to come
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
         self._waits_for = ""
+        self._waited: dict[str, float] = {}  # what systemd said that it waits for since the guest got on, and when
+        self._waits_until = 0.0  # when the last of it ends by itself
         self._last_output = self._last_progress = 0.0
 
     @property
@@ -114,7 +116,8 @@ class Attempt:
 
     def line(self, normal: NormalLine, text: str, t: float) -> Line | None:
         """Take a line of the console; returns it with its stage, None for the repaint of a known spinner."""
-        self._last_output = t
+        if normal.stamp is None or not self._readiness.prompted:  # drivers have something to say at any time
+            self._last_output = t
         if normal.spinner:
             return self._spinner(normal, text, t)
         self._quotes(text)
@@ -130,8 +133,8 @@ class Attempt:
         if said not in self._recent:
             self._recent.append(said)
             self.progress(t)
-            # systemd says it again within seconds, unless a getty has the console by then.
-            self._waits_for = "" if not self.provoked else self._waits_for
+            if not self.provoked:  # systemd says it again within seconds, unless a getty has the console by then
+                self._wait_ends()
         if self.verdict is None:
             self._waits.line(normal.text, stage)
             self._jobs.line(normal.text)
@@ -245,7 +248,8 @@ class Attempt:
         elif self.verdict is not None or self._settled(t) or not budget:
             return
         elif (whole := self._budgets.whole) is not None and t >= whole:
-            self._over(t, whole)
+            self.timeline.end(t)
+            self.verdict = over(self.stage, self.last_line, t, whole, self.timeline.seconds)
         elif not self.stuck and t >= self._budget_end():
             self._load_seen = max(self._load_seen, self._load())
             if examined:
@@ -338,17 +342,30 @@ class Attempt:
     def _spinner(self, normal: NormalLine, text: str, t: float) -> Line | None:
         if self.failure is None and (device := self._waits.spinner(text, normal.text, self.stage)) is not None:
             self._judge.absent(device, Evidence(t=t, source="console", text=text), self.stage)
+        if self.verdict is None and self._course.take(self.stage, normal).stage is Stage.USERSPACE:
+            self._enter(Stage.USERSPACE, t)
+        if left := remaining(normal.text):
+            self._waits_until = max(self._waits_until, t + left)
         name, _, _ = normal.text.rpartition(" (")
         if name == self._waits_for:
             return None
         self._waits_for = name
+        if len(self._waited) < JOBS_LIMIT:
+            self._waited.setdefault(name, t)
         return Line(t=t, text=text, stage=self.stage)
+
+    def _wait_ends(self) -> None:
+        self._waits_for, self._waits_until = "", 0.0
+        self._waited.clear()
 
     def _advance(self, normal: NormalLine, t: float) -> None:
         step = self._course.take(self.stage, normal)
         self._status |= normal.status
-        self.planned |= step.restart
+        self.planned |= step.restart and not (self.suspicious or self._judge.failing)
         self._judge.forget(step.forgives)
+        if step.alive:
+            self._judge.goes_on()
+            self._judge.unpacked()
         self._managed |= not self.stage.before(Stage.USERSPACE) and normal.text.startswith("[OK] Reached target ")
         if step.stage is not None:
             # A status line of the system, where its manager's greeting was not heard.
@@ -364,12 +381,14 @@ class Attempt:
         self._judge.forgive(stage, late=late)
         if stage is Stage.USERSPACE:
             self._jobs.clear()  # those of the initrd's manager
-            self._waits_for = ""
+            self._wait_ends()
 
     def _budget_end(self) -> float:
         seconds = self._budgets.seconds(self.stage) * self._load_seen
-        begin = self.timeline.starts[self.stage]
-        return min(self._last_progress + seconds, begin + seconds * self._budgets.patience)
+        begin, since = self.timeline.starts[self.stage], self._last_progress
+        if self.stage not in {Stage.INITRD, Stage.SWITCH_ROOT}:  # which cannot do without what they wait for
+            since = max(since, self._waits_until)
+        return min(since + seconds, begin + seconds * self._budgets.patience)
 
     def _settled(self, t: float) -> bool:
         if self._readiness.prompted and self._managed and self._judge.broken:
@@ -407,26 +426,6 @@ class Attempt:
         else:
             self.failure_after_ready = failure
 
-    def _over(self, t: float, whole: float) -> None:
-        """Give the verdict on a boot that takes longer than somebody wants to wait, which nobody is to blame for."""
-        evidence = []
-        sentence = f"the boot did not get ready in the {whole:g} s that it was given; it is in stage {self.stage}"
-        if (last := self.last_line) is not None:
-            sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
-            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
-        self.timeline.end(t)
-        self.verdict = Verdict(
-            ready=False,
-            stage=self.stage,
-            cause=Cause.TIME_LIMIT,
-            sentence=sentence,
-            evidence=tuple(evidence),
-            hint="give it more time; the seconds in each stage tell where it went",
-            owner=None,
-            evidence_to_verdict_s=max(t - whole, 0.0),
-            seconds=self.timeline.seconds,
-        )
-
     def _stuck(self, t: float, opinion: Opinion) -> None:
         stage, age = self.stage, self.age(t)
         silence = SILENCES[stage]
@@ -435,6 +434,8 @@ class Attempt:
         else:
             sentence = f"stage {stage} did not end in {t - self.timeline.starts[stage]:.0f} s"
         self.timeline.end(t)
+        for name, since in self._waited.items():
+            self._judge.line(normalise(name), name, since, stage, late=True)
         known = self._judge.silent(t, self.timeline.seconds, stage, sentence)
         if opinion.cause is None and known is not None and not known.unknown:
             self.verdict = self._concluded(replace(known, evidence_to_verdict_s=age), t)
@@ -452,7 +453,6 @@ class Attempt:
         if opinion.says:
             sentence += f"; {opinion.says}"
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]
-        self.timeline.end(t)
         # Words that nobody knows are no reason to blame anybody, nor is an init whose gettys are on other consoles.
         unheard = stage is Stage.FIRMWARE and self.last_line is not None and self._course.headless
         elsewhere = stage is Stage.USERSPACE and opinion.idle and self._course.other_init and not self._judge.clues

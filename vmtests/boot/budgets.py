@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vmtests.boot.console import Line
 from vmtests.boot.stages import Stage
+from vmtests.boot.verdict import Cause, Evidence, Verdict
 
 LOAD_LIMIT = 4.0
 """A loaded host gets at most so many times the time of an idle one."""
 
+_QUOTED = 120  # characters of a line in a sentence
 _PRESSURE = re.compile(r"some avg10=(\d{1,3}\.\d+)")
 
 # Seconds on an idle host with KVM. The longest silence of a good boot is the unpacking of a large initrd.
@@ -47,6 +50,26 @@ class Budgets:
     def settle_seconds(self) -> float:
         """Seconds of silence after the last target, on an idle host."""
         return self.settle * self.scale
+
+
+def over(stage: Stage, last: Line | None, t: float, whole: float, seconds: Mapping[Stage, float]) -> Verdict:
+    """Return the verdict on a boot that takes longer than somebody wants to wait, which nobody is to blame for."""
+    evidence = []
+    sentence = f"the boot did not get ready in the {whole:g} s that it was given; it is in stage {stage}"
+    if last is not None:
+        sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
+        evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+    return Verdict(
+        ready=False,
+        stage=stage,
+        cause=Cause.TIME_LIMIT,
+        sentence=sentence,
+        evidence=tuple(evidence),
+        hint="give it more time; the seconds in each stage tell where it went",
+        owner=None,
+        evidence_to_verdict_s=max(t - whole, 0.0),
+        seconds=seconds,
+    )
 
 
 def load_factor(proc: Path = Path("/proc")) -> float:

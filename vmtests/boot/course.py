@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmtests.boot.rules import Sign
 from vmtests.boot.speakers import SIGNS, SPEAKERS
@@ -48,11 +48,9 @@ _INITRD_UNIT = re.compile(
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as
 # `cat /proc/version` prints the same words.
-_FIRMWARE_AGAIN = re.compile(
-    r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware "
-    r"\(version "
-    r"|Welcome to GRUB!$"
-)
+_FIRMWARE_AGAIN = re.compile(r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |Welcome to GRUB!$")
+# Of these a boot has one; what is above may come again behind a boot loader that gave up.
+_BANNER_AGAIN = re.compile(r"SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware \(version ")
 _KERNEL_AGAIN = re.compile(r"Linux version \d")
 
 _SCRIPTS = frozenset(
@@ -67,6 +65,15 @@ _HAND_OVER = frozenset(
 _OTHER_INITS = frozenset(
     sign for speaker in SPEAKERS if speaker.name.startswith(("sysvinit", "OpenRC", "dinit")) for sign in speaker.signs
 )
+_SPOKEN = frozenset(
+    sign
+    for speaker in SPEAKERS
+    for sign in speaker.signs
+    if speaker.name != "Linux" and not sign.stage.before(Stage.INITRD)
+)
+# What a manager says of which nobody knows whether it is an initrd's.
+_GUESSED = frozenset(sign for sign in SIGNS if sign.stage is Stage.INITRD and sign.until is Stage.BOOTLOADER)
+_MANAGERS = _HAND_OVER - _SCRIPTS - _GUESSED
 _FOREIGN = frozenset(sign for speaker in SPEAKERS if speaker.foreign for sign in speaker.signs)
 _EARLY = frozenset(sign for speaker in SPEAKERS if speaker.stage.before(Stage.KERNEL) for sign in speaker.signs)
 
@@ -91,10 +98,11 @@ class Step:
     """What a line says about the progress of a boot.
 
     `stage` is the stage that it begins, if any; `restart`: a restart is planned; `ready`: the system is up;
-    `forgives`: failures seen so far that no longer count.
+    `forgives`: failures seen so far that no longer count; `alive`: an init speaks.
     """
 
     stage: Stage | None = None
+    alive: bool = False
     restart: bool = False
     ready: bool = False
     forgives: frozenset[Cause] = frozenset()
@@ -116,6 +124,7 @@ class Course:
         self.headless = True
         """Whether neither firmware nor boot loader were heard: the console begins late, or has no such part."""
         self._other = self._systemd = False
+        self._initrd_managed = self._guessed = False
 
     @property
     def other_init(self) -> bool:
@@ -125,11 +134,13 @@ class Course:
     def take(self, current: Stage, line: NormalLine) -> Step:
         """Take a line of a boot that is in `current`."""
         text = line.text
+        if current is Stage.INITRD and self._outside(line):
+            return replace(self.take(Stage.USERSPACE, line), stage=Stage.USERSPACE)
         self._systemd |= line.status or bool(_MANAGER.match(text))
         self._other |= bool(_INIT_SHOWN.match(text))
         if match := _WELCOME.match(text):
             self._systemd = True
-            return Step(stage=self._welcome(current, match["os"]))
+            return Step(stage=self._welcome(current, match["os"]), alive=True)
         if _ANY.match(text):
             steps = [self._sign(current, sign, text) for sign in _signs(text)]
             return Step(
@@ -137,10 +148,11 @@ class Course:
                 restart=any(step.restart for step in steps),
                 ready=any(step.ready for step in steps),
                 forgives=frozenset().union(*(step.forgives for step in steps)),
+                alive=any(step.alive for step in steps),
             )
         if current.before(Stage.INITRD) and (_INITRD_UNIT.match(text) or line.by.startswith(("dracut", "ignition"))):
-            self._hands_over = True
-            return Step(stage=Stage.INITRD)
+            self._hands_over = self._initrd_managed = True
+            return Step(stage=Stage.INITRD, alive=True)
         stage = _stamped(current, line)
         return _NOTHING if stage is None else Step(stage=stage)
 
@@ -167,24 +179,36 @@ class Course:
         self.scripted |= sign in _SCRIPTS
         self._other |= sign in _OTHER_INITS
         self._hands_over |= sign in _HAND_OVER
+        self._initrd_managed |= sign in _MANAGERS
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True
         since = sign.since
         if _MANAGER.match(text) and self.scripted:
             since = Stage.INITRD  # a script hands over to the only manager that there is
         new = current.before(sign.stage) and not current.before(since) and not sign.until.before(current)
+        self._guessed |= new and sign in _GUESSED
         stays = sign.restart and sign.stage is not Stage.USERSPACE
         return Step(
             stage=sign.stage if new and not stays else None,
-            restart=sign.restart,
+            restart=sign.restart and not current.before(since),
+            alive=sign in _SPOKEN,
             ready=sign.ready and not current.before(since),
             forgives=sign.forgives,
         )
+
+    def _outside(self, line: NormalLine) -> bool:
+        """Whether a manager speaks that is the system's: the initrd is a script's, or was never heard."""
+        speaks = (self.scripted and (line.status or line.spinner)) or (self._guessed and line.text.startswith("["))
+        if not speaks or self._initrd_managed:
+            return False
+        self._initrd_managed = bool(_INITRD_UNIT.match(line.text))
+        return not self._initrd_managed
 
     def _welcome(self, current: Stage, system: str) -> Stage | None:
         initrd = bool(_OF_INITRD.search(system)) or self._managed
         self._managed = False
         self._hands_over |= initrd
+        self._initrd_managed |= initrd
         stage = Stage.INITRD if initrd else Stage.USERSPACE
         return stage if current.before(stage) else None
 
@@ -194,11 +218,21 @@ def _stamped(current: Stage, line: NormalLine) -> Stage | None:
     return Stage.KERNEL if line.stamp is not None and current.before(Stage.KERNEL) else None
 
 
+_CRASH_KERNEL = re.compile(r"(?:Kernel c|C)ommand line: (?:.{0,900} )?elfcorehdr=")
+
+
+def dumps(line: NormalLine) -> bool:
+    """Whether a kernel says that it was started to save what is left of another (kdump), whose end that is."""
+    return line.stamp is not None and bool(_CRASH_KERNEL.match(line.text))
+
+
 def restarted(current: Stage, line: NormalLine, *, ended: bool = False) -> bool:
     """Whether `line` can only come from another boot than the one that reached `current`, or has `ended`.
 
     For machines that send no reset event.
     """
+    if not current.before(Stage.BOOTLOADER) and _BANNER_AGAIN.match(line.text):
+        return True
     if current.before(Stage.KERNEL):
         return False
     if _FIRMWARE_AGAIN.match(line.text):

@@ -28,9 +28,6 @@ _GRACE_LIMIT = 5.0  # seconds after the first finding, whatever more is found
 _SHELLS = frozenset({Cause.EMERGENCY_SHELL, Cause.DEFAULT_TARGET_MISSING})
 _MANAGED = frozenset(rule for speaker in SPEAKERS if speaker.name == "systemd" for rule in speaker.failures)
 _HOME = {id(rule): speaker.stage for speaker in SPEAKERS for rule in speaker.failures}
-_SURVIVED = frozenset(
-    id(rule) for rule in LINE_RULES if rule.cause is Cause.KERNEL_OOPS and rule.weight is Weight.SYMPTOM
-)
 # systemd.special(7): whatever is mounted without `nofail` is there when local-fs.target is reached.
 _MOUNTED = re.compile(r"\[OK\] Reached target (?:local-fs\.target|Local File Systems)\b")
 _OPTIONAL = frozenset({Cause.MOUNT_FAILED, Cause.DEVICE_TIMEOUT, Cause.FSCK_FAILED})
@@ -40,6 +37,8 @@ _OF_INITRD = re.compile(
 _NEXT_KERNEL = re.compile(r"kexec_core: Starting new kernel$")
 """What comes is another kernel's; whether it stamps its lines is not known yet (kernel/kexec_core.c)."""
 _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
+# What systemd, OpenRC, sysvinit's scripts and BusyBox' say of what they did.
+_GOES_ON = re.compile(r"\[OK\] |.{0,200}(?:\[ ?ok ?\]|\.{3} ?(?:done|ok)\.?|: OK)(?: .{0,80})?$", re.IGNORECASE)
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "
@@ -109,6 +108,7 @@ class Judge:
 
         `late` says that it came there before, as far as is known of a console that begins in the middle.
         """
+        self.goes_on()
         if stage is Stage.KERNEL:
             self._clues = [clue for clue in self._clues if not clue.rule_in(LOADING)]
             if self._finding is not None and self._finding.rule_in(LOADING):
@@ -125,6 +125,23 @@ class Judge:
     def forget(self, causes: frozenset[Cause]) -> None:
         """Forget clues of `causes`: something else took the place of what failed."""
         self._clues = [clue for clue in self._clues if clue.rule.cause not in causes]
+
+    def goes_on(self) -> None:
+        """Take it that the boot gets on: an oops was that of one process, and explains what lacks; a stall is over."""
+        found = self._finding
+        if found is not None and isinstance(found.rule, LineRule) and found.rule.survived:
+            self._drop()
+            if self._new(found):
+                self._clues.append(found)
+
+    def unpacked(self) -> None:
+        """Take it that an init of the initrd speaks: what the kernel complained of was not what matters."""
+        self._clues = [
+            replace(clue, rule=replace(clue.rule, layer=Layer.NOTE, fatal=False))
+            if clue.rule.cause is Cause.INITRD_INVALID
+            else clue
+            for clue in self._clues
+        ]
 
     @property
     def broken(self) -> bool:
@@ -146,6 +163,7 @@ class Judge:
 
     def recovered(self) -> None:
         """Take it that the system is up: whatever was an end before it was none."""
+        self.goes_on()
         if self._finding is not None and self._finding.rule.weight in {Weight.SYMPTOM, Weight.WAIT}:
             self._drop()
 
@@ -163,12 +181,9 @@ class Judge:
             self._stamped = True
         elif self._finding is not None and self._finding.rule.weight is Weight.WAIT and _answers(normal):
             self._drop()  # somebody answered
+        if self._finding is not None and _GOES_ON.match(normal.text):
+            self.goes_on()
         self._mounted |= stage is Stage.USERSPACE and bool(_MOUNTED.match(normal.text))
-        # An oops that the system goes on after was that of one process, and explains what it lacks.
-        if (oops := self._finding) is not None and id(oops.rule) in _SURVIVED and normal.text.startswith("[OK] "):
-            self._drop()
-            if self._new(oops):
-                self._clues.append(oops)
         if SHUTDOWN.match(normal.text):
             self._going_down = True
         elif _NEXT_KERNEL.match(normal.text):

@@ -116,7 +116,8 @@ class LineRule:
     more has failed by it. `asked` lines say that somebody wants the shell in which the boot will wait. `place` is
     the stage that is blamed, where the boot seemed to have come further. `patience` is the grace where nothing was
     heard that may be why, for what goes on by itself. `rescue` lines count where an initrd means to hand over, or
-    something failed: elsewhere that is the system. `example` is a line that a real program prints.
+    something failed: elsewhere that is the system. `survived` says that it is no end where the boot goes on. `example`
+    is a line that a real program prints.
     """
 
     cause: Cause
@@ -136,6 +137,7 @@ class LineRule:
     asked: bool = False
     patience: float | None = None
     rescue: bool = False
+    survived: bool = False
 
     @property
     def general_words(self) -> bool:
@@ -162,6 +164,7 @@ def rule(
     asked: bool = False,
     patience: float | None = None,
     rescue: bool = False,
+    survived: bool = False,
     flags: int = 0,
 ) -> LineRule:
     """Return a rule: a clue, unless `weight` says that its line ends the boot."""
@@ -185,6 +188,7 @@ def rule(
         asked=asked,
         patience=patience,
         rescue=rescue,
+        survived=survived,
     )
 
 

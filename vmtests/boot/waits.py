@@ -21,6 +21,13 @@ _CUT = re.compile(
     r"(?: \([^()]{1,40}\))?$"
 )
 """Of a long name the middle is left out (`ellipsize()`)."""
+_LIMIT = re.compile(r"\((?P<passed>[\w ]{1,30}) / (?P<limit>[\w ]{1,30})\)$")
+_SPAN = re.compile(r"(\d{1,6})(d|h|min|s)\b")
+_SECONDS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+# Services for networks, clouds and snaps, whose names say so; they give up by themselves, mostly after two minutes
+# (systemd-networkd-wait-online(8), --timeout=; cloudinit/sources/DataSourceEc2.py, max_wait).
+_PATIENT = re.compile(r"wait|online|network|seed|cloud", re.IGNORECASE)
+_PATIENCE = 120.0
 _UNIT = re.compile(r"dev-(?P<path>\S{1,300})\.device(?: - (?P<description>.+))?$")
 _DONE = {
     Stage.INITRD: re.compile(reached("initrd-fs.target", "Initrd File Systems")),
@@ -75,6 +82,20 @@ class Waits:
             if any(name.startswith(head) and name.endswith(tail) for name in (device, f"{unit(device)}/start"))
         ]
         return fits[0] if len(fits) == 1 else ""
+
+
+def remaining(text: str) -> float:
+    """Return after how many seconds the job of a repaint ends at the latest; 0 where it may run for ever."""
+    if not (match := _LIMIT.search(text)):
+        return 0.0
+    passed, limit = _seconds(match["passed"]), _seconds(match["limit"])
+    if not limit and _PATIENT.search(text):
+        limit = _PATIENCE
+    return max(limit - passed, 0.0)
+
+
+def _seconds(span: str) -> float:
+    return sum(int(number) * _SECONDS[unit] for number, unit in _SPAN.findall(span))
 
 
 def waited_for(text: str) -> str:

@@ -95,7 +95,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"(?:A )?(?:start|stop) job is running for dracut initqueue hook",
+            r"(?:(?:A )?(?:start|stop) job is running for (?:\S+ - )?dracut initqueue hook"
+            r"|Job dracut-initqueue\.service/start running)",
             "the initrd waits for a device that does not come",
             DEVICE_HINT,
             "A start job is running for dracut initqueue hook (1min 30s / no limit)",

@@ -61,6 +61,13 @@ SPEAKER = Speaker(
             "Run /sbin/init as init process",
             until=Stage.KERNEL,
         ),
+        # Ubuntu Core, which writes itself to the disk and boots from there (snapd, bootloader/kcmdline).
+        sign(
+            Stage.KERNEL,
+            r"(?:Kernel c|C)ommand line: (?:.{0,900} )?snapd_recovery_mode=(?:install|factory-reset)(?: |$)",
+            "Kernel command line: snapd_recovery_mode=install console=ttyS0",
+            restart=True,
+        ),
         # kernel/reboot.c and kernel/kexec_core.c.
         sign(Stage.KERNEL, r"kexec_core: Starting new kernel$", "kexec_core: Starting new kernel", restart=True),
     ),
@@ -302,6 +309,7 @@ SPEAKER = Speaker(
             grace=3.0,
             weight=Weight.SYMPTOM,
             kernel=True,
+            survived=True,
         ),
         # arch/powerpc/xmon/xmon.c, excprint(): printed past printk, so without its time stamp.
         rule(
@@ -315,7 +323,8 @@ SPEAKER = Speaker(
             grace=3.0,
             weight=Weight.SYMPTOM,
         ),
-        # kernel/watchdog.c. A loaded host without KVM makes the shorter ones, in one program after the other.
+        # kernel/watchdog.c. A loaded host without KVM makes the shorter ones, in one program after the other; one that
+        # lets a guest stand still for minutes makes the longer ones, and the guest goes on when it is let run.
         rule(
             Cause.KERNEL_HANG,
             r"watchdog: BUG: soft lockup - CPU#(?P<cpu>\d{1,5}) stuck for (?P<seconds>1[2-9]\d|[2-9]\d\d|\d{4,9})s! "
@@ -324,9 +333,10 @@ SPEAKER = Speaker(
             _CPU_HINT,
             "watchdog: BUG: soft lockup - CPU#0 stuck for 134s! [modprobe:231]",
             stages=RUNNING,
-            grace=1.0,
+            grace=3.0,
             weight=Weight.CAUSE,
             kernel=True,
+            survived=True,
         ),
         rule(
             Cause.HOST_STARVED,
@@ -351,8 +361,10 @@ SPEAKER = Speaker(
             "the host is too busy, or a rare race of the guest's kernel: power it on again",
             "rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g-1115 f0x0 RCU_GP_WAIT_FQS(5)",
             owner=Owner.HOST,
+            grace=3.0,
             weight=Weight.CAUSE,
             kernel=True,
+            survived=True,
         ),
         rule(
             Cause.KERNEL_HANG,

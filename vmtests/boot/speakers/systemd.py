@@ -81,12 +81,20 @@ SPEAKER = Speaker(
             "[  OK  ] Reached target Graphical Interface.",
             ready=True,
         ),
-        # SELinux: policycoreutils selinux-autorelabel; systemd fsck and repart that want a reboot.
+        # SELinux: policycoreutils selinux-autorelabel.
         sign(
             Stage.USERSPACE,
             r"(?:\*\*\* Warning -- SELinux \w+ policy relabel is required|Relabeling / |.{0,60}SELinux: "
             r".{0,40}[Rr]elabel)",
             "*** Warning -- SELinux targeted policy relabel is required.",
+            restart=True,
+        ),
+        # A system that was installed, updated or enlarged starts anew; what gives up in its initrd does so, too.
+        sign(
+            Stage.USERSPACE,
+            reached("reboot.target", "(?:System )?Reboot"),
+            "[  OK  ] Reached target reboot.target - System Reboot.",
+            since=Stage.USERSPACE,
             restart=True,
         ),
         sign(
@@ -138,6 +146,17 @@ SPEAKER = Speaker(
             "device {device} did not appear",
             DEVICE_HINT,
             "[ TIME ] Timed out waiting for device /dev/disk/by-partlabel/nix-store.",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        # manager_print_jobs_in_progress(), without its clock: what was waited for when the boot came to a stand.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?:A start job is running for |Job )(?P<device>(?:/dev/|dev-)(?!tty|hvc|console)[^()]{1,300}?)"
+            r"(?:/start running)?$",
+            "the boot waits for device {device}, which does not appear",
+            DEVICE_HINT,
+            "A start job is running for /dev/disk/by-partlabel/nix-store",
             stages=SYSTEMD,
             layer=Layer.OBJECT,
         ),

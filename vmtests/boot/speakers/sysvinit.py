@@ -39,6 +39,15 @@ SPEAKER = Speaker(
             "                Welcome to Fedora ",
             since=Stage.KERNEL,
         ),
+        # sysvinit src/{init,shutdown}.c, busybox init/init.c
+        sign(
+            Stage.USERSPACE,
+            r"(?:INIT: (?:Switching to|Entering) runlevel: 6|The system is going down for (?:system )?reboot"
+            r"|Requesting system reboot)\b",
+            "INIT: Switching to runlevel: 6",
+            since=Stage.USERSPACE,
+            restart=True,
+        ),
         sign(
             Stage.USERSPACE,
             r"Please press Enter to activate this console\.",
