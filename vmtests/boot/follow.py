@@ -19,6 +19,7 @@ from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
+from vmtests.boot.machine_rules import LOOP_RESETS
 from vmtests.boot.past import Past
 from vmtests.boot.pulse import Pulse
 from vmtests.boot.scanner import ScannedLine, Scanner
@@ -33,10 +34,6 @@ SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
 
 _PLANS = 3  # restarts that a good boot may plan, one after the other
-LOOP_RESETS = 2
-"""Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
-systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c)."""
-
 HEARTBEAT = 1.0
 """Seconds between two calls of a `Watch` while nothing comes."""
 

@@ -21,6 +21,18 @@ CLOUD_END = EventRule(
 )
 """What the guest says of it is the same as when it powers itself off."""
 
+LOOP_RESETS = 2
+"""Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
+systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c)."""
+
+BOOT_LOOP = EventRule(
+    cause=Cause.BOOT_LOOP,
+    name="BOOT_LOOP",
+    sentence="the guest restarted {count} times without getting ready",
+    hint="the lines before each restart in console.log say why",
+)
+"""Found by who follows a console, and counts the restarts."""
+
 # Names and details as in QEMU's QMP reference manual (run-state); `exit` is the end of the process.
 RULES = (
     EventRule(
@@ -103,12 +115,7 @@ RULES = (
         sentence="the guest restarted by itself",
         hint="the last lines of console.log say why; a panic that is not on the console restarts too",
     ),
-    EventRule(
-        cause=Cause.BOOT_LOOP,
-        name="BOOT_LOOP",
-        sentence="the guest restarted {count} times without getting ready",
-        hint="the lines before each restart in console.log say why",
-    ),
+    BOOT_LOOP,
     CLOUD_END,
     EventRule(
         cause=Cause.QEMU_EXITED,

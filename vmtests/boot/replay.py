@@ -9,8 +9,9 @@ from datetime import datetime
 from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import restarted
+from vmtests.boot.course import dumps, restarted
 from vmtests.boot.explain import Knowledge
+from vmtests.boot.machine_rules import BOOT_LOOP, LOOP_RESETS
 from vmtests.boot.readiness import ANY_RUN
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
@@ -54,6 +55,8 @@ class Replay:
         self._seen = self._odd = 0
         self._fed = self._counted = 0
         self._grown = 0.0
+        self._restarts = 0  # in a row, of boots that did not get ready and planned none
+        self._crashed: tuple[Verdict, Attempt, list[Line], float, int] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -87,6 +90,15 @@ class Replay:
             if before.word == "failed":
                 self._earlier.pop()
                 verdict = replace(before, sentence=f"{before.sentence}; then the machine restarted")
+        if verdict.unknown and self._restarts >= LOOP_RESETS:
+            verdict = replace(
+                verdict,
+                unknown=False,
+                cause=BOOT_LOOP.cause,
+                owner=BOOT_LOOP.owner,
+                sentence=BOOT_LOOP.sentence.format(count=self._restarts),
+                hint=BOOT_LOOP.hint,
+            )
         if self._seen and self._odd > _BINARY * self._seen:
             verdict = replace(
                 verdict,
@@ -128,10 +140,20 @@ class Replay:
         attempt = self._attempt
         if not attempt.quoting and restarted(attempt.stage, normal, ended=attempt.suspicious):
             ended = attempt.finish(self._t)
+            self._crashed = (ended, attempt, self._heads, self._t, self._restarts)
+            was_ready = attempt.verdict is not None and attempt.verdict.ready
+            self._restarts = 0 if was_ready else self._restarts + (not attempt.planned)
             if self._boots < BOOTS or not ended.unknown:  # of many, not all were looked at
                 self._earlier.append(ended)
             self._begin()
             attempt = self._attempt
+        elif self._crashed is not None and dumps(normal):
+            # What was begun is no boot, but the end of the one before.
+            ended, self._attempt, self._heads, self._t, self._restarts = self._crashed
+            self._boots, self._crashed = self._boots - 1, None
+            if self._earlier and self._earlier[-1] is ended:
+                self._earlier.pop()
+            return
         if normal.stamp is not None:
             self._t = max(self._t, normal.stamp)
         elif clock is not None:
