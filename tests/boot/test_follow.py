@@ -198,7 +198,8 @@ class TestProgress:
             clock.at(second, partial(follower.feed, text.encode()))
         verdict = failed(follower)
         assert clock.now - 1000 == 30.0
-        assert "A start job is running for /dev/disk/by-label/x" in verdict.sentence
+        assert verdict.cause == Cause.DEVICE_TIMEOUT
+        assert "the boot waits for device /dev/disk/by-label/x, which does not appear" in verdict.sentence
         assert sum("A start job" in line.text for line in follower.lines) == 1
 
     def test_the_same_line_again_is_no_progress(self, follower: Follower, clock: ManualClock) -> None:
