@@ -118,6 +118,12 @@ class TestQuiet:
         )
         assert (Cause.MOUNT_FAILED, Stage.USERSPACE) == (verdict.verdict.cause, verdict.verdict.stage)
 
+    def test_udevd_that_speaks_through_the_journal_is_of_no_script(self) -> None:
+        """Its initrd has a manager, whose units these are."""
+        udevd = KERNEL + "[    1.600000] systemd-udevd[120]: starting version 219\n"
+        gone = "[ TIME ] Timed out waiting for device /dev/mapper/x.\n" + EMERGENCY
+        assert Stage.INITRD is told(udevd + gone).verdict.stage
+
     @pytest.mark.parametrize(
         "before",
         ["Hostname set to <host>.\n", "Hostname set to <host>.\n[  OK  ] Reached target Initrd Root Device.\n"],
@@ -223,6 +229,13 @@ class TestRestarts:
         assert Cause.BOOT_LOOP == told(*[boot] * 3).verdict.cause
         assert told(*[boot] * 2).verdict.unknown
         assert told(BEGIN + UP, *[boot] * 2).verdict.unknown
+
+    def test_loop_tells_what_failed_before_it(self) -> None:
+        """The last boot may be cut off before it fails again."""
+        panic = "[   12.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
+        verdict = told(*[BEGIN + panic] * 2, BEGIN).verdict
+        assert Cause.BOOT_LOOP == verdict.cause
+        assert "2 times without getting ready: the kernel panicked: Fatal exception" in verdict.sentence
 
     def test_planned_restarts_of_a_recording_are_no_loop(self) -> None:
         """A log that ends in the third boot says nothing against it."""

@@ -142,7 +142,7 @@ class Course:
             self._systemd = True
             return Step(stage=self._welcome(current, match["os"]), alive=True)
         if _ANY.match(text):
-            steps = [self._sign(current, sign, text) for sign in _signs(text)]
+            steps = [self._sign(current, sign, line) for sign in _signs(text)]
             return Step(
                 stage=next((step.stage for step in steps if step.stage is not None), _stamped(current, line)),
                 restart=any(step.restart for step in steps),
@@ -171,7 +171,8 @@ class Course:
         inside = current in {Stage.INITRD, Stage.SWITCH_ROOT} and self.hands_over
         return inside and bool(SHELL_PROMPT.match(text))
 
-    def _sign(self, current: Stage, sign: Sign, text: str) -> Step:
+    def _sign(self, current: Stage, sign: Sign, line: NormalLine) -> Step:
+        text = line.text
         if sign in _EARLY:
             self.headless = False
         if sign in _FOREIGN and current.before(Stage.KERNEL):
@@ -179,7 +180,7 @@ class Course:
         self.scripted |= sign in _SCRIPTS
         self._other |= sign in _OTHER_INITS
         self._hands_over |= sign in _HAND_OVER
-        self._initrd_managed |= sign in _MANAGERS
+        self._initrd_managed |= sign in _MANAGERS or (sign in _SCRIPTS and line.by.startswith("systemd"))
         if _MANAGER_OF_INITRD.match(text):
             self._managed = True
         since = sign.since

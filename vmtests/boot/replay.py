@@ -91,13 +91,17 @@ class Replay:
                 self._earlier.pop()
                 verdict = replace(before, sentence=f"{before.sentence}; then the machine restarted")
         if verdict.unknown and self._restarts >= LOOP_RESETS:
+            failed = [one for one in [*self._earlier][-self._restarts :] if one.word == "failed"][-1:]
             verdict = replace(
                 verdict,
                 unknown=False,
                 cause=BOOT_LOOP.cause,
                 owner=BOOT_LOOP.owner,
-                sentence=BOOT_LOOP.sentence.format(count=self._restarts),
-                hint=BOOT_LOOP.hint,
+                sentence=": ".join(
+                    [BOOT_LOOP.sentence.format(count=self._restarts), *(one.sentence for one in failed)]
+                ),
+                evidence=failed[0].evidence if failed else verdict.evidence,
+                hint=failed[0].hint if failed else BOOT_LOOP.hint,
             )
         if self._seen and self._odd > _BINARY * self._seen:
             verdict = replace(
