@@ -250,6 +250,11 @@ class TestRestarts:
         parts: Parts = [(2, boot), (4, BANNER + KERNEL), (5, INITRD), (6, SYSTEM + UP)]
         assert follow(make, clock, parts).ready
 
+    def test_firmware_behind_a_loader_again_and_again_is_a_loop(self, make: Make, clock: ManualClock) -> None:
+        """Also where no event of the machine tells."""
+        boot = BANNER + "## Executing script at 08000000\nresetting ...\n"
+        assert Cause.BOOT_LOOP == follow(make, clock, [(second, boot) for second in (2, 4, 6, 8)]).cause
+
     def test_kernel_that_saves_a_dump_is_no_boot(self) -> None:
         """It was started for another's panic, which is the verdict, also behind the restart that follows."""
         panic = "[   12.000000] Kernel panic - not syncing: Fatal exception in interrupt\n"
@@ -283,6 +288,7 @@ class TestSurvived:
             "[ ok ] Activating swap...done.\n",
             " * Caching service dependencies ... [ ok ]\n",
             "Starting network: OK\n",
+            "         Starting Network Configuration...\n",
             SYSTEM,
         ],
     )

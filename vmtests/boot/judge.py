@@ -37,8 +37,11 @@ _OF_INITRD = re.compile(
 _NEXT_KERNEL = re.compile(r"kexec_core: Starting new kernel$")
 """What comes is another kernel's; whether it stamps its lines is not known yet (kernel/kexec_core.c)."""
 _ANSWERED = re.compile(r"Crypt|Unlock|First ?[Bb]oot|Found device|Encrypted|Switch Root|Local File Systems|Multi-User")
-# What systemd, OpenRC, sysvinit's scripts and BusyBox' say of what they did.
-_GOES_ON = re.compile(r"\[OK\] |.{0,200}(?:\[ ?ok ?\]|\.{3} ?(?:done|ok)\.?|: OK)(?: .{0,80})?$", re.IGNORECASE)
+# What systemd, OpenRC, sysvinit's scripts and BusyBox' say of what they do, or did.
+_GOES_ON = re.compile(
+    r"\[OK\] |(?:Starting|Mounting|Activating) |.{0,200}(?:\[ ?ok ?\]|\.{3} ?(?:done|ok)\.?|: OK)(?: .{0,80})?$",
+    re.IGNORECASE,
+)
 # What the manager says of a unit that failed before, and runs at last.
 _MENDED = re.compile(
     r"\[OK\] (?:Started|Finished|Mounted|Found device|Reached target|Listening on|Activated swap) "

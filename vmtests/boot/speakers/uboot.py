@@ -114,7 +114,7 @@ SPEAKER = Speaker(
             _HINT,
             "SCRIPT FAILED: continuing...",
             stages=LOADING,
-            layer=Layer.RESULT,
+            layer=Layer.NOTE,
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
