@@ -126,7 +126,11 @@ class TestQuiet:
 
     @pytest.mark.parametrize(
         "before",
-        ["Hostname set to <host>.\n", "Hostname set to <host>.\n[  OK  ] Reached target Initrd Root Device.\n"],
+        [
+            "Hostname set to <host>.\n",
+            "Hostname set to <host>.\ndracut-initqueue[273]: Warning: x\n[FAILED] Failed to start Y.\n",
+            "Hostname set to <host>.\n[  OK  ] Reached target Initrd Root Device.\n",
+        ],
     )
     def test_status_of_an_initrds_unit_is_the_initrds(self, before: str) -> None:
         """Its names say so, from then on."""

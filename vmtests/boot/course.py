@@ -199,6 +199,7 @@ class Course:
 
     def _outside(self, line: NormalLine) -> bool:
         """Whether a manager speaks that is the system's: the initrd is a script's, or was never heard."""
+        self._initrd_managed |= line.by.startswith(("dracut", "ignition"))
         speaks = (self.scripted and (line.status or line.spinner)) or (self._guessed and line.text.startswith("["))
         if not speaks or self._initrd_managed:
             return False
