@@ -194,6 +194,16 @@ def test_firmware_takes_an_esp_for_what_it_is(
         check(short)
 
 
+def test_a_file_system_is_a_name(tmp_path: Path, data: dict[str, Any]) -> None:
+    """What a contract says of one more partition gets no line of its own among systemd-repart's definitions."""
+    with fixture("contract.toml").open("rb") as file:
+        contract = tomllib.load(file)
+    contract["partition"].insert(0, {"label": "x", "type": "home", "size": "1M", "filesystem": "ext4\nCopyFiles=/:/"})
+    assert "partition[0].filesystem: 'ext4\\nCopyFiles=/:/' is no name" in _refused(
+        tmp_path, {**data, "contract": contract}
+    )
+
+
 def test_contract_without_a_store_is_refused(tmp_path: Path, data: dict[str, Any]) -> None:
     """A disk can be held to it, but what is built has a store."""
     with fixture("contract.toml").open("rb") as file:

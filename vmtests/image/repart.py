@@ -34,7 +34,7 @@ def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> s
     lines = [
         "[Partition]",
         # What is there already has a type of its own (`assemble`).
-        f"Type={identifier if in_place else partition.type_uuid}",
+        f"Type={identifier if in_place else uuid.UUID(partition.type_uuid)}",
         f"Label={partition.label.replace('%', '%%')}",
         f"UUID={identifier}",
     ]

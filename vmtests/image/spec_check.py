@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,6 +136,8 @@ def check_contract(contract: Contract, place: str) -> None:
         kind, name, limit = _BUILT.get(partition.name, (partition.filesystem, partition.filesystem, 0))
         if partition.filesystem != kind:
             raise InputError(f"{key}.filesystem: {partition.name} is built as {kind}, not as {partition.filesystem}")
+        if not re.fullmatch(r"\w*", kind):
+            raise InputError(f"{key}.filesystem: {kind!r} is no name of a file system")
         _check_label(partition, key, name, limit)
         if partition.copies > 1 or partition.verity:
             word = "verity" if partition.verity else "copies"
