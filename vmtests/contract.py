@@ -127,7 +127,7 @@ class Partition:
         if not self.label or set("*?[") & set(self.label):
             return ""
         # As udev's blkid writes it (blkid_encode_string of util-linux).
-        name = re.sub(r"[^\w#+.:=@-]", lambda found: f"\\x{ord(found[0]):02x}", self.label)
+        name = re.sub(r"[^\w#+.:=@\x80-\U0010ffff-]", lambda found: f"\\x{ord(found[0]):02x}", self.label)
         return f"/dev/disk/by-partlabel/{name}"
 
     @property
