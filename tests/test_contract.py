@@ -69,6 +69,22 @@ def test_label_of_36_characters_fits() -> None:
     assert contract.from_data(data, "here").store_partition.label == "x" * 36
 
 
+@pytest.mark.parametrize(
+    ("label", "link"), [("nix-store", "nix-store"), ("EFI System", r"EFI\x20System"), ("a%b/ü€", r"a\x25b\x2fü€")]
+)
+def test_device_of_a_label_is_udevs_link(label: str, link: str) -> None:
+    """Stage 1 waits for the link that udev makes, which has escapes for what is no letter, digit or one of a few."""
+    assert contract.Partition(label=label).device == f"/dev/disk/by-partlabel/{link}"
+
+
+@pytest.mark.parametrize("size", [1, 1024, 8192])
+def test_disk_has_sectors_that_disks_have(size: int) -> None:
+    """A table can be read with sectors of 512 or 4096 bytes."""
+    data = _data()
+    data["disk"]["sector_size"] = size
+    assert f"no disk has sectors of {size} bytes" in _refused(data)
+
+
 def test_missing_partition_is_named() -> None:
     """A contract without a store is refused by name."""
     data = _data()

@@ -124,7 +124,11 @@ class Partition:
     @property
     def device(self) -> str:
         """The udev link by which stage 1 finds the partition; empty where it has no label of its own."""
-        return f"/dev/disk/by-partlabel/{self.label}" if self.label and not set("*?[") & set(self.label) else ""
+        if not self.label or set("*?[") & set(self.label):
+            return ""
+        # As udev's blkid writes it (blkid_encode_string of util-linux).
+        name = re.sub(r"[^\w#+.:=@\x80-\U0010ffff-]", lambda found: f"\\x{ord(found[0]):02x}", self.label)
+        return f"/dev/disk/by-partlabel/{name}"
 
     @property
     def shown(self) -> str:
@@ -446,7 +450,7 @@ def _check_sizes(contract: Contract) -> None:
             raise _Wrong(place, error.message, error.hint) from None
 
     disk, total = contract.disk, 0
-    if disk.sector_size and (disk.sector_size < 512 or disk.sector_size & (disk.sector_size - 1)):
+    if disk.sector_size not in {0, 512, 4096}:
         raise _Wrong("disk.sector_size", f"no disk has sectors of {disk.sector_size} bytes", "512 or 4096")
     whole, step = size("disk.size", disk.size), size("disk.granularity", disk.granularity)
     if whole and step and whole % step:

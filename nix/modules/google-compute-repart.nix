@@ -38,18 +38,34 @@ let
   # Where the database of the image is: local-overlay-store keeps it apart from what is registered later.
   state = if cfg.localOverlayStore then "/nix/.ro-state" else store.state;
 
+  # What upstream's builder of the boot loader's entries writes at the first switch is there from the first boot on.
+  systemdBoot = config.boot.loader.systemd-boot;
   loader = "${config.systemd.package}/lib/systemd/boot/efi/systemd-bootx64.efi";
-  espFiles = {
+  under =
+    directory: f:
+    lib.mapAttrs' (
+      name: content: {
+        name = directory + name;
+        value = f name content;
+      }
+    );
+  espFiles =
+    under "/" (_: file: file) systemdBoot.extraFiles
+    // under "/loader/entries/" pkgs.writeText systemdBoot.extraEntries
+    // ownFiles;
+  ownFiles = {
     ${boot.loader} = loader;
     # Where a later `bootctl update` looks.
     "/EFI/systemd/systemd-bootx64.efi" = loader;
     ${boot.loader_config} = pkgs.writeText "loader.conf" ''
       timeout ${if config.boot.loader.timeout == null then "menu-force" else toString config.boot.loader.timeout}
-      editor no
+      default ${baseNameOf boot.entry}
+      editor ${if systemdBoot.editor then "yes" else "no"}
+      console-mode ${systemdBoot.consoleMode}
     '';
     ${boot.entry} = pkgs.writeText "nixos.conf" ''
       title NixOS
-      sort-key nixos
+      sort-key ${systemdBoot.sortKey}
       linux ${boot.kernel}
       initrd ${boot.initrd}
       options init=${toplevel}/init ${toString config.boot.kernelParams}
@@ -141,7 +157,13 @@ let
     "boot.initrd.systemd.enable"
     "boot.loader.efi.efiSysMountPoint"
     "boot.loader.systemd-boot.configurationLimit"
+    "boot.loader.systemd-boot.consoleMode"
+    "boot.loader.systemd-boot.editor"
+    "boot.loader.systemd-boot.extraEntries"
+    "boot.loader.systemd-boot.extraFiles"
     "boot.loader.systemd-boot.extraInstallCommands"
+    "boot.loader.systemd-boot.sortKey"
+    "boot.loader.systemd-boot.xbootldrMountPoint"
     "boot.loader.timeout"
     "image.baseName"
     "image.extension"
@@ -239,6 +261,15 @@ in
         message = "google-compute-repart mounts its store with systemd in stage 1: set boot.initrd.systemd.enable = true.";
       }
       {
+        # Upstream's module mounts it there, too.
+        assertion = config.boot.loader.efi.efiSysMountPoint == "/boot";
+        message = "google-compute-repart mounts the ESP at /boot: set boot.loader.efi.efiSysMountPoint = \"/boot\".";
+      }
+      {
+        assertion = systemdBoot.xbootldrMountPoint == null;
+        message = "google-compute-repart has no XBOOTLDR partition: set boot.loader.systemd-boot.xbootldrMountPoint = null.";
+      }
+      {
         assertion = cfg.localOverlayStore || !(config.nix.settings.auto-optimise-store or false);
         message = "Hard links between store paths would copy the read-only store up: set nix.settings.auto-optimise-store = false, or virtualisation.googleComputeRepart.localOverlayStore = true.";
       }
@@ -251,6 +282,11 @@ in
         message = "google-compute-repart grows the root partition at boot: it has to be the contract's last.";
       }
     ]
+    # Others are written otherwise in udev's link, and a percent begins a specifier of systemd-repart.
+    ++ map (p: {
+      assertion = builtins.match "[[:alnum:]#+.:=@_-]*" p.label != null;
+      message = "The partition label \"${p.label}\" is not what its device is called by: it may have letters, digits and #+-.:=@_.";
+    }) contract.partition
     ++ map (p: {
       assertion = builtins.stringLength p.label >= 1 && builtins.stringLength p.label <= 36;
       message = "The partition label \"${p.label}\" has ${toString (builtins.stringLength p.label)} characters: GPT allows 1 to 36.";

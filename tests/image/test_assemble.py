@@ -5,8 +5,10 @@ import hashlib
 import os
 import sqlite3
 import tomllib
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import erofs
 from vmtests.image.assemble import assemble
 from vmtests.image.build import Order, build
+from vmtests.image.inspect import inspect
 from vmtests.image.spec import ImageSpec, StoreSpec
 from vmtests.image.store import NixStore
 from vmtests.resources import fixture
@@ -135,6 +138,49 @@ def test_a_disk_has_the_size_of_its_contract(
     with pytest.raises(InputError, match="needs a disk of 2 GiB, and its contract's is 1G"):
         assemble(spec, tmp_path / "other.raw", toolbox)
     assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
+
+
+def _label(contract: dict[str, Any], label: str) -> None:
+    contract["partition"][1]["label"] = f"store{label}"
+    contract["partition"][2]["label"] = f"root{label}"
+
+
+def _large_sectors(contract: dict[str, Any]) -> None:
+    contract["disk"]["sector_size"] = 4096
+    contract["partition"][0]["size"] = "260M"
+
+
+_DATA = {"label": "data", "type": "linux-generic", "filesystem": "ext4", "size": "1G"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda contract: contract["partition"].insert(2, _DATA), id="more behind the store"),
+        pytest.param(lambda contract: contract["partition"].insert(1, _DATA), id="more of its type before it"),
+        pytest.param(
+            lambda contract: contract["partition"].insert(0, contract["partition"].pop(1)), id="the store first"
+        ),
+        pytest.param(lambda contract: contract["partition"][1].update(size="20M"), id="room in the store"),
+        pytest.param(_large_sectors, id="sectors of 4096 bytes"),
+        pytest.param(lambda contract: _label(contract, '%n"'), id="labels that tools read otherwise"),
+        pytest.param(lambda contract: _label(contract, "\\x41"), id="labels with an escape"),
+        pytest.param(lambda contract: contract["partition"][0].update(size="100000000"), id="half a block"),
+    ],
+)
+def test_a_disk_keeps_its_contract(
+    registered: ImageSpec, tmp_path: Path, toolbox: Toolbox, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """Whatever partitions it asks for, the disk has them in order, the store where the table says, and its size."""
+    contract = tomllib.loads(fixture("contract.toml").read_text())
+    change(contract)
+    spec = dataclasses.replace(registered, contract=contract)
+    assemble(spec, tmp_path / "disk.raw", toolbox)
+    found = inspect(tmp_path / "disk.raw", spec.image_contract(), toolbox).breaches
+    # It has a boot loader, and nothing that this could start.
+    assert [
+        check.sentence for check in found if check.subject in {"disk", "GPT"} or "partition" in check.sentence
+    ] == []
 
 
 def test_database_is_in_the_state_directory(disk: SmallImage, registered: ImageSpec, tmp_path: Path) -> None:

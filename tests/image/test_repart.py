@@ -2,6 +2,7 @@
 
 import configparser
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,31 +20,38 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def test_there_is_a_definition_for_each_partition_in_order(tmp_path: Path) -> None:
-    """Repart reads the definitions in the order of their names: it is the contract's."""
-    repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {})
-    names = sorted(path.name for path in (tmp_path / "d").iterdir())
-    assert names == ["001-esp.conf", "002-store.conf", "003-root.conf"]
+    """Repart reads them in the order of their names: it is the contract's, whatever partitions are called."""
+    partitions = tuple(replace(partition, name=f"a/{partition.name}") for partition in default().partition)
+    repart.write_definitions(tmp_path / "d", replace(default(), partition=partitions), DEFAULT_SEED, {})
+    labels = [_read(path)["label"] for path in sorted((tmp_path / "d").iterdir())]
+    assert labels == [partition.label for partition in default().partition]
 
 
-def test_esp_has_a_fixed_size_and_root_a_least_size(tmp_path: Path) -> None:
-    """The ESP does not grow; the root partition takes what is left."""
-    repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {})
-    esp, root = _read(tmp_path / "d/001-esp.conf"), _read(tmp_path / "d/003-root.conf")
-    assert esp["sizeminbytes"] == esp["sizemaxbytes"] == str(128 << 20)
-    assert root["sizeminbytes"] == str(512 << 20)
-    assert "sizemaxbytes" not in root
+def test_a_size_is_whole_blocks() -> None:
+    """Repart rounds the least size up, and the largest down: neither is left to it, nor what it does with the rest."""
+    text = repart.definition(replace(default().root, size="100000000"), DEFAULT_SEED, {})
+    assert {"SizeMinBytes=100003840", "SizeMaxBytes=100003840"} <= set(text.splitlines())
+
+
+def test_percents_in_a_label_are_escaped() -> None:
+    """A percent begins a specifier."""
+    text = repart.definition(replace(default().root, label='a%b"'), DEFAULT_SEED, {})
+    assert 'Label=a%%b"' in text.splitlines()
 
 
 def test_store_in_place_is_neither_formatted_nor_filled(tmp_path: Path) -> None:
     """The store that is on the disk already is only described, and takes no more of the disk."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {"store": {}})
-    assert set(_read(tmp_path / "d/002-store.conf")) == {"type", "label", "uuid", "weight"}
+    store = _read(tmp_path / "d/002.conf")
+    assert set(store) == {"type", "label", "uuid", "sizeminbytes", "sizemaxbytes"}
+    # Repart takes what is there for the first definition of its type.
+    assert store["type"] == store["uuid"]
 
 
 def test_store_from_a_file_is_copied_block_by_block(tmp_path: Path) -> None:
     """A store in a file of its own is copied as it is."""
     repart.write_definitions(tmp_path / "d", default(), DEFAULT_SEED, {"store": {"CopyBlocks": "/x/store"}})
-    assert _read(tmp_path / "d/002-store.conf")["copyblocks"] == "/x/store"
+    assert _read(tmp_path / "d/002.conf")["copyblocks"] == "/x/store"
 
 
 def test_colons_and_percents_in_paths_are_escaped() -> None:

@@ -1,16 +1,44 @@
 """What is put on the root partition is put there, and never where a symlink leads on the host that builds."""
 
-from collections.abc import Callable
+import contextlib
+import ctypes
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vmtests.contract import Contract
 from vmtests.errors import InputError
+from vmtests.host.scratch import remove
+from vmtests.host.tools import Toolbox
 from vmtests.image import rootfiles
 from vmtests.image.spec import ImageSpec, RootEntry, StoreSpec
 
 _Fill = Callable[..., Path]
+_ORDINARY = 65534
+_libc = ctypes.CDLL(None)
+
+
+@contextlib.contextmanager
+def _ordinary() -> Iterator[None]:
+    """Have this thread's access to files be that of an ordinary user (setfsuid(2), capabilities(7))."""
+    before = _libc.setfsuid(_ORDINARY if os.geteuid() == 0 else -1)
+    try:
+        yield
+    finally:
+        _libc.setfsuid(before)
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory of an ordinary user's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        if os.geteuid() == 0:
+            os.chown(directory, _ORDINARY, _ORDINARY)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -83,6 +111,70 @@ def test_nothing_is_written_through_a_symlink(fill: _Fill, tmp_path: Path, paths
         fill(*entries, registration=tmp_path / "registration")
     assert says in caught.value.message
     assert not list((tmp_path / "host").iterdir())
+
+
+def test_read_only_trees_are_filled_by_anybody(own: Path, contract: Contract, toolbox: Toolbox) -> None:
+    """Trees of the Nix store are read-only: later entries add to them whoever builds; modes are right in the end."""
+    with _ordinary():
+        (own / "tree/dir").mkdir(parents=True)
+        (own / "tree/dir/file").write_text("of the tree")
+        (own / "file").write_text("alone")
+        for path, mode in (("tree/dir/file", 0o444), ("tree/dir", 0o555), ("tree", 0o555), ("file", 0o440)):
+            (own / path).chmod(mode)
+        entries = (
+            _entry("/nix", own / "tree"),
+            _entry("/etc", own / "tree"),
+            _entry("/etc/dir/file", own / "file"),
+            _entry("/etc/dir/more", own / "file"),
+            _entry("/etc/dir/link", symlink=Path("file")),
+            RootEntry(path="/etc/dir/closed", mode="0"),
+            _entry("/etc/dir/closed/file", own / "file"),
+            RootEntry(path="/etc/dir/file", source=own / "tree/dir/file", mode="4511"),
+        )
+        spec = ImageSpec(version=1, name="test", esp={}, store=StoreSpec(directory=own), root=entries)
+        modes = rootfiles.fill(spec, contract, own / "root")
+        rootfiles.finish(spec, contract, own / "root", modes, toolbox)
+    found = {
+        name: stat.S_IMODE((own / "root" / name).lstat().st_mode)
+        for name in ("nix", "nix/store", "etc", "etc/dir", "etc/dir/more", "etc/dir/file", "etc/dir/closed")
+    }
+    assert found == {
+        "nix": 0o555,
+        "nix/store": 0o755,
+        "etc": 0o555,
+        "etc/dir": 0o555,
+        "etc/dir/more": 0o440,
+        "etc/dir/file": 0o4511,
+        "etc/dir/closed": 0,
+    }
+    assert (own / "root/etc/dir/file").stat().st_mtime == (own / "root/etc").stat().st_mtime == 1
+    (own / "root/etc/dir/closed").chmod(0o700)
+    remove(own / "root")
+
+
+def test_what_cannot_be_read_is_named(own: Path, contract: Contract) -> None:
+    """A file that is somebody else's alone is the input's fault."""
+    (own / "tree").mkdir()
+    (own / "tree/secret").touch(0o600)
+    if os.geteuid() != 0:
+        (own / "tree/secret").chmod(0)
+    store = StoreSpec(directory=own)
+    spec = ImageSpec(version=1, name="test", esp={}, store=store, root=(_entry("/etc", own / "tree"),))
+    said = r"root\[0\]\.source: .*/tree/secret cannot be read: Permission"
+    with _ordinary(), pytest.raises(InputError, match=said):
+        rootfiles.fill(spec, contract, own / "root")
+
+
+def test_attributes_of_this_host_stay_on_it(fill: _Fill, tmp_path: Path) -> None:
+    """Whether there are any, as SELinux's labels, is a matter of who builds, and where."""
+    made = [tmp_path / "tree", tmp_path / "tree/dir", tmp_path / "tree/dir/file", tmp_path / "file"]
+    try:
+        for path in made:
+            os.setxattr(path, "user.test", b"x")
+    except OSError as error:
+        pytest.skip(f"no attributes here: {error.strerror}")
+    root = fill(_entry("/etc", tmp_path / "tree"), _entry("/file", tmp_path / "file"))
+    assert [name for path in ("etc", "etc/dir", "etc/dir/file", "file") for name in os.listxattr(root / path)] == []
 
 
 @pytest.mark.parametrize(

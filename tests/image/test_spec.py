@@ -14,7 +14,7 @@ from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.host.tools import Toolbox
 from vmtests.image import spec
-from vmtests.image.spec_check import _ext4_room, check_places, check_root
+from vmtests.image.spec_check import _ext4_room, check_esp, check_places, check_root
 from vmtests.image.survey import Totals
 from vmtests.resources import fixture
 from vmtests.sizes import GIB, MIB
@@ -154,6 +154,9 @@ def test_fault_is_named(tmp_path: Path, data: dict[str, Any], key: str, value: o
         (1, {"label": "nix-store-lower0"}, "contract.partition[1].label: 'nix-store-lower0' has 16 bytes"),
         (2, {"label": "röot-of-the-disk"}, "contract.partition[2].label: 'röot-of-the-disk' has 17 bytes"),
         (2, {"label": "root*"}, "is no label that one partition can have"),
+        (2, {"label": "root\nCopyFiles=/etc:/"}, "is no label that one partition can have"),
+        (2, {"label": " root"}, "is no label that one partition can have"),
+        (2, {"label": "root\\"}, "is no label that one partition can have"),
         (2, {"copies": 2}, "contract.partition[2].copies: "),
         (2, {"filesystem": "btrfs"}, "root is built as ext4, not as btrfs"),
         (0, {"size": None}, "contract.partition[0].size: esp needs one"),
@@ -170,6 +173,42 @@ def test_contract_that_no_disk_is_built_to_is_refused(
     if "size" in change:
         del contract["partition"][number]["size"]
     assert part in _refused(tmp_path, {**data, "contract": contract})
+
+
+@pytest.mark.parametrize(("sector", "enough", "short"), [(512, "33M", "32M"), (4096, "257M", "256M")])
+def test_firmware_takes_an_esp_for_what_it_is(
+    contract: Contract, tmp_path: Path, sector: int, enough: str, short: str
+) -> None:
+    """A FAT32 with too few clusters is another FAT to firmware; with large sectors an ESP has fewer."""
+    (tmp_path / "loader").touch()
+
+    def check(size: str) -> None:
+        esp, *others = contract.partition
+        partitions = (dataclasses.replace(esp, size=size), *others)
+        disk = dataclasses.replace(contract.disk, sector_size=sector)
+        changed = dataclasses.replace(contract, disk=disk, partition=partitions)
+        check_esp({"/loader": tmp_path / "loader"}, changed, "image.json")
+
+    check(enough)
+    with pytest.raises(InputError, match=f"FAT32 with sectors of {sector} bytes needs .*, and the ESP has"):
+        check(short)
+
+
+def test_a_file_system_is_a_name(tmp_path: Path, data: dict[str, Any]) -> None:
+    """What a contract says of one more partition gets no line of its own among systemd-repart's definitions."""
+    with fixture("contract.toml").open("rb") as file:
+        contract = tomllib.load(file)
+    contract["partition"].insert(0, {"label": "x", "type": "home", "size": "1M", "filesystem": "ext4\nCopyFiles=/:/"})
+    assert "partition[0].filesystem: 'ext4\\nCopyFiles=/:/' is no name" in _refused(
+        tmp_path, {**data, "contract": contract}
+    )
+
+
+def test_contract_without_a_store_is_refused(tmp_path: Path, data: dict[str, Any]) -> None:
+    """A disk can be held to it, but what is built has a store."""
+    with fixture("contract.toml").open("rb") as file:
+        contract = {"partition": tomllib.load(file)["partition"]}
+    assert "contract.store: there is none" in _refused(tmp_path, {**data, "contract": contract})
 
 
 def test_root_content_has_to_fit_its_partition(contract: Contract, toolbox: Toolbox, tmp_path: Path) -> None:

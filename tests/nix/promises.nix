@@ -184,6 +184,63 @@ let
           ])
           (builtins.attrNames partitions."10-esp".contents)
         ];
+    "the boot loader's menu is as NixOS has it at the first switch" =
+      equal
+        [
+          "timeout 0|default nixos.conf|editor no|console-mode keep|"
+          "sort-key nixos"
+          "timeout menu-force|default nixos.conf|editor yes|console-mode max|"
+          "sort-key z"
+        ]
+        (
+          lib.concatMap
+            (
+              config:
+              let
+                text = path: builtins.replaceStrings [ "\n" ] [ "|" ] config.image.repart.partitions."10-esp".contents.${path}.source.text;
+              in
+              [
+                (text boot.loader_config)
+                (builtins.head (builtins.match "title NixOS[|](sort-key [a-z]*)[|].*" (builtins.unsafeDiscardStringContext (text boot.entry))))
+              ]
+            )
+            [
+              config
+              (with' {
+                boot.loader.timeout = lib.mkForce null;
+                boot.loader.systemd-boot = {
+                  editor = true;
+                  consoleMode = "max";
+                  sortKey = "z";
+                };
+              })
+            ]
+        );
+    "the boot loader's further entries and files are on the ESP, and none of them in the place of the image's own" =
+      let
+        more = with' {
+          boot.loader.systemd-boot.extraEntries."tool.conf" = "title Tool\nefi /efi/tool.efi\n";
+          boot.loader.systemd-boot.extraEntries.${baseNameOf boot.entry} = "title Other\n";
+          boot.loader.systemd-boot.extraFiles."efi/tool.efi" = ./promises.nix;
+        };
+        inherit (more.image.repart.partitions."10-esp") contents;
+      in
+      equal
+        [
+          "title Tool\nefi /efi/tool.efi\n"
+          [
+            "/efi/tool.efi"
+            "/loader/entries/tool.conf"
+          ]
+          true
+        ]
+        [
+          contents."/loader/entries/tool.conf".source.text
+          (builtins.filter (path: !spec.esp ? ${path}) (
+            builtins.attrNames more.virtualisation.googleComputeRepart.spec.esp
+          ))
+          (contents.${boot.entry}.source.text != "title Other\n")
+        ];
     "the image's own boot entry goes when the boot loader's builder has written others" = yes (
       builtins.match "/nix/store/[^ ]+/rm -f /boot${boot.entry}\n" (
         builtins.unsafeDiscardStringContext config.boot.loader.systemd-boot.extraInstallCommands
@@ -392,6 +449,17 @@ let
           p: if p.name == "store" then p // { label = "0123456789012345678901234567890123456789"; } else p
         ) contract.partition;
       };
+    };
+    "a label that udev writes otherwise is refused" = refuses "is not what its device is called by" {
+      virtualisation.googleComputeRepart.contract = contract // {
+        partition = map (p: if p.name == "store" then p // { label = "nix%store"; } else p) contract.partition;
+      };
+    };
+    "an ESP that is mounted elsewhere is refused" = refuses "mounts the ESP at /boot" {
+      boot.loader.efi.efiSysMountPoint = "/efi";
+    };
+    "a second partition for the boot loader is refused" = refuses "has no XBOOTLDR partition" {
+      boot.loader.systemd-boot.xbootldrMountPoint = "/xbootldr";
     };
     "a root partition that is not the last is refused" = refuses "has to be the contract's last" {
       virtualisation.googleComputeRepart.contract = contract // {

@@ -81,7 +81,7 @@ REQUIREMENTS = (
         group="build",
     ),
     Requirement(name="mcopy", package="mtools", minimum=(4,), why="fills and reads the ESP", group="build"),
-    Requirement(name="sfdisk", package="fdisk", minimum=(2, 38), why="writes and sorts the table", group="build"),
+    Requirement(name="sfdisk", package="fdisk", minimum=(2, 38), why="changes a partition table", group="build"),
     Requirement(name="dumpe2fs", package="e2fsprogs", minimum=(1, 46), why="reads a superblock", version_argv=("-V",)),
     Requirement(name="e2fsck", package="e2fsprogs", minimum=(1, 46), why="replays a journal", version_argv=("-V",)),
     Requirement(name="debugfs", package="e2fsprogs", minimum=(1, 46), why="reads unmounted", version_argv=("-V",)),

@@ -7,7 +7,9 @@ by repart.
 
 import os
 import shutil
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from vmtests import progress
@@ -16,7 +18,7 @@ from vmtests.errors import HostError, InputError, at_named, from_os
 from vmtests.host.alongside import alongside
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
-from vmtests.image import compression, erofsplan, erofswrite, gpt, mkerofs, repart, rootfiles, unprivileged
+from vmtests.image import compression, erofsplan, erofswrite, gpt, gptwrite, mkerofs, repart, rootfiles, unprivileged
 from vmtests.image.check import Slice
 from vmtests.image.erofsplan import Plan
 from vmtests.image.extfiles import ExtFiles
@@ -24,6 +26,7 @@ from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.modes import usual_modes
+from vmtests.image.rootfiles import Modes
 from vmtests.image.source import open_disk
 from vmtests.image.spec import ImageSpec
 from vmtests.image.spec_check import check_root
@@ -71,7 +74,7 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
         else:
             plan = erofsplan.plan(os.fspath(spec.store.directory), named, (mkerofs.LINKS,))
         root = survey(
-            (f"root[{index}].source", entry.source)
+            (f"root[{index}].source", entry.source.resolve())
             for index, entry in enumerate(spec.root)
             if entry.source is not None
         )
@@ -87,15 +90,15 @@ def assemble(spec: ImageSpec, disk: Path, toolbox: Toolbox) -> dict[str, float]:
                 _check_space(spec, plan.size if plan else 2 * store.size, root, work)
                 running.phase("root")
                 with usual_modes():
-                    rootfiles.fill(spec, contract, work.root)
+                    modes = rootfiles.fill(spec, contract, work.root)
                 running.phase("store")
                 if plan is None:
-                    _finish_root(spec, contract, work, toolbox)
+                    _finish_root(spec, contract, work, modes, toolbox)
                     store_size = _write_compressed(spec, contract, work, store, toolbox, running)
                     running.phase("partitions")
                     _partition(spec, contract, work, toolbox, store_size)
                 else:
-                    _write_planned(spec, contract, work, plan, toolbox, running)
+                    _write_planned(spec, contract, work, plan, modes, toolbox, running)
                 running.phase("durable")
                 publish(work.disk, disk)
             except OSError as error:
@@ -118,15 +121,20 @@ def _check_space(spec: ImageSpec, store: int, root: Totals, work: _Work) -> None
 
 
 def _write_planned(
-    spec: ImageSpec, contract: Contract, work: _Work, plan: Plan, toolbox: Toolbox, running: progress.Step
+    spec: ImageSpec,
+    contract: Contract,
+    work: _Work,
+    plan: Plan,
+    modes: Modes,
+    toolbox: Toolbox,
+    running: progress.Step,
 ) -> None:
     """Write the erofs to its place in the disk file, and beside it the other partitions, whose places are known."""
-    start, stored = _store_start(contract), contract.store_partition
-    size = round_up(plan.size, MIB)
+    start, stored, size = _store_start(contract), contract.store_partition, _store_size(contract, plan.size)
     _make_disk(spec, contract, work, size)
 
     def others() -> None:
-        _finish_root(spec, contract, work, toolbox)
+        _finish_root(spec, contract, work, modes, toolbox)
         _partition(spec, contract, work, toolbox, size)
 
     with alongside(others) as partitions:
@@ -136,9 +144,9 @@ def _write_planned(
         partitions.result()
 
 
-def _finish_root(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox) -> None:
+def _finish_root(spec: ImageSpec, contract: Contract, work: _Work, modes: Modes, toolbox: Toolbox) -> None:
     with usual_modes():
-        rootfiles.finish(spec, contract, work.root, toolbox)
+        rootfiles.finish(spec, contract, work.root, modes, toolbox)
 
 
 def _write_compressed(
@@ -152,7 +160,8 @@ def _write_compressed(
         compression=compression.parse(spec.compression),
     )
     names = [spec.store.name(path) for path in spec.store.paths]
-    size = round_up(mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running), MIB)
+    written = mkerofs.write(work.store, volume, spec.store.directory, names, totals, toolbox, running)
+    size = _store_size(contract, written)
     os.truncate(work.store, size)
     _make_disk(spec, contract, work, size)
     return size
@@ -160,17 +169,23 @@ def _write_compressed(
 
 def _store_start(contract: Contract) -> int:
     """Return the offset of the store in bytes: behind the table and the partitions that come first."""
-    start = MIB
-    for partition in contract.partition:
-        if partition.name == "store":
-            break
-        start += partition.size_bytes or 0
-    return start
+    before = takewhile(lambda partition: partition.name != "store", contract.partition)
+    return MIB + sum(map(repart.least_size, before))
+
+
+def _store_size(contract: Contract, written: int) -> int:
+    """Return the size of the store's partition, in which as much is `written`."""
+    return max(round_up(written, MIB), repart.least_size(contract.store_partition))
+
+
+def _around(contract: Contract) -> int:
+    """Return the bytes of a disk that are not its store's, at least."""
+    return MIB + sum(repart.least_size(partition) for partition in contract.partition if partition.name != "store")
 
 
 def _make_disk(spec: ImageSpec, contract: Contract, work: _Work, store_size: int) -> None:
     """Make the disk file, which is one hole yet; raises InputError where it is larger than the contract's."""
-    least = _store_start(contract) + store_size + (contract.root.size_bytes or 0) + _END_OF_TABLE
+    least = _around(contract) + store_size + _END_OF_TABLE
     size, promised = round_up(least, contract.disk.granularity_bytes), contract.disk.size_bytes
     if promised and size > promised:
         text = f"image {spec.name} needs a disk of {format_size(size)}, and its contract's is {contract.disk.size}"
@@ -180,16 +195,20 @@ def _make_disk(spec: ImageSpec, contract: Contract, work: _Work, store_size: int
 
 
 def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbox, store_size: int) -> None:
-    in_place = not work.store.exists()
+    in_place, size, start = not work.store.exists(), work.disk.stat().st_size, _store_start(contract)
+    contract = _settled(contract, size, store_size)
     content = {
         # systemd-repart leaves out what has `..` in its path, and says so in a log that nobody reads.
         "esp": {target: os.path.realpath(source) for target, source in spec.esp.items()},
-        "store": {} if in_place else {"CopyBlocks": os.path.realpath(work.store), "Size": str(store_size)},
+        "store": {} if in_place else {"CopyBlocks": os.path.realpath(work.store)},
         "root": {"/": os.path.realpath(work.root)},
     }
     repart.write_definitions(work.definitions, contract, spec.seed, content)
     if in_place:
-        _write_table(spec, contract, work.disk, _store_start(contract), store_size, toolbox)
+        # It uses the smallest gap in which a partition fits, which has to be the one in front of the store.
+        os.truncate(work.disk, size + start)
+        (work.definitions / "rest.conf").write_text("[Partition]\nType=linux-generic\nSizeMinBytes=4096\n")
+        _write_table(spec, contract, work.disk, start, store_size)
     toolbox.run(
         "systemd-repart",
         *(
@@ -218,13 +237,41 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     )
     with open_disk(work.disk, toolbox) as disk:
         table = gpt.read(disk, contract.disk.sector_size)
-        starts = {entry.label: table.start(entry) for entry in table.entries}
-        _check_esp(spec, FatFiles(*disk.range(starts[contract.esp.label], 0)))
-        _check_root(work.root, Slice(disk, starts[contract.root.label], disk.size))
+        entries = _entries(spec, contract, table)
+        starts = {entry.unique_uuid: table.start(entry) for entry in entries}
+        esp, root = (starts[repart.partition_uuid(spec.seed, item)] for item in (contract.esp, contract.root))
+        _check_esp(spec, FatFiles(*disk.range(esp, 0)))
+        _check_root(work.root, Slice(disk, root, disk.size))
     if not is_root():
-        unprivileged.give_to_root(work.disk, starts[contract.root.label], toolbox)
-    # Repart appends to a table; sorted, the numbers are those of the contract's order.
-    toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", "--reorder", work.disk)
+        unprivileged.give_to_root(work.disk, root, toolbox)
+    if table.header is not None:
+        os.truncate(work.disk, size)
+        gptwrite.write(work.disk, contract.disk.sector_size, table.header.disk_guid, entries)
+
+
+def _settled(contract: Contract, size: int, store_size: int) -> Contract:
+    """Return the contract with the sizes of all partitions on a disk of `size` bytes: one that grows has the rest."""
+    rest = gptwrite.usable_end(size, contract.disk.sector_size) - _around(contract) - store_size
+    sizes = {
+        partition.name: repart.least_size(partition) + (rest - rest % repart.GRAIN if partition.grow else 0)
+        for partition in contract.partition
+    } | {"store": store_size}
+    settled = (replace(partition, size=str(sizes[partition.name])) for partition in contract.partition)
+    return replace(contract, partition=tuple(settled))
+
+
+def _entries(spec: ImageSpec, contract: Contract, table: gpt.Table) -> list[gpt.Entry]:
+    """Return the partitions that systemd-repart made, by their place: it appends to a table.
+
+    Types and labels are the contract's, so that the store's is right. Raises HostError where one is missing.
+    """
+    made = {entry.unique_uuid: entry for entry in table.entries}
+    entries = []
+    for partition in contract.partition:
+        if (entry := made.get(repart.partition_uuid(spec.seed, partition))) is None:
+            raise HostError(f"systemd-repart did not make the partition {printable(partition.name)}")
+        entries.append(replace(entry, type_uuid=uuid.UUID(partition.type_uuid), label=partition.label))
+    return sorted(entries, key=lambda entry: entry.first_lba)
 
 
 def _check_esp(spec: ImageSpec, files: FatFiles) -> None:
@@ -247,15 +294,17 @@ def _check_root(tree: Path, content: Slice) -> None:
         raise HostError(f"systemd-repart did not write /{printable(missing[0])} to root", hint="is the disk full?")
 
 
-def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int, toolbox: Toolbox) -> None:
+def _write_table(spec: ImageSpec, contract: Contract, disk: Path, start: int, size: int) -> None:
     """Write a table whose only entry is the store that is already there."""
-    store, sector = contract.store_partition, contract.disk.sector_size
-    fields = (
-        f"start={start // sector}",
-        f"size={size // sector}",
-        f"type={store.type_uuid}",
-        f"uuid={repart.partition_uuid(spec.seed, store)}",
-        f'name="{store.label}"',
+    sector, identifier = contract.disk.sector_size, repart.partition_uuid(spec.seed, contract.store_partition)
+    entry = gpt.Entry(
+        number=1,
+        # Repart takes what is there for the first partition of its type; this type is the store's alone.
+        type_uuid=identifier,
+        unique_uuid=identifier,
+        first_lba=start // sector,
+        last_lba=(start + size) // sector - 1,
+        attributes=0,
+        label=contract.store_partition.label,
     )
-    script = f"label: gpt\nlabel-id: {spec.seed}\n{', '.join(fields)}\n"
-    toolbox.run("sfdisk", "--quiet", "--no-tell-kernel", "--no-reread", disk, stdin=script)
+    gptwrite.write(disk, sector, uuid.UUID(spec.seed), [entry])

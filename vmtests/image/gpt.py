@@ -14,8 +14,8 @@ REVISION = 0x00010000
 SECTOR_SIZES = (512, 4096)
 UNUSED = uuid.UUID(int=0)
 
-_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # table 5.5
-_ENTRY = struct.Struct("<16s16sQQQ72s")  # table 5.6
+HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")  # table 5.5
+ENTRY = struct.Struct("<16s16sQQQ72s")  # table 5.6
 _ENTRIES_LIMIT = 1 << 20  # bytes of the entry array that are read; 128 entries, what everybody writes, are 16 KiB
 _PLACES = "sfdisk --verify DISK names what is wrong; systemd-repart makes the partitions anew"
 _PROTECTIVE = 0xEE  # table 5.4: the type of a protective MBR's partition
@@ -227,9 +227,9 @@ def _protective_check(disk: Readable) -> Iterator[Check]:
 
 
 def _parse(sector: bytes) -> Header | None:
-    if len(sector) < _HEADER.size:
+    if len(sector) < HEADER.size:
         return None
-    (_, _, _, _, _, my, alternate, first, last, guid, lba, count, size, crc) = _HEADER.unpack_from(sector)
+    (_, _, _, _, _, my, alternate, first, last, guid, lba, count, size, crc) = HEADER.unpack_from(sector)
     return Header(
         my_lba=my,
         alternate_lba=alternate,
@@ -245,8 +245,8 @@ def _parse(sector: bytes) -> Header | None:
 
 def _header_crc_fault(sector: bytes) -> tuple[str, str, str] | None:
     size, crc = struct.unpack_from("<II", sector, 12)
-    if not _HEADER.size <= size <= len(sector):
-        return "size", str(size), f"header size is {size}, not between {_HEADER.size} and {len(sector)}"
+    if not HEADER.size <= size <= len(sector):
+        return "size", str(size), f"header size is {size}, not between {HEADER.size} and {len(sector)}"
     real = zlib.crc32(sector[:16] + bytes(4) + sector[20:size])
     if real != crc:
         return "checksum", f"{crc:08X}", f"checksum is {crc:08X}, but the header's content gives {real:08X}"
@@ -321,7 +321,7 @@ def _entries(copy: _Copy) -> Iterator[Entry]:
     header = copy.header
     assert header is not None
     for index in range(header.entry_count):
-        kind, unique, first, last, attributes, name = _ENTRY.unpack_from(copy.array, index * header.entry_size)
+        kind, unique, first, last, attributes, name = ENTRY.unpack_from(copy.array, index * header.entry_size)
         if (type_uuid := uuid.UUID(bytes_le=kind)) == UNUSED:
             continue
         yield Entry(

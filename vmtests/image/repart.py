@@ -7,7 +7,11 @@ from pathlib import Path
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import InputError
+from vmtests.sizes import KIB, round_up
 from vmtests.text import printable
+
+GRAIN = 4 * KIB
+"""What places and sizes of partitions are multiples of."""
 
 
 def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
@@ -15,31 +19,32 @@ def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
     return uuid.uuid5(uuid.UUID(seed), partition.name)
 
 
+def least_size(partition: Partition) -> int:
+    """Return the size that a partition has at least: whole blocks, as systemd-repart has them."""
+    return round_up(partition.size_bytes or 0, GRAIN)
+
+
 def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> str:
-    """Return one definition file; `content` gives its `CopyFiles=` (target to source) or `CopyBlocks=` lines."""
+    """Return one definition file, of a partition whose size is settled.
+
+    `content` gives its `CopyFiles=` (target to source) or `CopyBlocks=` lines.
+    """
+    blocks, identifier = content.get("CopyBlocks"), partition_uuid(seed, partition)
+    in_place = partition.name == "store" and blocks is None
     lines = [
         "[Partition]",
-        f"Type={partition.type}",
-        f"Label={partition.label}",
-        f"UUID={partition_uuid(seed, partition)}",
+        # What is there already has a type of its own (`assemble`).
+        f"Type={identifier if in_place else uuid.UUID(partition.type_uuid)}",
+        f"Label={partition.label.replace('%', '%%')}",
+        f"UUID={identifier}",
     ]
-    blocks = content.get("CopyBlocks")
     if blocks is not None:
         lines.append(f"CopyBlocks={blocks}")
-        # Without a limit it takes the rest of the disk, whatever its weight.
-        if (size := content.get("Size")) is not None:
-            lines += [f"SizeMinBytes={size}", f"SizeMaxBytes={size}"]
-    elif partition.name != "store":
+    elif not in_place:
         if partition.filesystem:
             lines.append(f"Format={partition.filesystem}")
         lines += [f"CopyFiles={_escape(source)}:{_escape(target)}" for target, source in content.items()]
-    if partition.size_bytes is None:
-        # It has the size of its content; what the disk has besides is root's.
-        lines.append("Weight=0")
-    else:
-        lines.append(f"SizeMinBytes={partition.size_bytes}")
-        if not partition.grow:
-            lines.append(f"SizeMaxBytes={partition.size_bytes}")
+    lines += [f"SizeMinBytes={least_size(partition)}", f"SizeMaxBytes={least_size(partition)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -64,4 +69,4 @@ def write_definitions(
     directory.mkdir(parents=True)
     for index, partition in enumerate(contract.partition, start=1):
         text = definition(partition, seed, content.get(partition.name, {}))
-        (directory / f"{index:03}-{partition.name}.conf").write_text(text)
+        (directory / f"{index:03}.conf").write_text(text, encoding="utf-8")

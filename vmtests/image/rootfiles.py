@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -13,6 +15,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image.mkerofs import STORE_TIME
 from vmtests.image.spec import ImageSpec, RootEntry
 from vmtests.image.store import as_text, records
+from vmtests.image.survey import unreadable
 from vmtests.resources import read_named
 from vmtests.sizes import GIB
 from vmtests.text import printable
@@ -25,15 +28,20 @@ _REGISTRATION_LIMIT = GIB  # bytes; a thousand for each path
 
 _REGISTRATION = "registration"  # beside the root
 
+Modes = dict[Path, int]
+"""Modes that files and directories get in the end: until then their owner can write to all of them."""
 
-def fill(spec: ImageSpec, contract: Contract, root: Path) -> None:
+
+def fill(spec: ImageSpec, contract: Contract, root: Path) -> Modes:
     """Put all that `spec` and `contract` have on the root partition, but the database, into the new directory `root`.
 
-    Raises InputError for what would be written through a symlink, on this host, and for a registration that is none.
+    Returns the modes that `finish` gives. Raises InputError for what cannot be read, for what would be written through
+    a symlink, on this host, and for a registration that is none.
     """
+    modes: Modes = {}
     root.mkdir()
     for index, entry in enumerate(spec.root):
-        _place(entry, f"image {spec.name}: root[{index}].path", root)
+        _place(entry, f"image {spec.name}: root[{index}]", root, modes)
     # upperdir and workdir are made at boot; here is only what is mounted on.
     for mount_point in (contract.store.mount, contract.store.lower):
         _target(root, mount_point, f"image {spec.name}").mkdir(parents=True, exist_ok=True)
@@ -43,41 +51,89 @@ def fill(spec: ImageSpec, contract: Contract, root: Path) -> None:
             _target(root, f"{_state(spec, contract)}/{made}", place).mkdir(parents=True, exist_ok=True)
         registered = _registered(spec, spec.registration, f"{place}: registration:")
         root.with_name(_REGISTRATION).write_text(registered, encoding="utf-8")
+    return modes
 
 
 def _state(spec: ImageSpec, contract: Contract) -> str:
     return spec.state or contract.store.state
 
 
-def finish(spec: ImageSpec, contract: Contract, root: Path, toolbox: Toolbox) -> None:
-    """Make the database of a root that was filled, which takes a second for 20,000 paths, and set all times.
+def finish(spec: ImageSpec, contract: Contract, root: Path, modes: Modes, toolbox: Toolbox) -> None:
+    """Make the database of a root that was filled, which takes a second for 20,000 paths; set all modes and times.
 
     Raises ToolError when Nix refuses the registration.
     """
     if spec.registration is not None:
         _load_database(_state(spec, contract), contract, root, toolbox)
-    for directory, names, files in os.walk(root):
-        for item in (*names, *files):
-            os.utime(Path(directory, item), (STORE_TIME, STORE_TIME), follow_symlinks=False)
+    # What is in a directory comes first: it may not be entered with the mode that it gets.
+    for name, _ in reversed(list(_below(root))):
+        path = root / name
+        os.utime(path, (STORE_TIME, STORE_TIME), follow_symlinks=False)
+        if (mode := modes.get(path)) is not None:
+            path.chmod(mode)
 
 
-def _place(entry: RootEntry, place: str, root: Path) -> None:
-    target = _target(root, entry.path, place, file=entry.source is not None and entry.source.is_file())
+def _below(top: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Give all that is below a directory, by its path from there; a directory comes before what is in it."""
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        with os.scandir(top / above) as entries:
+            for entry in entries:
+                name = os.path.join(above, entry.name)  # noqa: PTH118 - a Path for each takes its time
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                yield name, entry
+
+
+def _place(entry: RootEntry, place: str, root: Path, modes: Modes) -> None:
+    target = _target(root, entry.path, f"{place}.path", file=entry.source is not None and entry.source.is_file())
     target.parent.mkdir(parents=True, exist_ok=True)
     if entry.symlink is not None:
         if target.exists():
-            raise InputError(f"{place}: {entry.path} is there already")
+            raise InputError(f"{place}.path: {entry.path} is there already")
         target.symlink_to(entry.symlink)
-    elif entry.source is None:
+        return
+    if entry.source is None:
         target.mkdir(exist_ok=True)
     elif entry.source.is_dir():
-        if target.exists():
-            _check_merge(entry.source, target, place, root)
-        shutil.copytree(entry.source, target, symlinks=True, dirs_exist_ok=True)
+        _copy_tree(entry.source, target, place, root, modes)
     else:
-        shutil.copy2(entry.source, target, follow_symlinks=True)
-    if entry.mode is not None and entry.symlink is None:
-        target.chmod(int(entry.mode, 8))
+        _copy_file(entry.source, target, place, modes)
+    if entry.mode is not None:
+        modes[target] = int(entry.mode, 8)
+
+
+def _copy_tree(source: Path, target: Path, place: str, root: Path, modes: Modes) -> None:
+    """Copy a tree into a directory: content and modes, and nothing else that this host says of its files.
+
+    Labels of SELinux, capabilities and the like (xattr(7)) would be there or not, by who builds and where.
+    """
+    target.mkdir(exist_ok=True)
+    modes[target] = stat.S_IMODE(source.stat().st_mode)
+    for name, found in _below(source):
+        made = target / name
+        is_link, is_directory = found.is_symlink(), found.is_dir(follow_symlinks=False)
+        if made.is_symlink() or (made.exists() and (is_link or is_directory != made.is_dir())):
+            what = f"{found.path} cannot be copied: {printable(f'/{made.relative_to(root)}')} is there already"
+            raise InputError(f"{place}.path: {what}, and {_kind(made)}")
+        if is_link:
+            os.symlink(os.readlink(found.path), made)  # noqa: PTH115, PTH211 - a Path would tidy its text
+        elif is_directory:
+            made.mkdir(exist_ok=True)
+            modes[made] = stat.S_IMODE(found.stat().st_mode)
+        else:
+            _copy_file(Path(found.path), made, place, modes)
+
+
+def _copy_file(source: Path, target: Path, place: str, modes: Modes) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.filename != os.fspath(source):
+            raise
+        raise unreadable(f"{place}.source", os.fspath(source), error) from error
+    modes[target] = stat.S_IMODE(source.stat().st_mode)
 
 
 def _target(root: Path, path: str, place: str, *, file: bool = False) -> Path:
@@ -95,16 +151,6 @@ def _target(root: Path, path: str, place: str, *, file: bool = False) -> Path:
                 f"{place}: {path} cannot be made: /{printable(str(part))} is there already, and {_kind(found)}"
             )
     return target
-
-
-def _check_merge(source: Path, target: Path, place: str, root: Path) -> None:
-    """Raise InputError where a tree that is copied into a directory would meet anything but its like."""
-    for directory, names, files in os.walk(source):
-        for name in (*names, *files):
-            new, old = Path(directory, name), target / os.path.relpath(directory, source) / name
-            if old.is_symlink() or (old.exists() and (new.is_symlink() or new.is_dir() != old.is_dir())):
-                shown = printable(os.path.normpath(f"/{old.relative_to(root)}"))
-                raise InputError(f"{place}: {new} cannot be copied: {shown} is there already, and {_kind(old)}")
 
 
 def _kind(path: Path) -> str:

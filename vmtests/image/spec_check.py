@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from vmtests.errors import InputError
 from vmtests.image.survey import Totals
 from vmtests.sizes import GIB, KIB, MIB, format_size, round_up
 
-_SECTOR = 512  # bytes; the ESP has clusters of one sector
-_FAT_ENTRY = 8  # bytes of a cluster in the two tables
-_FAT_RESERVED = 64 * _SECTOR  # the boot sector and its like
+_FAT_ENTRY = 8  # bytes of a cluster in the two tables; the ESP has clusters of one sector
+_FAT_RESERVED = 64  # sectors: the boot sector and its like
+_FAT_CLUSTERS = 65525  # that a FAT32 has at least: firmware takes one with fewer for something else
 _FAT_NAME = 255  # bytes
 _FAT_FORBIDDEN = set('"*:<>?\\|') | {chr(number) for number in range(32)}
 _LFN = 13  # characters of a long name in one directory entry of 32 bytes
@@ -57,7 +58,7 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
     """Raise InputError for files of the ESP that are missing, cannot be named so on FAT, or have no room there."""
     seen: dict[str, str] = {}
     parents: dict[str, set[str]] = {}
-    need = 0
+    need, sector = 0, contract.disk.sector_size
     for target, source in files.items():
         place = f"esp[{target!r}]"
         if not target.startswith("/"):
@@ -71,17 +72,24 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
         if (folded := target.casefold()) in seen:
             raise InputError(f"{origin}: {place}: on FAT it is the same file as esp[{seen[folded]!r}]")
         seen[folded] = target
-        need += round_up(source.stat().st_size, _SECTOR)
+        need += round_up(source.stat().st_size, sector)
         for depth, part in enumerate(parts):
             parents.setdefault("/".join(parts[:depth]).casefold(), set()).add(part.casefold())
     for target in seen:
         if target[1:] in parents:
             raise InputError(f"{origin}: esp[{seen[target]!r}]: other files of the ESP are below it")
     need += sum(
-        round_up(32 * (2 + sum(1 + -(-len(name) // _LFN) for name in names)), _SECTOR) for names in parents.values()
+        round_up(32 * (2 + sum(1 + -(-len(name) // _LFN) for name in names)), sector) for names in parents.values()
     )
     size = contract.esp.size_bytes or 0
-    room = (size - _FAT_RESERVED) * _SECTOR // (_SECTOR + _FAT_ENTRY)
+    room = (size - _FAT_RESERVED * sector) * sector // (sector + _FAT_ENTRY)
+    if room < _FAT_CLUSTERS * sector:
+        least = _FAT_CLUSTERS * (sector + _FAT_ENTRY) + _FAT_RESERVED * sector
+        raise InputError(
+            f"{origin}: esp: FAT32 with sectors of {sector} bytes needs {format_size(least)}, and the ESP has"
+            f" {format_size(size)}",
+            hint="give the contract's partition esp a larger size",
+        )
     if need > room:
         raise InputError(
             f"{origin}: esp: it needs {format_size(need)}, and the ESP of {format_size(size)} has room for"
@@ -128,17 +136,22 @@ def check_contract(contract: Contract, place: str) -> None:
         kind, name, limit = _BUILT.get(partition.name, (partition.filesystem, partition.filesystem, 0))
         if partition.filesystem != kind:
             raise InputError(f"{key}.filesystem: {partition.name} is built as {kind}, not as {partition.filesystem}")
+        if not re.fullmatch(r"\w*", kind):
+            raise InputError(f"{key}.filesystem: {kind!r} is no name of a file system")
         _check_label(partition, key, name, limit)
         if partition.copies > 1 or partition.verity:
             word = "verity" if partition.verity else "copies"
             raise InputError(f"{key}.{word}: such a partition can be checked, but not built")
         if partition.size is None and partition.name != "store":
             raise InputError(f"{key}.size: {partition.name} needs one", hint="only the store has that of its content")
+    if not contract.store.mount:
+        raise InputError(f"{place}.store: there is none", hint="what is built has one: fixtures/contract.toml")
 
 
 def _check_label(partition: Partition, key: str, name: str, limit: int) -> None:
     label = partition.label
-    if not label or _PATTERN & set(label):
+    # Repart's definitions have one on a line, without blanks around it; a backslash at its end takes the next line.
+    if not label or _PATTERN & set(label) or not label.isprintable() or label != label.strip(" ").rstrip("\\"):
         raise InputError(f"{key}.label: {label!r} is no label that one partition can have")
     if limit and (length := len(label.encode(errors="replace"))) > limit:
         text = f"{key}.label: {label!r} has {length} bytes, and a label of {name} {limit} at most"

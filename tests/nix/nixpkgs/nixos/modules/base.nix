@@ -91,9 +91,14 @@ in
       loader.grub.efiSupport = option types.bool false;
       loader.grub.enable = option types.bool true;
       loader.systemd-boot.configurationLimit = option (types.nullOr types.int) null;
+      loader.systemd-boot.consoleMode = option types.str "keep";
       loader.systemd-boot.editor = option types.bool true;
       loader.systemd-boot.enable = option types.bool false;
+      loader.systemd-boot.extraEntries = option (types.attrsOf types.lines) { };
+      loader.systemd-boot.extraFiles = option (types.attrsOf types.path) { };
       loader.systemd-boot.extraInstallCommands = option types.lines "";
+      loader.systemd-boot.sortKey = option types.str "nixos";
+      loader.systemd-boot.xbootldrMountPoint = option (types.nullOr types.str) null;
       loader.timeout = option (types.nullOr types.int) 5;
       nixStoreMountOpts = option (types.listOf types.str) [
         "ro"
