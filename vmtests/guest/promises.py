@@ -1,6 +1,8 @@
 """A running guest held to its contract: what of its promises is broken, sentence by sentence."""
 
 import fnmatch
+import re
+import shlex
 from collections.abc import Iterator
 
 import msgspec
@@ -9,14 +11,19 @@ from vmtests.contract import Contract, Partition
 from vmtests.errors import GuestError
 from vmtests.guest import inits
 from vmtests.guest.facts import Facts, Mount
-from vmtests.guest.result import Runner
+from vmtests.guest.result import Result, Runner
 from vmtests.text import clean
+
+_LSBLK = "lsblk --json --inverse --output NAME,KNAME,PARTLABEL,PARTTYPE"
+_MOST = 1 << 20  # characters of its answer; a disk of a machine has some hundreds
+_VERITY = re.compile(r"^/sys/block/(dm-\d+)/dm/uuid:", re.MULTILINE)
 
 
 class _Device(msgspec.Struct):
     """A device as `lsblk --json` shows it (lsblk(8))."""
 
     name: str
+    kname: str = ""
     partlabel: str | None = None
     parttype: str | None = None
     children: list["_Device"] = []
@@ -80,24 +87,34 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
 
 def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
     """Yield a sentence when a mount is not of a partition, also where dm-crypt, verity or LVM are between them."""
-    asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '/dev/block/{mount.device}'")
-    if not asked.ok:
-        source = mount.source.partition("[")[0]
-        asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '{source}'")
-    try:
-        told = msgspec.json.decode(asked.check().stdout, type=_Devices)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
-    below = list(_all(told.blockdevices))
-
-    def fits(device: _Device) -> bool:
-        if partition.label:
-            return fnmatch.fnmatchcase(device.partlabel or "", partition.label)
-        return (device.parttype or "").lower() == partition.type_uuid
-
-    if not any(map(fits, below)):
+    below = list(_all(_under(mount, runner)))
+    if not any(_is(partition, device) for device in below):
         names = ", ".join(f"{device.name} `{device.partlabel or ''}`" for device in below) or mount.source
         yield f"{mount.target} is not of the partition {partition.shown}: it is of {clean(names)}"
+
+
+def _is(partition: Partition, device: _Device) -> bool:
+    if partition.label:
+        return fnmatch.fnmatchcase(device.partlabel or "", partition.label)
+    return (device.parttype or "").lower() == partition.type_uuid
+
+
+def _under(mount: Mount, runner: Runner) -> list[_Device]:
+    """Return the device of a mount, which has those that it is made of for its children."""
+    asked = runner.run(f"{_LSBLK} {shlex.quote(f'/dev/block/{mount.device}')}")
+    if not asked.ok:  # btrfs has a number of its own
+        asked = runner.run(f"{_LSBLK} {shlex.quote(mount.source)}")
+    return _tree(asked)
+
+
+def _tree(asked: Result) -> list[_Device]:
+    told = asked.check().stdout
+    if len(told) > _MOST:
+        raise GuestError(f"lsblk in the guest gave no list of devices, but {len(told)} characters")
+    try:
+        return msgspec.json.decode(told, type=_Devices).blockdevices
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
 
 
 def is_hash_tree(filesystem: str) -> bool:
@@ -112,8 +129,23 @@ def _all(devices: list[_Device]) -> Iterator[_Device]:
 
 
 def verity(contract: Contract, runner: Runner) -> Iterator[str]:
-    """Yield a sentence when a partition that verity is to protect is not set up so."""
-    for partition in contract.partition:
-        if partition.verity and "CRYPT-VERITY-" not in runner.run("cat /sys/block/dm-*/dm/uuid").stdout:
+    """Yield a sentence when a partition that verity is to protect is not read through it, where it is mounted."""
+    promised = [partition for partition in contract.partition if partition.verity]
+    if not promised:
+        return
+    told = runner.run("grep -s '^CRYPT-VERITY-' /sys/block/dm-*/dm/uuid /dev/null").stdout
+    devices = set(_VERITY.findall(told))
+    there = Facts(runner).mounts()
+    for partition in promised:
+        parts = (partition, contract.by_name(partition.verity))
+
+        def protects(found: list[_Device], parts: tuple[Partition, ...] = parts) -> bool:
+            over = [list(_all(device.children)) for device in _all(found) if device.kname in devices]
+            return any(all(any(_is(part, one) for one in below) for part in parts) for below in over)
+
+        places = [mount.where for mount in contract.mount if mount.partition == partition.name]
+        for mount in (there.top(place) for place in places if there.at(place)):
+            if not protects(_under(mount, runner)):
+                yield f"{mount.target} is not read through dm-verity over the partition {partition.shown}"
+        if not places and not (devices and protects(_tree(runner.run(_LSBLK)))):
             yield f"no device of dm-verity is there for the partition {partition.shown}"
-            return
