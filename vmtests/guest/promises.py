@@ -1,36 +1,17 @@
 """A running guest held to its contract: what of its promises is broken, sentence by sentence."""
 
-import fnmatch
 import re
-import shlex
 from collections.abc import Iterator
-
-import msgspec
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import GuestError
-from vmtests.guest import inits
+from vmtests.guest import devices, inits
+from vmtests.guest.devices import Device
 from vmtests.guest.facts import Facts, Mount
-from vmtests.guest.result import Result, Runner
+from vmtests.guest.result import Runner
 from vmtests.text import clean
 
-_LSBLK = "lsblk --json --inverse --output NAME,KNAME,PARTLABEL,PARTTYPE"
-_MOST = 1 << 20  # characters of its answer; a disk of a machine has some hundreds
 _VERITY = re.compile(r"^/sys/block/(dm-\d+)/dm/uuid:", re.MULTILINE)
-
-
-class _Device(msgspec.Struct):
-    """A device as `lsblk --json` shows it (lsblk(8))."""
-
-    name: str
-    kname: str = ""
-    partlabel: str | None = None
-    parttype: str | None = None
-    children: list["_Device"] = []
-
-
-class _Devices(msgspec.Struct):
-    blockdevices: list[_Device] = []
 
 
 def broken(contract: Contract, runner: Runner) -> tuple[str, ...]:
@@ -87,45 +68,15 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
 
 def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
     """Yield a sentence when a mount is not of a partition, also where dm-crypt, verity or LVM are between them."""
-    below = list(_all(_under(mount, runner)))
-    if not any(_is(partition, device) for device in below):
+    below = list(devices.each(devices.under(mount, runner)))
+    if not any(devices.is_of(partition, device) for device in below):
         names = ", ".join(f"{device.name} `{device.partlabel or ''}`" for device in below) or mount.source
         yield f"{mount.target} is not of the partition {partition.shown}: it is of {clean(names)}"
-
-
-def _is(partition: Partition, device: _Device) -> bool:
-    if partition.label:
-        return fnmatch.fnmatchcase(device.partlabel or "", partition.label)
-    return (device.parttype or "").lower() == partition.type_uuid
-
-
-def _under(mount: Mount, runner: Runner) -> list[_Device]:
-    """Return the device of a mount, which has those that it is made of for its children."""
-    asked = runner.run(f"{_LSBLK} {shlex.quote(f'/dev/block/{mount.device}')}")
-    if not asked.ok:  # btrfs has a number of its own
-        asked = runner.run(f"{_LSBLK} {shlex.quote(mount.source)}")
-    return _tree(asked)
-
-
-def _tree(asked: Result) -> list[_Device]:
-    told = asked.check().stdout
-    if len(told) > _MOST:
-        raise GuestError(f"lsblk in the guest gave no list of devices, but {len(told)} characters")
-    try:
-        return msgspec.json.decode(told, type=_Devices).blockdevices
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
 
 
 def is_hash_tree(filesystem: str) -> bool:
     """Return whether a file system, as blkid names it, is the hash tree of dm-verity."""
     return filesystem.lower() == "dm_verity_hash"
-
-
-def _all(devices: list[_Device]) -> Iterator[_Device]:
-    for device in devices:
-        yield device
-        yield from _all(device.children)
 
 
 def verity(contract: Contract, runner: Runner) -> Iterator[str]:
@@ -134,18 +85,19 @@ def verity(contract: Contract, runner: Runner) -> Iterator[str]:
     if not promised:
         return
     told = runner.run("grep -s '^CRYPT-VERITY-' /sys/block/dm-*/dm/uuid /dev/null").stdout
-    devices = set(_VERITY.findall(told))
+    made = set(_VERITY.findall(told))
     there = Facts(runner).mounts()
     for partition in promised:
-        parts = (partition, contract.by_name(partition.verity))
-
-        def protects(found: list[_Device], parts: tuple[Partition, ...] = parts) -> bool:
-            over = [list(_all(device.children)) for device in _all(found) if device.kname in devices]
-            return any(all(any(_is(part, one) for one in below) for part in parts) for below in over)
-
+        hashes = contract.by_name(partition.verity)
         places = [mount.where for mount in contract.mount if mount.partition == partition.name]
         for mount in (there.top(place) for place in places if there.at(place)):
-            if not protects(_under(mount, runner)):
+            if not _protected(partition, hashes, devices.under(mount, runner), made):
                 yield f"{mount.target} is not read through dm-verity over the partition {partition.shown}"
-        if not places and not (devices and protects(_tree(runner.run(_LSBLK)))):
+        if not places and not (made and _protected(partition, hashes, devices.listed(runner), made)):
             yield f"no device of dm-verity is there for the partition {partition.shown}"
+
+
+def _protected(partition: Partition, hashes: Partition, found: list[Device], made: set[str]) -> bool:
+    """Return whether one of the devices `made` by dm-verity is among `found`, and is made of both partitions."""
+    over = (list(devices.each(device.children)) for device in devices.each(found) if device.kname in made)
+    return any(all(any(devices.is_of(part, one) for one in below) for part in (partition, hashes)) for below in over)
