@@ -13,7 +13,9 @@ from vmtests.guest.result import Result
 MOUNTS = """\
 22 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw
 30 22 254:0 / /usr ro,relatime shared:2 - erofs /dev/mapper/usr ro
+31 22 0:40 / /efi rw,relatime shared:3 - autofs systemd-1 rw
 """
+AUTOMOUNTED = "32 31 8:1 / /efi rw,relatime shared:4 - vfat /dev/sda1 rw\n"
 DEVICES: dict[str, Any] = {
     "/dev/block/8:2": {"name": "sda2", "partlabel": "root", "parttype": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"},
     "/dev/block/254:0": {
@@ -33,6 +35,7 @@ class _Guest:
     def __init__(self, units: dict[str, str] | None = None, verity: tuple[str, ...] = ()) -> None:
         self._units = units or {}
         self._verity = verity
+        self._looked_at = False
 
     def run(
         self, command: str, /, timeout: float = 60.0, *, stdin: bytes | None = None, limit: int = 1 << 20
@@ -50,8 +53,10 @@ class _Guest:
             load = "not-found" if state is None else "loaded"
             result = "exit-code" if state == "failed" else "success"
             out = f"LoadState={load}\nActiveState={state or 'inactive'}\nResult={result}\n"
+        elif command.startswith("for place in ") and " /efi;" in command:
+            self._looked_at = True
         elif "mountinfo" in command:
-            out = MOUNTS
+            out = MOUNTS + (AUTOMOUNTED if self._looked_at else "")
         elif "lsblk" in command:
             shown = [value for name, value in DEVICES.items() if command.endswith(f" {name}")]
             out = json.dumps({"blockdevices": shown or list(DEVICES.values())})
@@ -96,6 +101,11 @@ def test_promised_unit_has_to_be_active(state: str | None, sentence: tuple[str, 
         ({"where": "/", "filesystem": "xfs"}, ("/ is ext4, and not xfs",)),
         ({"where": "/usr", "options": ["rw"]}, ("/usr is mounted without rw: relatime,ro",)),
         ({"where": "/srv"}, ("nothing is mounted at /srv",)),
+        ({"where": "/efi", "filesystem": "vfat"}, ()),
+        (
+            {"where": "/", "partition": "fixed"},
+            ("/ can be written to, and the partition labelled `ro*` is read-only",),
+        ),
         (
             {"where": "/", "partition": "usr"},
             ("/ is not of the partition labelled `usr_*`: it is of sda2 `root`",),
@@ -104,7 +114,8 @@ def test_promised_unit_has_to_be_active(state: str | None, sentence: tuple[str, 
 )
 def test_mount_is_held_to_its_promise(mount: dict[str, Any], sentence: tuple[str, ...]) -> None:
     """File system, options and partition of a mount are compared, through dm-verity too."""
-    partitions = [{"type": "root-x86-64", "name": "root"}, {"label": "usr_*", "name": "usr"}]
+    partitions: list[dict[str, Any]] = [{"type": "root-x86-64", "name": "root"}, {"label": "usr_*", "name": "usr"}]
+    partitions.append({"label": "ro*", "name": "fixed", "read_only": True})
     assert sentence == _broken({"partition": partitions, "mount": [mount]}, _Guest())
 
 

@@ -1,13 +1,14 @@
 """A running guest held to its contract: what of its promises is broken, sentence by sentence."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import GuestError
 from vmtests.guest import devices, inits
 from vmtests.guest.devices import Device
-from vmtests.guest.facts import Facts, Mount
+from vmtests.guest.facts import Facts, Mount, Mounts
 from vmtests.guest.result import Runner
 from vmtests.text import clean
 
@@ -48,7 +49,7 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
     """Yield what is broken of the promises on mounts."""
     if not contract.mount:
         return
-    there = Facts(runner).mounts()
+    there = _there(contract, runner)
     for promised in contract.mount:
         try:
             real = there.top(promised.where)
@@ -63,7 +64,17 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
                 shown = ",".join(sorted(real.options))
                 yield f"{promised.where} is mounted without {option}: {clean(shown)}"
         if promised.partition:
-            yield from source(contract.by_name(promised.partition), real, runner)
+            partition = contract.by_name(promised.partition)
+            yield from source(partition, real, runner)
+            if partition.read_only and not real.read_only:
+                yield f"{promised.where} can be written to, and the partition {partition.shown} is read-only"
+
+
+def _there(contract: Contract, runner: Runner) -> Mounts:
+    """Return the guest's mounts, those with them that are made when somebody looks (systemd-gpt-auto-generator(8))."""
+    places = shlex.join(mount.where for mount in contract.mount)
+    runner.run(f'for place in {places}; do [ -e "$place/." ]; done')
+    return Facts(runner).mounts()
 
 
 def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
@@ -86,7 +97,7 @@ def verity(contract: Contract, runner: Runner) -> Iterator[str]:
         return
     told = runner.run("grep -s '^CRYPT-VERITY-' /sys/block/dm-*/dm/uuid /dev/null").stdout
     made = set(_VERITY.findall(told))
-    there = Facts(runner).mounts()
+    there = _there(contract, runner)
     for partition in promised:
         hashes = contract.by_name(partition.verity)
         places = [mount.where for mount in contract.mount if mount.partition == partition.name]
