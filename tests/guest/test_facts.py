@@ -154,7 +154,7 @@ def test_units_of_a_systemd_without_json() -> None:
     """As one of 2019 lists them, in columns."""
     text = (
         "-.mount                loaded    active   mounted Root Mount                      \n"
-        "x.service              loaded    failed   failed  LSB: starts it, and more        \n"
+        "● x.service            loaded    failed   failed  LSB: starts it, and more        \n"
         "y.service              not-found inactive dead    y.service                       \n"
     )
     units = parse_units(text)

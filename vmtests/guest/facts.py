@@ -176,7 +176,7 @@ def parse_units(text: str) -> Units:
 
     A systemd that gives no JSON, as those before 246, gives lines of five columns.
     """
-    lines = [line.split(None, 4) for line in text.splitlines()]
+    lines = [line.lstrip("●* ").split(None, 4) for line in text.splitlines()]
     if text[:1] != "[" and lines and all(len(line) == 5 for line in lines):
         return Units(
             [
