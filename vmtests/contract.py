@@ -49,6 +49,11 @@ TYPES = {
 }
 """Names of partition types, as systemd-repart spells them (Discoverable Partitions Specification)."""
 
+MBR_TYPES = {
+    0x82: "swap", 0x83: "linux-generic", 0x8E: "linux-lvm", 0xEA: "xbootldr", 0xEF: "esp", 0xFD: "linux-raid",
+}  # fmt: skip
+"""What the types of a master boot record are called likewise."""
+
 _WHOLE = "fixtures/contract.toml is a complete one"
 _UNIT = re.compile(r"[\w:.\\@-]+\.(?:service|socket|target|mount|swap|timer|path|device|automount|slice|scope)")
 _SERVICE = re.compile(r"[\w:.\\@+-]+")  # as other inits call it; systemd takes it for NAME.service (systemctl(1))

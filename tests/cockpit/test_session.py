@@ -139,6 +139,22 @@ def test_who_goes_back_from_a_standstill_stands_still(session: Session, hands: T
     assert not session.state(0).still
 
 
+def test_stage_is_not_kept_while_the_person_has_the_machine_stand_still(
+    hands: TypedHands, tmp_path: Path, parts: dict[Stage, bytes]
+) -> None:
+    """Who keeps a machine lets it go on: one that is recorded and was stopped is kept when the person lets it."""
+    with Session(hands, tmp_path, record=True) as session:
+        _power_on(hands)
+        _ask(session, Act.PAUSE)
+        hands.vms[0].say(_until(parts, Stage.KERNEL))
+        for _ in range(3):  # between two of them it looks whether there is something to keep
+            _ask(session, Act.SYSRQ, "h")
+        assert ("keep", "kernel") not in hands.asked
+        _ask(session, Act.PAUSE)
+        while ("keep", "kernel") not in hands.asked:
+            _ask(session, Act.SYSRQ, "h")
+
+
 def test_line_is_given_back(session: Session, hands: TypedHands) -> None:
     """What is typed goes to the guest until the line is given back; then the guest's end is closed."""
     taken = session.take(Way.CONSOLE, 80, 24).result(WAIT)

@@ -150,6 +150,17 @@ def test_units() -> None:
     assert (len(units), units["-.mount"].sub, "y.service" in units) == (2, "mounted", False)
 
 
+def test_units_of_a_systemd_without_json() -> None:
+    """As one of 2019 lists them, in columns."""
+    text = (
+        "-.mount                loaded    active   mounted Root Mount                      \n"
+        "● x.service            loaded    failed   failed  LSB: starts it, and more        \n"
+        "y.service              not-found inactive dead    y.service                       \n"
+    )
+    units = parse_units(text)
+    assert (["x.service"], "not-found") == ([unit.name for unit in units.failed], units["y.service"].load)
+
+
 def test_failed_units() -> None:
     """The failed units are those whose active state is failed."""
     assert [unit.name for unit in parse_units(UNITS).failed] == ["x.service"]

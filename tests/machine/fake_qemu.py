@@ -111,6 +111,7 @@ with inherited("qmp") as connection:
         }
     )
     reply: object
+    running = False
     for request in requests(connection):
         command, reply = request["execute"], {}
         if command == misbehaves_at and behaviour == "error":
@@ -121,9 +122,10 @@ with inherited("qmp") as connection:
         if command == "human-monitor-command":
             reply = "TCP[HOST_FORWARD]  13       127.0.0.1 40697      10.128.0.2    22     0     0\r\n"
         elif command == "query-status":
-            status = "paused" if "FAKE_PLAYS" in os.environ else "internal-error"
-            reply = {"status": status, "running": False}
+            stopped = "paused" if "FAKE_PLAYS" in os.environ else "internal-error"
+            reply = {"status": "running" if running else stopped, "running": running}
         elif command == "cont":
+            running = True
             firmware.sendall(b"SEC")
             serial[0].sendall(console())
             for port in serial:
@@ -144,6 +146,7 @@ with inherited("qmp") as connection:
         elif command == "query-migrate":
             reply = {"status": "completed"}
         elif command == "stop":
+            running = False
             say({"event": "STOP", "timestamp": {}})
         elif command == "guest-reset":
             serial[0].sendall(b"reboot: Restarting system")

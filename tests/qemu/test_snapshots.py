@@ -15,6 +15,7 @@ from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Evidence, Verdict
 from vmtests.errors import InputError
 from vmtests.host.accel import Accelerator, AcceleratorName
+from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.tools import Tool, Toolbox
 from vmtests.machine.hardware import Disk, Hardware
 from vmtests.machine.template import Template, copy_sparse
@@ -180,6 +181,42 @@ def test_image_whose_backing_file_was_written_over_is_another(tmp_path: Path, to
     with base.open("r+b") as file:
         file.write(b"other")
     assert not set(before) & set(places())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "usr/bin/qemu-system-x86_64",
+        "usr/share/seabios/bios-256k.bin",
+        "usr/share/OVMF/CODE.fd",
+        "usr/share/OVMF/VARS.fd",
+    ],
+)
+def test_machine_of_another_build_is_another(tmp_path: Path, name: str) -> None:
+    """A QEMU or a firmware of the same version, which a distribution has built anew, boots the image again."""
+    tree, image = tmp_path / "tree", tmp_path / "disk.raw"
+    image.write_bytes(bytes(MIB))
+    qemu = Tool(name="qemu-system-x86_64", version="10.0", from_host=False, why="test")
+    tcg = Accelerator(name=AcceleratorName.TCG, reason="test", cpu="max", scale=4)
+    code, variables = (
+        FirmwareFile(inside=Path("/", file), outside=tree / file, format="raw")
+        for file in ("usr/share/OVMF/CODE.fd", "usr/share/OVMF/VARS.fd")
+    )
+    ovmf = Firmware(
+        code=code, vars_template=variables, descriptor=tree / "60.json", description="OVMF", features=frozenset()
+    )
+    for file in ("usr/bin/qemu-system-x86_64", "usr/share/seabios/bios-256k.bin", code.outside, variables.outside):
+        (tree / file).parent.mkdir(parents=True, exist_ok=True)
+        (tree / file).write_bytes(b"one")
+
+    def place() -> Path:
+        box = Toolbox({qemu.name: qemu}, tree)
+        return snapshots.directory(tmp_path, image, contracts.ANY, Hardware(), box, tcg, firmware=ovmf)
+
+    first = place()
+    assert place() == first
+    (tree / name).write_bytes(b"two")
+    assert place() != first
 
 
 def test_path_that_is_not_utf_8_is_a_sentence(tmp_path: Path, toolbox: Toolbox) -> None:

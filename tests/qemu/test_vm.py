@@ -16,6 +16,7 @@ from vmtests.guest.serial import SerialShell
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware, FirmwareFile
 from vmtests.host.host import Host
+from vmtests.host.tools import Toolbox
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.events import RESET, MachineEvent
@@ -158,6 +159,21 @@ def test_guest_that_restarts_by_itself_is_not_kept(tmp_path: Path, monkeypatch: 
         with pytest.raises(BootError, match="the guest restarted by itself"):
             vm.snapshot(tmp_path / "kept")
         assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_machine_is_left_as_it_was_when_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toolbox: Toolbox, still: bool
+) -> None:
+    """One that stood still, for a person or a debugger, does so again; one that ran goes on."""
+    monkeypatch.setattr(FakeToolbox, "run", toolbox.run)  # a disk as qemu-img makes it
+    with _machine(tmp_path, "nixos-no-store", "nixos-no-store") as vm:
+        if still:
+            vm.qemu.execute("stop")
+        vm.snapshot_here(tmp_path / "kept")
+        told = vm.qemu.execute("query-status")
+        assert isinstance(told, dict)
+        assert told["running"] is not still
 
 
 def test_boot_that_failed_is_told_by_the_journal_on_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

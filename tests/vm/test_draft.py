@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from tests.suite.conftest import Foreign
 from vmtests import contract as contracts
 from vmtests.host import tools
 from vmtests.image.inspect import inspect
@@ -24,3 +25,21 @@ def test_first_contract_holds_for_its_image(tmp_path: Path) -> None:
     assert ["there is no partition labelled `data`; there is `ESP`, `nix-store`, `root`"] == [
         check.sentence for check in broken.breaches if check.part
     ]
+
+
+def test_mount_through_verity_is_of_the_data(tmp_path: Path) -> None:
+    """Its device is made of the hash tree, too, which may come first in the table."""
+    foreign = Foreign(tmp_path)
+    foreign.devices = [
+        {
+            "name": "usr",
+            "kname": "dm-0",
+            "number": "254:0",
+            "children": [{"name": "sda1", "partlabel": "hash"}, {"name": "sda2", "partlabel": "data"}],
+        }
+    ]
+    foreign.mountinfo = ["30 22 254:0 / /usr ro - erofs /dev/mapper/usr ro"]
+    foreign.said |= {"test -d /run/systemd/system": "", "systemctl list-units": "[]", "systemctl show": ""}
+    first = {"partition": [{"label": "hash"}, {"label": "data", "verity": "hash"}]}
+    text = draft(foreign.image.inspection, contracts.from_data(first, "here"), foreign)
+    assert ["data"] == [mount["partition"] for mount in tomllib.loads(text)["mount"]]

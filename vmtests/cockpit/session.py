@@ -287,6 +287,8 @@ class Session:
         while self._keep:
             stage = min(self._keep, key=lambda stage: stage.position)
             if vm.follower.wait_stage(stage):
+                if self._still:  # whoever keeps it lets it go on: that has time until the person does
+                    raise _Called
                 self._busy = f"kept where {stage} begins"
                 try:
                     kept = self._hands.keep_stage(vm, stage)

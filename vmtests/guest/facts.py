@@ -172,7 +172,18 @@ _SESSION = re.compile(r"session-\w+\.scope").fullmatch
 
 
 def parse_units(text: str) -> Units:
-    """Parse the output of `systemctl list-units --all --output=json`; raises GuestError."""
+    """Parse the output of `systemctl list-units --all --plain --no-legend --output=json`; raises GuestError.
+
+    A systemd that gives no JSON, as those before 246, gives lines of five columns.
+    """
+    lines = [line.lstrip("●* ").split(None, 4) for line in text.splitlines()]
+    if text[:1] != "[" and lines and all(len(line) == 5 for line in lines):
+        return Units(
+            [
+                Unit(name=name, load=load, active=active, sub=sub, description=description)
+                for name, load, active, sub, description in lines
+            ]
+        )
     try:
         return Units(msgspec.json.decode(text, type=list[Unit]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -286,7 +297,9 @@ class Facts:
 
     def units(self) -> Units:
         """Return all units that are in the manager's memory."""
-        return parse_units(self._output("systemctl list-units --all --no-pager --output=json"))
+        return parse_units(
+            self._output("systemctl list-units --all --plain --full --no-legend --no-pager --output=json")
+        )
 
     def journal(self, *arguments: str) -> tuple[JournalEntry, ...]:
         """Return the entries of this boot that journalctl(1) selects by `arguments`: `--unit=…`, `-k`."""

@@ -1,29 +1,18 @@
 """A running guest held to its contract: what of its promises is broken, sentence by sentence."""
 
-import fnmatch
+import re
+import shlex
 from collections.abc import Iterator
-
-import msgspec
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import GuestError
-from vmtests.guest import inits
-from vmtests.guest.facts import Facts, Mount
+from vmtests.guest import devices, inits
+from vmtests.guest.devices import Device
+from vmtests.guest.facts import Facts, Mount, Mounts
 from vmtests.guest.result import Runner
 from vmtests.text import clean
 
-
-class _Device(msgspec.Struct):
-    """A device as `lsblk --json` shows it (lsblk(8))."""
-
-    name: str
-    partlabel: str | None = None
-    parttype: str | None = None
-    children: list["_Device"] = []
-
-
-class _Devices(msgspec.Struct):
-    blockdevices: list[_Device] = []
+_VERITY = re.compile(r"^/sys/block/(dm-\d+)/dm/uuid:", re.MULTILINE)
 
 
 def broken(contract: Contract, runner: Runner) -> tuple[str, ...]:
@@ -60,7 +49,7 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
     """Yield what is broken of the promises on mounts."""
     if not contract.mount:
         return
-    there = Facts(runner).mounts()
+    there = _there(contract, runner)
     for promised in contract.mount:
         try:
             real = there.top(promised.where)
@@ -75,27 +64,23 @@ def mounts(contract: Contract, runner: Runner) -> Iterator[str]:
                 shown = ",".join(sorted(real.options))
                 yield f"{promised.where} is mounted without {option}: {clean(shown)}"
         if promised.partition:
-            yield from source(contract.by_name(promised.partition), real, runner)
+            partition = contract.by_name(promised.partition)
+            yield from source(partition, real, runner)
+            if partition.read_only and not real.read_only:
+                yield f"{promised.where} can be written to, and the partition {partition.shown} is read-only"
+
+
+def _there(contract: Contract, runner: Runner) -> Mounts:
+    """Return the guest's mounts, those with them that are made when somebody looks (systemd-gpt-auto-generator(8))."""
+    places = shlex.join(mount.where for mount in contract.mount)
+    runner.run(f'for place in {places}; do [ -e "$place/." ]; done')
+    return Facts(runner).mounts()
 
 
 def source(partition: Partition, mount: Mount, runner: Runner) -> Iterator[str]:
     """Yield a sentence when a mount is not of a partition, also where dm-crypt, verity or LVM are between them."""
-    asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '/dev/block/{mount.device}'")
-    if not asked.ok:
-        source = mount.source.partition("[")[0]
-        asked = runner.run(f"lsblk --json --inverse --output NAME,PARTLABEL,PARTTYPE '{source}'")
-    try:
-        told = msgspec.json.decode(asked.check().stdout, type=_Devices)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GuestError(f"lsblk in the guest gave no list of devices: {error}") from error
-    below = list(_all(told.blockdevices))
-
-    def fits(device: _Device) -> bool:
-        if partition.label:
-            return fnmatch.fnmatchcase(device.partlabel or "", partition.label)
-        return (device.parttype or "").lower() == partition.type_uuid
-
-    if not any(map(fits, below)):
+    below = list(devices.each(devices.under(mount, runner)))
+    if not any(devices.is_of(partition, device) for device in below):
         names = ", ".join(f"{device.name} `{device.partlabel or ''}`" for device in below) or mount.source
         yield f"{mount.target} is not of the partition {partition.shown}: it is of {clean(names)}"
 
@@ -105,15 +90,25 @@ def is_hash_tree(filesystem: str) -> bool:
     return filesystem.lower() == "dm_verity_hash"
 
 
-def _all(devices: list[_Device]) -> Iterator[_Device]:
-    for device in devices:
-        yield device
-        yield from _all(device.children)
-
-
 def verity(contract: Contract, runner: Runner) -> Iterator[str]:
-    """Yield a sentence when a partition that verity is to protect is not set up so."""
-    for partition in contract.partition:
-        if partition.verity and "CRYPT-VERITY-" not in runner.run("cat /sys/block/dm-*/dm/uuid").stdout:
+    """Yield a sentence when a partition that verity is to protect is not read through it, where it is mounted."""
+    promised = [partition for partition in contract.partition if partition.verity]
+    if not promised:
+        return
+    told = runner.run("grep -s '^CRYPT-VERITY-' /sys/block/dm-*/dm/uuid /dev/null").stdout
+    made = set(_VERITY.findall(told))
+    there = _there(contract, runner)
+    for partition in promised:
+        hashes = contract.by_name(partition.verity)
+        places = [mount.where for mount in contract.mount if mount.partition == partition.name]
+        for mount in (there.top(place) for place in places if there.at(place)):
+            if not _protected(partition, hashes, devices.under(mount, runner), made):
+                yield f"{mount.target} is not read through dm-verity over the partition {partition.shown}"
+        if not places and not (made and _protected(partition, hashes, devices.listed(runner), made)):
             yield f"no device of dm-verity is there for the partition {partition.shown}"
-            return
+
+
+def _protected(partition: Partition, hashes: Partition, found: list[Device], made: set[str]) -> bool:
+    """Return whether one of the devices `made` by dm-verity is among `found`, and is made of both partitions."""
+    over = (list(devices.each(device.children)) for device in devices.each(found) if device.kname in made)
+    return any(all(any(devices.is_of(part, one) for one in below) for part in (partition, hashes)) for below in over)

@@ -132,6 +132,18 @@ class Toolbox:
         """Return the root directory below which the tool `name`, and the data of its package, are."""
         return Path("/") if self.tools[name].from_host or self.tree is None else self.tree
 
+    def machine_files(self) -> list[Path]:
+        """Return what QEMU is made of: its program, and the BIOS and ROMs that it finds by itself (qemu(1), `-L`)."""
+        root = self.root(GUEST.qemu)
+        program = _host_qemu() if root == Path("/") else root / "usr/bin" / GUEST.qemu
+        if program is None:
+            return []
+        data = [program.parent.parent / "share" / name for name in ("qemu", "seabios")]
+        return [
+            program,
+            *sorted(path for place in data for kind in ("bin", "rom") for path in place.glob(f"*.{kind}")),
+        ]
+
     def argv(self, name: str, *args: str | os.PathLike[str], view: View | None = None) -> list[str]:
         """Return the command line that runs a tool.
 
@@ -283,10 +295,15 @@ def check_processes() -> None:
         )
 
 
+def _host_qemu() -> Path | None:
+    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
+    return None if program is None else Path(program).resolve()
+
+
 def host_firmware() -> tuple[Path, ...]:
     """Return where the descriptors of the host's firmware may be: in the usual place, and beside its QEMU."""
-    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
-    beside = () if program is None else (Path(program).resolve().parent.parent / "share/qemu/firmware",)
+    program = _host_qemu()
+    beside = () if program is None else (program.parent.parent / "share/qemu/firmware",)
     return tuple(dict.fromkeys((Path("/usr/share/qemu/firmware"), *beside)))
 
 

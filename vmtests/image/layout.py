@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmtests.contract import TYPES
+from vmtests.contract import MBR_TYPES, TYPES
 from vmtests.host.formats import Format
 from vmtests.image import gpt
 from vmtests.image.check import Check, Slice, breach, clean, passed
@@ -25,7 +25,6 @@ XBOOTLDR = "xbootldr"
 _COPIED = 4 << 30  # bytes; an ESP has fewer
 _EXTENDED = frozenset({0x05, 0x0F, 0x85})
 _LOGICAL = 32  # of an extended partition that are looked at
-_MBR_TYPES = {0xEF: ESP, 0x83: "linux-generic", 0x82: "swap", 0x8E: "linux-lvm", 0xFD: "linux-raid", 0xEA: XBOOTLDR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +77,7 @@ def volumes(disk: Source, table: gpt.Table) -> list[Volume]:
         return found
     signature = disk.read(440, 4)[::-1].hex()
     for number, kind_, start, count in mbr(disk):
-        name = _MBR_TYPES.get(kind_, f"{kind_:02x}")
+        name = MBR_TYPES.get(kind_, f"{kind_:02x}")
         found.append(_volume(disk, number, "", name, f"{signature}-{number:02x}", start * 512, count * 512))
     return found or [_volume(disk, 0, "", "whole", "", 0, disk.size), *_on_disc(disk)]
 

@@ -202,6 +202,7 @@ class Lab(Base):
             self.host.toolbox,
             self.host.accelerator,
             stage,
+            firmware=self.pool.firmware(hardware),
             handed=f"{self._seed} {'' if self._login is None else self._login.user}",
         )
 

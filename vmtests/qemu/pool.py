@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from vmtests.host.admission import OVERHEAD
+from vmtests.host.firmware import Firmware
 from vmtests.host.host import Host
 from vmtests.machine.hardware import FirmwareKind, Hardware
 from vmtests.machine.qemu import QemuMachine
@@ -32,6 +33,12 @@ class Pool:
     def grow(self, hardware: Hardware) -> AbstractContextManager[None]:
         """Hold the room that a fork needs more when it boots anew; raises HostError."""
         return self.host.admission.room(hardware.memory_mib * MIB)
+
+    def firmware(self, hardware: Hardware) -> Firmware | None:
+        """Return the firmware that a machine gets from us; None where QEMU brings its own. Raises HostError."""
+        if hardware.firmware is FirmwareKind.BIOS:
+            return None
+        return self.host.firmware(secure_boot=hardware.secure_boot)
 
     def cold(self, hardware: Hardware, image: Path, results: Path) -> QemuMachine:
         """Return a machine with the image's disk. Give it its listener (`QemuMachine.move`), then enter it."""
@@ -62,11 +69,7 @@ class Pool:
         return QemuMachine(
             toolbox=self.host.toolbox,
             accelerator=self.host.accelerator,
-            firmware=(
-                None
-                if hardware.firmware is FirmwareKind.BIOS
-                else self.host.firmware(secure_boot=hardware.secure_boot)
-            ),
+            firmware=self.firmware(hardware),
             hardware=hardware,
             image=image,
             results=results,

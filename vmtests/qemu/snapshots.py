@@ -26,6 +26,7 @@ from vmtests.errors import HostError, InputError, at_named, from_os
 from vmtests.guest.keys import Key
 from vmtests.host.accel import Accelerator, AcceleratorName, state_of_host
 from vmtests.host.architecture import GUEST
+from vmtests.host.firmware import Firmware
 from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.machine.confine import disk_files
@@ -200,16 +201,20 @@ def directory(
     accelerator: Accelerator,
     stage: Stage = Stage.READY,
     *,
+    firmware: Firmware | None = None,
     handed: str = "",
 ) -> Path:
     """Return the place below `base` of the machine that is made of all this, by this version of vmtests and QEMU.
 
-    It is kept where `stage` began. `handed` names what else its guest was given.
+    It is kept where `stage` began. `firmware` is that which QEMU does not bring itself, `handed` names what else its
+    guest was given.
     """
     # The time of change (stat(2), st_ctim), which nobody can set back: images that Nix makes have one size and the
     # same time of modification, and `cp -a` writes the next over the last. A file system that is read-only may have
     # one time for all files: what is in the image counts, too.
     files = [each for path in (image, *hardware.files) if path.exists() for each in disk_files(path)]
+    files += toolbox.machine_files()  # a distribution's next build has the same version
+    files += [] if firmware is None else [firmware.code.outside, firmware.vars_template.outside]
     for path in (image.absolute(), base, *files):
         if os.fsencode(path).decode("utf-8", "replace") != str(path):
             shown = printable(str(path))

@@ -189,13 +189,19 @@ class QemuVm(Vm):
         return self._keep(directory, None, ()) if self.follower.wait_stage(stage) else None
 
     def snapshot_here(self, directory: Path) -> Snapshot:
-        """Keep the machine in `directory` as it is at this moment, wherever its boot is; it goes on afterwards.
+        """Keep the machine in `directory` as it is at this moment, wherever its boot is.
 
-        A boot that had not got ready is judged again when it is resumed. Raises HostError when the snapshot cannot be
-        written.
+        It goes on afterwards, unless it stood still. A boot that had not got ready is judged again when it is resumed.
+        Raises HostError when the snapshot cannot be written.
         """
-        verdict = self.verdict
-        return self._keep(directory, verdict if verdict is not None and verdict.ready else None, ())
+        verdict, told = self.verdict, self.qemu.execute("query-status")
+        stands = isinstance(told, dict) and told.get("running") is False
+        try:
+            return self._keep(directory, verdict if verdict is not None and verdict.ready else None, ())
+        finally:
+            # QEMU has let go of the disks until `cont`, and keeps no machine twice before: it goes on for a moment.
+            if stands and self.qemu.alive:
+                self.qemu.execute("stop")
 
     def _keep(
         self, directory: Path, verdict: Verdict | None, host_keys: tuple[str, ...], prepared: str | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vmtests.contract import Contract, Promise
 from vmtests.errors import GuestError
 from vmtests.guest.keys import Key
 from vmtests.guest.ssh import Ssh
@@ -18,10 +19,16 @@ def test_serial_shell_and_ssh_reach_the_same_boot(vm: Vm) -> None:
     assert vm.shell.run(command).check().stdout == vm.ssh.run(command).check().stdout
 
 
-def test_serial_shell_separates_streams(vm: Vm) -> None:
+def test_serial_shell_separates_streams(vm: Vm, vm_contract: Contract) -> None:
     """A command on the serial line gives standard output, standard error and exit code, each exact."""
     nonce = secrets.token_hex(8)
-    result = vm.shell.run(f"printf '%s\\n' {nonce}; printf 'bad %s' {nonce} >&2; exit 7")
+    try:
+        shell = vm.shell
+    except GuestError as error:
+        if Promise.STORE in vm_contract.promises or not vm.run("true").ok:
+            raise
+        pytest.skip(f"there are other ways in: {error.message}")
+    result = shell.run(f"printf '%s\\n' {nonce}; printf 'bad %s' {nonce} >&2; exit 7")
     assert (result.stdout, result.stderr, result.exit_code) == (f"{nonce}\n", f"bad {nonce}", 7)
 
 

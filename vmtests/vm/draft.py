@@ -63,11 +63,14 @@ def _system(volume: Volume) -> str:
 
 def _mounts(contract: Contract, runner: Runner) -> Iterator[str]:
     there = Facts(runner).mounts()
+    # What is read through dm-verity is of both, and on the data.
+    hashes = {item.verity for item in contract.partition}
+    parts = [item for item in contract.partition if item.name not in hashes]
     for place in dict.fromkeys(mount.target for mount in there):
         mount = there.top(place)
         if not mount.source.startswith("/dev/") or mount.fstype in {"devtmpfs", "devpts", "autofs"}:
             continue
-        partition = next((item for item in contract.partition if _is_on(item, place, contract, runner)), None)
+        partition = next((item for item in parts if _is_on(item, place, contract, runner)), None)
         yield "[[mount]]"
         yield f"where = {_quoted(place)}"
         yield f"filesystem = {_quoted(mount.fstype)}"
