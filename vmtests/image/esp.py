@@ -322,21 +322,18 @@ def _uki(files: FatFiles, path: str, contract: Contract) -> Checks:
         return None
     program, _ = found
     version = None if program.refers else (yield from _uki_kernel(files, path, program))
-    wanted = [program.sections.get(name) for name in (".cmdline", ".initrd")]
+    wanted = [program.sections.get(name) for name in (".cmdline", ".initrd", ".linux")]
     ranges = [(found.offset, min(found.size, TEXT_LIMIT)) if found else (0, 0) for found in wanted]
     try:
-        command_line, initrd = files.pick(path, ranges)
+        command_line, initrd, kernel = files.pick(path, ranges)
     except FilesError as error:
         yield breach(
             _SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
         )
         return version
     if program.refers:
-        place = program.sections[".linux"]
-        kernel = files.pick(path, ((place.offset, min(place.size, TEXT_LIMIT)),))[0]
         version = yield from _kernel(files, pe.text(kernel), path)
-        yield from _initrd(files, pe.text(initrd), path)
-    elif wanted[1] is None:
+    if wanted[1] is None:
         yield breach(
             _SUBJECT,
             "initrd",
@@ -344,6 +341,8 @@ def _uki(files: FatFiles, path: str, contract: Contract) -> Checks:
             f"unified kernel image {path} has no .initrd section",
             cause=Cause.INITRD_MISSING,
         )
+    elif program.refers:
+        yield from _initrd(files, pe.text(initrd), path)
     else:
         yield from _initrd_format(initrd[:16], f"in {path}")
     yield from _options(pe.text(command_line), path, contract)
