@@ -24,6 +24,13 @@ OTHER = "99999999-2222-4333-8444-555555555555"
         ("mount.usr=/dev/mapper/usr systemd.verity_usr_data=/dev/sdb", None),
         (f"resume=UUID={OTHER} resume_offset=1", Status.NOTE),
         (f"rd.luks.options=discard luks={OTHER}", None),
+        (f"rd.luks.uuid={OTHER} rd.luks.data={OTHER}=UUID={ROOT}", None),
+        (f"rd.luks.name={OTHER}=root luks.options={OTHER}=discard,header=/h:LABEL=keys", None),
+        (f"rd.luks.uuid={OTHER} rd.luks.data={OTHER}=PARTUUID={OTHER}", Status.BREACH),
+        ("mount.usr=LABEL=system", None),
+        ("mount.usr=LABEL=SYSTEM", Status.BREACH),
+        ("mount.usr=PARTLABEL=Boot", Status.BREACH),
+        ("mount.usr=LABEL=$usr", None),
     ],
 )
 def test_device_that_is_waited_for_is_on_the_disk(

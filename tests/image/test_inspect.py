@@ -299,6 +299,17 @@ def test_a_unified_kernel_image_takes_the_place_of_an_entry(patient: SmallImage,
     assert "6.6.1" in [check.value for check in found.checks if check.what == "kernel release"]
 
 
+def test_a_stub_that_names_kernel_and_initrd_takes_the_place_of_an_entry(patient: SmallImage) -> None:
+    """Lanzaboote's has their paths and hashes where others have them."""
+    patient.mtool("mdel", f"::{ENTRY_PATH}")
+    patient.mtool("mmd", "::/EFI/Linux")
+    line = f"init={STORE_PATH}/init console=ttyS0".encode()
+    sections = {".cmdline": line, ".linux": b"\\EFI\\nixos\\kernel.efi", ".linuxh": bytes(32),
+                ".initrd": b"\\gone", ".initrdh": bytes(32)}  # fmt: skip
+    patient.put("/EFI/Linux/a.efi", program(sections=sections))
+    assert patient.sentences() == ["initrd \\gone, named by /EFI/Linux/a.efi, is not on the ESP"]
+
+
 def test_a_fault_in_a_unified_kernel_image_is_named(patient: SmallImage) -> None:
     """Command line and initrd of a UKI are those of its sections."""
     patient.put("/EFI/BOOT/BOOTX64.EFI", program(sections={".linux": kernel(), ".cmdline": b"console=ttyS0"}))

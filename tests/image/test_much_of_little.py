@@ -138,8 +138,12 @@ def test_names_that_no_file_has_are_not_kept(toolbox: Toolbox) -> None:
         "set a=xxxx\n" * 11 + "linux " + "$a" * 100_000,
         "".join(f"set a{n}=b\n" for n in range(12_000)) + "menuentry a {\n}\n" * 1000,
         "a " * 120_000,
+        "".join(f"a{n}=b;" for n in range(300)) + "if a; then b=$b$b; else b=c; fi;" * 8000,
+        "[ " + "( " * 120_000 + "]",
+        "if " * 80_000,
+        "blscfg;" * 30_000,
     ],
-    ids=["doubled", "repeated", "many", "one line"],
+    ids=["doubled", "repeated", "many", "one line", "branches", "brackets", "conditions", "entries"],
 )
 def test_variables_of_a_boot_loader_do_not_grow_without_end(script: str) -> None:
     """A configuration of some hundred bytes can name a terabyte: no kernel takes such a line."""

@@ -18,6 +18,9 @@ _UNLOCKED = re.compile(r"(?:rd\.)?luks\.(?:uuid|name)=(?:luks-)?([0-9a-fA-F-]{36
 _BY_HOOK = re.compile(r"cryptdevice=((?:UUID|PARTUUID|LABEL|PARTLABEL)=[^:]+)(?::.*)?")
 _MOUNTED = re.compile(r"(?:mount\.usr|systemd\.verity_(?:root|usr)_(?:data|hash))=(.+)")
 _RESUMED = re.compile(r"resume=(.+)")
+_DATA = re.compile(r"(?:rd\.)?luks\.data=(?:luks-)?([0-9a-fA-F-]{36})=(.+)")
+_APART = re.compile(r"(?:rd\.)?luks\.options=(?:luks-)?([0-9a-fA-F-]{36})=(?:.*,)?header=.*")
+_DEVICES = (_BY_HOOK, _MOUNTED, _RESUMED, _DATA)
 
 
 def check(trail: Trail, options: str, origin: str) -> Iterator[Check]:
@@ -25,16 +28,17 @@ def check(trail: Trail, options: str, origin: str) -> Iterator[Check]:
     kinds = {volume.system.type for volume in trail.volumes if volume.system is not None}
     inside = bool(kinds & (CONTAINERS - {"crypto_LUKS"}))  # where a LUKS may be, too
     encrypted = [volume for volume in trail.volumes if volume.system and volume.system.type == "crypto_LUKS"]
+    # What has its header apart shows no UUID: it is named by its data.
+    apart = {match[1].lower() for word in words(options) if (match := _DATA.fullmatch(word) or _APART.fullmatch(word))}
     for word in words(options):
         if match := _UNLOCKED.fullmatch(word):
-            there = inside or any(named.have(volume, "UUID") == match[1].lower() for volume in encrypted)
+            there = inside or match[1].lower() in apart or bool(named.fitting(encrypted, "UUID", match[1]))
             waits = f"no LUKS has the UUID {match[1]}"
-        elif match := _BY_HOOK.fullmatch(word) or _MOUNTED.fullmatch(word) or _RESUMED.fullmatch(word):
-            key, value = named.key(match[1])
-            hidden = inside or (bool(encrypted) and not word.startswith("cryptdevice="))
-            known = key in named.LINKS.values() and "\\" not in value
+        elif match := next(filter(None, (pattern.fullmatch(word) for pattern in _DEVICES)), None):
+            key, value = named.key(match[match.re.groups])
+            hidden = inside or (bool(encrypted) and match.re not in (_BY_HOOK, _DATA))
             seen = hidden and key in ("UUID", "LABEL")
-            there = not known or seen or bool(named.fitting(trail.volumes, key, value))
+            there = not named.known(key, value) or seen or bool(named.fitting(trail.volumes, key, value))
             waits = "the disk has none such"
         else:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.host.tools import Toolbox
-from vmtests.image import eltorito, fat, gpt, layout, linux, menus, pe
+from vmtests.image import eltorito, fat, gpt, grubmenu, layout, linux, menus, pe
 from vmtests.image.check import Check, Word, breach, clean, note, passed
 from vmtests.image.files import Files, FilesError
 from vmtests.image.layout import Volume
@@ -56,7 +56,7 @@ class _Loader:
 _LOADERS = {
     "systemd-boot": _Loader(section=".sdmagic", says=b"LoaderInfo: systemd-boot", follow=menus.systemd_boot),
     "shim": _Loader(component=b"\nshim,", follow=None),
-    "GRUB": _Loader(section="mods", says=b"GRUB", follow=menus.follow_grub),
+    "GRUB": _Loader(section="mods", says=b"GRUB", follow=grubmenu.follow),
     "Limine": _Loader(says=b"Limine", follow=menus.limine),
     "rEFInd": _Loader(says="rEFInd".encode("utf-16-le"), follow=menus.refind),
     "SYSLINUX": _Loader(says=b"SYSLINUX", follow=menus.syslinux),
@@ -126,7 +126,7 @@ class Chain:
             return
         fallback = GUEST.fallback
         unseen = gpt.unseen_by_firmware(self._table)
-        having = [volume for volume in self._volumes if self._has(volume, fallback)]
+        having = [volume for volume in self._volumes if volume.type != layout.EMPTY and self._has(volume, fallback)]
         starting = sorted(
             (volume for volume in having if volume.number not in unseen), key=lambda volume: volume.type != layout.ESP
         )
@@ -167,7 +167,7 @@ class Chain:
         self.bios_only = True
         self.trail.steps.append(f"BIOS: {name}")
         if name == "GRUB":
-            yield from menus.follow_grub(self.trail, None, "")
+            yield from grubmenu.follow(self.trail, None, "")
         elif name.endswith("LINUX"):
             yield from menus.syslinux(self.trail, None, "")
 
@@ -303,8 +303,9 @@ class Chain:
         return next((name for name, known in _LOADERS.items() if known.says and known.says in whole), "unknown")
 
     def _shim(self, esp: Volume, path: str) -> Iterator[Check]:
-        if (second := menus.shim_second(self.trail, esp, path)) is not None:
+        second = menus.shim_second(self.trail, esp, path)
+        if self.trail.has(esp, second):
             yield from self._program(esp, second)
             return
-        text = f"shim finds no {path.rpartition('/')[0]}/grub{GUEST.efi}.efi to start"
+        text = f"shim finds no {second} to start"
         yield breach(SUBJECT, "boot loader", "missing", text, cause=Cause.BOOTLOADER_MISSING)

@@ -1,7 +1,6 @@
 """What the EFI system partition has to hold: boot loader, entry, kernel, initrd; or a unified image."""
 
 import functools
-import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -43,12 +42,10 @@ class Entry:
 
 
 def parse_entry(text: str) -> Entry:
-    """Read an entry: a key and its value a line, `#` for comments; the last of a key wins but for lists."""
+    """Read an entry; the last of a key wins but for lists."""
     values: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        key, *value = line.split(None, 1) or [""]
-        if key and not key.startswith("#"):
-            values.setdefault(key, []).append(value[0].strip() if value else "")
+    for key, value in order.pairs(text):
+        values.setdefault(key, []).append(value)
     kernel = values.get("linux") or values.get("efi")
     return Entry(
         title=values.get("title", [""])[-1],
@@ -172,9 +169,9 @@ def _loader_config(files: FatFiles, contract: Contract) -> Iterator[Check]:
         text = f"{path} cannot be read: {error}"
         yield breach(_SUBJECT, "loader configuration", path, text, "copy it again")
         return
-    match = re.search(r"^[ \t]*timeout[ \t]+(\S+)", text, re.MULTILINE)
-    if match and match[1] not in ("0", "menu-hidden", "menu-disabled"):
-        text = f"{path} has timeout {match[1]}: the boot loader waits, and a boot takes longer"
+    timeout = dict(order.pairs(text)).get("timeout", "0")
+    if timeout not in ("0", "menu-hidden", "menu-disabled"):
+        text = f"{path} has timeout {timeout}: the boot loader waits, and a boot takes longer"
         yield note(_SUBJECT, "loader configuration", path, text, cause=Cause.BOOT_MENU)
     else:
         yield passed(_SUBJECT, "loader configuration", path)
@@ -324,16 +321,18 @@ def _uki(files: FatFiles, path: str, contract: Contract) -> Checks:
     if found is None:
         return None
     program, _ = found
-    version = yield from _uki_kernel(files, path, program)
-    wanted = [program.sections.get(name) for name in (".cmdline", ".initrd")]
+    version = None if program.refers else (yield from _uki_kernel(files, path, program))
+    wanted = [program.sections.get(name) for name in (".cmdline", ".initrd", ".linux")]
     ranges = [(found.offset, min(found.size, TEXT_LIMIT)) if found else (0, 0) for found in wanted]
     try:
-        command_line, initrd = files.pick(path, ranges)
+        command_line, initrd, kernel = files.pick(path, ranges)
     except FilesError as error:
         yield breach(
             _SUBJECT, "unified kernel image", path, f"{path} cannot be read: {error}", cause=Cause.KERNEL_INVALID
         )
         return version
+    if program.refers:
+        version = yield from _kernel(files, pe.text(kernel), path)
     if wanted[1] is None:
         yield breach(
             _SUBJECT,
@@ -342,10 +341,11 @@ def _uki(files: FatFiles, path: str, contract: Contract) -> Checks:
             f"unified kernel image {path} has no .initrd section",
             cause=Cause.INITRD_MISSING,
         )
+    elif program.refers:
+        yield from _initrd(files, pe.text(initrd), path)
     else:
         yield from _initrd_format(initrd[:16], f"in {path}")
-    text = command_line.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ")
-    yield from _options(text, path, contract)
+    yield from _options(pe.text(command_line), path, contract)
     return version
 
 

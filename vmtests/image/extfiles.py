@@ -63,6 +63,10 @@ class ExtFiles:
         found = self._resolve(path)
         return None if found is None else found[0]
 
+    def directory(self, path: str) -> bool:
+        """Whether there is a directory at a path, through all links. Raises FilesError."""
+        return (found := self._resolve(path)) is not None and found[1].kind == _DIRECTORY
+
     def below(self, directory: str, suffix: str) -> list[str]:
         """Return the files directly in `directory` whose names end with `suffix` in any case, sorted."""
         found = self._resolve(directory)

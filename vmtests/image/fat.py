@@ -3,10 +3,14 @@
 import struct
 from dataclasses import dataclass
 
+from vmtests.image.check import Readable
+
 _FAT16_CLUSTERS = 4085
 _FAT32_CLUSTERS = 65525
 _FIXED_MEDIA = 0xF8
 _NO_MIRROR = 0x80
+_DIRECTORY = 2 << 20  # bytes of a directory, at most (section 6.2)
+_DELETED, _LABEL, _LONG = 0xE5, 0x08, 0x0F
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,33 @@ class BootSector:
         if not self.fat32_layout and self.type == "FAT32":
             return f"as FAT16 it has {self.clusters} clusters, and may have {_FAT32_CLUSTERS - 1}"
         return ""
+
+
+def label(content: Readable, sector: BootSector) -> bytes:
+    """Return the label in the root directory, which udev and GRUB go by; nothing where there is none.
+
+    Of that directory so much is looked at as it may have in all, cluster by cluster.
+    """
+    unit, first = sector.cluster_sectors * sector.sector_size, sector.reserved * sector.sector_size
+    size, cluster, at = sector.root_entries * 32, 0, 0
+    if sector.fat32_layout:
+        size, cluster = _DIRECTORY, max(sector.root_cluster, 2)
+    while at < size:
+        step, start = size, first + sector.fats * sector.fat_sectors * sector.sector_size
+        if cluster:
+            step, start = min(unit, size - at), sector.size_before_clusters + (cluster - 2) * unit
+        data = content.read(start, step)
+        for place in range(0, len(data), 32):
+            raw = data[place : place + 32]
+            if raw[:1] in (b"\0", b""):
+                return b""
+            if raw[0] != _DELETED and len(raw) == 32 and raw[11] & 0x18 == _LABEL and raw[11] & 0x3F != _LONG:
+                return raw[:11]
+        at += step
+        cluster = int.from_bytes(content.read(first + cluster * 4, 4), "little") & 0x0FFFFFFF if cluster else 0
+        if len(data) < step or not 2 <= cluster <= sector.clusters + 1:
+            break
+    return b""
 
 
 def parse(sector: bytes) -> BootSector | None:

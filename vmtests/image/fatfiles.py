@@ -76,6 +76,10 @@ class FatFiles:
         found = self._resolve(path)
         return None if found is None or found[1].directory else found[0]
 
+    def directory(self, path: str) -> bool:
+        """Whether there is a directory at a path. Raises FilesError."""
+        return (found := self._resolve(path)) is not None and found[1].directory
+
     def below(self, directory: str, suffix: str) -> list[str]:
         """Return the files directly in `directory` that end with `suffix`, sorted. Raises FilesError."""
         found = self._resolve(directory)

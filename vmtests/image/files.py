@@ -14,6 +14,9 @@ class Files(Protocol):
     def find(self, path: str) -> str | None:
         """Return a file's or directory's real path; None where there is none."""
 
+    def directory(self, path: str) -> bool:
+        """Whether there is a directory at a path."""
+
     def below(self, directory: str, suffix: str) -> list[str]:
         """Return the files directly in `directory` whose names end with `suffix` in any case, sorted."""
 

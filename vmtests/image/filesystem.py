@@ -149,7 +149,7 @@ def _vfat(content: Readable) -> FileSystem | None:
     if sector is None:
         return None
     at = 67 if sector.fat32_layout else 39
-    number, label = head[at : at + 4], _text(head[at + 4 : at + 15], "latin-1")
+    number, label = head[at : at + 4], _text(fat.label(content, sector) or head[at + 4 : at + 15], "latin-1")
     identifier = f"{int.from_bytes(number[2:], 'little'):04X}-{int.from_bytes(number[:2], 'little'):04X}"
     return FileSystem(type="vfat", uuid=identifier, label="" if label == "NO NAME" else label, size=sector.size)
 

@@ -38,7 +38,7 @@ def check(trail: Trail, root: Volume) -> Iterator[Check]:
             continue
         device, place, kind, options = fields[:4]
         key, value = named.key(device)
-        if _LATER & set(options.split(",")) or key not in named.LINKS.values() or "\\" in value:
+        if _LATER & set(options.split(",")) or not named.known(key, value):
             continue
         if named.fitting(trail.volumes, key, value) or not named.told(trail.volumes, key):
             continue

@@ -61,7 +61,7 @@ class Inspection:
     def disc(self) -> bool:
         """Whether it is a CD-ROM image, and no disk."""
         return any(
-            not item.number and item.system is not None and item.system.type == "iso9660" for item in self.volumes
+            not item.number and item.system is not None and item.system.type == "iso9660" for item in self.volumes[:1]
         )
 
     @property

@@ -21,6 +21,8 @@ from vmtests.sizes import format_size
 
 ESP = "esp"
 XBOOTLDR = "xbootldr"
+EMPTY = "00"
+"""The type of an entry of an MBR that counts as none for firmware and boot loaders."""
 
 _COPIED = 4 << 30  # bytes; an ESP has fewer
 _EXTENDED = frozenset({0x05, 0x0F, 0x85})
@@ -74,12 +76,22 @@ def volumes(disk: Source, table: gpt.Table) -> list[Volume]:
             place = (table.start(entry), table.length(entry))
             found.append(_volume(disk, entry.number, entry.label, kind, str(entry.unique_uuid), *place))
     if found or table.header is not None:
-        return found
+        return [*found, *_hybrid(disk, found)]
     signature = disk.read(440, 4)[::-1].hex()
     for number, kind_, start, count in mbr(disk):
         name = MBR_TYPES.get(kind_, f"{kind_:02x}")
         found.append(_volume(disk, number, "", name, f"{signature}-{number:02x}", start * 512, count * 512))
-    return found or [_volume(disk, 0, "", "whole", "", 0, disk.size), *_on_disc(disk)]
+    if found:
+        return [*found, *_hybrid(disk, found)]
+    return [_volume(disk, 0, "", "whole", "", 0, disk.size), *_on_disc(disk)]
+
+
+def _hybrid(disk: Source, found: list[Volume]) -> Iterator[Volume]:
+    """Yield the CD-ROM that a disk with partitions is as a whole, unless one of them begins with it."""
+    if disk.read(0x8001, 5) == b"CD001" and not any(volume.content.offset == 0 for volume in found):
+        whole = _volume(disk, 0, "", "whole", "", 0, disk.size)
+        if whole.readable == "iso9660":
+            yield whole
 
 
 def _on_disc(disk: Source) -> Iterator[Volume]:
@@ -104,11 +116,14 @@ def mbr(disk: Source) -> Iterator[tuple[int, int, int, int]]:
     sector = disk.read(0, 512)
     if len(sector) < 512 or sector[510:] != b"\x55\xaa":
         return
+    # Linux makes a device of an entry of type 00, too (block/partitions/msdos.c), as a hybrid CD-ROM has one; here
+    # only beside another, since what looks like a table may be code.
+    used = bool(set(gpt.mbr_types(disk)) - {0xEE})
     for index in range(4):
         kind, start, count = struct.unpack_from("<4xB3xII", sector, 446 + 16 * index)
         if kind in _EXTENDED:
             yield from _logical(disk, start)
-        elif kind not in (0, 0xEE) and count and start * 512 < disk.size:
+        elif kind != 0xEE and (kind or used) and count and start * 512 < disk.size:
             yield index + 1, kind, start, count
 
 

@@ -50,8 +50,16 @@ def unified(trail: Trail, volume: Volume, path: str, program: pe.Program, option
     if not last:
         yield _cut("unified kernel image", path, program.end, Cause.KERNEL_INVALID)
         return
+    own = pe.text(told)
+    if program.refers:
+        named_initrd = program.sections.get(".initrd")
+        place = (named_initrd.offset, min(named_initrd.size, _LINE)) if named_initrd else (0, 0)
+        initrd_path = pe.text(files.pick(path, (place,))[0]).replace("\\", "/")
+        initrds = (initrd_path,) if initrd_path else ()
+        kernel_path = pe.text(head[: kernel.size]).replace("\\", "/")
+        yield from entry(trail, files, volume, kernel_path, initrds, options or own, path, program=True)
+        return
     release = yield from _release(trail, pe.parse_kernel(head), f"in {path}")
-    own = told.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ").strip()
     found = None
     if (initrd := program.sections.get(".initrd")) is not None:
         found = yield from _initrd(trail, files, path, initrd.offset, initrd.size, release, f"in {path}")
@@ -78,7 +86,7 @@ def _addons(trail: Trail, files: Files, path: str) -> tuple[list[str], bool]:
             initrd |= ".initrd" in addon.sections
             if (line := addon.sections.get(".cmdline")) is not None:
                 told = files.pick(name, ((line.offset, min(line.size, _LINE)),))[0]
-                lines.append(told.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ").strip())
+                lines.append(pe.text(told))
     return lines, initrd
 
 
@@ -225,7 +233,7 @@ def _options(
     yield from awaited.check(trail, options, origin)
     roots = values(options, "root")
     if not roots:
-        if not has_initrd:
+        if not has_initrd and "$" not in options:  # a boot loader's variable may have it
             text = f"{origin} has neither an initrd that is started nor root=: the kernel has nothing to mount"
             yield _without(trail, text, kernel, "root device", Cause.MOUNT_FAILED)
         return
@@ -293,6 +301,8 @@ def _init(
     only one that is known to hand over to root itself proves anything.
     """
     given = values(options, "init")[-1:]
+    if "$" in "".join(given):
+        return
     try:
         files = trail.open(root)
         deployed = [path for path in values(options, "ostree")[-1:] if path.startswith("/")]
@@ -353,7 +363,7 @@ def _absent(trail: Trail, root: str) -> str:
         there = int(match[1]) in numbers or not numbers
         return "" if there else f"the disk has {', '.join(map(str, numbers))}"
     key, value = named.key(root)
-    if key not in named.LINKS.values() or "\\x" in value or "/" in value or _fitting(trail, root):
+    if not named.known(key, value) or "/" in value or _fitting(trail, root):
         return ""
     if not named.told(trail.volumes, key):
         return ""

@@ -6,6 +6,7 @@ Boot Loader Specification: https://uapi-group.org/specifications/specs/boot_load
 import fnmatch
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmtests.sizes import whole
@@ -39,13 +40,23 @@ class Entry:
     volume: int = 0
 
 
-def parse(text: str, path: str = "") -> Entry:
-    """Read a type #1 entry: a key and its value a line, `#` for comments; the last of a key wins but for lists."""
-    values: dict[str, list[str]] = {}
+def pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values of an entry or of loader.conf: one a line, `#` for comments.
+
+    A value may be in quotes (src/boot/efi-string.c, line_get_key_value()).
+    """
     for line in text.splitlines():
-        key, *value = line.split(None, 1) or [""]
-        if key and not key.startswith("#"):
-            values.setdefault(key, []).append(value[0].strip() if value else "")
+        key, *rest = line.split(None, 1) or ["#"]
+        if not key.startswith("#"):
+            value = rest[0].strip() if rest else ""
+            yield key, value[1:-1] if len(value) > 1 and value[0] in "\"'" and value[0] == value[-1] else value
+
+
+def parse(text: str, path: str = "") -> Entry:
+    """Read a type #1 entry; the last of a key wins but for lists."""
+    values: dict[str, list[str]] = {}
+    for key, value in pairs(text):
+        values.setdefault(key, []).append(value)
 
     def last(key: str) -> str:
         return values.get(key, [""])[-1]

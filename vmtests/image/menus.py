@@ -4,12 +4,11 @@ Each is told the trail, its ESP (none under a BIOS) and its own path there.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 
 from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
-from vmtests.image import grub, layout, linux, loader, pe
+from vmtests.image import layout, linux, loader, pe
 from vmtests.image.check import Check, breach, clean, note, passed
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import Files, FilesError
@@ -17,11 +16,9 @@ from vmtests.image.layout import Volume
 from vmtests.image.trail import SUBJECT, Trail, text
 
 _UNIFIED = "/EFI/Linux"
-_PREFIX = re.compile(rb"/(?:EFI|efi)/[A-Za-z0-9_.-]{1,40}")
 _WHOLE = 8 << 20  # bytes of a boot loader
 _SYSTEMD_BOOT = re.compile(rb"LoaderInfo: systemd-boot (\d{1,5})")
 _UKI_SINCE = 258  # systemd's NEWS
-_STEPS = 4  # from one configuration of GRUB's to another
 _CSV = 1 << 16  # bytes of shim's table of boot loaders
 _PROMPT = re.compile(r"(?mi)^[ \t]*(?:prompt\s+[1-9]|(?:ui|default)\s+\S*menu\.c32)")
 _TIMEOUT = re.compile(r"(?mi)^[ \t]*(?:total)?timeout\s+0*[1-9]")
@@ -45,15 +42,24 @@ def systemd_boot(trail: Trail, esp: Volume | None, path: str) -> Iterator[Check]
     version = int(said_version[1]) if said_version else None
     found: list[tuple[loader.Entry, Volume, Files]] = []
     lost: list[str] = []
+    # What it reads is what firmware reads: FAT, and what it has loaded drivers for (src/boot/drivers.c).
+    drivers = [] if own is None else own.below("/EFI/systemd/drivers", f"{GUEST.efi}.efi")
+    unread = ""
     for volume in (esp, *(volume for volume in trail.volumes if volume.type == layout.XBOOTLDR)):
-        # What it reads is what firmware reads: FAT.
-        if volume.readable == "vfat" and (files := trail.open(volume)) is not None:
+        if volume.readable != "vfat" and not drivers:
+            continue
+        if (files := trail.open(volume)) is None:
+            unread = f"{volume.where}, for which there may be a driver, is not read here"
+        else:
             found += _entries(volume, files, lost, version)
-    config = text(trail.open(esp), "/loader/loader.conf")
-    setting = {words[0]: words[1] for line in config.splitlines() if len(words := line.split(None, 1)) == 2}
-    if setting.get("timeout", "").strip() == "menu-force":
-        yield _waiting("systemd-boot", "a key for ever: `timeout` is menu-force", "/loader/loader.conf")
-    entry = loader.chosen([item for item, _, _ in found], setting.get("default", "").strip())
+    setting = dict(loader.pairs(text(trail.open(esp), "/loader/loader.conf")))
+    if setting.get("timeout") == "menu-force":
+        yield waiting("systemd-boot", "a key for ever: `timeout` is menu-force", "/loader/loader.conf")
+    entry = loader.chosen([item for item, _, _ in found], setting.get("default", ""))
+    if unread:
+        yield note(SUBJECT, "systemd-boot", "not followed", unread)
+    if entry is None and unread:
+        return
     if entry is None:
         said = "; ".join(lost[:3]) or "no entry in /loader/entries and no unified kernel image in /EFI/Linux"
         cause = Cause.KERNEL_MISSING if lost else Cause.ENTRY_MISSING
@@ -133,7 +139,7 @@ def _entries(
         lost.append(f"the files of {volume.where} cannot be read: {error}")
 
 
-def _waiting(program: str, what: str, place: str) -> Check:
+def waiting(program: str, what: str, place: str) -> Check:
     """Return the note of a boot loader that does not go on by itself."""
     return note(SUBJECT, "menu", "waits", f"{program} waits for {clean(what)} ({place})", cause=Cause.BOOT_MENU)
 
@@ -143,201 +149,33 @@ def _osrel(said: str) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
 
 
-def follow_grub(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
-    """Follow GRUB, by the first menu that is found where its prefix and distributions have one."""
-    wanted: grub.Device | None = None
-    if esp is not None:
-        files = trail.open(esp)
-        for place in _configurations(files, program):
-            script = text(files, place)
-            menu = grub.parse(script, _environment(files, place))
-            wanted = wanted or menu.device
-            if menu.entries:
-                yield from _menu(trail, esp, menu, place)
-                return
-            if onward := _onward(trail, esp, menu):
-                yield from _menu(trail, *onward)
-                return
-            there = menu.device and _found(trail, menu.device, None)
-            if there and there is not esp and any(trail.has(there, menu_place) for menu_place in grub.PLACES):
-                break  # it goes on there; what else is on the ESP is read by nobody
-    there = None if wanted is None else _found(trail, wanted, None)
-    order = [*([there] if there else []), *(volume for volume in trail.volumes if volume not in (there, esp))]
-    for volume in [*order, *([esp] if esp else [])]:
-        for place in grub.PLACES:
-            if not trail.has(volume, place):
-                continue
-            files = trail.open(volume)
-            assert files is not None
-            try:
-                variables, entries = _environment(files, place), _bls(files)
-                menu = grub.parse(text(files, place), variables, entries)
-            except FilesError as error:
-                yield note(SUBJECT, "GRUB", "not followed", f"{place} on {volume.where} cannot be read: {error}")
-                return
-            if menu.entries:
-                yield from _menu(trail, volume, menu, place)
-                return
-    if wanted is not None and wanted.kind != "file" and there is None and not trail.hidden:
-        said = f"GRUB looks for the file system {clean(wanted.value)}, which is not on the disk"
-        yield breach(SUBJECT, "GRUB", wanted.value, said, cause=Cause.BOOTLOADER_ERROR)
-        return
-    yield note(SUBJECT, "GRUB", "not followed", "no grub.cfg with a menu was found where it can be read here")
+def shim_second(trail: Trail, esp: Volume, path: str) -> str:
+    """Return the program that shim starts: the one beside it, or the one its fallback finds by a table.
 
+    Their names are built in (DEFAULT_LOADER and FALLBACK in shim's Makefile); SUSE gives others than upstream.
+    """
+    files = trail.open(esp)
+    assert files is not None
+    directory, program = path.rpartition("/")[0], files.read(path, _WHOLE)
 
-def _onward(trail: Trail, volume: Volume, menu: grub.Menu) -> tuple[Volume, grub.Menu, str] | None:
-    """Return the first menu that a configuration without one goes on to, with its volume and place."""
-    for _ in range(_STEPS):
-        for name in menu.onward:
-            place = grub.split(name)[1]
-            target = (_found(trail, menu.device, None) if menu.device else None) or volume
-            files = trail.open(target)
-            if files is not None and "$" not in place and trail.has(target, place):
-                variables, entries = _environment(files, place), _bls(files)
-                found = grub.parse(text(files, place), variables, entries)
-                if found.entries:
-                    return target, found, place
-                volume, menu = target, replace(found, device=found.device or menu.device)
-                break
-        else:
-            return None
-    return None
+    def built_in(*given: str) -> str:
+        said = [name for name in given if f"\\{name}".encode("utf-16-le") in program]
+        there = [name for name in given if trail.has(esp, f"{directory}/{name}")]
+        return f"{directory}/{[*said, *there, *given][0]}"
 
-
-def _configurations(files: Files | None, program: str) -> list[str]:
-    """Return the configurations on the ESP, those first that GRUB's program has the directory of."""
-    found = [path for path in names(files) if path.lower().endswith("/grub.cfg")]
-    prefixes: list[str] = []
-    if files is not None and len(found) > 1:
-        known = _PREFIX.findall(files.read(program, _WHOLE))
-        prefixes = [prefix.decode("ascii").lower() for prefix in known]
-    beside = program.rpartition("/")[0].lower()
-
-    def rank(path: str) -> tuple[bool, bool]:
-        directory = path.rpartition("/")[0].lower()
-        return directory not in prefixes, directory != beside
-
-    return sorted(found, key=rank)
-
-
-def _environment(files: Files | None, place: str) -> dict[str, str]:
-    return grub.environment(text(files, f"{place.rpartition('/')[0]}/grubenv"))
-
-
-def _bls(files: Files) -> grub.Entries:
-    """Return what gives the entries of the Boot Loader Specification that are on a volume, as `blscfg` sorts them."""
-
-    def entries(variables: Mapping[str, str]) -> list[grub.MenuEntry]:
-        found = [
-            loader.parse(text(files, path), path)
-            for directory in grub.ENTRIES
-            for path in files.below(directory, ".conf")
-        ]
-        known = [replace(entry, left=None, sort_key="", version="") for entry in found]
-        return [
-            grub.MenuEntry(
-                title=entry.title,
-                identifier=entry.id.removesuffix(".conf"),
-                kernel=grub.expand(entry.kernel or "", variables),
-                options=grub.expand(entry.options, variables),
-                initrds=tuple(word for line in entry.initrds for word in grub.expand(line, variables).split() if word),
-            )
-            for entry in loader.order(known)
-        ]
-
-    return entries
-
-
-def _found(trail: Trail, device: grub.Device, menu: Volume | None) -> Volume | None:
-    """Return the volume that `search` finds; the one of the menu is looked at first."""
-    if device.kind == "device":
-        number = grub.partition(device.value)
-        return next((volume for volume in trail.volumes if number is not None and volume.number == number), None)
-    for volume in [*([menu] if menu else []), *trail.volumes]:
-        system = volume.system
-        if device.kind == "file" and trail.has(volume, grub.split(device.value)[1]):
-            return volume
-        if system is not None and device.kind in ("uuid", "label") and device.value:
-            have = system.uuid if device.kind == "uuid" else system.label
-            if have.lower() == device.value.lower():
-                return volume
-    return None
-
-
-def _menu(trail: Trail, volume: Volume, menu: grub.Menu, place: str) -> Iterator[Check]:
-    if menu.waits:
-        yield _waiting("GRUB", menu.waits, place)
-    entry = menu.chosen
-    for name in menu.fallback.split():
-        if entry is None or not _lacks(trail, volume, menu, entry):
-            break
-        said = f"kernel {clean(entry.kernel)}, named by {place}, is not there: GRUB falls back to entry {clean(name)}"
-        yield note(SUBJECT, "entry", clean(entry.title), said)
-        entry = menu.named(name)
-    if entry is None or not entry.kernel or "$" in grub.split(entry.kernel)[1]:
-        what = f"{place} on {volume.where}" if entry is None else f"what {place} starts first, {clean(entry.title)!r},"
-        yield note(SUBJECT, "GRUB", "not followed", f"{what} has scripts, or a loader, that are not followed")
-        return
-    trail.steps.append(f"{place} {entry.title!r}")
-    trail.files.append(place)
-    yield passed(SUBJECT, "entry", f"{place} {entry.title!r}")
-    target, kernel = _target(trail, volume, menu, entry)
-    if target is None:
-        device = entry.device or menu.device
-        where = grub.split(entry.kernel)[0] or (device.value if device else "")
-        said = f"the kernel is on {clean(where)}, which is not followed"
-        yield note(SUBJECT, "GRUB", "not followed", said)
-        return
-    if (there := trail.open(target)) is None:
-        yield note(SUBJECT, "GRUB", "not followed", f"the kernel is on {target.where}, which is not read here")
-        return
-    initrds = tuple(grub.split(name)[1] for name in entry.initrds if "$" not in grub.split(name)[1])
-    try:
-        yield from linux.entry(trail, there, target, kernel, initrds, entry.options, place)
-    except FilesError as error:
-        yield note(SUBJECT, "GRUB", "not followed", f"the files of {target.where} cannot be read: {error}")
-
-
-def _target(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry) -> tuple[Volume | None, str]:
-    """Return where the kernel of an entry is, None where that is not followed, and its path there."""
-    said, kernel = grub.split(entry.kernel)
-    if said and not said.startswith("$"):
-        number = grub.partition(said)
-        named = (item for item in trail.volumes if number is not None and item.number == number)
-        return next(named, None), kernel
-    device = entry.device or menu.device
-    found = _found(trail, device, volume) if device else None
-    if found is None and device and device.kind == "device":
-        return None, kernel
-    return found or volume, kernel
-
-
-def _lacks(trail: Trail, volume: Volume, menu: grub.Menu, entry: grub.MenuEntry) -> bool:
-    """Whether the kernel of an entry is surely not there."""
-    target, kernel = _target(trail, volume, menu, entry)
-    try:
-        files = None if target is None or "$" in kernel else trail.open(target)
-        return files is not None and bool(kernel) and files.find(kernel) is None
-    except FilesError:
-        return False
-
-
-def shim_second(trail: Trail, esp: Volume, path: str) -> str | None:
-    """Return the program that shim starts: the one beside it, or the one its fallback finds by a BOOT*.CSV."""
-    directory, second = path.rpartition("/")[0], f"grub{GUEST.efi}.efi"
-    if directory.upper() == "/EFI/BOOT" and trail.has(esp, f"{directory}/fb{GUEST.efi}.efi"):
+    if directory.upper() == "/EFI/BOOT" and trail.has(esp, built_in(f"fb{GUEST.efi}.efi", "fallback.efi")):
         # From there shim starts its fallback before any other (shim.c, should_use_fallback()), which makes an entry
-        # of every line of \EFI\*\BOOT{architecture}.CSV and starts the first (fallback.c).
-        files = trail.open(esp)
-        for name in sorted(path for path in names(files) if path.lower().endswith(f"/boot{GUEST.efi}.csv")):
-            assert files is not None
+        # of every line of the table in each directory of \EFI and starts the first (fallback.c, find_boot_csv()).
+        paths = sorted(names(files))
+        tables = {name.rpartition("/")[0]: name for name in paths if name.lower().endswith("/boot.csv")}
+        own = f"/boot{GUEST.efi}.csv"
+        tables |= {name.rpartition("/")[0]: name for name in paths if name.lower().endswith(own)}
+        for place, name in sorted(tables.items()):
             table = files.read(name, _CSV).decode("utf-16", errors="replace")
             for line in table.splitlines():
-                if (said := line.partition(",")[0].strip("\ufeff ")) and trail.has(
-                    esp, there := f"{name.rpartition('/')[0]}/{said}"
-                ):
+                if (said := line.partition(",")[0].strip("\ufeff ")) and trail.has(esp, there := f"{place}/{said}"):
                     return there
-    return f"{directory}/{second}" if trail.has(esp, f"{directory}/{second}") else None
+    return built_in(f"grub{GUEST.efi}.efi", "grub.efi")
 
 
 def syslinux(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
@@ -357,7 +195,7 @@ def syslinux(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
             script = text(files, place)
             found = loader.syslinux(script)
             if _PROMPT.search(script) and not _TIMEOUT.search(script):
-                yield _waiting("SYSLINUX", "a key for ever: there is no `timeout`", place)
+                yield waiting("SYSLINUX", "a key for ever: there is no `timeout`", place)
             if found is None or not found.kernel or found.kernel.endswith((".c32", ".0", ".bin", ".bss", ".img")):
                 said = f"what {place} on {volume.where} starts is no Linux, or is not followed"
                 yield note(SUBJECT, "SYSLINUX", "not followed", said)
@@ -396,7 +234,7 @@ def limine(trail: Trail, esp: Volume | None, program: str) -> Iterator[Check]:
             script = text(files, place)
             found = loader.limine(script)
             if re.search(r"(?mi)^timeout:\s*no\s*$", script):
-                yield _waiting("Limine", "a key for ever: `timeout` is no", place)
+                yield waiting("Limine", "a key for ever: `timeout` is no", place)
             paths = [] if found is None else [_on_boot(name) for name in (found.kernel or "", *found.initrds)]
             if found is None or None in paths:
                 yield note(SUBJECT, "Limine", "not followed", f"what {place} starts is no Linux, or is not followed")

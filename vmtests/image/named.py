@@ -20,12 +20,17 @@ def key(device: str) -> tuple[str, str]:
 
 
 def have(volume: Volume, kind: str) -> str:
-    """Return a volume's name of a kind, in lower case."""
+    """Return a volume's name of a kind."""
     names = {"PARTUUID": volume.unique, "PARTLABEL": volume.label}
     if volume.system is not None:
         system = volume.system.inner or volume.system
         names |= {"UUID": system.uuid, "LABEL": system.label}
-    return names.get(kind, "").lower()
+    return names.get(kind, "")
+
+
+def known(kind: str, value: str) -> bool:
+    """Whether a name can be looked for: a boot loader's variable, and what udev writes otherwise, are not put in."""
+    return kind in LINKS.values() and not set("\\$") & set(value)
 
 
 def told(volumes: Sequence[Volume], kind: str) -> bool:
@@ -36,5 +41,6 @@ def told(volumes: Sequence[Volume], kind: str) -> bool:
 
 
 def fitting(volumes: Sequence[Volume], kind: str, value: str) -> list[Volume]:
-    """Return the volumes that a name of a kind fits."""
-    return [volume for volume in volumes if value and have(volume, kind) == value.lower()]
+    """Return the volumes that a name of a kind fits; of numbers, but not of labels, the case does not count."""
+    folded = str.lower if kind.endswith("UUID") else str
+    return [volume for volume in volumes if value and folded(have(volume, kind)) == folded(value)]

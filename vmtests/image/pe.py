@@ -54,6 +54,11 @@ class Program:
         """Whether it is a unified kernel image: a kernel is inside (UAPI specification, UKI)."""
         return ".linux" in self.sections
 
+    @property
+    def refers(self) -> bool:
+        """Whether kernel and initrd are not inside: the sections have their paths, as Lanzaboote's stub wants it."""
+        return ".linuxh" in self.sections and self.is_uki
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
@@ -99,6 +104,11 @@ def parse(head: bytes) -> Program | str:
             (profile if profiles else sections).setdefault(text, Section(offset=offset, size=min(virtual, raw)))
         end = max(end, offset + raw if raw else 0)
     return Program(machine=machine, subsystem=subsystem, sections=sections | profile, end=end)
+
+
+def text(section: bytes) -> str:
+    """Return what a section of text says."""
+    return section.rstrip(b"\0").decode("utf-8", errors="replace").replace("\0", " ").strip()
 
 
 def fault(program: Program | str) -> str | None:

@@ -240,7 +240,8 @@ def _joined(files: dict[str, bytes]) -> bytes:
 
 _LOADER = program(sections={".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"})
 _ENTRY = b"title a\nsort-key b\nlinux /k\ninitrd /i\noptions init=/nix/store/x/init root=LABEL=root console=ttyS0\n"
-_GRUB = b"""set default=0\nsearch --fs-uuid --set=root 1234-5678\nif [ $a = b ]; then\n set c=d\nfi
+_GRUB = b"""set default=0\nsearch --fs-uuid --set=root 1234-5678\nif [ $a = b -o ( -f /k -a ! 1 -lt 2 ) ]; then
+ set c=d\nelif probe --set=d -u $root; then\n c=$d\nfi
 menuentry 'Debian' --class debian {\n linux /k root=UUID=1 ro quiet\n initrd /i\n}
 submenu 'x' { menuentry y { linux /k }\n}\n"""
 _SYSLINUX = b"DEFAULT a\nLABEL a\n MENU LABEL x\n KERNEL ../k\n APPEND initrd=/i root=/dev/sda2\n"
