@@ -238,6 +238,8 @@ def _partition(spec: ImageSpec, contract: Contract, work: _Work, toolbox: Toolbo
     with open_disk(work.disk, toolbox) as disk:
         table = gpt.read(disk, contract.disk.sector_size)
         entries = _entries(spec, contract, table)
+        if table.start(entries[-1]) + table.length(entries[-1]) > gptwrite.usable_end(size, table.sector_size):
+            raise HostError("systemd-repart made partitions larger than they were to be, and the disk too small")
         starts = {entry.unique_uuid: table.start(entry) for entry in entries}
         esp, root = (starts[repart.partition_uuid(spec.seed, item)] for item in (contract.esp, contract.root))
         _check_esp(spec, FatFiles(*disk.range(esp, 0)))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from vmtests.contract import Contract, Partition
 from vmtests.errors import InputError
-from vmtests.sizes import KIB, round_up
+from vmtests.sizes import KIB, MIB, round_up
 from vmtests.text import printable
 
 GRAIN = 4 * KIB
 """What places and sizes of partitions are multiples of."""
+
+_LEAST = {"ext4": 32 * MIB, "btrfs": 256 * MIB, "xfs": 300 * MIB}  # minimal_size_by_fs_name() of systemd 257
 
 
 def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
@@ -20,8 +22,8 @@ def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
 
 
 def least_size(partition: Partition) -> int:
-    """Return the size that a partition has at least: whole blocks, as systemd-repart has them."""
-    return round_up(partition.size_bytes or 0, GRAIN)
+    """Return the size that a partition has at least, as repart has it: whole blocks, enough for its file system."""
+    return round_up(max(partition.size_bytes or 0, _LEAST.get(partition.filesystem, 0)), GRAIN)
 
 
 def definition(partition: Partition, seed: str, content: Mapping[str, str]) -> str:
