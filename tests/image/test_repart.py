@@ -33,6 +33,11 @@ def test_a_size_is_whole_blocks() -> None:
     assert {"SizeMinBytes=100003840", "SizeMaxBytes=100003840"} <= set(text.splitlines())
 
 
+def test_a_size_is_enough_for_the_file_system() -> None:
+    """Repart makes a small one as large as its file system has to be: what is behind it would be elsewhere."""
+    assert repart.least_size(replace(default().root, size="16M")) == 32 << 20
+
+
 def test_percents_in_a_label_are_escaped() -> None:
     """A percent begins a specifier."""
     text = repart.definition(replace(default().root, label='a%b"'), DEFAULT_SEED, {})

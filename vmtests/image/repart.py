@@ -13,7 +13,7 @@ from vmtests.text import printable
 GRAIN = 4 * KIB
 """What places and sizes of partitions are multiples of."""
 
-_LEAST = {"ext4": 32 * MIB, "btrfs": 109051904, "xfs": 300 * MIB}  # minimal_size_by_fs_name() of systemd 257
+_LEAST = {"ext4": 32 * MIB, "btrfs": 256 * MIB, "xfs": 300 * MIB}  # minimal_size_by_fs_name() of systemd 257
 
 
 def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
@@ -22,7 +22,7 @@ def partition_uuid(seed: str, partition: Partition) -> uuid.UUID:
 
 
 def least_size(partition: Partition) -> int:
-    """Return the size that a partition has at least: whole blocks, with room for its file system, as repart has it."""
+    """Return the size that a partition has at least, as repart has it: whole blocks, enough for its file system."""
     return round_up(max(partition.size_bytes or 0, _LEAST.get(partition.filesystem, 0)), GRAIN)
 
 
