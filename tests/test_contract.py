@@ -175,6 +175,7 @@ def _refused_file(tmp_path: Path, text: str) -> str:
         ),
         ('[units]\nready = "multi-user"\n', "contract FILE, line 2: units.ready: 'multi-user' is no name of a unit"),
         ('[[mount]]\nwhere = "srv"\n', "contract FILE, line 2: mount[0].where: 'srv' is no absolute path"),
+        ('[[mount]]\nwhere = "/srv/"\n', "contract FILE, line 2: mount[0].where: no mount is called '/srv/'"),
         (
             '[[partition]]\nlabel = "a"\nsize = "many"\n',
             "contract FILE, line 3: partition[0].size: 'many' is not a size",

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import fnmatch
 import functools
+import posixpath
 import re
 import tomllib
 import uuid
@@ -398,6 +399,8 @@ def _check(contract: Contract) -> None:
             place = f"{section}[{index}]"
             if not mount.where.startswith("/"):
                 raise _Wrong(f"{place}.where", f"{mount.where!r} is no absolute path")
+            if mount.where != (tidy := "/" + posixpath.normpath(mount.where).lstrip("/")):
+                raise _Wrong(f"{place}.where", f"no mount is called {mount.where!r}", f"the kernel calls it {tidy}")
             if mount.partition and mount.partition not in names:
                 text = f"{mount.where} is of a partition `{mount.partition}` that the contract does not have"
                 raise _Wrong(f"{place}.partition", text, _nearest(mount.partition, sorted(names)) if names else None)
