@@ -1,9 +1,12 @@
 """Scratch directories end with their owner, however that ends."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from vmtests.host.scratch import scratch
 
@@ -21,6 +24,20 @@ def test_scratch_ends_with_its_block(tmp_path: Path) -> None:
     with scratch(tmp_path) as path:
         (path / "deep").mkdir()
         (path / "deep/file").touch()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("depth", "name"), [(1500, "d"), (100, "d" * 200)], ids=["levels", "characters"])
+def test_scratch_may_be_deep(tmp_path: Path, depth: int, name: str) -> None:
+    """Deeper than Python may call itself, or with paths that are longer than the kernel takes them."""
+    with scratch(tmp_path) as path:
+        inner = os.open(path, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=inner)
+            outer, inner = inner, os.open(name, os.O_RDONLY, dir_fd=inner)
+            os.close(outer)
+        os.fchmod(inner, 0o500)
+        os.close(inner)
     assert not path.exists()
 
 

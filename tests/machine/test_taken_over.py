@@ -194,6 +194,17 @@ def test_links_that_it_leaves_are_not_followed(victim: Victim) -> None:
     assert not (private / "pipe").exists()
 
 
+@pytest.mark.parametrize("end", ["renew", "close"])
+def test_nothing_that_it_leaves_is_too_deep_to_be_removed(victim: Victim, end: str) -> None:
+    """Its files are gone when the machine is renewed or ends, though Python has not as many calls as they are deep."""
+    machine, got = victim.run(
+        f"cd {victim.home}/results/.machine-* && mkdir -p $(printf 'd/%.0s' $(seq 1500)) && echo done >&2"
+    )
+    assert got == ["done"]
+    getattr(machine, end)()
+    assert not list((victim.home / "results").glob(".machine-*/d"))
+
+
 @pytest.mark.parametrize(
     ("backing", "data", "features"),
     [

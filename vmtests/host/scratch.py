@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 _PREFIX = "scratch-"
+_NONE = subprocess.DEVNULL
 
 
 @contextlib.contextmanager
@@ -66,9 +68,15 @@ def remove_unowned(directory: Path) -> None:
 
 
 def remove(tree: Path) -> None:
-    """Remove a tree, read-only directories (as a Nix store has) included."""
-    for directory, _, _ in os.walk(tree):
-        if not os.access(directory, os.W_OK):
-            with contextlib.suppress(FileNotFoundError):  # another process removes it too
-                Path(directory).chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
+    """Remove a tree, read-only directories (as a Nix store has) included, however deep it is."""
+    with contextlib.suppress(RecursionError):
+        for directory, _, _ in os.walk(tree):
+            if not os.access(directory, os.W_OK):
+                with contextlib.suppress(FileNotFoundError):  # another process removes it too
+                    Path(directory).chmod(0o700)
+        shutil.rmtree(tree, ignore_errors=True)
+    if tree.is_dir():
+        # Of a thousand directories in each other Python has a call and a descriptor for each; fts(3) has not.
+        for command in ("chmod -R u+rwX --", "rm -rf --"):
+            with contextlib.suppress(OSError):
+                subprocess.run([*command.split(), tree], stdin=_NONE, stdout=_NONE, stderr=_NONE, check=False)

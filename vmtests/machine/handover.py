@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from vmtests.errors import HostError
+from vmtests.host.scratch import remove
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -51,4 +52,9 @@ def let_read(*files: Path) -> None:
 def clear(directory: Path) -> None:
     """Remove all that is in a directory; raises OSError."""
     for left in directory.iterdir():
-        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        if left.is_dir() and not left.is_symlink():
+            remove(left)
+            if left.exists():
+                left.rmdir()  # which says why it cannot be removed
+        else:
+            left.unlink()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
 import tempfile
@@ -18,6 +17,7 @@ from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.architecture import GUEST
 from vmtests.host.firmware import Firmware
 from vmtests.host.process import SandboxedProcess
+from vmtests.host.scratch import remove
 from vmtests.host.tools import Toolbox
 from vmtests.host.user import give, unprivileged
 from vmtests.machine import argv, disk, drives, handover, hpet, migration
@@ -356,7 +356,7 @@ class QemuMachine:
         """End QEMU and remove the disk; what is in the results stays."""
         self._end()
         if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
+            remove(self._private)
             self._private = None
 
     def _running(self) -> Life:
