@@ -246,6 +246,11 @@ class TestRestarts:
         planned = BEGIN + "[  OK  ] Reached target System Reboot.\n"
         assert told(planned, planned, BEGIN).verdict.unknown
 
+    def test_restarts_that_are_planned_without_end_are_a_loop(self) -> None:
+        """No system installs itself five times; live it is the same."""
+        planned = BEGIN + "[  OK  ] Reached target System Reboot.\n"
+        assert Cause.BOOT_LOOP == told(*[planned] * 5, BEGIN).verdict.cause
+
     def test_firmware_behind_a_loader_is_a_restart(self, make: Make, clock: ManualClock) -> None:
         """Its banner comes once in a boot; a boot manager that tries what is next is none."""
         tried = 'BdsDxe: starting Boot0001 "a" from x\nWelcome to GRUB!\nBdsDxe: starting Boot0002 "b" from x\n'

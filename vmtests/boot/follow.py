@@ -19,7 +19,7 @@ from vmtests.boot.console import ConsoleLog, Line
 from vmtests.boot.course import restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import Doctor, Opinion
-from vmtests.boot.machine_rules import LOOP_RESETS
+from vmtests.boot.machine_rules import LOOP_RESETS, PLANS
 from vmtests.boot.past import Past
 from vmtests.boot.pulse import Pulse
 from vmtests.boot.scanner import ScannedLine, Scanner
@@ -33,7 +33,6 @@ from vmtests.machine.events import HELD, RESET, SHUTDOWN, STOP, MachineEvent
 SLICE = 65536
 """Bytes that are scanned under one hold of the lock."""
 
-_PLANS = 3  # restarts that a good boot may plan, one after the other
 HEARTBEAT = 1.0
 """Seconds between two calls of a `Watch` while nothing comes."""
 
@@ -437,7 +436,7 @@ class Follower:
         if not (early or self._expect_reset) or (attempt.suspicious and not leaving):
             attempt.event(event, self._now())
             return
-        self._plans = min(self._plans + attempt.planned, _PLANS)
+        self._plans = min(self._plans + attempt.planned, PLANS)
         self._restarts = 0 if attempt.verdict is not None else self._restarts + 1
         if self._restarts - self._plans >= LOOP_RESETS:
             attempt.event(MachineEvent(name="BOOT_LOOP", detail={"count": self._restarts}, t=event.t), self._now())

@@ -25,6 +25,9 @@ LOOP_RESETS = 2
 """Restarts without getting ready that make a boot loop. One alone is no failure before the kernel: shim's fallback and
 systemd-boot's enrolment of keys end in one (shim fallback.c, systemd src/boot/secure-boot.c)."""
 
+PLANS = 3
+"""Restarts that a good boot may plan, one after the other: an installation and an update do."""
+
 BOOT_LOOP = EventRule(
     cause=Cause.BOOT_LOOP,
     name="BOOT_LOOP",

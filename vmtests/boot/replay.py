@@ -11,7 +11,7 @@ from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
 from vmtests.boot.course import dumps, restarted
 from vmtests.boot.explain import Knowledge
-from vmtests.boot.machine_rules import BOOT_LOOP, LOOP_RESETS
+from vmtests.boot.machine_rules import BOOT_LOOP, LOOP_RESETS, PLANS
 from vmtests.boot.readiness import ANY_RUN
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
@@ -55,8 +55,8 @@ class Replay:
         self._seen = self._odd = 0
         self._fed = self._counted = 0
         self._grown = 0.0
-        self._restarts = 0  # in a row, of boots that did not get ready and planned none
-        self._crashed: tuple[Verdict, Attempt, list[Line], float, int] | None = None
+        self._restarts = self._plans = 0  # in a row, of boots that did not get ready; those that were planned
+        self._crashed: tuple[Verdict, Attempt, list[Line], float, int, int] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -90,7 +90,7 @@ class Replay:
             if before.word == "failed":
                 self._earlier.pop()
                 verdict = replace(before, sentence=f"{before.sentence}; then the machine restarted")
-        if verdict.unknown and self._restarts >= LOOP_RESETS:
+        if verdict.unknown and self._restarts - self._plans >= LOOP_RESETS:
             failed = [one for one in [*self._earlier][-self._restarts :] if one.word == "failed"][-1:]
             verdict = replace(
                 verdict,
@@ -144,16 +144,17 @@ class Replay:
         attempt = self._attempt
         if not attempt.quoting and restarted(attempt.stage, normal, ended=attempt.suspicious):
             ended = attempt.finish(self._t)
-            self._crashed = (ended, attempt, self._heads, self._t, self._restarts)
+            self._crashed = (ended, attempt, self._heads, self._t, self._restarts, self._plans)
             was_ready = attempt.verdict is not None and attempt.verdict.ready
-            self._restarts = 0 if was_ready else self._restarts + (not attempt.planned)
+            self._plans = 0 if was_ready else min(self._plans + attempt.planned, PLANS)
+            self._restarts = 0 if was_ready else self._restarts + 1
             if self._boots < BOOTS or not ended.unknown:  # of many, not all were looked at
                 self._earlier.append(ended)
             self._begin()
             attempt = self._attempt
         elif self._crashed is not None and dumps(normal):
             # What was begun is no boot, but the end of the one before.
-            ended, self._attempt, self._heads, self._t, self._restarts = self._crashed
+            ended, self._attempt, self._heads, self._t, self._restarts, self._plans = self._crashed
             self._boots, self._crashed = self._boots - 1, None
             if self._earlier and self._earlier[-1] is ended:
                 self._earlier.pop()
