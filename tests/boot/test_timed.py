@@ -119,9 +119,16 @@ def test_what_may_be_missing_does_not_keep_a_login_prompt_from_being_ready(
     assert follow(make, clock, [(1, GRUB + KERNEL + INITRD), (3, SYSTEM + optional + PROMPT)]).ready
 
 
-def test_what_the_system_needs_does(make: Callable[..., Follower], clock: ManualClock) -> None:
-    """Without local-fs.target a prompt is a prompt, and no system."""
-    needed = "[FAILED] Failed to mount /data.\n[DEPEND] Dependency failed for Local File Systems.\n"
+@pytest.mark.parametrize(
+    "needed",
+    [
+        "[FAILED] Failed to mount /data.\n[DEPEND] Dependency failed for Local File Systems.\n",
+        MOUNTED + "[FAILED] Failed to mount /tmp.\n[DEPEND] Dependency failed for D-Bus System Message Bus.\n",
+    ],
+    ids=["local-fs.target", "dbus.service"],
+)
+def test_what_the_system_needs_does(needed: str) -> None:
+    """Without local-fs.target, or the bus, a prompt is a prompt, and no system."""
     assert not explain([(GRUB + KERNEL + INITRD + SYSTEM + needed + PROMPT).encode()]).verdict.ready
 
 

@@ -55,14 +55,14 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
     clues = [clue for clue in found if clue.rule.layer is not Layer.NOTE]
     if not clues:
         return list(found[:2]) if notes else []
-    needed = next((i for i, clue in enumerate(clues) if _NEEDED.match(clue.sentence)), None)
-    before = clues if needed is None else clues[:needed]
+    lost = next((i for i, clue in enumerate(clues) if needed(clue)), None)
+    before = clues if lost is None else clues[:lost]
     objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]
     units = [clue for clue in before if clue.rule.layer is Layer.UNIT]
     # The first explains; what was asked for last is what the boot was about.
     near = list(dict.fromkeys([*objects[:1], *objects[-1:]])) or units[:3]
-    if needed is not None:  # what the manager names right before the first thing that fails for it
-        near = objects[-1:] or units[-1:] or list(clues[needed : needed + 1])
+    if lost is not None:  # what the manager names right before the first thing that fails for it
+        near = objects[-1:] or units[-1:] or list(clues[lost : lost + 1])
     reasons = [
         clue for clue in clues if clue.rule.layer is Layer.REASON and all(_explains(clue, one) for one in near[:1])
     ]
@@ -84,6 +84,11 @@ def _explains(reason: Finding, failed: Finding) -> bool:
     if (named := _DISK.fullmatch(failed.subject)) is None:  # a link: to any disk whose blocks could not be read
         return failed.subject in reason.sentence or bool(_UNREADABLE.search(reason.sentence))
     return bool(re.search(rf"\b{named['disk']}(?:p?\d+)?\b", reason.sentence))
+
+
+def needed(found: Finding) -> bool:
+    """Whether what failed takes with it something that a system is not up without."""
+    return bool(_NEEDED.match(found.sentence))
 
 
 def ends(found: Finding) -> bool:

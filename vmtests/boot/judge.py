@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from vmtests.boot.causality import Finding, chain, ends, in_order
+from vmtests.boot.causality import Finding, chain, ends, in_order, needed
 from vmtests.boot.course import FRAME, anonymous
 from vmtests.boot.machine_rules import ABSENT_DEVICE, INITRD_SHELL
 from vmtests.boot.machine_rules import RULES as EVENT_RULES
@@ -149,10 +149,8 @@ class Judge:
     @property
     def broken(self) -> bool:
         """Whether something failed that a system needs, and nothing mended it."""
-        return any(
-            clue.rule.layer is Layer.OBJECT and not (self._mounted and clue.rule.cause in _OPTIONAL)
-            for clue in self._clues
-        )
+        optional = _OPTIONAL if self._mounted and not any(map(needed, self._clues)) else frozenset()
+        return any(clue.rule.layer is Layer.OBJECT and clue.rule.cause not in optional for clue in self._clues)
 
     @property
     def rescuing(self) -> bool:
