@@ -102,16 +102,20 @@ class Sshd:
         self._transports: list[paramiko.Transport] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
         self.running = threading.Event()
         self.talks = threading.Event()
         self.talks.set()
         self.start(self._accept)
 
     def start(self, target: Callable[..., None], *arguments: object) -> None:
-        """Start a thread that ends before the server does."""
-        thread = threading.Thread(target=target, args=arguments)
-        self._threads.append(thread)
-        thread.start()
+        """Start a thread that ends before the server does; none where that has ended."""
+        with self._starting:
+            if self._listener.fileno() < 0:
+                return
+            thread = threading.Thread(target=target, args=arguments)
+            thread.start()
+            self._threads.append(thread)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -173,7 +177,8 @@ class Sshd:
         self.talks.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        with self._starting:
+            self._listener.close()
         self.drop()
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
