@@ -69,6 +69,11 @@ def _disk(disk: Path) -> bytes:
         return b"".join(os.pread(file.fileno(), length, offset) for offset, length in ranges)
 
 
+def _begun(place: Path) -> bool:
+    """Return whether a build is on its way, or was when it was killed."""
+    return any(path.name.startswith(".") for path in place.iterdir())
+
+
 def _users(directory: Path) -> list[str]:
     """Return the command lines of processes that name a directory."""
     found = []
