@@ -172,7 +172,7 @@ def test_attributes_of_this_host_stay_on_it(fill: _Fill, tmp_path: Path) -> None
         for path in made:
             os.setxattr(path, "user.test", b"x")
     except OSError as error:
-        pytest.skip(f"no attributes here: {error.strerror}")
+        pytest.skip(f"the file system of {tmp_path} has no attributes that could be copied: {error.strerror}")
     root = fill(_entry("/etc", tmp_path / "tree"), _entry("/file", tmp_path / "file"))
     assert [name for path in ("etc", "etc/dir", "etc/dir/file", "file") for name in os.listxattr(root / path)] == []
 

@@ -1,14 +1,16 @@
 """The suite's tests of the boot entry, wherever the ESP is mounted and whatever the contract calls it."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.suite.conftest import ESP, Foreign
 from vmtests import contract as contracts
 from vmtests.contract import Contract
+from vmtests.image.check import Check, Word
 from vmtests.suite import test_boot_entry as suite
 
 UUID = "6d0fa6e5-5d1b-4a0e-9f3f-1f0f5b1d2a3c"
-ENTRY = 'title\tTheirs\nlinux\t/vmlinuz\noptions\troot=LABEL=r quiet\noptions\tname="a b"\n'
 
 
 def _contract(entry: str = "/loader/entries/Theirs-6.1.conf", label: str = "EFI system partition") -> Contract:
@@ -50,19 +52,13 @@ def test_esp_is_known_by_its_type(guest: Foreign) -> None:
         suite.test_loader_came_from_the_esp(guest, _contract(label="root"))
 
 
-@pytest.mark.parametrize("place", ["/efi", "/boot"])
-@pytest.mark.parametrize("name", ["Theirs-6.1.conf", "Theirs-6.1+2-1.conf"])
-def test_entry_is_read_where_it_is_mounted(guest: Foreign, place: str, name: str) -> None:
-    """On the ESP, or on an XBOOTLDR whose file system may be any."""
-    guest.write(f"{place}/loader/entries/{name}", ENTRY.encode())
-    suite.test_kernel_command_line_is_the_entrys(guest, _contract())
-    guest.said["cat /proc/cmdline"] = "root=LABEL=r quiet\n"
-    with pytest.raises(AssertionError):
-        suite.test_kernel_command_line_is_the_entrys(guest, _contract())
-
-
-@pytest.mark.parametrize("entry", ["/loader/entries/theirs-6.1.conf", "/EFI/Linux/theirs.efi"])
-def test_entry_that_the_guest_does_not_see_is_no_failure(guest: Foreign, entry: str) -> None:
-    """The ESP need not be mounted, and a unified kernel image has its options inside."""
-    with pytest.raises(pytest.skip.Exception):
-        suite.test_kernel_command_line_is_the_entrys(guest, _contract(entry))
+@pytest.mark.parametrize(("given", "passes"), [("root=LABEL=r quiet $tuned", True), ("root=LABEL=r debug", False)])
+def test_options_are_those_that_the_loader_was_seen_to_give(guest: Foreign, given: str, passes: bool) -> None:
+    """Whether they are an entry's, a unified kernel image's or GRUB's, whose variables nobody knows before."""
+    line = Check(subject="boot", what=Word.COMMAND_LINE, value=given)
+    guest.image = replace(guest.image, inspection=replace(guest.image.inspection, checks=(line,)))
+    if passes:
+        suite.test_kernel_command_line_is_the_entrys(guest)
+    else:
+        with pytest.raises(AssertionError):
+            suite.test_kernel_command_line_is_the_entrys(guest)

@@ -17,6 +17,7 @@ Version = tuple[int, ...]
 class Word(StrEnum):
     """What is looked at, where others look for that check."""
 
+    COMMAND_LINE = "command line"
     CONSOLE = "console"
     INIT = "init"
     INITRD = "initrd"
@@ -121,9 +122,9 @@ class Check:
         }
 
 
-def passed(subject: str, what: str, value: object) -> Check:
-    """Return a check that found what it should."""
-    return Check(subject=clean(subject), what=what, value=clean(str(value)))
+def passed(subject: str, what: str, value: object, *, limit: int = TEXT_LIMIT) -> Check:
+    """Return a check that found what it should; `limit` is how many characters of the value are kept."""
+    return Check(subject=clean(subject), what=what, value=printable(str(value), limit))
 
 
 def note(subject: str, what: str, value: object, sentence: str, *, cause: Cause | None = None) -> Check:

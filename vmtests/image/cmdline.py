@@ -2,6 +2,9 @@
 
 import re
 
+LINE_LIMIT = 4096
+"""Characters of one that are kept; a kernel takes 2048 (COMMAND_LINE_SIZE)."""
+
 
 def words(options: str) -> list[str]:
     """Split a kernel command line at spaces outside double quotes (kernel/params.c, next_arg())."""

@@ -10,7 +10,7 @@ from vmtests.host.architecture import GUEST
 from vmtests.image import fat, pe
 from vmtests.image import loader as order
 from vmtests.image.check import Check, Readable, Version, Word, breach, note, passed
-from vmtests.image.cmdline import values
+from vmtests.image.cmdline import LINE_LIMIT, values
 from vmtests.image.fatfiles import FatFiles
 from vmtests.image.files import FilesError
 from vmtests.sizes import format_size
@@ -290,6 +290,7 @@ def _initrd_format(head: bytes, path: str) -> Iterator[Check]:
 
 
 def _options(options: str, origin: str, contract: Contract) -> Iterator[Check]:
+    yield passed(_SUBJECT, Word.COMMAND_LINE, options, limit=LINE_LIMIT)
     store = contract.store.mount + "/"
     found = values(options, "init")
     if not found:

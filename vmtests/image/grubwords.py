@@ -8,12 +8,13 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from vmtests.image.cmdline import LINE_LIMIT
+
 LITERAL, QUOTED = "\0", "\1"
 
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 _COMMANDS = 40_000  # that are looked at
-_LINE = 4096  # characters that variables put into a word; a kernel takes 2048 (COMMAND_LINE_SIZE)
 _PIECE = re.compile(r"""\\(.)|'([^']*)'|"((?:[^"\\]|\\.)*)"|((?:\$\{\w+\}|[^\s'"\\;{}])+)""", re.DOTALL)
 _NUMBER = re.compile(r"\s*(-?)(?:0[xX]([0-9a-fA-F]{1,16})|(0[0-7]{0,21})|([1-9][0-9]{0,18}))")
 
@@ -72,7 +73,7 @@ def filled_in(words: Sequence[str], value: Callable[[str], str]) -> list[str]:
 
 def put_in(text: str, value: Callable[[re.Match[str]], str]) -> str:
     """Put the values of variables in, as long as a kernel could take what comes of it: each may hold others twice."""
-    left = _LINE
+    left = LINE_LIMIT
 
     def put(match: re.Match[str]) -> str:
         nonlocal left

@@ -65,6 +65,11 @@ class Inspection:
         )
 
     @property
+    def command_line(self) -> str:
+        """What the boot loader gives the kernel; empty where its way was not followed."""
+        return next((check.value for check in self.checks if check.what == Word.COMMAND_LINE), "")
+
+    @property
     def root(self) -> str:
         """What `root=` of the kernel's command line names; empty where nothing is known of it."""
         return next((check.value for check in self.checks if check.what == Word.ROOT), "")

@@ -8,7 +8,7 @@ from vmtests.causes import Cause
 from vmtests.host.architecture import GUEST
 from vmtests.image import awaited, earlyinit, fstab, initramfs, kallsyms, named, pe
 from vmtests.image.check import Check, Word, breach, clean, note, passed
-from vmtests.image.cmdline import values, words
+from vmtests.image.cmdline import LINE_LIMIT, values, words
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.files import Files, FilesError
 from vmtests.image.filesystem import CONTAINERS
@@ -222,6 +222,7 @@ def _options(
     kernel: Callable[[], bytes],
 ) -> Iterator[Check]:
     trail.options = options
+    yield passed(SUBJECT, Word.COMMAND_LINE, options, limit=LINE_LIMIT)
     consoles = [value.split(",")[0] for value in values(options, "console")]
     if not any(console.startswith(GUEST.console.rstrip("0")) for console in consoles):
         missing = f"has no console={GUEST.console}: the boot cannot be followed on the serial line"
