@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vmtests.host.scratch import scratch
+from vmtests.host.scratch import remove, scratch
 
 _KILLED = """
 import os, pathlib, signal, sys
@@ -39,6 +39,15 @@ def test_scratch_may_be_deep(tmp_path: Path, depth: int, name: str) -> None:
         os.fchmod(inner, 0o500)
         os.close(inner)
     assert not path.exists()
+
+
+def test_link_leads_nowhere_when_it_is_removed(tmp_path: Path) -> None:
+    """What it names stays as it is."""
+    (tmp_path / "other").mkdir(mode=0o700)
+    (tmp_path / "other/file").touch(mode=0o400)
+    (tmp_path / "link").symlink_to("other")
+    remove(tmp_path / "link")
+    assert (tmp_path / "other/file").stat().st_mode & 0o777 == 0o400
 
 
 def test_scratch_of_the_living_is_left_alone(tmp_path: Path) -> None:

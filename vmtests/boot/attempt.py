@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from vmtests.boot.budgets import Budgets, over
+from vmtests.boot.budgets import QUOTED, Budgets, over
 from vmtests.boot.console import Line
 from vmtests.boot.course import BARE, FRAME, LOGIN_PROMPT, SHELL_PROMPT, SHOWS, Course
 from vmtests.boot.explain import Knowledge
@@ -28,7 +28,6 @@ _CLOCK = re.compile(r"(?<![\w:.])\d{1,2}:\d{2}(?::\d{2})?(?![\w:.])")
 _REMEMBERED = 64  # lines; what was printed lately is no progress when it comes again
 _WRAPS = re.compile(r"error: .{0,400}[^.!]$")
 _WRAPPED = 400  # characters of a line that a loader wrapped
-_QUOTED = 120  # characters of a line in a sentence
 _TIMED = frozenset({Cause.DEVICE_TIMEOUT, Cause.KERNEL_HANG, Cause.NO_PROGRESS, Cause.QEMU_SILENT})
 _TIMED_OUT = re.compile(r"\[ {0,2}TIME {0,2}\] Timed out ")
 _LATE = 0.5  # of a boot's time: it took twice as long; what a guest waits for has several times of what it needs
@@ -273,14 +272,14 @@ class Attempt:
         if last is None:
             said = "nothing was printed"
         else:
-            said = f'the recording ends in stage {stage} behind "{last.text.strip()[:_QUOTED]}"'
+            said = f'the recording ends in stage {stage} behind "{last.text.strip()[:QUOTED]}"'
         if waited := waited_for(self._waits_for):
-            said += f", where the boot waits for {waited[:_QUOTED]}"
+            said += f", where the boot waits for {waited[:QUOTED]}"
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
             return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
         told = f"nothing failed as far as it is shown, and {said}"
         if other := self._course.foreign:
-            told = f'another system than Linux speaks ("{other[:_QUOTED]}"), and {said}'
+            told = f'another system than Linux speaks ("{other[:QUOTED]}"), and {said}'
         evidence = [Evidence(t=last.t, source=last.source, text=last.text[:TEXT_LIMIT])] if last else []
         running = [*self._jobs.running][-JOBS_NAMED:]
         if running:
@@ -444,12 +443,12 @@ class Attempt:
         if (last := self.last_line) is None:
             sentence += ", and nothing was printed"
         else:
-            sentence += f'; the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
-            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+            sentence += f'; the last line, {t - last.t:.0f} s old, is "{last.text[:QUOTED]}"'
+            evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:QUOTED]))
         if running := [name for name in self._jobs.running if name not in self._waits_for][:JOBS_NAMED]:
-            evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:_QUOTED]))
+            evidence.append(Evidence(t=t, source="jobs", text=f"not seen to end: {', '.join(running)}"[:QUOTED]))
         if self._waits_for:
-            sentence += f"; {self._waits_for[:_QUOTED]}"
+            sentence += f"; {self._waits_for[:QUOTED]}"
         if opinion.says:
             sentence += f"; {opinion.says}"
         evidence += [Evidence(t=t, source=source, text=text) for source, text in opinion.evidence]

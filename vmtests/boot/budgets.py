@@ -13,7 +13,9 @@ from vmtests.boot.verdict import Cause, Evidence, Verdict
 LOAD_LIMIT = 4.0
 """A loaded host gets at most so many times the time of an idle one."""
 
-_QUOTED = 120  # characters of a line in a sentence
+QUOTED = 120
+"""Characters of a line in a sentence."""
+
 _PRESSURE = re.compile(r"some avg10=(\d{1,3}\.\d+)")
 
 # Seconds on an idle host with KVM. The longest silence of a good boot is the unpacking of a large initrd.
@@ -57,8 +59,8 @@ def over(stage: Stage, last: Line | None, t: float, whole: float, seconds: Mappi
     evidence = []
     sentence = f"the boot did not get ready in the {whole:g} s that it was given; it is in stage {stage}"
     if last is not None:
-        sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:_QUOTED]}"'
-        evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:_QUOTED]))
+        sentence += f', where the last line, {t - last.t:.0f} s old, is "{last.text[:QUOTED]}"'
+        evidence.append(Evidence(t=last.t, source=last.source, text=last.text[:QUOTED]))
     return Verdict(
         ready=False,
         stage=stage,

@@ -75,7 +75,7 @@ def remove(tree: Path) -> None:
                 with contextlib.suppress(FileNotFoundError):  # another process removes it too
                     Path(directory).chmod(0o700)
         shutil.rmtree(tree, ignore_errors=True)
-    if tree.is_dir():
+    if tree.is_dir() and not tree.is_symlink():  # chmod would follow one
         # Of a thousand directories in each other Python has a call and a descriptor for each; fts(3) has not.
         for command in ("chmod -R u+rwX --", "rm -rf --"):
             with contextlib.suppress(OSError):
