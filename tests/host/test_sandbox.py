@@ -111,6 +111,28 @@ def test_environment_of_tools_has_no_language_and_no_nix() -> None:
     assert not [key for key in environment if key.startswith(("NIX_", "LANG", "PYTHON"))]
 
 
+def test_tools_take_no_orders_of_the_users_environment(
+    toolbox: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody has tar, mkfs and systemd-repart do by a variable is not what we have them do."""
+    orders = {
+        "TAR_OPTIONS": "--none",
+        "SOURCE_DATE_EPOCH": "never",
+        "POSIXLY_CORRECT": "1",
+        "MKE2FS_CONFIG": "/dev/null",
+        "SYSTEMD_REPART_OVERRIDE_FSTYPE": "none",
+        "COLUMNS": "1",
+    }
+    for name, value in orders.items():
+        monkeypatch.setenv(name, value)
+    assert "tar" in toolbox.run("tar", "--version")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/part.conf").write_text("[Partition]\nType=root\nFormat=ext4\nSizeMinBytes=64M\n")
+    order = ("--empty=create", "--size=auto", "--offline=yes", "--dry-run=no")
+    toolbox.run("systemd-repart", *order, f"--definitions={tmp_path}/root", tmp_path / "disk.raw")
+    toolbox.run("mkfs.vfat", "-C", tmp_path / "esp", "65536")
+
+
 def test_sandbox_dies_with_its_parent(tmp_path: Path) -> None:
     """A tool whose parent is killed with SIGKILL is gone with it."""
     fifo = tmp_path / "fifo"

@@ -36,6 +36,13 @@ _LOOK_SECONDS = 1.0  # between two looks
 NO_HOME = "/nonexistent"
 """A home directory that nobody has, Debian's word for it: programs that ask for one start, and find nothing."""
 
+# What else tells programs what to do: a language, the options of an archive, how many columns to draw in, of which
+# systemd-repart asserts that they are two. What they make is as we order it, whoever asks.
+_ORDERS = (
+    *("LC_", "LANG", "PYTHON", "PERL", "NIX_", "SYSTEMD_", "MKE2FS_", "E2FS", "MTOOLS"),
+    *("TAR_OPTIONS", "GZIP", "PIGZ", "XZ_", "ZSTD_", "POSIXLY_CORRECT", "SOURCE_DATE_EPOCH", "COLUMNS", "LINES"),
+)
+
 _TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEM_PATH = f"/usr/local/sbin:/usr/local/bin:{_TREE_PATH}"
 _STORES = ("/nix/store/", "/gnu/store/")
@@ -232,11 +239,11 @@ def _little() -> str | None:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without a language, and the search path that `_path` says.
+    """Return the environment for tools: the caller's without `_ORDERS`, and the search path that `_path` says.
 
     Without a home directory, as a service of systemd's or cron may be, Nix does not start.
     """
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON", "NIX_"))}
+    own = {key: value for key, value in os.environ.items() if not key.startswith(_ORDERS)}
     return {
         **own,
         "HOME": own.get("HOME") or NO_HOME,
