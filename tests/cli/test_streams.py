@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.signals import heed
+from tests.signals import block, heed
 from vmtests import cli
 
 COMMAND = [sys.executable, "-m", "vmtests.cli"]
@@ -57,12 +58,13 @@ def test_error_that_finds_no_room_is_told_on_standard_error(tmp_path: Path) -> N
     assert "Traceback" not in ended.stderr
 
 
-def test_end_of_a_terminal_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
-    """SIGHUP ends it tidily: what it has started may cost money."""
+@pytest.mark.parametrize("before", [heed, block])
+def test_end_of_a_terminal_ends_a_command_as_ctrl_c_does(tmp_path: Path, before: Callable[[], None]) -> None:
+    """SIGHUP ends it tidily, also where its starter blocks that: what it has started may cost money."""
     os.mkfifo(tmp_path / "spec.json")
     command = [*COMMAND, "build", "--spec", "spec.json", "--out", "x"]
     with (
-        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process,
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=before) as process,
         (tmp_path / "spec.json").open("w"),
     ):
         process.send_signal(signal.SIGHUP)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.signals import block, heed
 from vmtests.errors import HostError
 from vmtests.host import sandbox, supervise
 from vmtests.host.process import SandboxedProcess
@@ -246,8 +248,12 @@ def test_process_does_without_huge_pages(tmp_path: Path, huge_pages: bool) -> No
     assert "THP_enabled:\t1" in Path("/proc/self/status").read_text(encoding="utf-8")
 
 
-def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
-    """Without namespaces two processes watch: with either of them gone, nothing of what was started is left."""
+@pytest.mark.parametrize("before", [heed, block])
+def test_whichever_watcher_is_killed_the_other_ends_all(before: Callable[[], None]) -> None:
+    """Without namespaces two processes watch: with either of them gone, nothing of what was started is left.
+
+    Neither is it where whoever has started us blocks the signal that tells them.
+    """
     for which in range(2):
         ours, theirs = os.pipe()
         command = [
@@ -260,7 +266,7 @@ def test_whichever_watcher_is_killed_the_other_ends_all() -> None:
             "-c",
             "setsid sleep 600 & echo up; wait",
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[theirs]) as outer:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[theirs], preexec_fn=before) as outer:
             os.close(theirs)
             assert outer.stdout is not None
             assert outer.stdout.readline() == b"up\n"

@@ -116,6 +116,8 @@ def _begin() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Some that start others ignore it, and then nobody's end can be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Others block what ends a process, and their children inherit that (sigprocmask(2)).
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
 

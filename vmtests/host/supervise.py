@@ -104,6 +104,8 @@ def main(arguments: list[str]) -> NoReturn:
     options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
+    # Whoever started us may block what tells that they have ended (sigprocmask(2): it is inherited).
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if (path := options.get("--path")) is not None:

@@ -47,6 +47,8 @@ class Run:
                 signal.signal(signal.SIGHUP, signal.default_int_handler)
             # Some that start others ignore it, and then nobody's end can be waited for.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Others block what ends it, and their children inherit that (sigprocmask(2)).
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         if not hasattr(config, "workerinput"):
             _begin_junit(config, results / "junit.xml", run._unwritten.append)
         return run
