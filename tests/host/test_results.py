@@ -31,6 +31,21 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
         new_directory(tmp_path / "file/results")
 
 
+def test_directory_in_the_place_of_the_link_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that were packed without their links are told before anything is made, and stay."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/latest").mkdir(parents=True)
+    for make in (
+        new_directory,
+        later,
+        lambda: part(tmp_path / "results/run", "gw0", wanted=False),
+    ):
+        with pytest.raises(InputError, match="results/latest is a directory, where the link to the last run goes"):
+            make()
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["latest"]
+    assert new_directory(tmp_path / "results/other").is_dir()
+
+
 def test_results_are_nobody_elses_business(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs it alone may look into a directory of results, also where several processes share it."""
     monkeypatch.chdir(tmp_path)

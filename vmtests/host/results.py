@@ -24,6 +24,7 @@ def new_directory(wanted: Path | None = None) -> Path:
             _make(wanted)
             return wanted.absolute()
         base = Path("results").absolute()
+        _check_latest(base)
         base.mkdir(exist_ok=True)
         return _next(base)
     except OSError as error:
@@ -37,6 +38,8 @@ def later(wanted: Path | None = None) -> Callable[[], Path]:
     """
     try:
         place = (wanted or Path("results")).absolute()
+        if wanted is None:
+            _check_latest(place)
         while not place.exists():
             place = place.parent
     except OSError as error:
@@ -79,6 +82,8 @@ def part(directory: Path, name: str, *, wanted: bool) -> Path:
     With `wanted` the run's directory was asked for, and there is no such link. Raises as `new_directory`.
     """
     try:
+        if not wanted:
+            _check_latest(directory.parent)
         _make(directory)
         (directory / name).mkdir(exist_ok=True)
         if not wanted:
@@ -86,6 +91,15 @@ def part(directory: Path, name: str, *, wanted: bool) -> Path:
     except OSError as error:
         raise _no_directory(error) from error
     return directory / name
+
+
+def _check_latest(base: Path) -> None:
+    """Raise InputError where a directory stands for the link: zip(1), and what keeps artifacts of CI, follow links."""
+    if (latest := base / "latest").is_dir() and not latest.is_symlink():
+        raise InputError(
+            f"{latest} is a directory, where the link to the last run goes",
+            hint="move it away, or name a directory for this run's results with --vm-results",
+        )
 
 
 def _link(directory: Path) -> None:
