@@ -17,6 +17,12 @@ def test_file_system_of_linux_is_good(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_file_system_that_counts_no_blocks_has_room(tmp_path: Path) -> None:
+    """Of ramfs, and of a tmpfs without a limit, nobody knows how much is free: /proc is such, too."""
+    assert (place.free(tmp_path) or 0) > 0
+    assert place.free(Path("/proc")) is None
+
+
 def refuse(number: int) -> Callable[..., None]:
     """Return a call that the file system refuses."""
 

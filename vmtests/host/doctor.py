@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from vmtests.host.accel import Request
 from vmtests.host.admission import OVERHEAD, RESERVE
 from vmtests.host.architecture import GUEST
 from vmtests.host.memory import memory
-from vmtests.host.place import check
+from vmtests.host.place import check, free
 from vmtests.host.tools import Toolbox
 from vmtests.resources import cache_dir
 from vmtests.sizes import GIB, MIB, format_size
@@ -116,13 +115,13 @@ def cache_row() -> Row:
         check(place)
     except HostError as error:
         return _bad("host", "cache", error)
-    free = shutil.disk_usage(place).free
+    room = free(place)
     filled = (place / "trees").is_dir()
     return Row(
         topic="host",
         name="cache",
-        ok=filled or free >= LEAST_CACHE,
-        value=f"{place}, {format_size(free)} free",
+        ok=filled or room is None or room >= LEAST_CACHE,
+        value=f"{place}, {'room that is not counted' if room is None else f'{format_size(room)} free'}",
         why="already has trees" if filled else f"{format_size(LEAST_CACHE)} are needed to begin with",
         hint="free some space, or set VMTESTS_CACHE to a directory with more",
     )

@@ -1,7 +1,11 @@
-"""Whether a directory can hold trees of Debian's packages, and lets their programs run: told before the download."""
+"""Whether a directory can hold trees of Debian's packages, and lets their programs run: told before the download.
+
+And how much room is in one.
+"""
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +38,15 @@ def check(directory: Path) -> None:
         raise HostError(f"{directory} cannot be written: {error.strerror}", hint=hint) from error
     if lacks:
         raise HostError(f"the file system of {directory} has no {lacks}, which Debian's packages need", hint=_HINT)
+
+
+def free(directory: Path) -> int | None:
+    """Return the bytes that are free in a directory; None on a file system that counts none. Raises OSError.
+
+    So do ramfs, tmpfs without a limit (`size=0`) and some of FUSE: they say that they have no block (statfs(2)).
+    """
+    usage = shutil.disk_usage(directory)
+    return usage.free if usage.total else None
 
 
 def _lacks(place: Path) -> str:

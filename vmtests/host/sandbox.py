@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from typing import IO, Any, AnyStr
 
 from vmtests.errors import HostError, hint_of
 from vmtests.host import relocate, supervise
+from vmtests.host.place import free
 from vmtests.resources import cache_dir
 from vmtests.sizes import MIB, format_size
 from vmtests.text import printable
@@ -233,8 +233,8 @@ def _little() -> str | None:
     for find in (cache_dir, lambda: Path(tempfile.gettempdir()), Path.cwd):
         with contextlib.suppress(OSError, HostError):
             place = find()
-            if (free := shutil.disk_usage(place).free) < _LITTLE:
-                return f"{format_size(free)} free in {place}"
+            if (room := free(place)) is not None and room < _LITTLE:
+                return f"{format_size(room)} free in {place}"
     return None
 
 

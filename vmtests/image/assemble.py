@@ -6,7 +6,6 @@ by repart.
 """
 
 import os
-import shutil
 import uuid
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -16,6 +15,7 @@ from vmtests import progress
 from vmtests.contract import Contract
 from vmtests.errors import HostError, InputError, at_named, from_os
 from vmtests.host.alongside import alongside
+from vmtests.host.place import free
 from vmtests.host.sandbox import is_root
 from vmtests.host.tools import Toolbox
 from vmtests.image import compression, erofsplan, erofswrite, gpt, gptwrite, mkerofs, repart, rootfiles, unprivileged
@@ -111,11 +111,11 @@ def _check_space(spec: ImageSpec, store: int, root: Totals, work: _Work) -> None
     esp = sum(source.stat().st_size for source in spec.esp.values())
     # The ESP and the root partition are each made in a file of their own.
     need = store + 2 * (root.size + esp)
-    free = shutil.disk_usage(work.directory).free
-    if need > free:
+    room = free(work.directory)
+    if room is not None and need > room:
         place = work.directory.parent
         raise HostError(
-            f"image {spec.name} needs about {format_size(need)}, and {place} has {format_size(free)} free",
+            f"image {spec.name} needs about {format_size(need)}, and {place} has {format_size(room)} free",
             hint="free some space, or build it on another disk",
         )
 

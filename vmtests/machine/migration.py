@@ -2,12 +2,12 @@
 
 import errno
 import os
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from vmtests.errors import HostError, from_os
+from vmtests.host.place import free
 
 _LOOK = 0.002  # seconds between two looks at what takes some hundredths of a second
 _ROOM = 1 << 20  # bytes, more than the devices' state
@@ -23,7 +23,7 @@ def send(execute: Execute, state: Path, ended: threading.Event) -> None:
         _wait(execute, ended)
     except HostError as error:
         # QEMU calls it an input/output error.
-        if shutil.disk_usage(state.parent).free < _ROOM:
+        if (room := free(state.parent)) is not None and room < _ROOM:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(state.parent))
             raise from_os("the machine's state cannot be kept", full) from error
         raise
