@@ -252,6 +252,25 @@ def test_guest_that_nobody_can_hear_is_not_at_fault(
     assert verdict == vm.verdict
 
 
+def test_instance_that_is_still_being_switched_on_has_not_switched_itself_off(
+    cloud_lab: GceLab, disk: Image, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its port is not there yet (VM instance lifecycle, STAGING): it is asked again."""
+    refused = iter([True, True])
+    real = Instance.serial
+
+    def serial(self: Instance, start: int = 0, port: int = 1) -> Chunk:
+        if next(refused, False):
+            raise BusyError("it is not ready")
+        return real(self, start, port)
+
+    monkeypatch.setattr(Instance, "serial", serial)
+    monkeypatch.setattr(Instance, "status", "STAGING")
+    with cloud_lab.machine(disk) as vm:
+        announce(vm, hypervisor)
+        assert vm.wait_verdict().ready
+
+
 def test_guest_that_powers_off_after_a_stop_and_a_start_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:
     """What was before the last start says nothing about why an instance is off."""
     announce(vm, hypervisor)

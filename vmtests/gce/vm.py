@@ -165,7 +165,7 @@ class GceVm(Vm):
             return
         try:
             reason = self.instance.ended_by()
-            if not reason and self.instance.status == _RUNNING:
+            if not reason and self.instance.status in _ON:
                 self._port.resume()  # it was only a moment
                 return
         except CloudError:
