@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import requests
@@ -109,6 +110,27 @@ def test_operation_that_does_not_end_is_given_up(emulator: Emulator, settings: S
             make(session, image)
         session.cloud.pace = FAST
     assert {"instances", "disks"}.isdisjoint(everything(emulator))
+
+
+def test_an_operation_that_is_not_known_any_more_says_nothing_about_its_thing(
+    session: Session, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to be removed is not taken for gone because the operation is: it stays in the ledger."""
+    real = requests.Session.send
+
+    def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        answer = real(self, request, **options)
+        if "/operations/" in str(request.url):
+            answer.status_code, answer._content = 404, b'{"error": {"code": 404, "message": "not found"}}'
+        elif request.method == "DELETE":
+            answer._content = answer.content.replace(b'"DONE"', b'"RUNNING"')
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Session, "send", send)
+        with pytest.raises(SlowError, match="not known any more"):
+            instance.delete()
+    assert instance.thing in session._ledger.things
 
 
 @pytest.mark.parametrize("body", [b"1", b"[]", b'{"error": "busy"}', b"[" * 100_000])

@@ -171,7 +171,7 @@ class AbsentError(UnavailableError):
 
 
 class SlowError(CloudError):
-    """An operation did not end in time."""
+    """An operation did not end in time, or nobody knows any more how."""
 
 
 _KINDS: Mapping[str, type[CloudError]] = {
