@@ -112,6 +112,16 @@ def test_operation_that_does_not_end_is_given_up(emulator: Emulator, settings: S
     assert {"instances", "disks"}.isdisjoint(everything(emulator))
 
 
+def test_an_answer_in_another_alphabet_is_a_sentence(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is no UTF-8, a gateway's page say, is none of the service's."""
+    page = requests.Response()
+    page.status_code, page._content = 200, "<html>Zugriff verweigert: Schlüssel</html>".encode("latin-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Session, "send", lambda *_, **__: page)
+        with pytest.raises(UnavailableError, match="does not answer as it should"):
+            instance.serial()
+
+
 def test_an_operation_that_is_not_known_any_more_says_nothing_about_its_thing(
     session: Session, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,5 +230,5 @@ def _raised() -> tuple[type[Exception], ...]:
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     # For an answer that is no JSON, such as a proxy's page, and for one of an error that is another JSON than theirs.
-    unread = ParseError, AttributeError, TypeError, RecursionError
+    unread = ParseError, UnicodeDecodeError, AttributeError, TypeError, RecursionError
     return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption, *unread

@@ -246,7 +246,7 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
         permission = str((error.metadata or {}).get("permission", ""))
         status = None if error.code is None else int(error.code)
         return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
-    if isinstance(error, ParseError):
+    if isinstance(error, ParseError | UnicodeDecodeError):
         return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
     if any(frame.f_globals.get("__name__") == _READER for frame, _ in traceback.walk_tb(error.__traceback__)):
         return UnavailableError(f"{what}: {UnavailableError.why}it tells of an error in a form that nobody knows")
