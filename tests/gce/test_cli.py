@@ -10,6 +10,7 @@ from tests.gce.conftest import everything
 from vmtests import cli
 from vmtests.emulator import Emulator
 from vmtests.gce.cost import at_most, sentence
+from vmtests.gce.settings import Settings
 from vmtests.sizes import GIB
 
 Run = Callable[..., pytest.RunResult]
@@ -46,6 +47,12 @@ def test_impossible_settings_are_refused(option: str, said: str, capsys: pytest.
     """What can be no project, zone, bucket or endpoint is said before anything is asked; nobody elsewhere is asked."""
     assert 2 == cli.main(["gce", "gc", "--gce-endpoint=http://127.0.0.1:1", option])
     assert said in capsys.readouterr().err
+
+
+def test_zone_for_machine_learning_has_a_name_of_its_own() -> None:
+    """ "AI zones" of Google's documentation: the letter of the zone that it belongs to comes last."""
+    settings = Settings.find(endpoint="http://127.0.0.1:1", zones=["us-central1-ai1a"])
+    assert ("us-central1-ai1a",) == settings.zones
 
 
 def test_gc_without_anything_prints_nothing(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _NETWORK = re.compile(
     r"(?:projects/[a-z0-9.:-]{1,80}/(?:global|regions/[a-z0-9-]{1,40})/(?:sub)?networks/)?[a-z][-a-z0-9]{0,62}"
 )
-_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
+_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-(?:ai[0-9]+)?[a-z]")  # "AI zones" have names such as us-central1-ai1a
 _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{0,61}[a-z0-9]?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
