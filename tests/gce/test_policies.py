@@ -1,9 +1,12 @@
 """What a project may not is found before anything is made, or said in the right words, with nothing left behind."""
 
+import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
@@ -25,6 +28,7 @@ from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings, count
 from vmtests.gce.things import Brand, Kind, Thing
+from vmtests.gce.upload import upload
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
@@ -89,6 +93,37 @@ def test_a_policy_that_may_not_be_asked_for_is_said_when_it_refuses(
         insert(session, replace(order(image), metadata=metadata), "vmtests-vm", (A,))
     assert POLICIES[policy][0] in str(caught.value.hint)
     assert "instances" not in everything(emulator)
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Mapping[str, object]], None]:
+    """Have the answers to requests for a part of a URL say more than the emulator's."""
+    real = requests.Session.send
+
+    def answer(part: str, more: Mapping[str, object]) -> None:
+        def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            got = real(self, request, **options)
+            if part in str(request.url) and got.ok:
+                got._content = json.dumps(got.json() | more).encode()
+            return got
+
+        monkeypatch.setattr(requests.Session, "send", send)
+
+    return answer
+
+
+def test_a_list_of_machines_that_may_have_an_address_has_no_new_one(
+    emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, answered: Callable[..., None]
+) -> None:
+    """`compute.vmExternalIpAccess` is a list: of machines by name, or all, or none."""
+    rules = [{"values": {"allowedValues": ["projects/emulated/zones/us-central1-a/instances/proxy"]}}]
+    answered("compute.vmExternalIpAccess:", {"spec": {"rules": rules}})
+    with lab(tmp_path, settings) as here, pytest.raises(PolicyError, match="vmExternalIpAccess"):
+        here.machine(disk)
+    assert {} == everything(emulator)
+    answered("compute.vmExternalIpAccess:", {"spec": {"rules": [{"allowAll": True}]}})
+    with lab(tmp_path, settings) as here:
+        assert not here._preflight.policies
 
 
 def test_another_zone_has_the_machine_type(

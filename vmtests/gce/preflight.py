@@ -5,7 +5,6 @@ What this login may not ask is not looked at: Compute Engine says it then when t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -116,20 +115,31 @@ def _policies(cloud: Cloud) -> frozenset[str]:
             rules = _effective(cloud, name)
         except CloudError:
             break
-        if any(rule.get("enforce") is True or rule.get("denyAll") is True for rule in rules):
+        # What a list allows are machines that are there already: none that is to be made.
+        if any(rule.enforce or rule.deny or rule.values.allowed for rule in rules):
             found.add(name)
     return frozenset(found)
 
 
 class _Spec(msgspec.Struct):
-    rules: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    rules: list[_Rule] = msgspec.field(default_factory=list)
 
 
 class _Effective(msgspec.Struct):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
-def _effective(cloud: Cloud, name: str) -> list[dict[str, Any]]:
+class _Values(msgspec.Struct):
+    allowed: list[str] = msgspec.field(default_factory=list, name="allowedValues")
+
+
+class _Rule(msgspec.Struct):
+    enforce: bool = False
+    deny: bool = msgspec.field(default=False, name="denyAll")
+    values: _Values = msgspec.field(default_factory=_Values)
+
+
+def _effective(cloud: Cloud, name: str) -> list[_Rule]:
     from google.auth.transport.requests import AuthorizedSession
 
     settings = cloud.settings
