@@ -126,6 +126,16 @@ def test_a_list_of_machines_that_may_have_an_address_has_no_new_one(
         assert not here._preflight.policies
 
 
+def test_a_machine_of_another_architecture_is_refused_before_anything_is_made(
+    emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, answered: Callable[..., None]
+) -> None:
+    """An Arm machine would not start the image that was uploaded for it."""
+    answered("/machineTypes/", {"architecture": "ARM64"})
+    with lab(tmp_path, settings) as here, pytest.raises(InputError, match="another architecture, ARM64"):
+        here.machine(disk)
+    assert {} == everything(emulator)
+
+
 def test_another_zone_has_the_machine_type(
     emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,9 +22,11 @@ from vmtests.gce.errors import (
     UnsupportedError,
 )
 from vmtests.gce.instance import Order, region_of
+from vmtests.host.architecture import GUEST
 
 _ORG_POLICY = "https://orgpolicy.googleapis.com"
 _SERIAL = "serial-port-enable"
+_OTHERS = frozenset(("ARM64", "X86_64")) - {GUEST.compute_engine}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Preflight:
 
 
 def look(cloud: Cloud, machine: str, zones: Sequence[str]) -> Preflight:
-    """Look at zones, network and policies; raises CloudError, InputError for a disk that the machine cannot have."""
+    """Look at zones, network and policies; raises CloudError, InputError for what the machine cannot have."""
     settings = cloud.settings
     if settings.disk_type and not series.takes(machine, settings.disk_type):
         raise InputError(
@@ -72,7 +74,7 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
     for zone in zones:
         request = {"project": cloud.settings.project, "zone": zone, "machine_type": machine}
         try:
-            cloud.read(f"looking for {machine} in {zone}", cloud.machine_types.get, request)
+            kind = cloud.read(f"looking for {machine} in {zone}", cloud.machine_types.get, request)
         except NotFoundError as error:
             if "/machineTypes/" not in error.message:
                 hint = "look at --gce-project and --gce-zone: gcloud compute zones list says which zones there are"
@@ -85,6 +87,8 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
     if not found and missing is not None:
         raise missing
     if missing is not None:
+            if kind.architecture in _OTHERS:
+                raise InputError(f"{machine} is a machine of another architecture, {kind.architecture}")
         left_out = ", ".join(zone for zone in zones if zone not in found)
         progress.stderr().print(f"vmtests: no {machine} in {left_out}; trying {', '.join(found)} only")
     return tuple(found)
