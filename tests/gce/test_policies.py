@@ -136,6 +136,17 @@ def test_a_machine_of_another_architecture_is_refused_before_anything_is_made(
     assert {} == everything(emulator)
 
 
+def test_a_subnetwork_is_one_of_a_region(emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path) -> None:
+    """Only the zones of the region that its link names are tried; none is said before anything is made."""
+    link = "projects/host/regions/us-east1/subnetworks/shared"
+    said = "no zone is in the subnetwork's region, us-east1"
+    with lab(tmp_path, replace(settings, subnetwork=link)) as here, pytest.raises(InputError, match=said):
+        here.machine(disk)
+    assert {} == everything(emulator)
+    with lab(tmp_path, replace(settings, subnetwork=link, zones=(A, EAST))) as here:
+        assert here._preflight.zones == (EAST,)
+
+
 def test_another_zone_has_the_machine_type(
     emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,10 @@ def look(cloud: Cloud, machine: str, zones: Sequence[str]) -> Preflight:
             f"{machine} takes no boot disk of the type {settings.disk_type}",
             hint=f"without --gce-disk-type it is {series.disk_type(machine)}",
         )
+    if region := settings.subnetwork.partition("/regions/")[2].partition("/")[0]:
+        zones = [zone for zone in zones if region_of(zone) == region]
+        if not zones:
+            raise InputError(f"no zone is in the subnetwork's region, {region}", hint="--gce-zone names zones")
     with progress.step("looking at what the project allows"):
         found = _zones(cloud, machine, zones)
         _network(cloud, found[0])
@@ -83,12 +87,12 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
         except DeniedError:
             return tuple(zones)
         else:
+            if kind.architecture in _OTHERS:
+                raise InputError(f"{machine} is a machine of another architecture, {kind.architecture}")
             found.append(zone)
     if not found and missing is not None:
         raise missing
     if missing is not None:
-            if kind.architecture in _OTHERS:
-                raise InputError(f"{machine} is a machine of another architecture, {kind.architecture}")
         left_out = ", ".join(zone for zone in zones if zone not in found)
         progress.stderr().print(f"vmtests: no {machine} in {left_out}; trying {', '.join(found)} only")
     return tuple(found)
@@ -125,14 +129,6 @@ def _policies(cloud: Cloud) -> frozenset[str]:
     return frozenset(found)
 
 
-class _Spec(msgspec.Struct):
-    rules: list[_Rule] = msgspec.field(default_factory=list)
-
-
-class _Effective(msgspec.Struct):
-    spec: _Spec = msgspec.field(default_factory=_Spec)
-
-
 class _Values(msgspec.Struct):
     allowed: list[str] = msgspec.field(default_factory=list, name="allowedValues")
 
@@ -141,6 +137,14 @@ class _Rule(msgspec.Struct):
     enforce: bool = False
     deny: bool = msgspec.field(default=False, name="denyAll")
     values: _Values = msgspec.field(default_factory=_Values)
+
+
+class _Spec(msgspec.Struct):
+    rules: list[_Rule] = msgspec.field(default_factory=list)
+
+
+class _Effective(msgspec.Struct):
+    spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
 def _effective(cloud: Cloud, name: str) -> list[_Rule]:
