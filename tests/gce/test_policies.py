@@ -292,6 +292,20 @@ def test_a_list_that_is_not_whole_is_told(emulator: Emulator, cloud: Cloud) -> N
     assert [(Fate.UNSEEN, B)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
 
 
+def test_no_version_of_an_object_is_left(session: Session, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that keeps versions keeps what is not deleted by its generation."""
+    stored, real, asked = upload(session, packed, "disk"), requests.Session.send, list[str]()
+
+    def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        asked.append(f"{request.method} {request.url}")
+        return real(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    session.remove(stored)
+    assert "DELETE" in asked[-1]
+    assert "generation=" in asked[-1]
+
+
 def test_patience_begins_anew_with_each_part(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that fails now and then ends well, as long as each attempt gets further than the last."""
     clock = ManualClock()
