@@ -292,6 +292,17 @@ def test_a_list_that_is_not_whole_is_told(emulator: Emulator, cloud: Cloud) -> N
     assert [(Fate.UNSEEN, B)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
 
 
+def test_a_bucket_that_lets_nothing_go_is_refused_before_anything_is_sent(
+    session: Session, packed: Path, answered: Callable[..., None], emulator: Emulator
+) -> None:
+    """What is uploaded into a bucket with a retention policy could not be removed."""
+    session.remove(upload(session, packed, "first"))
+    answered(f"/b/{session.settings.bucket}?", {"retentionPolicy": {"retentionPeriod": "86400"}})
+    with pytest.raises(InputError, match="lets nobody remove"):
+        upload(session, packed, "disk")
+    assert {} == everything(emulator)
+
+
 def test_no_version_of_an_object_is_left(session: Session, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that keeps versions keeps what is not deleted by its generation."""
     stored, real, asked = upload(session, packed, "disk"), requests.Session.send, list[str]()
