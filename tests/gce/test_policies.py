@@ -292,6 +292,12 @@ def test_a_list_that_is_not_whole_is_told(emulator: Emulator, cloud: Cloud) -> N
     assert [(Fate.UNSEEN, B)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
 
 
+def test_zones_that_a_list_did_not_reach_are_told(cloud: Cloud, answered: Callable[..., None]) -> None:
+    """A list of all zones may name the zones that did not answer beside them (`unreachables`)."""
+    answered("/aggregated/", {"unreachables": ["projects/emulated/zones/us-east1-b"]})
+    assert [(Fate.UNSEEN, EAST)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
+
+
 def test_a_bucket_that_lets_nothing_go_is_refused_before_anything_is_sent(
     session: Session, packed: Path, answered: Callable[..., None], emulator: Emulator
 ) -> None:
