@@ -147,6 +147,25 @@ def test_a_subnetwork_is_one_of_a_region(emulator: Emulator, settings: Settings,
         assert here._preflight.zones == (EAST,)
 
 
+@pytest.mark.parametrize(
+    ("machine", "card", "disk_type", "migrates"),
+    [
+        ("custom-2-4096", "VIRTIO_NET", "pd-balanced", True),
+        ("e2-custom-micro-1024", "VIRTIO_NET", "pd-balanced", True),
+        ("c3-standard-4-lssd", "GVNIC", "pd-balanced", True),
+        ("a3-highgpu-8g", "GVNIC", "pd-balanced", False),
+        ("a3-ultragpu-8g", "GVNIC", "hyperdisk-balanced", False),
+        ("g2-standard-4", "VIRTIO_NET", "pd-balanced", False),
+        ("h3-standard-88", "GVNIC", "pd-balanced", False),
+    ],
+)
+def test_each_series_gets_what_it_takes(image: Thing, machine: str, card: str, disk_type: str, migrates: bool) -> None:
+    """N1's custom types have no series in their name; what cannot be moved to another host is ordered as such."""
+    body = replace(order(image), machine=machine).body("vmtests-vm", A, Brand.new())
+    assert (card, migrates) == (body.network_interfaces[0].nic_type, body.scheduling.on_host_maintenance == "")
+    assert body.disks[0].initialize_params.disk_type.endswith(f"/{disk_type}")
+
+
 def test_another_zone_has_the_machine_type(
     emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
