@@ -88,7 +88,8 @@ class Settings:
             project = _own_project() if endpoint is None else _EMULATED_PROJECT
         bucket = bucket or environment.get("VMTESTS_GCE_BUCKET")
         own_bucket = not bucket
-        bucket = bucket or f"{project.replace(':', '-')}-vmtests"
+        # A bucket with a dot in its name has to be a domain that was proved to be one's own ("Bucket naming").
+        bucket = bucket or f"{re.sub('[:.]', '-', project)}-vmtests"
         _check("zone", _ZONE, *found)
         _check("project", _PROJECT, project)
         _check("bucket", _BUCKET, bucket)
