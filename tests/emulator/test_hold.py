@@ -158,6 +158,7 @@ def test_each_answer_that_differs_is_named(
         ("overview?project=123456789012 then", "overview?project=0 then"),
         ("project-owners-123456789012", "project-owners-0"),
         ("from 2600:1900:4000:1::5, at 12:34:56, of f0:e1:d2", "from 2001:db8::1, at 12:34:56, of f0:e1:d2"),
+        ("violated for organizations/433637338589, folders/12.", "violated for organizations/0, folders/0."),
         ("principal://iam.googleapis.com/x/subject/repo:corp/secret was", "(principal) was"),
         ("regions/r/subnetworks/corp-secret", "regions/r/subnetworks/SUBNETWORK"),
         ("global/networks/corp", "global/networks/NETWORK"),

@@ -10,6 +10,7 @@ from tests.gce.conftest import everything
 from vmtests import cli
 from vmtests.emulator import Emulator
 from vmtests.gce.cost import at_most, sentence
+from vmtests.gce.settings import Settings
 from vmtests.sizes import GIB
 
 Run = Callable[..., pytest.RunResult]
@@ -48,6 +49,12 @@ def test_impossible_settings_are_refused(option: str, said: str, capsys: pytest.
     assert said in capsys.readouterr().err
 
 
+def test_zone_for_machine_learning_has_a_name_of_its_own() -> None:
+    """ "AI zones" of Google's documentation: the letter of the zone that it belongs to comes last."""
+    settings = Settings.find(endpoint="http://127.0.0.1:1", zones=["us-central1-ai1a"])
+    assert ("us-central1-ai1a",) == settings.zones
+
+
 def test_gc_without_anything_prints_nothing(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """Where nothing was left, a collection says nothing and ends with 0."""
     assert 0 == cli.main(["gce", "gc", "--dry-run", f"--gce-endpoint={emulator.endpoint}"])
@@ -56,11 +63,17 @@ def test_gc_without_anything_prints_nothing(emulator: Emulator, capsys: pytest.C
 
 def test_cost_is_an_upper_bound() -> None:
     """The price of machine, disk, address and storage together, for the whole time, is in the sentence."""
-    dollars = at_most("e2-small", disk=10 * GIB, archive=GIB, seconds=3600.0)
+    dollars = at_most("e2-small", disk=10 * GIB, disk_type="pd-balanced", archive=GIB, seconds=3600.0)
     assert dollars is not None
     assert 0.017 < dollars < 0.05
-    assert "less than $0.04" in sentence("e2-small", disk=10 * GIB, archive=GIB, seconds=3600.0)
-    assert "not known here" in sentence("x9-huge", disk=GIB, archive=GIB, seconds=60.0)
+    said = sentence("e2-small", disk=10 * GIB, disk_type="pd-balanced", archive=GIB, seconds=3600.0)
+    assert "less than $0.04" in said
+    # A large disk is what most is paid for, by its type.
+    large = at_most("e2-small", disk=1000 * GIB, disk_type="pd-ssd", archive=GIB, seconds=3600.0)
+    assert large is not None
+    assert large > 0.017 + 0.004 + 1000 * 0.17 / 730
+    for machine, disk_type in (("x9-huge", "pd-balanced"), ("e2-small", "pd-extreme")):
+        assert "not known here" in sentence(machine, disk=GIB, disk_type=disk_type, archive=GIB, seconds=60.0)
 
 
 def test_tests_for_another_target_are_told(pytester: pytest.Pytester, run: Run) -> None:

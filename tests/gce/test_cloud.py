@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +23,7 @@ from vmtests.gce.errors import (
     DeniedError,
     DisabledError,
     PlaceError,
+    PolicyError,
     QuotaError,
     RateError,
     SlowError,
@@ -111,6 +113,37 @@ def test_operation_that_does_not_end_is_given_up(emulator: Emulator, settings: S
     assert {"instances", "disks"}.isdisjoint(everything(emulator))
 
 
+def test_an_answer_in_another_alphabet_is_a_sentence(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is no UTF-8, a gateway's page say, is none of the service's."""
+    page = requests.Response()
+    page.status_code, page._content = 200, "<html>Zugriff verweigert: Schlüssel</html>".encode("latin-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Session, "send", lambda *_, **__: page)
+        with pytest.raises(UnavailableError, match="does not answer as it should"):
+            instance.serial()
+
+
+def test_an_operation_that_is_not_known_any_more_says_nothing_about_its_thing(
+    session: Session, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to be removed is not taken for gone because the operation is: it stays in the ledger."""
+    real = requests.Session.send
+
+    def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        answer = real(self, request, **options)
+        if "/operations/" in str(request.url):
+            answer.status_code, answer._content = 404, b'{"error": {"code": 404, "message": "not found"}}'
+        elif request.method == "DELETE":
+            answer._content = answer.content.replace(b'"DONE"', b'"RUNNING"')
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Session, "send", send)
+        with pytest.raises(SlowError, match="not known any more"):
+            instance.delete()
+    assert instance.thing in session._ledger.things
+
+
 @pytest.mark.parametrize("body", [b"1", b"[]", b'{"error": "busy"}', b"[" * 100_000])
 def test_an_error_in_a_form_of_its_own_is_a_sentence(session: Session, body: bytes) -> None:
     """Who answers with another JSON than Google's, say a gateway, is not there just now; a bug is a bug."""
@@ -143,6 +176,33 @@ DISABLED = (
         ("accessNotConfigured", DISABLED, DisabledError, "gcloud services enable"),
         ("forbidden", DISABLED, DisabledError, "gcloud services enable"),
         ("forbidden", "This API method requires billing to be enabled.", BillingError, "gcloud billing"),
+        ("forbidden", "The project to be billed is associated with a closed billing account.", BillingError, "gcloud"),
+        (
+            "conditionNotMet",
+            "'us' violates constraint 'constraints/gcp.resourceLocations'",
+            PolicyError,
+            "docs/gce.md",
+        ),
+        ("conditionNotMet", "Request violates constraint compute.requireShieldedVm.", PolicyError, "--secure-boot"),
+        (
+            "forbidden",
+            'Operation denied by org policy on resource \'v\': ["constraints/compute.managed.vmExternalIpAccess": ""]',
+            PolicyError,
+            "--gce-internal",
+        ),
+        (
+            "forbidden",
+            'Operation denied by custom org policy on resource \'v\': ["customConstraints/custom.labels": "no"]',
+            PolicyError,
+            "docs/gce.md",
+        ),
+        (
+            "forbidden",
+            "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: VQQn",
+            PolicyError,
+            "perimeter",
+        ),
+        ("required", "Bucket is a requester pays bucket but no user project provided.", DeniedError, ""),
         (
             "forbidden",
             "Permission denied on 'locations/us-central1-z' (or it may not exist).",

@@ -1,9 +1,12 @@
 """What a project may not is found before anything is made, or said in the right words, with nothing left behind."""
 
+import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
@@ -25,6 +28,7 @@ from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
 from vmtests.gce.settings import Settings, count
 from vmtests.gce.things import Brand, Kind, Thing
+from vmtests.gce.upload import upload
 from vmtests.image.image import Image
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
@@ -89,6 +93,77 @@ def test_a_policy_that_may_not_be_asked_for_is_said_when_it_refuses(
         insert(session, replace(order(image), metadata=metadata), "vmtests-vm", (A,))
     assert POLICIES[policy][0] in str(caught.value.hint)
     assert "instances" not in everything(emulator)
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Mapping[str, object]], None]:
+    """Have the answers to requests for a part of a URL say more than the emulator's."""
+    real = requests.Session.send
+
+    def answer(part: str, more: Mapping[str, object]) -> None:
+        def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            got = real(self, request, **options)
+            if part in str(request.url) and got.ok:
+                got._content = json.dumps(got.json() | more).encode()
+            return got
+
+        monkeypatch.setattr(requests.Session, "send", send)
+
+    return answer
+
+
+def test_a_list_of_machines_that_may_have_an_address_has_no_new_one(
+    emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, answered: Callable[..., None]
+) -> None:
+    """`compute.vmExternalIpAccess` is a list: of machines by name, or all, or none."""
+    rules = [{"values": {"allowedValues": ["projects/emulated/zones/us-central1-a/instances/proxy"]}}]
+    answered("compute.vmExternalIpAccess:", {"spec": {"rules": rules}})
+    with lab(tmp_path, settings) as here, pytest.raises(PolicyError, match="vmExternalIpAccess"):
+        here.machine(disk)
+    assert {} == everything(emulator)
+    answered("compute.vmExternalIpAccess:", {"spec": {"rules": [{"allowAll": True}]}})
+    with lab(tmp_path, settings) as here:
+        assert not here._preflight.policies
+
+
+def test_a_machine_of_another_architecture_is_refused_before_anything_is_made(
+    emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path, answered: Callable[..., None]
+) -> None:
+    """An Arm machine would not start the image that was uploaded for it."""
+    answered("/machineTypes/", {"architecture": "ARM64"})
+    with lab(tmp_path, settings) as here, pytest.raises(InputError, match="another architecture, ARM64"):
+        here.machine(disk)
+    assert {} == everything(emulator)
+
+
+def test_a_subnetwork_is_one_of_a_region(emulator: Emulator, settings: Settings, disk: Image, tmp_path: Path) -> None:
+    """Only the zones of the region that its link names are tried; none is said before anything is made."""
+    link = "projects/host/regions/us-east1/subnetworks/shared"
+    said = "no zone is in the subnetwork's region, us-east1"
+    with lab(tmp_path, replace(settings, subnetwork=link)) as here, pytest.raises(InputError, match=said):
+        here.machine(disk)
+    assert {} == everything(emulator)
+    with lab(tmp_path, replace(settings, subnetwork=link, zones=(A, EAST))) as here:
+        assert here._preflight.zones == (EAST,)
+
+
+@pytest.mark.parametrize(
+    ("machine", "card", "disk_type", "migrates"),
+    [
+        ("custom-2-4096", "VIRTIO_NET", "pd-balanced", True),
+        ("e2-custom-micro-1024", "VIRTIO_NET", "pd-balanced", True),
+        ("c3-standard-4-lssd", "GVNIC", "pd-balanced", True),
+        ("a3-highgpu-8g", "GVNIC", "pd-balanced", False),
+        ("a3-ultragpu-8g", "GVNIC", "hyperdisk-balanced", False),
+        ("g2-standard-4", "VIRTIO_NET", "pd-balanced", False),
+        ("h3-standard-88", "GVNIC", "pd-balanced", False),
+    ],
+)
+def test_each_series_gets_what_it_takes(image: Thing, machine: str, card: str, disk_type: str, migrates: bool) -> None:
+    """N1's custom types have no series in their name; what cannot be moved to another host is ordered as such."""
+    body = replace(order(image), machine=machine).body("vmtests-vm", A, Brand.new())
+    assert (card, migrates) == (body.network_interfaces[0].nic_type, body.scheduling.on_host_maintenance == "")
+    assert body.disks[0].initialize_params.disk_type.endswith(f"/{disk_type}")
 
 
 def test_another_zone_has_the_machine_type(
@@ -234,6 +309,37 @@ def test_a_list_that_is_not_whole_is_told(emulator: Emulator, cloud: Cloud) -> N
     """A zone that does not answer is no zone without anything left in it."""
     rule(emulator, unreachable=[B])
     assert [(Fate.UNSEEN, B)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
+
+
+def test_zones_that_a_list_did_not_reach_are_told(cloud: Cloud, answered: Callable[..., None]) -> None:
+    """A list of all zones may name the zones that did not answer beside them (`unreachables`)."""
+    answered("/aggregated/", {"unreachables": ["projects/emulated/zones/us-east1-b"]})
+    assert [(Fate.UNSEEN, EAST)] * 2 == [(one.fate, one.thing.place) for one in reap(cloud, time.time())]
+
+
+def test_a_bucket_that_lets_nothing_go_is_refused_before_anything_is_sent(
+    session: Session, packed: Path, answered: Callable[..., None], emulator: Emulator
+) -> None:
+    """What is uploaded into a bucket with a retention policy could not be removed."""
+    session.remove(upload(session, packed, "first"))
+    answered(f"/b/{session.settings.bucket}?", {"retentionPolicy": {"retentionPeriod": "86400"}})
+    with pytest.raises(InputError, match="lets nobody remove"):
+        upload(session, packed, "disk")
+    assert {} == everything(emulator)
+
+
+def test_no_version_of_an_object_is_left(session: Session, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that keeps versions keeps what is not deleted by its generation."""
+    stored, real, asked = upload(session, packed, "disk"), requests.Session.send, list[str]()
+
+    def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        asked.append(f"{request.method} {request.url}")
+        return real(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    session.remove(stored)
+    assert "DELETE" in asked[-1]
+    assert "generation=" in asked[-1]
 
 
 def test_patience_begins_anew_with_each_part(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,20 @@ def test_ledger_of_an_emulator_that_ended_is_forgotten(died: Session, emulator: 
     assert ([], []) == (found, list(directory().iterdir()))
 
 
+@pytest.mark.parametrize("head", [b'{"brand": 1}', b"\0" * 40])
+def test_ledger_that_cannot_be_read_is_told_and_stays(
+    died: Session, emulator: Emulator, cloud: Cloud, head: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged one, one of another version or another user's may name things, and keeps no other from being read."""
+    (path,) = directory().iterdir()
+    path.write_bytes(head + b"\n" + path.read_bytes().partition(b"\n")[2])
+    other = directory() / "0.jsonl"
+    other.mkdir()  # who may not open a file, or opens no file, is told so by the system alike
+    assert {Fate.KEPT} == {found.fate for found in reap(cloud, time.time())}
+    said = capsys.readouterr().err.replace("\n", "")
+    assert (2, 2) == (said.count("is left alone"), len(list(directory().iterdir())))
+
+
 def test_what_cannot_be_removed_is_said_and_tried_again(emulator: Emulator, died: Session, cloud: Cloud) -> None:
     """A removal that is refused keeps no other from it, and stays in the ledger for the next collection."""
     emulator.faults.add(Fault(kind=FaultKind.FORBIDDEN, method="DELETE", path="/images/"))

@@ -16,11 +16,13 @@ from vmtests.emulator.fake import FakeHypervisor, FakeMachine
 from vmtests.emulator.faults import Fault, FaultKind
 from vmtests.errors import GuestError, InputError, Owner
 from vmtests.gce.cloud import Cloud
+from vmtests.gce.errors import BusyError
 from vmtests.gce.guest import HostKeys, metadata, startup_script
+from vmtests.gce.instance import Instance
 from vmtests.gce.lab import DISK_SIZE, GceLab
 from vmtests.gce.ledger import directory
 from vmtests.gce.reaper import Fate, reap
-from vmtests.gce.serialport import GAP, PollPace
+from vmtests.gce.serialport import GAP, Chunk, PollPace
 from vmtests.gce.settings import Settings
 from vmtests.gce.vm import GceVm
 from vmtests.image.inspect import Inspection
@@ -233,6 +235,40 @@ def test_instance_that_is_off_for_no_reason_that_is_told_is_not_the_images_fault
     verdict = vm.wait_verdict()
     assert ("does not say why" in verdict.sentence, Owner.CLOUD) == (True, verdict.owner)
     emulator.faults.clear()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.FORBIDDEN, FaultKind.UNAVAILABLE])
+def test_guest_that_nobody_can_hear_is_not_at_fault(
+    cloud_lab: GceLab, disk: Image, emulator: Emulator, kind: FaultKind
+) -> None:
+    """Where Compute Engine does not give the console, its silence says nothing about the image."""
+    cloud_lab._timeout = 2.0
+    emulator.faults.add(Fault(kind=kind, method="GET", path="/serialPort"))
+    with cloud_lab.machine(disk) as vm:
+        verdict = vm.wait_verdict()
+        emulator.faults.clear()
+    assert (Cause.TIME_LIMIT, Owner.CLOUD) == (verdict.cause, verdict.owner)
+    assert verdict.sentence.startswith("the console could not be read any more, reading the serial port of the")
+    assert verdict == vm.verdict
+
+
+def test_instance_that_is_still_being_switched_on_has_not_switched_itself_off(
+    cloud_lab: GceLab, disk: Image, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its port is not there yet (VM instance lifecycle, STAGING): it is asked again."""
+    refused = iter([True, True])
+    real = Instance.serial
+
+    def serial(self: Instance, start: int = 0, port: int = 1) -> Chunk:
+        if next(refused, False):
+            raise BusyError("it is not ready")
+        return real(self, start, port)
+
+    monkeypatch.setattr(Instance, "serial", serial)
+    monkeypatch.setattr(Instance, "status", "STAGING")
+    with cloud_lab.machine(disk) as vm:
+        announce(vm, hypervisor)
+        assert vm.wait_verdict().ready
 
 
 def test_guest_that_powers_off_after_a_stop_and_a_start_is_at_fault(vm: GceVm, hypervisor: FakeHypervisor) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vmtests.gce.errors import SlowError, UnavailableError, of_exception, of_operation
+from vmtests.gce.errors import NotFoundError, SlowError, UnavailableError, of_exception, of_operation
 from vmtests.gce.settings import Settings
 from vmtests.host.lazy import lazy
 
@@ -211,7 +211,11 @@ class Cloud:
                 raise SlowError(f"{what}: the operation {operation.name} did not end in time")
             time.sleep(pause)
             pause = min(2 * pause, self.pace.poll)
-            operation = self.read(what, method, request)
+            try:
+                operation = self.read(what, method, request)
+            except NotFoundError as gone:
+                # Nothing is said by that of what was to be changed.
+                raise SlowError(f"{what}: how the operation ended is not known any more: {gone.message}") from gone
         if (error := of_operation(what, operation)) is not None:
             raise error
 
@@ -226,5 +230,5 @@ def _raised() -> tuple[type[Exception], ...]:
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     # For an answer that is no JSON, such as a proxy's page, and for one of an error that is another JSON than theirs.
-    unread = ParseError, AttributeError, TypeError, RecursionError
+    unread = ParseError, UnicodeDecodeError, AttributeError, TypeError, RecursionError
     return GoogleAPIError, GoogleAuthError, requests.RequestException, InvalidResponse, DataCorruption, *unread

@@ -1,7 +1,7 @@
 """What a run costs at most, before it begins.
 
 List prices of us-central1 on demand, in US dollars, rounded up ("VM instance pricing", "Disk and image pricing" and
-"Cloud Storage pricing" of Google Cloud). Other regions are dearer by up to a half, for which `_REGIONS` is.
+"Cloud Storage pricing" of Google Cloud). Other regions are dearer by up to 59 % (São Paulo), for which `_REGIONS` is.
 """
 
 from collections.abc import Mapping
@@ -25,26 +25,31 @@ _MACHINES: Mapping[str, float] = {
     "c3d-standard-4": 0.19,
     "n4-standard-2": 0.095,
 }
-_DISK, _IMAGE, _OBJECT = 0.10 / 730, 0.05 / 730, 0.026 / 730  # dollars for a GiB and an hour
+# By type of disk, dollars for a GiB and a month; Hyperdisk with the speed that it has where none is ordered.
+_DISKS: Mapping[str, float] = {"pd-standard": 0.04, "pd-balanced": 0.10, "pd-ssd": 0.17, "hyperdisk-balanced": 0.15}
+_HOURS = 730
+_IMAGE, _OBJECT = 0.05 / _HOURS, 0.026 / _HOURS  # dollars for a GiB and an hour
 _ADDRESS = 0.005  # dollars an hour
-_REGIONS = 1.5
+_REGIONS = 1.6
 
 
-def at_most(machine: str, *, disk: int, archive: int, seconds: float, machines: int = 1) -> float | None:
+def at_most(
+    machine: str, *, disk: int, disk_type: str, archive: int, seconds: float, machines: int = 1
+) -> float | None:
     """Return the dollars that instances cost if nobody removes anything for `seconds`; sizes in bytes.
 
-    None when the price of the machine type is not known here.
+    None when the price of the machine type, or of its disk's, is not known here.
     """
-    if (price := _MACHINES.get(machine)) is None:
+    if (price := _MACHINES.get(machine)) is None or (room := _DISKS.get(disk_type)) is None:
         return None
-    each = price + _ADDRESS + disk / GIB * _DISK
+    each = price + _ADDRESS + disk / GIB * room / _HOURS
     stored = archive / GIB * (_IMAGE + _OBJECT)
     return (each * machines + stored) * seconds / 3600 * _REGIONS
 
 
-def sentence(machine: str, *, disk: int, archive: int, seconds: float, machines: int = 1) -> str:
+def sentence(machine: str, *, disk: int, disk_type: str, archive: int, seconds: float, machines: int = 1) -> str:
     """Say what as many instances at a time cost at most."""
-    dollars = at_most(machine, disk=disk, archive=archive, seconds=seconds, machines=machines)
+    dollars = at_most(machine, disk=disk, disk_type=disk_type, archive=archive, seconds=seconds, machines=machines)
     what = f"one {machine}" if machines == 1 else f"at most {machines} {machine} at a time"
     hours = f"{seconds / 3600:.2g} h, after which {'it deletes itself' if machines == 1 else 'they delete themselves'}"
     if dollars is None:

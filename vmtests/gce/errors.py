@@ -31,10 +31,14 @@ _NO_TYPE = re.compile(r"[Mm]achine type (?:with name '[^']{1,80}' |specified )?d
 _NO_API = re.compile(r"API has not been used in project|API is not enabled")
 _NO_BILLING = re.compile(
     r"[Bb]illing (?:account for the owning project is disabled|to be enabled|has not been enabled)"
+    r"|to be billed is associated with an? \w+ billing account"
 )
 # So Compute Engine answers to the name of a zone or region that there is not.
 _NO_PLACE = re.compile(r"Permission denied on 'locations/|Unknown (?:zone|region)\b")
-_CONSTRAINT = re.compile(r"[Cc]onstraint (?:constraints/)?([A-Za-z.]{5,60})")
+# Those that Google manages have another name for the same, and an organization's own are `custom`.
+_CONSTRAINT = re.compile(r"[Cc]onstraint(?:s/|\W{1,2})([a-z]{2,30}(?:\.managed)?\.[A-Za-z]\w{1,60})")
+# VPC Service Controls' own words; no role helps.
+_PERIMETER = re.compile(r"prohibited by organization's policy|vpcServiceControlsUniqueIdentifier")
 
 POLICIES: Mapping[str, str] = {
     "compute.disableSerialPortAccess": "with --gce-os-login nobody is let in at the serial port",
@@ -171,7 +175,7 @@ class AbsentError(UnavailableError):
 
 
 class SlowError(CloudError):
-    """An operation did not end in time."""
+    """An operation did not end in time, or nobody knows any more how."""
 
 
 _KINDS: Mapping[str, type[CloudError]] = {
@@ -189,7 +193,6 @@ _KINDS: Mapping[str, type[CloudError]] = {
     "quota_exceeded": QuotaError,
     "quotaexceeded": QuotaError,
     "ratelimitexceeded": RateError,
-    "required": CredentialsError,
     "resource_already_exists": ExistsError,
     "unsupported_operation": UnsupportedError,
     "resource_in_use_by_another_resource": BusyError,
@@ -212,6 +215,7 @@ _STATUSES: Mapping[int, type[CloudError]] = {
 }
 _BY_WORDS: tuple[tuple[re.Pattern[str], type[CloudError]], ...] = (
     (_CONSTRAINT, PolicyError),
+    (_PERIMETER, PolicyError),
     (_NO_TYPE, UnsupportedError),
     (_NO_API, DisabledError),
     (_NO_BILLING, BillingError),
@@ -246,7 +250,7 @@ def of_exception(what: str, error: Exception) -> CloudError | None:
         permission = str((error.metadata or {}).get("permission", ""))
         status = None if error.code is None else int(error.code)
         return _error(what, (reasons or [""])[0], error.message or "", status=status, permission=permission)
-    if isinstance(error, ParseError):
+    if isinstance(error, ParseError | UnicodeDecodeError):
         return UnavailableError(f"{what}: {UnavailableError.why}{printable(str(error), _WORDS)}")
     if any(frame.f_globals.get("__name__") == _READER for frame, _ in traceback.walk_tb(error.__traceback__)):
         return UnavailableError(f"{what}: {UnavailableError.why}it tells of an error in a form that nobody knows")
@@ -274,7 +278,9 @@ def _error(
     said = printable(message or code, _WORDS).rstrip(".")
     hint = None
     if policy := _CONSTRAINT.search(message):
-        hint = POLICIES.get(policy[1])
+        hint = POLICIES.get(policy[1].replace(".managed.", "."))
+    elif _PERIMETER.search(message):
+        hint = "it is VPC Service Controls: come from inside the perimeter, or have its owner let this login in"
     elif kind is DeniedError:
         found = _PERMISSION.search(message)
         hint = _role(permission or (found[0] if found else ""))

@@ -77,7 +77,8 @@ class Order:
             # Whatever becomes of us, it is gone in time ("Limit the run time of a VM").
             scheduling=compute_v1.Scheduling(
                 automatic_restart=False,
-                **({"provisioning_model": "SPOT", "on_host_maintenance": "TERMINATE"} if self.spot else {}),
+                **({"provisioning_model": "SPOT"} if self.spot else {}),
+                **({"on_host_maintenance": "TERMINATE"} if self.spot or not series.migrates(self.machine) else {}),
                 instance_termination_action="DELETE",
                 max_run_duration=compute_v1.Duration(seconds=max(int(self.lifetime), _LEAST_RUN_SECONDS)),
             ),

@@ -20,7 +20,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.contract import Contract
 from vmtests.errors import InputError
-from vmtests.gce import cost, guest, preflight
+from vmtests.gce import cost, guest, preflight, series
 from vmtests.gce.cloud import Pace
 from vmtests.gce.instance import Instance, Order, insert
 from vmtests.gce.preflight import Preflight
@@ -133,7 +133,12 @@ class GceLab(Base):
         disk = self._disk_size(image, hardware or Hardware())
         size = image.inspection.size
         return cost.sentence(
-            self.machine_type, disk=disk, archive=size, seconds=self._lifetime, machines=self.settings.limit
+            self.machine_type,
+            disk=disk,
+            disk_type=self.settings.disk_type or series.disk_type(self.machine_type),
+            archive=size,
+            seconds=self._lifetime,
+            machines=self.settings.limit,
         )
 
     @contextlib.contextmanager

@@ -14,10 +14,13 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from rich.text import Text
 
-from vmtests.errors import from_os
+from vmtests import progress
+from vmtests.errors import HostError, from_os
 from vmtests.gce.things import Brand, Thing
 from vmtests.resources import cache_dir
+from vmtests.text import printable
 
 SUFFIX = ".jsonl"
 
@@ -79,19 +82,22 @@ class Ledger:
 
     @classmethod
     def dead(cls) -> Iterator[Self]:
-        """Yield the ledgers whose owners have died, one after the other, each locked while it is looked at."""
+        """Yield the ledgers whose owners have died, one after the other, each locked while it is looked at.
+
+        One that cannot be read (damaged, another user's, of another version) is told, and stays: it may name things.
+        """
         for path in sorted(directory().glob(f"*{SUFFIX}")):
             with contextlib.ExitStack() as stack:
                 try:
                     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    continue
-                stack.callback(os.close, descriptor)
-                try:
+                    stack.callback(os.close, descriptor)
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                    found = _read(path)
+                except (FileNotFoundError, BlockingIOError):
                     continue
-                found = _read(path)
+                except (OSError, HostError) as error:
+                    progress.stderr().print(Text(f"vmtests: {path} is left alone: {printable(str(error))}"))
+                    continue
                 if found is None:
                     path.unlink(missing_ok=True)  # its owner died before it could have made anything
                     continue
@@ -124,7 +130,7 @@ class Ledger:
         for path in directory().glob(f"*{SUFFIX}"):
             if path == self.path:
                 continue
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            with contextlib.suppress(OSError, HostError), path.open("rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -161,12 +167,17 @@ class Ledger:
 
 
 def _read(path: Path) -> tuple[Head, dict[Thing, bool]] | None:
-    """Return a ledger's head and what may be there; None where even the head is not whole."""
+    """Return a ledger's head and what may be there; None where not even the head was written whole.
+
+    Raises HostError for a head that cannot be read.
+    """
     first, *rest = path.read_bytes().split(b"\n")
+    if not rest:
+        return None
     try:
         head = msgspec.json.decode(first, type=Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise HostError(f"it is no ledger of this version of vmtests: {error}") from error
     things: dict[Thing, bool] = {}
     for line in rest:
         try:

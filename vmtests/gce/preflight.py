@@ -5,7 +5,6 @@ What this login may not ask is not looked at: Compute Engine says it then when t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -23,9 +22,11 @@ from vmtests.gce.errors import (
     UnsupportedError,
 )
 from vmtests.gce.instance import Order, region_of
+from vmtests.host.architecture import GUEST
 
 _ORG_POLICY = "https://orgpolicy.googleapis.com"
 _SERIAL = "serial-port-enable"
+_OTHERS = frozenset(("ARM64", "X86_64")) - {GUEST.compute_engine}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +38,17 @@ class Preflight:
 
 
 def look(cloud: Cloud, machine: str, zones: Sequence[str]) -> Preflight:
-    """Look at zones, network and policies; raises CloudError, InputError for a disk that the machine cannot have."""
+    """Look at zones, network and policies; raises CloudError, InputError for what the machine cannot have."""
     settings = cloud.settings
     if settings.disk_type and not series.takes(machine, settings.disk_type):
         raise InputError(
             f"{machine} takes no boot disk of the type {settings.disk_type}",
             hint=f"without --gce-disk-type it is {series.disk_type(machine)}",
         )
+    if region := settings.subnetwork.partition("/regions/")[2].partition("/")[0]:
+        zones = [zone for zone in zones if region_of(zone) == region]
+        if not zones:
+            raise InputError(f"no zone is in the subnetwork's region, {region}", hint="--gce-zone names zones")
     with progress.step("looking at what the project allows"):
         found = _zones(cloud, machine, zones)
         _network(cloud, found[0])
@@ -73,7 +78,7 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
     for zone in zones:
         request = {"project": cloud.settings.project, "zone": zone, "machine_type": machine}
         try:
-            cloud.read(f"looking for {machine} in {zone}", cloud.machine_types.get, request)
+            kind = cloud.read(f"looking for {machine} in {zone}", cloud.machine_types.get, request)
         except NotFoundError as error:
             if "/machineTypes/" not in error.message:
                 hint = "look at --gce-project and --gce-zone: gcloud compute zones list says which zones there are"
@@ -82,6 +87,8 @@ def _zones(cloud: Cloud, machine: str, zones: Sequence[str]) -> tuple[str, ...]:
         except DeniedError:
             return tuple(zones)
         else:
+            if kind.architecture in _OTHERS:
+                raise InputError(f"{machine} is a machine of another architecture, {kind.architecture}")
             found.append(zone)
     if not found and missing is not None:
         raise missing
@@ -116,20 +123,31 @@ def _policies(cloud: Cloud) -> frozenset[str]:
             rules = _effective(cloud, name)
         except CloudError:
             break
-        if any(rule.get("enforce") is True or rule.get("denyAll") is True for rule in rules):
+        # What a list allows are machines that are there already: none that is to be made.
+        if any(rule.enforce or rule.deny or rule.values.allowed for rule in rules):
             found.add(name)
     return frozenset(found)
 
 
+class _Values(msgspec.Struct):
+    allowed: list[str] = msgspec.field(default_factory=list, name="allowedValues")
+
+
+class _Rule(msgspec.Struct):
+    enforce: bool = False
+    deny: bool = msgspec.field(default=False, name="denyAll")
+    values: _Values = msgspec.field(default_factory=_Values)
+
+
 class _Spec(msgspec.Struct):
-    rules: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    rules: list[_Rule] = msgspec.field(default_factory=list)
 
 
 class _Effective(msgspec.Struct):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
-def _effective(cloud: Cloud, name: str) -> list[dict[str, Any]]:
+def _effective(cloud: Cloud, name: str) -> list[_Rule]:
     from google.auth.transport.requests import AuthorizedSession
 
     settings = cloud.settings

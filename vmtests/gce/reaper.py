@@ -139,13 +139,18 @@ def _aggregated(
     project = cloud.settings.project
     request = {"project": project, "filter": f"labels.{RUN_LABEL}:*"}
     what = f"listing the {collection} of all zones"
-    for scope, scoped in cloud.ask(what, lambda: list(_call(cloud, method, request))):
-        if scoped.warning.code not in ("", "NO_RESULTS_ON_PAGE"):
-            # A list that is not whole ("UNREACHABLE") says nothing about what is missing in it.
-            yield Thing(kind=kind, name="*", project=project, place=scope.rpartition("/")[2]), None
-        for item in getattr(scoped, collection):
-            if (expires := expiry(item.labels)) is not None:
-                yield Thing(kind=kind, name=item.name, project=project, place=scope.rpartition("/")[2]), expires
+    unseen: dict[str, None] = {}
+    for page in cloud.ask(what, lambda: list(_call(cloud, method, request).pages)):
+        unseen.update(dict.fromkeys(page.unreachables))
+        for scope, scoped in page.items.items():
+            if scoped.warning.code not in ("", "NO_RESULTS_ON_PAGE"):
+                unseen[scope] = None
+            for item in getattr(scoped, collection):
+                if (expires := expiry(item.labels)) is not None:
+                    yield Thing(kind=kind, name=item.name, project=project, place=scope.rpartition("/")[2]), expires
+    for place in dict.fromkeys(scope.rpartition("/")[2] for scope in unseen):
+        # A list that is not whole ("UNREACHABLE") says nothing about what is missing in it.
+        yield Thing(kind=kind, name="*", project=project, place=place), None
 
 
 def _images(cloud: Cloud) -> Iterator[tuple[Thing, float | None]]:

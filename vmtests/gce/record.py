@@ -47,6 +47,7 @@ _PATTERNS = tuple(
         (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", "somebody@example.com"),
         (r"(?i)\b(project_number|projectNumber|project number|project|consumer)(\W{1,3})\d{4,}", r"\1\g<2>0"),
         (r"\bproject-(owners|editors|viewers)-\d{4,}", r"project-\1-0"),
+        (r"\b(organizations|folders|billingAccounts|accessPolicies|customers)/[\w-]+", r"\1/0"),
         (r"\bprincipal(?:Set)?://[^\s\"']+", "(principal)"),
     )
 )

@@ -37,4 +37,6 @@ def _delete(cloud: Cloud, thing: Thing) -> None:
             cloud.change(what, cloud.images.delete_unary, {"project": thing.project, "image": thing.name})
         case Kind.OBJECT:
             blob = cloud.storage.bucket(thing.place).blob(thing.name)
+            # It is deleted by its generation, else a bucket that keeps versions keeps it.
+            cloud.ask(what, lambda: blob.reload(retry=None, timeout=cloud.pace.answer))
             cloud.ask(what, lambda: blob.delete(retry=None, timeout=cloud.pace.answer))

@@ -102,6 +102,8 @@ class SerialFollower:
         self._turn = threading.Lock()
         self._ended = threading.Event()
         self._paused = False
+        self.deaf: CloudError | None = None
+        """Why the port could not be read when it was last polled; None when it could."""
         self._thread = threading.Thread(target=self._run, name="serial-port", daemon=True)
 
     def __enter__(self) -> "SerialFollower":
@@ -148,9 +150,10 @@ class SerialFollower:
                     continue
                 try:
                     pause = self._pace.busy if self._take() else min(1.5 * pause, self._pace.quiet)
+                    self.deaf = None
                 except (BusyError, NotFoundError):
                     self._paused = off = True
-                except CloudError:
-                    pause = 2 * self._pace.quiet
+                except CloudError as error:
+                    pause, self.deaf = 2 * self._pace.quiet, error
             if off:
                 self._off()

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _NETWORK = re.compile(
     r"(?:projects/[a-z0-9.:-]{1,80}/(?:global|regions/[a-z0-9-]{1,40})/(?:sub)?networks/)?[a-z][-a-z0-9]{0,62}"
 )
-_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
+_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-(?:ai[0-9]+)?[a-z]")  # "AI zones" have names such as us-central1-ai1a
 _PROJECT = re.compile(r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]{0,61}[a-z0-9]?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -88,7 +88,8 @@ class Settings:
             project = _own_project() if endpoint is None else _EMULATED_PROJECT
         bucket = bucket or environment.get("VMTESTS_GCE_BUCKET")
         own_bucket = not bucket
-        bucket = bucket or f"{project.replace(':', '-')}-vmtests"
+        # A bucket with a dot in its name has to be a domain that was proved to be one's own ("Bucket naming").
+        bucket = bucket or f"{re.sub('[:.]', '-', project)}-vmtests"
         _check("zone", _ZONE, *found)
         _check("project", _PROJECT, project)
         _check("bucket", _BUCKET, bucket)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from vmtests import progress
-from vmtests.errors import from_os
+from vmtests.errors import InputError, from_os
 from vmtests.gce.cloud import LONGEST_PAUSE, Cloud, Pace
 from vmtests.gce.errors import DeniedError, NotFoundError, UnavailableError
 from vmtests.gce.session import Session
@@ -148,7 +148,7 @@ class _Watched:
 
 
 def _bucket(session: Session) -> None:
-    """Make sure that there is a bucket; on this host one is made."""
+    """Make sure that there is a bucket that forgets what is removed; on this host one is made."""
     cloud, settings = session.cloud, session.settings
     name = settings.bucket
 
@@ -159,6 +159,8 @@ def _bucket(session: Session) -> None:
         )
         if settings.own_bucket:
             _need_own(cloud, name, found.project_number)
+        if found.retention_period or found.default_event_based_hold:
+            raise InputError(f"the bucket gs://{name} lets nobody remove what is in it", hint="--gce-bucket=NAME")
     except NotFoundError as error:
         if not settings.emulated:
             hint = f"gcloud storage buckets create gs://{name} --project={settings.project}; {lifecycle_advice(name)}"

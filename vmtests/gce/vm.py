@@ -29,7 +29,9 @@ from vmtests.image.image import Image
 from vmtests.machine.events import SHUTDOWN, MachineEvent
 from vmtests.vm.vm import Vm
 
-_RUNNING = "RUNNING"
+_ON = frozenset(("PROVISIONING", "STAGING", "RUNNING"))  # "VM instance lifecycle"
+# What a silence may be taken for.
+_SILENCES = frozenset((Cause.DEVICE_TIMEOUT, Cause.KERNEL_HANG, Cause.NO_PROGRESS, Cause.TIME_LIMIT))
 _NOBODY_KNOWS = "it does not run, and Compute Engine does not say why"
 
 
@@ -163,7 +165,7 @@ class GceVm(Vm):
             return
         try:
             reason = self.instance.ended_by()
-            if not reason and self.instance.status == _RUNNING:
+            if not reason and self.instance.status in _ON:
                 self._port.resume()  # it was only a moment
                 return
         except CloudError:
@@ -175,8 +177,15 @@ class GceVm(Vm):
     # Following.
 
     def wait_verdict(self) -> Verdict:
-        """Wait for the verdict on this boot; a guest that powers itself off may have been told to by the cloud."""
+        """Wait for the verdict on this boot; a guest that powers itself off may have been told to by the cloud.
+
+        Of one that is silent because nobody could hear it nothing is known.
+        """
         verdict = super().wait_verdict()
+        if verdict.cause in _SILENCES and (deaf := self._port.deaf) is not None:
+            sentence = f"the console could not be read any more, {deaf.message}"
+            verdict = replace(verdict, sentence=sentence, hint=deaf.hint or "", owner=deaf.owner, unknown=False)
+            self.follower.amend(verdict)
         if verdict.cause is Cause.POWERED_OFF and verdict.owner is Owner.IMAGE:
             with contextlib.suppress(CloudError):
                 if reason := self.instance.ended_by():
