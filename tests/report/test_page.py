@@ -1,6 +1,7 @@
 """The page, read by a parser; its guest is hostile."""
 
 import json
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.guest.test_facts import MOUNTINFO
 from vmtests.errors import InputError
 from vmtests.guest.facts import parse_mountinfo
-from vmtests.report import page
+from vmtests.report import booted, page, summary
 from vmtests.report.against import compare
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import read
@@ -111,3 +112,35 @@ def test_directory_without_a_boot_is_bad_input(tmp_path: Path) -> None:
     """A directory in which no boot was followed is told in a sentence."""
     with pytest.raises(InputError, match=r"has no console\.jsonl"):
         page.write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("timeline.json", '{"start": {}, "seconds": {"kernel": null}}'),
+        ("timeline.json", '{"seconds": {"kernel": NaN}}'),
+        ("timeline.json", '{"seconds": {"kernel": 1e308, "initrd": 1e308}}'),
+        ("timeline.json", '{"units": [{"unit": "a", "stage": "kernel", "began": "x", "ended": 1.0}]}'),
+        ("console.jsonl", '{"boot": 1, "t": Infinity, "text": "", "stage": "kernel", "source": "console"}'),
+        ("verdict.json", '{"verdict": "failed", "stage": "", "sentence": "", "evidence": [{"t": NaN}]}'),
+        ("inspection.json", '{"breaches": true}'),
+        ("inspection.json", '{"partitions": ["esp"]}'),
+        ("inspection.json", '{"breaches": ["\\ud800"]}'),
+        ("inspection.json", '{"partitions": [{"size": 1%s}]}' % ("0" * 400)),
+        ("junit.xml", '<testcase time="1.0s"/>'),
+        ("junit.xml", '<testcase time="nan"/>'),
+        ("junit.xml", '<?xml version="1.0" encoding="rot13"?><testcase/>'),
+        ("junit.xml", f"<!-- {'x' * 5000} --><!DOCTYPE a [<!ENTITY e 'e'>]><testcase name='&e;'/>"),
+        ("journal.export", f"__REALTIME_TIMESTAMP={'9' * 400}\n__MONOTONIC_TIMESTAMP=1\n"),
+    ],
+)
+def test_results_of_other_types_are_a_sentence_or_left_out(tmp_path: Path, name: str, content: str) -> None:
+    """Whoever wrote them: no time that is none, no list that is a number, no encoding and no entity."""
+    place = results(tmp_path / "a")
+    (place / name).write_text(content)
+    with suppress(InputError):
+        run = read(place)
+        page.render(run, run)
+        json.dumps(trace(run.boots[0]), allow_nan=False)
+        booted.compare(run.boots, run.boots)
+    assert summary.markdown(place).startswith("### vmtests: ")

@@ -123,7 +123,8 @@ def _entry(fields: Mapping[str, str]) -> Entry | None:
         priority = int(fields.get("PRIORITY", "6"))
     except (KeyError, ValueError):
         return None
-    if not 0 <= monotonic < 1 << 50:
+    # Any digits may stand there, and no float is so large.
+    if not 0 <= monotonic < 1 << 50 or not 0 <= real < 1 << 63:
         return None
     return Entry(
         monotonic=monotonic / 1e6,
