@@ -1,16 +1,20 @@
 """The page, read by a parser; its guest is hostile."""
 
 import json
-from contextlib import suppress
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.guest.test_facts import MOUNTINFO
+from vmtests.cli import main
 from vmtests.errors import InputError
 from vmtests.guest.facts import parse_mountinfo
-from vmtests.report import booted, page, summary
+from vmtests.report import booted, page, record, summary
 from vmtests.report.against import compare
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import read
@@ -144,3 +148,49 @@ def test_results_of_other_types_are_a_sentence_or_left_out(tmp_path: Path, name:
         json.dumps(trace(run.boots[0]), allow_nan=False)
         booted.compare(run.boots, run.boots)
     assert summary.markdown(place).startswith("### vmtests: ")
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "nowhere"])
+def test_results_that_are_no_files_are_left_out(
+    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe that nobody writes into, a device without end and a link that leads nowhere are what was never left."""
+    place = results(tmp_path / "a")
+    os.mkfifo(place / "pipe")
+    (place / "verdict.json").unlink()
+    for name in ("console.log", "inspection.json", "journal.export", "junit.xml", "mounts.json", "mountinfo.txt"):
+        (place / name).unlink(missing_ok=True)
+        (place / name).symlink_to(target)
+    with stopped():
+        (boot,) = read(place).boots
+        assert main(["explain", str(place)]) == 2
+    assert (boot.told.word, boot.mounts, boot.inspection, boot.heard) == ("unknown", (), None, False)
+    assert "has no console.log" in capsys.readouterr().err
+
+
+def test_console_without_an_end_is_read_to_the_limit_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is one hole of exbibytes, as an archive may leave it."""
+    place = results(tmp_path / "a")
+    (place / "verdict.json").unlink()
+    (place / "console.log").touch()
+    monkeypatch.setattr(record, "LOG_LIMIT", 1 << 22)
+    for name in ("console.log", "console.jsonl"):
+        os.truncate(place / name, 1 << 40)
+    with stopped():
+        assert len(read(place).boots[0].lines) == 4
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """Stop what does not end, in processor time or in waiting, before it has used up the memory."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

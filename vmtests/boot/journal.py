@@ -73,6 +73,8 @@ class Entry:
 def read(path: Path) -> list[Entry]:
     """Read an export; nothing where there is none. What is no entry is left out, a cut end too."""
     try:
+        if not path.is_file():  # nobody would write into a pipe
+            return []
         with path.open("rb") as file:
             return parse(file.read(FILE_LIMIT))
     except OSError:

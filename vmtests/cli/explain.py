@@ -86,11 +86,10 @@ def _knowledge(image: Path) -> Knowledge:
 
 def _log(path: Path) -> Path:
     if path.is_dir():
-        logs = sorted(path.glob("*console.log"), key=lambda log: log.stat().st_mtime)
-        logs = logs or sorted(path.glob("*/*console.log"), key=lambda log: log.stat().st_mtime)
-        if not logs:
-            raise InputError(f"{path} has no console.log", hint="name a log, or a directory of results")
-        return logs[-1]
+        for pattern in ("*console.log", "*/*console.log"):
+            if logs := [log for log in path.glob(pattern) if log.is_file()]:
+                return max(logs, key=lambda log: log.stat().st_mtime)
+        raise InputError(f"{path} has no console.log", hint="name a log, or a directory of results")
     if not path.exists():
         raise InputError(f"there is no {path}")
     return path

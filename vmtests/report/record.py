@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, BinaryIO, Self
 from xml.etree import ElementTree
 
 import msgspec
 
 from vmtests.boot import journal
-from vmtests.boot.console import Line
+from vmtests.boot.console import LOG_LIMIT, Line
 from vmtests.boot.replay import explain
 from vmtests.boot.skim import CHUNK
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
-from vmtests.resources import read_named, read_object
+from vmtests.resources import NAMED_LIMIT, read_named, read_object
 from vmtests.sizes import told_seconds
 from vmtests.text import clean
 
@@ -194,7 +194,7 @@ def read(directory: Path) -> Run:
             boots += _boots(place, clean(name))
     if not boots:
         raise NoBootError(f"{directory} has no console.jsonl", hint="name a directory that a run left: results/latest")
-    tests = [test for path in sorted(directory.glob("junit*.xml")) for test in _tests(path)]
+    tests = [test for path in sorted(directory.glob("junit*.xml")) if path.is_file() for test in _tests(path)]
     left_out = max(len(places) - _MACHINES, 0)
     return Run(directory=directory, boots=tuple(boots), tests=tuple(tests), left_out=left_out)
 
@@ -259,13 +259,18 @@ def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
     if Stage.READY in starts:
         return Told(word="ready", stage="ready", sentence="the guest is ready")
     # A run that was killed, or one of an older vmtests: judged again by what is left.
-    try:
-        with (place / "console.log").open("rb") as file:
-            told = explain(iter(lambda: file.read(CHUNK), b"")).verdict
-    except OSError:
-        last = list(starts)[-1]
-        return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
-    return Told.of(told.to_json())
+    log = place / "console.log"
+    with contextlib.suppress(OSError):
+        if log.is_file():
+            with log.open("rb") as file:
+                return Told.of(explain(iter(lambda: file.read(_room(file)), b"")).verdict.to_json())
+    last = list(starts)[-1]
+    return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
+
+
+def _room(file: BinaryIO) -> int:
+    """Return how much more is read of a log, at a time: of one that somebody else left there may be no end."""
+    return min(CHUNK, max(LOG_LIMIT - file.tell(), 0))
 
 
 def _unit(raw: Mapping[str, Any]) -> Unit:
@@ -290,7 +295,7 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
     tail: list[Line] = []
     total = 0
     with path.open("rb") as file:
-        for data in file:
+        while data := file.readline(_room(file)):
             try:
                 raw = json.loads(data)
                 if raw["boot"] != boot:
@@ -316,11 +321,18 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
 
 def _mounts(place: Path) -> tuple[Mount, ...]:
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return tuple(msgspec.json.decode((place / "mounts.json").read_bytes(), type=list[Mount]))
+        if (path := place / "mounts.json").is_file():
+            return tuple(msgspec.json.decode(_whole(path), type=list[Mount]))
     for told in ("mountinfo.txt", "diagnosis/mountinfo.txt"):
         with contextlib.suppress(OSError, GuestError):
-            return tuple(parse_mountinfo((place / told).read_text(encoding="utf-8", errors="replace")))
+            if (path := place / told).is_file():
+                return tuple(parse_mountinfo(_whole(path).decode("utf-8", "replace")))
     return ()
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(NAMED_LIMIT)
 
 
 def _tests(path: Path) -> Iterator[Test]:
