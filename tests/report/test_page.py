@@ -194,3 +194,17 @@ def stopped() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_page_is_not_written_where_a_link_of_somebody_elses_leads(tmp_path: Path) -> None:
+    """Results of others may have a link in the place of their pages: it is replaced, and what it leads to is whole."""
+    (victim := tmp_path / "victim").write_text("precious")
+    place = results(tmp_path / "runs")
+    for link in (place / "report.html", place / "trace.json", tmp_path / "trends.html"):
+        link.symlink_to(victim)
+    assert main(["report", str(place), "--history", str(tmp_path)]) == 0
+    assert victim.read_text() == "precious"
+    assert not (place / "report.html").is_symlink()
+    (named := tmp_path / "named.html").symlink_to(victim)
+    assert main(["report", str(place), "--out", str(named)]) == 0
+    assert victim.read_text().startswith("<!doctype html>")
