@@ -35,6 +35,7 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
     [
         gzip.compress(GOOD),
         gzip.compress(GOOD)[:-4],
+        gzip.compress(FAILED + b"\n") + gzip.compress(GOOD) + bytes(600),
         TEXT.encode("utf-16"),
         b"\xfe\xff" + TEXT.encode("utf-16-be"),
         TEXT.encode("utf-16-le"),
@@ -44,7 +45,19 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
         "".join(json.dumps({"MESSAGE": line, "PRIORITY": "6"}) + "\n" for line in TEXT.splitlines()).encode(),
         FAILED + b"\n" + GOOD,
     ],
-    ids=["gz", "cut gz", "utf-16", "utf-16-be", "utf-16 bare", "script", "ci", "journal", "json", "two boots"],
+    ids=[
+        "gz",
+        "cut gz",
+        "gz appended to",
+        "utf-16",
+        "utf-16-be",
+        "utf-16 bare",
+        "script",
+        "ci",
+        "journal",
+        "json",
+        "two boots",
+    ],
 )
 def test_whatever_wrote_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
     """A console's log is judged in whatever form it came."""
