@@ -72,6 +72,14 @@ def test_a_journal_is_taken_as_journalctl_exports_it(tmp_path: Path, capsys: pyt
     assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
 
 
+def test_last_boot_of_a_long_journal_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However many entries the boots before it have: a journal of weeks begins with others."""
+    packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
+    before = b"__REALTIME_TIMESTAMP=1\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=before\nMESSAGE=x\n\n" * 60_000
+    (tmp_path / "journal").write_bytes(before + lzma.decompress(packed.read_bytes()))
+    assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
+
+
 def test_a_directory_of_results_has_a_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The console of a run is found in its directory."""
     (tmp_path / "vm").mkdir()

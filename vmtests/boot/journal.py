@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from vmtests.boot.causality import in_order
@@ -83,13 +84,11 @@ def read(path: Path) -> list[Entry]:
 
 def parse(data: bytes) -> list[Entry]:
     """Return the entries of an export."""
-    found = []
-    for fields in _blocks(data):
-        if (entry := _entry(fields)) is not None:
-            found.append(entry)
-            if len(found) == _ENTRIES:
-                break
-    return found
+    return list(islice(_entries(data), _ENTRIES))
+
+
+def _entries(data: bytes) -> Iterator[Entry]:
+    return (entry for fields in _blocks(data) if (entry := _entry(fields)) is not None)
 
 
 def _blocks(data: bytes) -> Iterator[Mapping[str, str]]:
@@ -145,8 +144,12 @@ def _entry(fields: Mapping[str, str]) -> Entry | None:
 
 def as_console(data: bytes) -> bytes:
     """Return the last boot of an export as `journalctl -o short-monotonic` prints it."""
-    entries = parse(data)
-    last = [entry for entry in entries if entry.boot == entries[-1].boot]
+    last: list[Entry] = []
+    for entry in _entries(data):
+        if last and entry.boot != last[0].boot:
+            last = []
+        if len(last) < _ENTRIES:
+            last.append(entry)
     said = (f"{entry.by}{'[1]' if entry.by == 'systemd' else ''}: {entry.text}" for entry in last)
     return "".join(f"[{e.monotonic:12.6f}] localhost {text}\n" for e, text in zip(last, said, strict=True)).encode()
 
