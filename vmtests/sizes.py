@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from typing import Any
 
 from vmtests.errors import InputError
 from vmtests.text import printable
@@ -54,3 +55,13 @@ def parse_seconds(text: str) -> float:
         if 0 < (value := float(text)) <= _LONGEST:
             return value
     raise InputError(f"{printable(text)!r} is not a time", hint="write a number of seconds, for example 300")
+
+
+def told_seconds(value: Any) -> float:
+    """Return a time that a file of results tells; raises TypeError, ArithmeticError or ValueError where it is none.
+
+    JSON has NaN and infinity for Python, and any number of digits; sums of larger ones would be infinite.
+    """
+    if not abs(seconds := float(value)) <= _LONGEST:
+        raise ValueError(f"{seconds} is no time")
+    return seconds

@@ -35,6 +35,7 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
     [
         gzip.compress(GOOD),
         gzip.compress(GOOD)[:-4],
+        gzip.compress(FAILED + b"\n") + gzip.compress(GOOD) + bytes(600),
         TEXT.encode("utf-16"),
         b"\xfe\xff" + TEXT.encode("utf-16-be"),
         TEXT.encode("utf-16-le"),
@@ -44,7 +45,19 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
         "".join(json.dumps({"MESSAGE": line, "PRIORITY": "6"}) + "\n" for line in TEXT.splitlines()).encode(),
         FAILED + b"\n" + GOOD,
     ],
-    ids=["gz", "cut gz", "utf-16", "utf-16-be", "utf-16 bare", "script", "ci", "journal", "json", "two boots"],
+    ids=[
+        "gz",
+        "cut gz",
+        "gz appended to",
+        "utf-16",
+        "utf-16-be",
+        "utf-16 bare",
+        "script",
+        "ci",
+        "journal",
+        "json",
+        "two boots",
+    ],
 )
 def test_whatever_wrote_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes) -> None:
     """A console's log is judged in whatever form it came."""
@@ -56,6 +69,14 @@ def test_a_journal_is_taken_as_journalctl_exports_it(tmp_path: Path, capsys: pyt
     """`journalctl -o export`, as it lies in the results of a boot that failed, is read as its text would be."""
     packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
     (tmp_path / "journal").write_bytes(lzma.decompress(packed.read_bytes()))
+    assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
+
+
+def test_last_boot_of_a_long_journal_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However many entries the boots before it have: a journal of weeks begins with others."""
+    packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
+    before = b"__REALTIME_TIMESTAMP=1\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=before\nMESSAGE=x\n\n" * 60_000
+    (tmp_path / "journal").write_bytes(before + lzma.decompress(packed.read_bytes()))
     assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
 
 

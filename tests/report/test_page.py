@@ -1,15 +1,20 @@
 """The page, read by a parser; its guest is hostile."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.guest.test_facts import MOUNTINFO
+from vmtests.cli import main
 from vmtests.errors import InputError
 from vmtests.guest.facts import parse_mountinfo
-from vmtests.report import page
+from vmtests.report import booted, page, record, summary
 from vmtests.report.against import compare
 from vmtests.report.mountgraph import graph
 from vmtests.report.record import read
@@ -111,3 +116,95 @@ def test_directory_without_a_boot_is_bad_input(tmp_path: Path) -> None:
     """A directory in which no boot was followed is told in a sentence."""
     with pytest.raises(InputError, match=r"has no console\.jsonl"):
         page.write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("timeline.json", '{"start": {}, "seconds": {"kernel": null}}'),
+        ("timeline.json", '{"seconds": {"kernel": NaN}}'),
+        ("timeline.json", '{"seconds": {"kernel": 1e308, "initrd": 1e308}}'),
+        ("timeline.json", '{"units": [{"unit": "a", "stage": "kernel", "began": "x", "ended": 1.0}]}'),
+        ("console.jsonl", '{"boot": 1, "t": Infinity, "text": "", "stage": "kernel", "source": "console"}'),
+        ("verdict.json", '{"verdict": "failed", "stage": "", "sentence": "", "evidence": [{"t": NaN}]}'),
+        ("inspection.json", '{"breaches": true}'),
+        ("inspection.json", '{"partitions": ["esp"]}'),
+        ("inspection.json", '{"breaches": ["\\ud800"]}'),
+        ("inspection.json", '{"partitions": [{"size": 1%s}]}' % ("0" * 400)),
+        ("junit.xml", '<testcase time="1.0s"/>'),
+        ("junit.xml", '<testcase time="nan"/>'),
+        ("junit.xml", '<?xml version="1.0" encoding="rot13"?><testcase/>'),
+        ("junit.xml", f"<!-- {'x' * 5000} --><!DOCTYPE a [<!ENTITY e 'e'>]><testcase name='&e;'/>"),
+        ("journal.export", f"__REALTIME_TIMESTAMP={'9' * 400}\n__MONOTONIC_TIMESTAMP=1\n"),
+    ],
+)
+def test_results_of_other_types_are_a_sentence_or_left_out(tmp_path: Path, name: str, content: str) -> None:
+    """Whoever wrote them: no time that is none, no list that is a number, no encoding and no entity."""
+    place = results(tmp_path / "a")
+    (place / name).write_text(content)
+    with suppress(InputError):
+        run = read(place)
+        page.render(run, run)
+        json.dumps(trace(run.boots[0]), allow_nan=False)
+        booted.compare(run.boots, run.boots)
+    assert summary.markdown(place).startswith("### vmtests: ")
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "nowhere"])
+def test_results_that_are_no_files_are_left_out(
+    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe that nobody writes into, a device without end and a link that leads nowhere are what was never left."""
+    place = results(tmp_path / "a")
+    os.mkfifo(place / "pipe")
+    (place / "verdict.json").unlink()
+    for name in ("console.log", "inspection.json", "journal.export", "junit.xml", "mounts.json", "mountinfo.txt"):
+        (place / name).unlink(missing_ok=True)
+        (place / name).symlink_to(target)
+    with stopped():
+        (boot,) = read(place).boots
+        assert main(["explain", str(place)]) == 2
+    assert (boot.told.word, boot.mounts, boot.inspection, boot.heard) == ("unknown", (), None, False)
+    assert "has no console.log" in capsys.readouterr().err
+
+
+def test_console_without_an_end_is_read_to_the_limit_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is one hole of exbibytes, as an archive may leave it."""
+    place = results(tmp_path / "a")
+    (place / "verdict.json").unlink()
+    (place / "console.log").touch()
+    monkeypatch.setattr(record, "LOG_LIMIT", 1 << 22)
+    for name in ("console.log", "console.jsonl"):
+        os.truncate(place / name, 1 << 40)
+    with stopped():
+        assert len(read(place).boots[0].lines) == 4
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """Stop what does not end, in processor time or in waiting, before it has used up the memory."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("it does not end")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_page_is_not_written_where_a_link_of_somebody_elses_leads(tmp_path: Path) -> None:
+    """Results of others may have a link in the place of their pages: it is replaced, and what it leads to is whole."""
+    (victim := tmp_path / "victim").write_text("precious")
+    place = results(tmp_path / "runs")
+    for link in (place / "report.html", place / "trace.json", tmp_path / "trends.html"):
+        link.symlink_to(victim)
+    assert main(["report", str(place), "--history", str(tmp_path)]) == 0
+    assert victim.read_text() == "precious"
+    assert not (place / "report.html").is_symlink()
+    (named := tmp_path / "named.html").symlink_to(victim)
+    assert main(["report", str(place), "--out", str(named)]) == 0
+    assert victim.read_text().startswith("<!doctype html>")

@@ -86,11 +86,10 @@ def _knowledge(image: Path) -> Knowledge:
 
 def _log(path: Path) -> Path:
     if path.is_dir():
-        logs = sorted(path.glob("*console.log"), key=lambda log: log.stat().st_mtime)
-        logs = logs or sorted(path.glob("*/*console.log"), key=lambda log: log.stat().st_mtime)
-        if not logs:
-            raise InputError(f"{path} has no console.log", hint="name a log, or a directory of results")
-        return logs[-1]
+        for pattern in ("*console.log", "*/*console.log"):
+            if logs := [log for log in path.glob(pattern) if log.is_file()]:
+                return max(logs, key=lambda log: log.stat().st_mtime)
+        raise InputError(f"{path} has no console.log", hint="name a log, or a directory of results")
     if not path.exists():
         raise InputError(f"there is no {path}")
     return path
@@ -111,19 +110,19 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while data:
         total += len(data)
         if unpack is not None:
-            yield from _unpacked(unpack, data)
+            while data:
+                if unpack.eof:  # a log that was appended to has a member for each time
+                    if not data.startswith(_GZIP[: len(data)]):
+                        return  # gzip(1) leaves out what is behind the last one
+                    unpack = zlib.decompressobj(wbits=31)
+                yield unpack.decompress(data, CHUNK)  # a small file can hold terabytes
+                data = unpack.unconsumed_tail or unpack.unused_data
         else:
             yield decoder.decode(data).encode("utf-8", "replace") if decoder else data
         if time.monotonic() - since > 2:
             since = time.monotonic()
             progress.stderr().print(Text(f"{total >> 20} MiB read"))
         data = file.read(CHUNK)
-
-
-def _unpacked(unpack: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
-    while data and not unpack.eof:
-        yield unpack.decompress(data, CHUNK)  # a small file can hold terabytes
-        data = unpack.unconsumed_tail
 
 
 def _followed(file: BinaryIO, replay: Replay) -> Explanation:

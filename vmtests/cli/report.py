@@ -81,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         findings = [f for trend in known for f in history.over_budget(trend, budgets)]
         findings += [f for trend in known if rule is not None for f in history.slower(trend, rule)]
     if arguments.history is not None:
-        place = out or arguments.history / "trends.html"
-        written.append(trends.write(place, arguments.history, known, findings))
+        written.append(trends.write(out, arguments.history, known, findings))
     _tell(arguments, written, known, findings)
     if any(finding.bad for finding in findings):
         return 1

@@ -38,13 +38,15 @@ def check_disk(path: Path, option: str) -> None:
         raise InputError(f"{path} is no place for a file", hint=_hint(option))
 
 
-def write(path: Path, text: str, option: str) -> None:
+def write(path: Path, text: str, option: str, *, named: bool = True) -> None:
     """Write a file beside its place and rename it there; a device or a pipe is written to.
+
+    Where nobody has `named` it, a link at its place is replaced: whoever left the directory may mean another's file.
 
     Raises InputError where `option` has to name another place, HostError where the disk is full or broken.
     """
-    where = _behind_links(path)
-    special = _is_special(where)
+    where = _behind_links(path) if named else path.absolute()
+    special = named and _is_special(where)
     target = where if special else where.with_name(f".{where.name}-{os.getpid()}")
     try:
         target.write_text(text, encoding="utf-8", errors="replace")

@@ -12,6 +12,7 @@ from vmtests.errors import InputError, Owner
 from vmtests.report import noise
 from vmtests.report.noise import Slowdown
 from vmtests.resources import read_object
+from vmtests.sizes import told_seconds
 from vmtests.text import clean, printable
 
 WHOLE = "boot"
@@ -164,9 +165,9 @@ def _boot(path: Path) -> _Boot | None:
     try:
         began = raw.get("started")
         started = datetime.fromtimestamp(path.stat().st_mtime, UTC) if began is None else datetime.fromisoformat(began)
-        start = {str(Stage(s)): float(t) for s, t in raw["start"].items()}
+        start = {str(Stage(s)): told_seconds(t) for s, t in raw["start"].items()}
         passed = list(start)[:-1]  # the last one was not left
-        seconds = {str(Stage(s)): float(t) for s, t in raw["seconds"].items() if s in passed}
+        seconds = {str(Stage(s)): told_seconds(t) for s, t in raw["seconds"].items() if s in passed}
         image, machine = str(about.get("image", "an image")), str(about.get("machine", ""))
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return None

@@ -164,9 +164,9 @@ def write(directory: Path, out: Path | None = None, against: Path | None = None)
     run = read(directory)
     page = render(run, None if against is None else read(against))
     path = directory / "report.html" if out is None else out
-    outputs.write(path, page, "--out")
+    outputs.write(path, page, "--out", named=out is not None)
     if path.is_file():  # and not a pipe
-        outputs.write(path.with_name("trace.json"), json.dumps(trace(run.boots[0])), "--out")
+        outputs.write(path.with_name("trace.json"), json.dumps(trace(run.boots[0])), "--out", named=False)
     return path
 
 

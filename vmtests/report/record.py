@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, BinaryIO, Self
 from xml.etree import ElementTree
 
 import msgspec
 
 from vmtests.boot import journal
-from vmtests.boot.console import Line
+from vmtests.boot.console import LOG_LIMIT, Line
 from vmtests.boot.replay import explain
 from vmtests.boot.skim import CHUNK
 from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
-from vmtests.resources import read_object
+from vmtests.resources import NAMED_LIMIT, read_named, read_object
+from vmtests.sizes import told_seconds
 from vmtests.text import clean
 
 LINES = 6000
@@ -30,7 +31,6 @@ MACHINE = "vmtests.machine"
 """The property of a test case in junit.xml that names a machine which the test had."""
 
 _MACHINES = 40  # of a run
-_XML_LIMIT = 64 << 20
 
 
 class NoBootError(InputError):
@@ -69,9 +69,28 @@ class Told:
             cause=raw.get("cause"),
             owner=raw.get("owner"),
             evidence=tuple(
-                Evidence(t=float(e["t"]), source=str(e["source"]), text=str(e["text"])) for e in raw["evidence"]
+                Evidence(t=told_seconds(e["t"]), source=str(e["source"]), text=str(e["text"])) for e in raw["evidence"]
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A partition as `inspection.json` has it."""
+
+    number: int | None = None
+    label: str = ""
+    filesystem: str | None = None
+    size: Annotated[int, msgspec.Meta(le=(1 << 63) - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """What is told of `inspection.json`."""
+
+    ok: bool = False
+    breaches: tuple[str, ...] = ()
+    partitions: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +108,7 @@ class Boot:
     units: tuple[Unit, ...]
     lines: tuple[Line, ...]
     cut: int
-    inspection: Mapping[str, Any] | None
+    inspection: Inspected | None
     mounts: tuple[Mount, ...]
     started: datetime | None = None
     heard: bool = False
@@ -175,7 +194,7 @@ def read(directory: Path) -> Run:
             boots += _boots(place, clean(name))
     if not boots:
         raise NoBootError(f"{directory} has no console.jsonl", hint="name a directory that a run left: results/latest")
-    tests = [test for path in sorted(directory.glob("junit*.xml")) for test in _tests(path)]
+    tests = [test for path in sorted(directory.glob("junit*.xml")) if path.is_file() for test in _tests(path)]
     left_out = max(len(places) - _MACHINES, 0)
     return Run(directory=directory, boots=tuple(boots), tests=tuple(tests), left_out=left_out)
 
@@ -183,7 +202,7 @@ def read(directory: Path) -> Run:
 def _boots(place: Path, name: str) -> Iterator[Boot]:
     timelines = sorted(place.glob("timeline*.json"), key=lambda path: (len(path.name), path.name))
     known = [raw for path in timelines if (raw := read_object(path))] or [{}]
-    inspection = read_object(place / "inspection.json")
+    inspection = _inspected(place)
     journals = journal.read_all(place)
     for raw in known:
         try:
@@ -191,8 +210,8 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             began = raw.get("started")
             started = None if began is None else datetime.fromisoformat(began)
             lines, cut = _lines(place / "console.jsonl", number)
-            starts = {Stage(s): float(t) for s, t in raw.get("start", {"firmware": 0.0}).items()}
-            seconds = {Stage(s): float(t) for s, t in raw.get("seconds", {}).items()}
+            starts = {Stage(s): told_seconds(t) for s, t in (raw.get("start") or {"firmware": 0.0}).items()}
+            seconds = {Stage(s): told_seconds(t) for s, t in raw.get("seconds", {}).items()}
             units = tuple(_unit(u) for u in raw.get("units", ()))
         except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{place} has a timeline that vmtests did not write: {error}") from error
@@ -211,11 +230,19 @@ def _boots(place: Path, name: str) -> Iterator[Boot]:
             units=units,
             lines=lines,
             cut=cut,
-            inspection=inspection or None,
+            inspection=inspection,
             mounts=_mounts(place),
             started=started,
             heard=bool(heard),
         )
+
+
+def _inspected(place: Path) -> Inspected | None:
+    raw = read_object(place / "inspection.json")
+    try:
+        return msgspec.convert(raw, Inspected) if raw else None
+    except ValueError as error:  # also for half a surrogate
+        raise InputError(f"{place} has an inspection that vmtests did not write: {error}") from error
 
 
 def _sorted(lines: Sequence[Line]) -> tuple[Line, ...]:
@@ -232,25 +259,34 @@ def _told(place: Path, number: int, starts: Mapping[Stage, float]) -> Told:
     if Stage.READY in starts:
         return Told(word="ready", stage="ready", sentence="the guest is ready")
     # A run that was killed, or one of an older vmtests: judged again by what is left.
-    try:
-        with (place / "console.log").open("rb") as file:
-            told = explain(iter(lambda: file.read(CHUNK), b"")).verdict
-    except OSError:
-        last = list(starts)[-1]
-        return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
-    return Told.of(told.to_json())
+    log = place / "console.log"
+    with contextlib.suppress(OSError):
+        if log.is_file():
+            with log.open("rb") as file:
+                return Told.of(explain(iter(lambda: file.read(_room(file)), b"")).verdict.to_json())
+    last = list(starts)[-1]
+    return Told(word="unknown", stage=last, sentence=f"no verdict was kept; the boot was in {last}")
+
+
+def _room(file: BinaryIO) -> int:
+    """Return how much more is read of a log, at a time: of one that somebody else left there may be no end."""
+    return min(CHUNK, max(LOG_LIMIT - file.tell(), 0))
 
 
 def _unit(raw: Mapping[str, Any]) -> Unit:
     return Unit(
         name=str(raw["unit"]),
         stage=Stage(raw["stage"]),
-        queued=raw.get("queued"),
+        queued=_time(raw, "queued"),
         waits_for=str(raw.get("waits_for") or ""),
-        began=raw.get("began"),
-        ended=raw.get("ended"),
+        began=_time(raw, "began"),
+        ended=_time(raw, "ended"),
         result=str(raw.get("result") or ""),
     )
+
+
+def _time(raw: Mapping[str, Any], name: str) -> float | None:
+    return None if (t := raw.get(name)) is None else told_seconds(t)
 
 
 def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
@@ -259,13 +295,16 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
     tail: list[Line] = []
     total = 0
     with path.open("rb") as file:
-        for data in file:
+        while data := file.readline(_room(file)):
             try:
                 raw = json.loads(data)
                 if raw["boot"] != boot:
                     continue
                 line = Line(
-                    t=float(raw["t"]), text=str(raw["text"]), stage=Stage(raw["stage"]), source=str(raw["source"])
+                    t=told_seconds(raw["t"]),
+                    text=str(raw["text"]),
+                    stage=Stage(raw["stage"]),
+                    source=str(raw["source"]),
                 )
             except (ArithmeticError, RecursionError, ValueError, KeyError, TypeError):
                 continue  # the last line of a log whose writer was killed
@@ -282,19 +321,26 @@ def _lines(path: Path, boot: int) -> tuple[tuple[Line, ...], int]:
 
 def _mounts(place: Path) -> tuple[Mount, ...]:
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return tuple(msgspec.json.decode((place / "mounts.json").read_bytes(), type=list[Mount]))
+        if (path := place / "mounts.json").is_file():
+            return tuple(msgspec.json.decode(_whole(path), type=list[Mount]))
     for told in ("mountinfo.txt", "diagnosis/mountinfo.txt"):
         with contextlib.suppress(OSError, GuestError):
-            return tuple(parse_mountinfo((place / told).read_text(encoding="utf-8", errors="replace")))
+            if (path := place / told).is_file():
+                return tuple(parse_mountinfo(_whole(path).decode("utf-8", "replace")))
     return ()
 
 
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(NAMED_LIMIT)
+
+
 def _tests(path: Path) -> Iterator[Test]:
-    data = path.read_bytes()
-    if len(data) > _XML_LIMIT or b"<!DOCTYPE" in data[:4096]:  # pytest writes none; entities could grow without end
+    text = read_named(path)  # pytest writes UTF-8, and in another encoding a DOCTYPE would not be seen
+    if "<!DOCTYPE" in text:  # pytest writes none; entities could grow without end
         raise InputError(f"{path} is no junit.xml of pytest")
     try:
-        cases = list(ElementTree.fromstring(data).iter("testcase"))  # noqa: S314 - no DOCTYPE, no entities
+        cases = list(ElementTree.fromstring(text).iter("testcase"))  # noqa: S314 - no DOCTYPE, no entities
     except ElementTree.ParseError:
         return  # a run that was killed
     for case in cases:
@@ -303,12 +349,16 @@ def _tests(path: Path) -> Iterator[Test]:
             if child.tag in {"failure", "error", "skipped"}:
                 outcome = "failed" if child.tag == "failure" else child.tag
                 message = child.get("message") or ""
+        try:
+            took = told_seconds(case.get("time") or 0.0)
+        except ValueError as error:
+            raise InputError(f"{path} is no junit.xml of pytest: {error}") from error
         machines = {p.get("value", "") for p in case.iter("property") if p.get("name") == MACHINE}
         where = case.get("classname", "").rpartition(".")[2]
         yield Test(
             name=f"{where}::{case.get('name', '')}",
             outcome=outcome,
-            seconds=float(case.get("time") or 0.0),
+            seconds=took,
             message=message[:2000],
             machines=tuple(sorted(clean(machine) for machine in machines)),
         )

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vmtests.errors import VmtestsError
 from vmtests.report.history import own_boot
 from vmtests.resources import cache_dir, read_object
+from vmtests.sizes import told_seconds
 from vmtests.text import printable
 
 DIGEST_LIMIT = 4 << 30
@@ -46,9 +48,10 @@ def properties(results: Path) -> dict[str, str]:
         found["vmtests.machine"] = printable(str(about.get("machine", "")))
         if digest := digest_of(Path(str(about.get("path", "")))):
             found["vmtests.image.digest"] = digest
-        seconds = times.get("seconds")
-        if isinstance(seconds, dict):
-            found |= {f"vmtests.seconds.{printable(str(s))}": f"{t:.3f}" for s, t in seconds.items()}
+        # Somebody else may have written them.
+        with suppress(ArithmeticError, AttributeError, TypeError, ValueError):
+            stages = {printable(str(s)): told_seconds(t) for s, t in times.get("seconds", {}).items()}
+            found |= {f"vmtests.seconds.{stage}": f"{t:.3f}" for stage, t in stages.items()}
         return found
     return {}
 

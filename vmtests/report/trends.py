@@ -101,7 +101,8 @@ def _shown(trend: Trend) -> list[str]:
     return sorted(trend.stages, key=lambda stage: -1 if stage == WHOLE else Stage(stage).position)
 
 
-def write(path: Path, directory: Path, trends: Sequence[Trend], findings: Sequence[Finding]) -> Path:
-    """Write the page to `path`; raises HostError."""
-    outputs.write(path, render(directory, trends, findings), "--out")
+def write(out: Path | None, directory: Path, trends: Sequence[Trend], findings: Sequence[Finding]) -> Path:
+    """Write the page to `out`, else into the directory; return where it is. Raises HostError."""
+    path = out or directory / "trends.html"
+    outputs.write(path, render(directory, trends, findings), "--out", named=out is not None)
     return path
