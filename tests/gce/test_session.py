@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -75,17 +76,25 @@ def test_things_are_removed_in_reverse(
     assert ["instance", "image", "object"] == removed
 
 
-def test_everything_has_its_labels_and_a_time_limit(emulator: Emulator, settings: Settings, packed: Path) -> None:
+def test_everything_has_its_labels_and_a_time_limit(
+    emulator: Emulator, settings: Settings, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Instance, disk, image and object say whose they are and when they expire; the instance ends by itself."""
     with Session(settings, pace=FAST) as session:
-        run(session, packed)
+        stored = upload(session, packed, "disk")
+        begun = time.time()
+        monkeypatch.setattr(time, "time", lambda: begun + 5000)  # for so long it was sent
+        insert(session, order(make_image(session, stored, "disk")), session.brand.name("vm"), session.settings.zones)
         instance = next(iter(emulator.instances._instances.values()))
         image = session.cloud.images.get(project="emulated", image=session.brand.name("disk"))
         name = f"{session.brand.name('disk')}.tar.gz"
         blob: Any = session.cloud.storage.get_bucket(settings.bucket).get_blob(name)
         labels = [instance.resource["labels"], instance.disk.resource["labels"], dict(image.labels), blob.metadata]
     assert [{RUN_LABEL, EXPIRES_LABEL, OWNER_LABEL}] * 4 == [set(one) for one in labels]
-    assert [session.brand.labels] * 4 == labels
+    assert [(session.brand.run, session.brand.owner)] * 4 == [(one[RUN_LABEL], one[OWNER_LABEL]) for one in labels]
+    *later, sent = [float(one[EXPIRES_LABEL]) - begun for one in labels]
+    assert [8600] * 3 == [round(one, -1) for one in later]
+    assert sent <= 3600
     scheduling = instance.resource["scheduling"]
     assert ("DELETE", "3600") == (scheduling["instanceTerminationAction"], scheduling["maxRunDuration"]["seconds"])
     features = {feature.type_ for feature in image.guest_os_features}

@@ -57,7 +57,7 @@ class Order:
         return compute_v1.Instance(
             name=name,
             machine_type=f"zones/{zone}/machineTypes/{self.machine}",
-            labels=brand.labels,
+            labels=brand.labels(),
             disks=[
                 compute_v1.AttachedDisk(
                     boot=True,
@@ -66,7 +66,7 @@ class Order:
                         source_image=self.image,
                         disk_size_gb=-(-self.disk_size // GIB),
                         disk_type=f"zones/{zone}/diskTypes/{disk_type}",
-                        labels=brand.labels,
+                        labels=brand.labels(),
                     ),
                 )
             ],

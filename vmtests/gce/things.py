@@ -44,21 +44,21 @@ class Thing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Brand(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose things are: the id of a run, when they expire (second of the epoch), and who made them."""
+    """Whose things are: the id of a run, for how many seconds they are there, and who made them."""
 
     run: str
-    expires: int
     owner: str
+    lifetime: float = LIFETIME
 
     @classmethod
     def new(cls, lifetime: float = LIFETIME) -> "Brand":
         """Return the brand of a run that begins now."""
-        return cls(run=secrets.token_hex(4), expires=int(time.time() + lifetime), owner=label(_user()))
+        return cls(run=secrets.token_hex(4), lifetime=lifetime, owner=label(_user()))
 
-    @property
     def labels(self) -> dict[str, str]:
-        """The labels."""
-        return {RUN_LABEL: self.run, EXPIRES_LABEL: str(self.expires), OWNER_LABEL: self.owner}
+        """Return the labels of what is made now: an upload before may have taken a part of the run's own time."""
+        expires = int(time.time() + self.lifetime)
+        return {RUN_LABEL: self.run, EXPIRES_LABEL: str(expires), OWNER_LABEL: self.owner}
 
     def name(self, purpose: str) -> str:
         """Return a name for what serves `purpose`: lower-case letters, digits and hyphens, as RFC 1035 has it."""

@@ -43,7 +43,7 @@ def upload(session: Session, source: Path, purpose: str, *, disk: bool = False) 
     what = f"uploading {source.name} to gs://{settings.bucket}"
     _bucket(session)
     blob = session.cloud.storage.bucket(settings.bucket).blob(name, chunk_size=_CHUNK)
-    blob.metadata = session.brand.labels
+    blob.metadata = session.brand.labels()
 
     def send() -> None:
         try:
@@ -205,7 +205,7 @@ def make_image(session: Session, source: Thing, purpose: str, size: int = 0) -> 
         name=thing.name,
         architecture=GUEST.compute_engine,
         guest_os_features=[compute_v1.GuestOsFeature(type_=feature) for feature in FEATURES],
-        labels=session.brand.labels,
+        labels=session.brand.labels(),
         raw_disk=compute_v1.RawDisk(
             source=f"https://storage.googleapis.com/{source.place}/{source.name}", container_type="TAR"
         ),

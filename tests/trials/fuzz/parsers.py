@@ -369,7 +369,7 @@ def _ledger(data: bytes) -> None:
         ledger._read(path)
 
 
-_LEDGER = b"""{"brand":{"run":"0123abcd","expires":1700000000,"owner":"me"},"endpoint":null}
+_LEDGER = b"""{"brand":{"run":"0123abcd","owner":"me","lifetime":3600.0},"endpoint":null}
 {"what":"will","thing":{"kind":"image","name":"vmtests-a","project":"p"}}
 {"what":"made","thing":{"kind":"image","name":"vmtests-a","project":"p"}}\n"""
 
