@@ -202,6 +202,8 @@ DISABLED = (
             PolicyError,
             "perimeter",
         ),
+        ("quotaExceeded", "Quota 'CPUS_ALL_REGIONS' exceeded. Limit: 12.0 globally.", QuotaError, "all regions"),
+        ("quotaExceeded", "Quota 'CPUS' exceeded. Limit: 8.0 in region us-east1.", QuotaError, "another region"),
         ("required", "Bucket is a requester pays bucket but no user project provided.", DeniedError, ""),
         (
             "forbidden",

@@ -37,6 +37,8 @@ _NO_BILLING = re.compile(
 _NO_PLACE = re.compile(r"Permission denied on 'locations/|Unknown (?:zone|region)\b")
 # Those that Google manages have another name for the same, and an organization's own are `custom`.
 _CONSTRAINT = re.compile(r"[Cc]onstraint(?:s/|\W{1,2})([a-z]{2,30}(?:\.managed)?\.[A-Za-z]\w{1,60})")
+# Of such as CPUS_ALL_REGIONS it says "Limit: 12.0 globally".
+_GLOBAL = re.compile(r"\bglobally\b|ALL.REGIONS", re.IGNORECASE)
 # VPC Service Controls' own words; no role helps.
 _PERIMETER = re.compile(r"prohibited by organization's policy|vpcServiceControlsUniqueIdentifier")
 
@@ -281,6 +283,8 @@ def _error(
         hint = POLICIES.get(policy[1].replace(".managed.", "."))
     elif _PERIMETER.search(message):
         hint = "it is VPC Service Controls: come from inside the perimeter, or have its owner let this login in"
+    elif kind is QuotaError and _GLOBAL.search(message):
+        hint = "ask for more quota; it is that of all regions together"
     elif kind is DeniedError:
         found = _PERMISSION.search(message)
         hint = _role(permission or (found[0] if found else ""))
