@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from vmtests.errors import InputError
-from vmtests.resources import fixture, read_named
+from vmtests.resources import PARSED_LIMIT, fixture, read_named
 from vmtests.sizes import format_size, parse_size
 
 GPT_LABEL_LIMIT = 36
@@ -292,7 +292,7 @@ ANY = Contract()
 def load(path: Path) -> Contract:
     """Read a contract file; raises InputError, naming the place in it, when it is not one."""
     try:
-        data = tomllib.loads(text := read_named(path, "contract"))
+        data = tomllib.loads(text := read_named(path, "contract", limit=PARSED_LIMIT))
     except (ValueError, RecursionError) as error:  # numbers without end are no TOMLDecodeError
         raise InputError(f"contract {path} is not TOML: {error}") from error
     return from_data(data, str(path), text)

@@ -18,7 +18,10 @@ _ANOTHER = "set VMTESTS_CACHE to a writable directory"
 _PIECE = 1 << 18
 
 NAMED_LIMIT = 64 << 20
-"""Bytes of a text that a person has named: a contract, a list, a recording of the cloud."""
+"""Bytes of a text that a person has named: a list, a recording of the cloud."""
+
+PARSED_LIMIT = 4 << 20
+"""Bytes of what becomes objects, some thirty times as large in memory: a contract, what a run has left."""
 
 
 def fixture(name: str) -> Path:
@@ -93,7 +96,7 @@ def read_named(path: Path, what: str = "", hint: str | None = None, *, limit: in
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object of JSON that a file holds; an empty one for whatever else is there, or nothing."""
     try:
-        read = json.loads(read_named(path)) if path.is_file() else None
+        read = json.loads(read_named(path, limit=PARSED_LIMIT)) if path.is_file() else None
     except (VmtestsError, OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -2,6 +2,7 @@
 
 import lzma
 import struct
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -60,6 +61,30 @@ def test_entry_with_any_bytes_is_read_and_a_cut_end_is_left_out(tmp_path: Path) 
     (entry,) = journal.read(tmp_path / "journal.export")
     assert (entry.monotonic, entry.priority) == (2.5, 3)
     assert entry.text.isprintable()
+
+
+def test_entry_of_a_million_fields_costs_little() -> None:
+    """Only the fields that are wanted are kept, and of their values no more than is shown."""
+    head = b"__REALTIME_TIMESTAMP=1\n__MONOTONIC_TIMESTAMP=1\n"
+    fields = b"".join(b"%x=\n" % number for number in range(60_000))
+    tracemalloc.start()
+    try:
+        (entry,) = journal.parse(head + fields + b"MESSAGE=hello\n_BOOT_ID=" + b"b" * 5000)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    assert (entry.text, entry.boot) == ("hello", "b" * 300)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_export_in_pieces_is_the_same(emergency: Path, size: int) -> None:
+    """Wherever it is cut: in a size, in bytes that may be anything, between two entries."""
+    text = b"any\n\nbytes" * 500
+    block = b"__REALTIME_TIMESTAMP=1\n__MONOTONIC_TIMESTAMP=1\nMESSAGE\n" + struct.pack("<Q", len(text)) + text
+    data = (block + b"\n\n") * 3 + (emergency / journal.FILES[-1]).read_bytes()[:20_000]
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert journal.as_console(pieces) == journal.as_console([data])
+    assert len(journal.parse(data)) > 3
 
 
 def test_kernels_own_times_set_the_clock() -> None:
@@ -149,7 +174,7 @@ def test_boot_that_got_ready_or_that_the_journal_does_not_know_is_left_as_it_is(
 
 def test_export_is_judged_as_the_text_of_a_journal(emergency: Path) -> None:
     """`Startup finished` is said in emergency mode as well, and makes no boot ready; the reason is told."""
-    told = explain([journal.as_console((emergency / journal.FILES[-1]).read_bytes())]).verdict
+    told = explain([journal.as_console([(emergency / journal.FILES[-1]).read_bytes()])]).verdict
     assert ("failed", Cause.MOUNT_FAILED, Owner.IMAGE) == (told.word, told.cause, told.owner)
     assert "emergency mode" in told.sentence
     assert any("nosuchoption" in item.text for item in told.evidence)

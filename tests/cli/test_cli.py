@@ -13,7 +13,7 @@ import pytest
 
 from tests.signals import heed
 from vmtests import cli
-from vmtests.cli import command, doctor
+from vmtests.cli import command, diff, doctor
 from vmtests.errors import HostError
 
 
@@ -298,3 +298,10 @@ def test_signal_that_comes_when_all_is_said_changes_nothing(tmp_path: Path) -> N
     ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+
+
+def test_diff_says_what_it_has_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two images of which the same could not be read may differ in it."""
+    diff._show([], None, ["root: the files of btrfs are not read"])
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["nothing differs in what was read; left out:", "  root: the files of btrfs are not read"]

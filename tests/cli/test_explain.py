@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def test_last_boot_of_a_long_journal_is_judged(tmp_path: Path, capsys: pytest.Ca
     assert _told(capsys, str(tmp_path / "journal"))["cause"] == "mount-failed"
 
 
+def test_last_boot_behind_the_first_64_mib_of_a_journal_is_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal from a pipe is read to its end, and what is kept of it is small."""
+    packed = Path(__file__).parent.parent / "boot/emergency.export.xz"
+    block = b"__REALTIME_TIMESTAMP=1\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=before\nMESSAGE\n"
+    before = b"".join((block, (70 << 20).to_bytes(8, "little"), bytes(70 << 20), b"\n\n"))
+    data = io.BytesIO(before + lzma.decompress(packed.read_bytes()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(data, encoding="utf-8"))
+    tracemalloc.start()
+    try:
+        assert _told(capsys)["cause"] == "mount-failed"
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_directory_of_results_has_a_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The console of a run is found in its directory."""
     (tmp_path / "vm").mkdir()
@@ -109,6 +127,8 @@ def test_the_exit_status_is_the_verdict(
     [
         (["none.log"], "there is no none.log"),
         (["empty"], "empty has no console.log"),
+        (["/dev/zero"], "/dev/zero is a device, not a log"),
+        (["--follow", "/dev/zero"], "/dev/zero is a device, not a log"),
         (["--ready", "(", "log"], "is no regular expression"),
         (["--ready", "(" * 20_000, "log"], "is no regular expression"),
         (["--ready", "a{99999999999}", "log"], "is no regular expression"),

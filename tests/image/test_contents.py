@@ -213,3 +213,66 @@ def test_lines_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         found.add("store", name, name, ("12345",))
     assert [("12345",), ("12345",), None] == [found.facts["store"][name].lines for name in ("a", "b", "c")]
+
+
+def _facts(*facts: tuple[str, str], place: int = 0) -> contents.Contents:
+    found = contents.Contents(place=place)
+    for name, told in facts:
+        found.add("file", name, told)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([(f"/{'d' * 400}", str(n)) for n in range(20)], [(f"/{'d' * 400}", str(n)) for n in range(30)]),
+        ([(f"/{'d' * 400}a", "x")], [(f"/{'d' * 400}b", "x")]),
+        ([("/\1", "x"), ("/\2", "x")], [("/\1", "x")]),
+        ([("/\udcfe", "x")], [("/\udcff", "x")]),
+        ([("/a", "x")], [("/a", "x"), ("/a", "x")]),
+        ([(f"/{n}", "x") for n in range(9)], [(f"/{n}", "x") for n in range(8)]),
+    ],
+    ids=[
+        "many of one name",
+        "long names",
+        "unprintable names",
+        "names in no encoding",
+        "the same twice",
+        "many names",
+    ],
+)
+def test_images_that_differ_are_never_called_equal(
+    one: list[tuple[str, str]], other: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not shown of a name, or not kept of many facts, is counted and summed up, in whatever order it came."""
+    monkeypatch.setattr(contents, "_NAMES", 4)
+    assert compare(_facts(*one), _facts(*other))
+    assert not compare(_facts(*one), _facts(*one))
+    if len({name for name, _ in one}) < 4:
+        assert not compare(_facts(*one), _facts(*reversed(one)))
+
+
+def test_name_with_too_many_facts_is_told_beside_other_differences() -> None:
+    """Not only where nothing else differs."""
+    many = [("/a", f"{n:02}") for n in range(40)]
+    found = compare(_facts(*many, ("/b", "x")), _facts(*many[:-1], ("/a", "40"), ("/b", "y")))
+    assert [d.name for d in found] == ["/a", "/b"]
+    assert "; 15; and more, 40 in all, sum " in found[0].first
+    assert found[0].first != found[0].second
+
+
+def test_same_file_in_another_partition_is_a_difference() -> None:
+    """Both roots of an image that has two may have the same."""
+    (found,) = compare(_facts(("/a", "x"), place=1), _facts(("/a", "x"), place=2))
+    assert (found.section, found.word) == ("left out", "changed")
+
+
+def test_files_that_are_too_many_are_left_out(tree: Path, tmp_path: Path, toolbox: Toolbox) -> None:
+    """A walk that has come to its limit says so: what follows may differ."""
+    toolbox.run("mkfs.erofs", "--quiet", tmp_path / "erofs", tree)
+    (tmp_path / "ext4").touch()
+    os.truncate(tmp_path / "ext4", 16 << 20)
+    toolbox.run("mkfs.ext4", "-q", "-d", tree, tmp_path / "ext4")
+    for kind, files in ("erofs", ErofsFiles), ("ext4", ExtFiles):
+        with pytest.raises(FilesError, match="more files than are read"):
+            list(files(MemoryDisk((tmp_path / kind).read_bytes())).walk(100, lambda _: True))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from vmtests import cli
 from vmtests.host.tools import Toolbox
 from vmtests.image import sbom
+from vmtests.image.files import FilesError
 from vmtests.image.sbom import Bill, Part
 
 STATUS = """Package: base-files
@@ -129,3 +131,26 @@ def test_command_writes_a_file(
     assert "left out: partition 3" in said
     assert cli.main(["sbom", "--out", "nowhere/bill.json"]) == 2
     assert cli.main(["sbom", "none.raw"]) == 2
+
+
+@pytest.mark.parametrize("text", ["a\n\n", "a:\n", "L:" + "a " * 4_000_000])
+def test_database_of_nothing_costs_little(text: str) -> None:
+    """Lines, paragraphs and words are not all kept at once: a small image can hold millions."""
+    text *= (1 << 20) // len(text) or 1
+    tracemalloc.start()
+    try:
+        assert list(sbom._apk(text)) == []
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_packages_without_end_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No system has so many, nor databases of such a size; both are told."""
+    monkeypatch.setattr(sbom, "_PARTS", 10)
+    monkeypatch.setattr(sbom, "_DATABASES_LIMIT", 1000)
+    bill = sbom.Bill(set(), {}, [])
+    with pytest.raises(FilesError, match="more than 10 packages"):
+        bill.add(sbom._dpkg("".join(f"Package: a{number}\n\n" for number in range(100))))
+    with pytest.raises(FilesError, match="too large to be read here"):
+        sbom._text(lambda: iter([b"x" * 600] * 9), bill)

@@ -244,6 +244,27 @@ def test_a_map_of_holes_without_end_is_not_kept_in_memory(tmp_path: Path, toolbo
     assert "the headers of its archive do not end" in refusal(tmp_path / "a.tar.gz", toolbox)
 
 
+def test_zeros_beside_the_disk_are_not_unpacked_to_their_end(
+    tmp_path: Path, toolbox: Toolbox, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those behind the end of an archive nor those of another member: both may be terabytes."""
+    disk, other = tarfile.TarInfo("disk.raw"), tarfile.TarInfo("notes.txt")
+    content = bytes(table([]).content)
+    disk.size, other.size = len(content), 8 << 30
+    whole = disk.tobuf(tarfile.GNU_FORMAT) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+    zeros = gzip.compress(bytes(4 * MIB), 9)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole) + zeros * 8000)
+    said = f"{tmp_path}/a.tar.gz is damaged: more than 64 MiB follow the end of its archive"
+    assert refusal(tmp_path / "a.tar.gz", toolbox) == said
+    (tmp_path / "a.tar").write_bytes(whole + bytes(1024))
+    os.truncate(tmp_path / "a.tar", 1 << 42)
+    with open_disk(tmp_path / "a.tar", toolbox) as found:  # it has no checksum behind the end
+        assert found.size == len(content)
+    monkeypatch.setattr("vmtests.image.unpack.GIB", 16 * MIB)
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(other.tobuf(tarfile.GNU_FORMAT)) + zeros * 16)
+    assert "is damaged: beside a disk it holds more than " in refusal(tmp_path / "b.tar.gz", toolbox)
+
+
 def test_a_map_of_holes_that_is_none_is_told_in_our_words(tmp_path: Path, toolbox: Toolbox, cache: Path) -> None:
     """The map of a sparse member in a pax archive is decimal numbers, a line each (GNU tar, Sparse Formats)."""
     member = tarfile.TarInfo("disk.raw")

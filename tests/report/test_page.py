@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
@@ -166,6 +167,20 @@ def test_results_that_are_no_files_are_left_out(
         assert main(["explain", str(place)]) == 2
     assert (boot.told.word, boot.mounts, boot.inspection, boot.heard) == ("unknown", (), None, False)
     assert "has no console.log" in capsys.readouterr().err
+
+
+def test_results_that_would_fill_the_memory_are_not_read(tmp_path: Path) -> None:
+    """Of JSON and XML three bytes are an object of a hundred."""
+    place = results(tmp_path / "a")
+    for name, piece in (("inspection.json", "[],"), ("mounts.json", "{},"), ("junit.xml", "<a/>")):
+        (place / name).write_text(f"[{piece * (8 << 20)}" if name != "junit.xml" else f"<b>{piece * (4 << 20)}</b>")
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"junit\.xml has more than 4 MiB"):
+            read(place)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_console_without_an_end_is_read_to_the_limit_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,8 @@ job_emit_start_message() and job_emit_done_message() in systemd's src/core/job.c
 
 import re
 import statistics
-import struct
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -26,7 +25,18 @@ FILES = ("journal.export", "diagnosis/journal.export", "diagnosis/journal-on-dis
 """Where a journal may be in a directory of results, the best first."""
 
 FILE_LIMIT = 64 << 20
-"""Bytes of an export that are read."""
+"""Bytes of an export among results that are read."""
+
+_NAME = 65  # bytes of a field's name, and its sign (systemd's journal_field_valid)
+_VALUE = 4096  # bytes of a field that are kept
+_FIELDS = {
+    name.encode(): name
+    for name in (
+        "__MONOTONIC_TIMESTAMP", "__REALTIME_TIMESTAMP", "_SOURCE_MONOTONIC_TIMESTAMP", "_TRANSPORT", "PRIORITY",
+        "_BOOT_ID", "MESSAGE", "SYSLOG_IDENTIFIER", "_COMM", "_RUNTIME_SCOPE", "_SYSTEMD_UNIT", "UNIT", "JOB_TYPE",
+        "JOB_RESULT",
+    )
+}  # fmt: skip
 
 _ENTRIES = 50_000
 _SHOWN = 600  # entries among the console's lines
@@ -84,34 +94,64 @@ def read(path: Path) -> list[Entry]:
 
 def parse(data: bytes) -> list[Entry]:
     """Return the entries of an export."""
-    return list(islice(_entries(data), _ENTRIES))
+    return list(islice(_entries((data,)), _ENTRIES))
 
 
-def _entries(data: bytes) -> Iterator[Entry]:
-    return (entry for fields in _blocks(data) if (entry := _entry(fields)) is not None)
+def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
+    return (entry for fields in _blocks(_Pieces(pieces)) if (entry := _entry(fields)) is not None)
 
 
-def _blocks(data: bytes) -> Iterator[Mapping[str, str]]:
+class _Pieces:
+    """An export that comes piece by piece, and may have no end: of a field no more is kept than is wanted."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._data = b""
+        self._at = 0
+
+    def _more(self) -> bool:
+        self._data, self._at = next((piece for piece in self._pieces if piece), b""), 0
+        return bool(self._data)
+
+    def line(self) -> bytes | None:
+        """Return the begin of the next line, without its end; None where there is none."""
+        found = b""
+        while self._at < len(self._data) or self._more():
+            end = self._data.find(b"\n", self._at)
+            stop = len(self._data) if end < 0 else end
+            found += self._data[self._at : min(stop, self._at + _VALUE + _NAME - len(found))]
+            self._at = stop + 1
+            if end >= 0:
+                return found
+        return found or None
+
+    def take(self, size: int) -> bytes | None:
+        """Pass over so many bytes, and return the first of them; None where there are fewer."""
+        found = b""
+        while size > 0 and (self._at < len(self._data) or self._more()):
+            step = min(size, len(self._data) - self._at)
+            found += self._data[self._at : self._at + min(step, _VALUE - len(found))]
+            self._at += step
+            size -= step
+        return None if size else found
+
+
+def _blocks(export: _Pieces) -> Iterator[Mapping[str, str]]:
     fields: dict[str, str] = {}
-    at = 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        line = data[at:end]
-        at = end + 1
+    while (line := export.line()) is not None:
         if not line:
             if fields:
                 yield fields
             fields = {}
             continue
         name, equals, value = line.partition(b"=")
-        if not equals:  # a size of eight bytes, then so many bytes that may be anything
-            size = struct.unpack_from("<Q", data, at)[0] if at + 8 <= len(data) else 0
-            if size > len(data):
+        if not equals:  # a size of eight bytes, then so many bytes that may be anything, and the end of the line
+            if (size := export.take(8)) is None or (text := export.take(int.from_bytes(size, "little"))) is None:
                 return
-            value = data[at + 8 : at + 8 + size]
-            at += 8 + size + 1
-        fields.setdefault(name.decode("ascii", "replace"), value[:4096].decode("utf-8", "replace"))
+            value = text
+            export.take(1)
+        if (known := _FIELDS.get(name)) is not None:  # of others an entry may have millions
+            fields.setdefault(known, value[:_VALUE].decode("utf-8", "replace"))
     if fields:
         yield fields
 
@@ -130,22 +170,22 @@ def _entry(fields: Mapping[str, str]) -> Entry | None:
     return Entry(
         monotonic=monotonic / 1e6,
         real=real / 1e6,
-        boot=fields.get("_BOOT_ID", ""),
+        boot=clean(fields.get("_BOOT_ID", "")),
         text=clean(fields.get("MESSAGE", "")),
         priority=priority,
         by=clean(fields.get("SYSLOG_IDENTIFIER") or fields.get("_COMM", "")),
         initrd=fields.get("_RUNTIME_SCOPE") == "initrd",
         own=clean(fields.get("_SYSTEMD_UNIT", "")),
         unit=clean(fields.get("UNIT", "")),
-        job=fields.get("JOB_TYPE", ""),
-        result=fields.get("JOB_RESULT", ""),
+        job=clean(fields.get("JOB_TYPE", "")),
+        result=clean(fields.get("JOB_RESULT", "")),
     )
 
 
-def as_console(data: bytes) -> bytes:
-    """Return the last boot of an export as `journalctl -o short-monotonic` prints it."""
+def as_console(pieces: Iterable[bytes]) -> bytes:
+    """Return the last boot of an export, of any length, as `journalctl -o short-monotonic` prints it."""
     last: list[Entry] = []
-    for entry in _entries(data):
+    for entry in _entries(pieces):
         if last and entry.boot != last[0].boot:
             last = []
         if len(last) < _ENTRIES:

@@ -21,7 +21,7 @@ from vmtests.qemu.lab import Lab
 from vmtests.report import history
 from vmtests.report.bisect import Bisection, Word
 from vmtests.report.history import Budget
-from vmtests.resources import read_named
+from vmtests.resources import PARSED_LIMIT, read_named
 from vmtests.text import printable
 from vmtests.vm import Heartbeat
 
@@ -160,7 +160,7 @@ def _keep(path: Path, search: Bisection) -> None:
 def _resume(path: Path, search: Bisection) -> None:
     """Go on from what an earlier search in the same directory has found; what it skipped is tried again."""
     try:
-        told = json.loads(read_named(path)) if path.exists() else {}
+        told = json.loads(read_named(path, limit=PARSED_LIMIT)) if path.exists() else {}
         words = {name: Word(word) for name, word in told.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not what a bisection left: {error}", hint="name an empty --results") from error

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         outputs.check(arguments.html, "--html")
     differences: list[Difference] | None = None  # where two images are compared
+    left_out: list[str] = []  # what could not be read in them, and may differ
     boots: Booted | None = None
     if all(recorded):
         boots = booted.compare(list(read(Path(names[0])).boots), list(read(Path(names[1])).boots))
@@ -71,22 +72,24 @@ def run(arguments: argparse.Namespace) -> int:
                 with progress.step(f"reading {printable(name)}"):
                     found.append(contents.read(path, toolbox))
             differences = diff.compare(found[0], found[1])
+            left_out = [f"{name}: {why.told}" for name, why in found[0].facts["left out"].items()]
             if arguments.boot is not None:
                 # In turns: a host that gets busier does so for both.
                 turns = [(n, side) for n in range(arguments.boot) for side in (0, 1)]
                 done = [_boot(lab, names[side], f"{'ab'[side]}-{n + 1}", machine) for n, side in turns]
                 boots = booted.compare(done[::2], done[1::2])
     if arguments.html is not None:
-        text = page.fill("diff.html.j2", names=names, differences=differences, boots=boots)
+        text = page.fill("diff.html.j2", names=names, differences=differences, boots=boots, left_out=left_out)
         outputs.write(arguments.html, text, "--html")
     if arguments.json:
         told = {
             "differences": [d.to_json() for d in differences or ()],
             "booted": None if boots is None else boots.to_json(),
+            "left_out": left_out,
         }
         print_json({"first": names[0], "second": names[1], **told})
     else:
-        _show(differences, boots)
+        _show(differences, boots, left_out)
     return 0
 
 
@@ -110,7 +113,7 @@ def _boot(lab: Lab, name: str, place: str, machine: Hardware) -> Boot:
     return read(lab.results / place).boots[0]
 
 
-def _show(differences: list[Difference] | None, boots: Booted | None) -> None:
+def _show(differences: list[Difference] | None, boots: Booted | None, left_out: list[str]) -> None:
     console = progress.console()
     section = ""
     told = [*(differences or ()), *(boots.differences if boots else ())]
@@ -126,7 +129,9 @@ def _show(differences: list[Difference] | None, boots: Booted | None) -> None:
     if len(told) > _TOLD:
         console.print(f"… and {len(told) - _TOLD} more: --json and --html have all")
     if not told:
-        console.print("nothing differs")
+        console.print("nothing differs in what was read; left out:" if left_out else "nothing differs")
+        for left in left_out[:_TOLD]:
+            console.print(Text(f"  {left}"), soft_wrap=True)
     if boots is not None:
         counts = " and ".join(str(count) for count in boots.boots)
         console.print(_table(f"seconds, medians of {counts} boots", [*boots.stages, *boots.units]))

@@ -2,11 +2,15 @@
 
 import argparse
 import codecs
+import itertools
+import os
 import re
+import stat
 import sys
 import time
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     with file:
+        if _endless(file):
+            raise InputError(
+                f"{path or 'standard input'} is a device, not a log",
+                hint="give what was read from it: a file or a pipe",
+            )
         try:
             if arguments.follow:
                 told = _followed(file, Replay(knowledge=knowledge, ready=ready))
@@ -95,11 +104,20 @@ def _log(path: Path) -> Path:
     return path
 
 
+def _endless(file: BinaryIO) -> bool:
+    """Whether a file is a device, of which nothing has to end, and no terminal, as a serial line is one."""
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+    except OSError:  # it is no file of the system's
+        return False
+    return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty())
+
+
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     """Yield a log's bytes, unpacked where they are packed, as UTF-8."""
     first = file.read(CHUNK)
     if first.startswith(_EXPORT):
-        yield journal.as_console(first + file.read(journal.FILE_LIMIT))
+        yield journal.as_console(itertools.chain((first,), iter(partial(file.read, CHUNK), b"")))
         return
     unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
     encoding = next((name for bom, name in _UTF16.items() if first.startswith(bom)), None)

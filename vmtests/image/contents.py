@@ -25,13 +25,16 @@ SECTIONS = (
 """What is compared, in this order; docs/diff.md says what each is."""
 
 _FILES = 500_000  # of a file system
+_NAMES = 500_000  # of a section; what has others is counted, as the facts of one name
 _TEXT = 16 << 10  # bytes of a file whose lines are told
 _WHOLE = 64 << 20  # bytes of a file that are compared; of a larger one its size, and so many bytes
 _ALL = 32 << 30  # bytes of files that are read, in all: many may be the same few, or holes
 _LINK = 4096
 _TEXTS = 128 << 20  # bytes of texts whose lines are kept
 _INITRDS = 16  # that are looked into
-_ALIKE = 16  # facts of one name that are kept
+_ALIKE = 16  # facts of one name that are kept; the others are counted, and summed up
+_OTHERS = "…"
+_SUM = (1 << 64) - 1
 _STORE_PATH = re.compile(r"(?P<hash>[0-9a-z]{32})-(?P<name>.+)")
 _VERSION = re.compile(r"-(?=\d)")
 _STORE = "/nix/store"
@@ -45,10 +48,21 @@ Content = Callable[[], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """What is known of a thing, in words that are equal where it is; `lines` are its text, if that may be told."""
+    """What is known of a thing, in words that are equal where it is; `lines` are its text, if that may be told.
 
-    told: str
-    lines: tuple[str, ...] | None = field(default=None, compare=False)
+    Of more than a handful of one name the first by the alphabet are in `each`, and all are in `count` and `total`.
+    """
+
+    each: tuple[str, ...]
+    lines: tuple[str, ...] | None = None
+    cut: bool = False
+    count: int = 0
+    total: int = 0
+
+    @property
+    def told(self) -> str:
+        """All of it in one line."""
+        return "; ".join([*self.each, *([f"and more, {_summed(self.count, self.total)}"] if self.cut else [])])
 
 
 @dataclass(slots=True)
@@ -59,17 +73,50 @@ class Contents:
     looked_at: int = 0
     """Bytes of files that were read."""
     initrds: int = 0
+    count: int = 0
+    """Facts that were noted, also those that another has hidden: the same of two initrds is told once."""
+    total: int = 0
+    """Their sum, in whatever order they came."""
+    place: int = 0
+    """The partition whose facts are noted."""
     _kept: int = 0
 
+    @property
+    def summed(self) -> str:
+        """How many facts there are, and which."""
+        return _summed(self.count, self.total)
+
     def add(self, section: str, name: str, told: str, lines: tuple[str, ...] | None = None) -> None:
-        """Note a fact; of several with one name all are kept, up to a handful."""
-        known, name = self.facts[section], clean(name)
-        if (before := known.get(name)) is not None and before.told != told:
-            if before.told.count("; ") >= _ALIKE:
-                return
-            told = "; ".join(sorted({*before.told.split("; "), told}))
+        """Note a fact; of several with one name a handful is kept, and nothing is lost from what they sum up to."""
+        known, name = self.facts[section], _whole(name)
+        value = _digest(f"{name}\0{told}")
+        self.count, self.total = self.count + 1, self.total + _digest(f"{self.place}\0{section}\0{value}") & _SUM
+        if name not in known and len(known) >= _NAMES:
+            name, lines = _OTHERS, None
+        before = known.get(name, Fact(each=()))
+        each = sorted({*before.each, told})
         self._kept += 0 if lines is None else sum(map(len, lines))
-        known[name] = Fact(told=told, lines=lines if self._kept <= _TEXTS else None)
+        known[name] = Fact(
+            each=tuple(each[:_ALIKE]),
+            lines=lines if self._kept <= _TEXTS else None,
+            cut=before.cut or len(each) > _ALIKE,
+            count=before.count + 1,
+            total=before.total + value & _SUM,
+        )
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def _summed(count: int, total: int) -> str:
+    return f"{count} in all, sum {total:016x}"
+
+
+def _whole(text: str) -> str:
+    """Return `text` as it can be shown; what was cut or replaced for that is in a digest, which keeps it apart."""
+    shown = clean(text)
+    return shown if shown == text else f"{shown} ({_digest(text):016x})"
 
 
 def read(path: Path, toolbox: Toolbox) -> Contents:
@@ -82,6 +129,7 @@ def read(path: Path, toolbox: Toolbox) -> Contents:
         else:
             table = gpt.read(disk, size)
         for volume in layout.volumes(disk, table):
+            found.place = volume.number
             _table(volume, found)
             try:
                 _Reader(disk, volume, toolbox, found).read()
@@ -92,7 +140,7 @@ def read(path: Path, toolbox: Toolbox) -> Contents:
 
 def _table(volume: Volume, found: Contents) -> None:
     system = volume.system
-    kind = "no file system" if system is None else f"{system.type} {clean(system.label)!r}"
+    kind = "no file system" if system is None else f"{system.type} {_whole(system.label)!r}"
     name = volume.label or str(volume.number)
     place = f"{format_size(volume.content.size)} at {format_size(volume.content.offset)}"
     found.add("partition", name, f"{volume.number}: {volume.type}, {place}, {kind}")
@@ -207,6 +255,8 @@ class _Reader:
         if match := _STORE_PATH.fullmatch(name):
             package, *version = _VERSION.split(match["name"], maxsplit=1)
             self._found.add("store", package, f"{''.join(version)} ({match['hash'][:8]})".strip())
+        else:
+            self._found.add("store", name, "no store path")
 
     def _add(self, section: str, path: str, mode: int, size: int, content: Content, where: str) -> None:
         if match := _UNIT.search(path):
@@ -228,7 +278,8 @@ def _told(path: str, mode: int, size: int, content: Content) -> tuple[str, tuple
     if kind == stat.S_IFLNK:
         # Linux takes no longer one (PATH_MAX); what an image says of its size may be anything.
         target = b"" if size > _LINK else b"".join(content())
-        return f"link to {clean(target.decode('utf-8', 'replace'))}" if target else f"link of {size} bytes", None
+        said = f"to {_whole(target.decode('utf-8', 'surrogateescape'))}" if target else f"of {size} bytes"
+        return f"link {said}", None
     if kind != stat.S_IFREG:
         return f"special file {rights}", None
     try:

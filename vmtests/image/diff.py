@@ -45,14 +45,18 @@ class Difference:
 
 
 def compare(first: Contents, second: Contents) -> list[Difference]:
-    """Return all differences, by section and name."""
-    return [d for section in SECTIONS for d in _section(section, first.facts[section], second.facts[section])]
+    """Return all differences, by section and name; one at least where any fact differs."""
+    found = [d for section in SECTIONS for d in _section(section, first.facts[section], second.facts[section])]
+    if not found and first.summed != second.summed:
+        one, other, name = first.summed, second.summed, "facts that others hide"
+        found.append(Difference(section=SECTIONS[-1], name=name, word=Word.CHANGED, first=one, second=other))
+    return found
 
 
 def _section(section: str, first: dict[str, Fact], second: dict[str, Fact]) -> Iterator[Difference]:
     for name in sorted({*first, *second}):
         one, other = first.get(name), second.get(name)
-        if one == other:
+        if one is not None and other is not None and one.told == other.told:
             continue
         if one is None or other is None:
             word = Word.ADDED if one is None else Word.MISSING

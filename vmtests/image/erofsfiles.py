@@ -117,7 +117,7 @@ class ErofsFiles:
             place, directory = waiting.pop()
             for name, number in self.entries(directory):
                 if limit <= 0:
-                    return
+                    raise FilesError("it has more files than are read")
                 limit -= 1
                 inode = self.inode(number)
                 path = f"{place}/{name}"

@@ -102,9 +102,11 @@ class ExtFiles:
         waiting: list[tuple[str, _Inode]] = [("", self._inode(_ROOT_INODE))]
         while waiting:
             place, directory = waiting.pop()
-            for name, number in self._entries(directory):
-                if name in (".", "..") or limit <= 0:
+            for name, number in self._entries(directory, "surrogateescape"):
+                if name in (".", ".."):
                     continue
+                if limit <= 0:
+                    raise FilesError("it has more files than are read")
                 limit -= 1
                 inode = self._inode(number)
                 path = f"{place}/{name}"
@@ -115,7 +117,7 @@ class ExtFiles:
 
     def _content_of(self, inode: _Inode) -> Iterator[bytes]:
         if inode.kind == _LINK:
-            yield self._target(inode).encode("utf-8", "replace")
+            yield self._link(inode)
         elif inode.kind == _REGULAR:
             yield from self._data(inode, 0, inode.size)
 
@@ -161,8 +163,10 @@ class ExtFiles:
         return ("/".join(name for name, _ in trail) or "/", trail[-1][1]), None
 
     def _target(self, inode: _Inode) -> str:
-        data = inode.blocks[: inode.size] if inode.size < 60 else b"".join(self._data(inode, 0, 4096))
-        return data.decode("utf-8", errors="replace")
+        return self._link(inode).decode("utf-8", errors="replace")
+
+    def _link(self, inode: _Inode) -> bytes:
+        return inode.blocks[: inode.size] if inode.size < 60 else b"".join(self._data(inode, 0, 4096))
 
     def _inode(self, number: int) -> _Inode:
         if not 0 < number <= self._inodes:
@@ -185,8 +189,11 @@ class ExtFiles:
         size = low | (high << 32 if mode & 0xF000 == _REGULAR else 0)
         return _Inode(number, mode, size, flags, raw[40:100])
 
-    def _entries(self, inode: _Inode) -> Iterator[tuple[str, int]]:
-        """Yield names and inodes of a directory; indexed ones can be read from end to end as well."""
+    def _entries(self, inode: _Inode, errors: str = "replace") -> Iterator[tuple[str, int]]:
+        """Yield names and inodes of a directory; indexed ones can be read from end to end as well.
+
+        `errors` is what is done with a name that is no UTF-8.
+        """
         data = b"".join(self._data(inode, 0, _DIRECTORY_LIMIT))
         for start in range(0, len(data), self._block):
             block, place = data[start : start + self._block], 0
@@ -197,7 +204,7 @@ class ExtFiles:
                 if length < 8:
                     break
                 if number and size:
-                    yield block[place + 8 : place + 8 + size].decode("utf-8", errors="replace"), number
+                    yield block[place + 8 : place + 8 + size].decode("utf-8", errors), number
                 place += length
 
     def _look(self) -> None:

@@ -28,7 +28,13 @@ from vmtests.image.reference import recipe
 from vmtests.image.source import open_disk
 
 _FILES = 200_000  # of a file system
+_PARTS = 200_000
 _DATABASE = 32 << 20  # bytes that are read of one
+_DATABASES_LIMIT = 4 * _DATABASE  # of all: many may be the same file
+_RELEASE = 64 << 10
+_VALUE = 4096  # characters of a field
+_FIELDS = frozenset(("Package", "Version", "Architecture", "Status", "P", "V", "A", "L"))
+_LINE = re.compile(r"[^\n]*\n?")
 _STORE_PATH = re.compile(r"[0-9a-z]{32}-(?P<name>.+)")
 _VERSION = re.compile(r"-(?=\d)")
 _CHANGELOG = re.compile(rb"(?P<source>[a-z0-9][a-z0-9.+-]*) \((?P<version>[^()\s]+)\) ")
@@ -59,6 +65,15 @@ class Bill:
     parts: set[Part]
     release: dict[str, str]
     left_out: list[str]
+    looked_at: int = 0
+    """Bytes of databases that were read."""
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Take parts; raises FilesError where no system has so many."""
+        for part in parts:
+            self.parts.add(part)
+            if len(self.parts) > _PARTS:
+                raise FilesError(f"it has more than {_PARTS} packages")
 
     def to_json(self, name: str) -> dict[str, Any]:
         """Return the CycloneDX document of the image `name`; the same image has the same."""
@@ -174,17 +189,20 @@ def _read(files: ErofsFiles | ExtFiles, bill: Bill) -> None:
         if match := _STORE_PATH.fullmatch(name) if path in (f"/{name}", f"/nix/store/{name}") else None:
             if not name.endswith(".drv"):
                 package, *version = _VERSION.split(match["name"], maxsplit=1)
-                bill.parts.add(Part("nix", clean(package), clean("".join(version))))
-        elif path in _RELEASES and size < _DATABASE:
-            bill.release.update(_release(_text(content)))
+                bill.add((Part("nix", clean(package), clean("".join(version))),))
+        elif path in _RELEASES and size < _RELEASE:
+            bill.release.update(_release(_text(content, bill)))
         elif path in _DATABASES or (path.startswith(_SINGLE) and not path.endswith(".md5sums")):
-            bill.parts.update(_apk(_text(content)) if "apk" in path else _dpkg(_text(content)))
+            bill.add(_apk(_text(content, bill)) if "apk" in path else _dpkg(_text(content, bill)))
 
 
-def _text(content: Callable[[], Iterator[bytes]]) -> str:
+def _text(content: Callable[[], Iterator[bytes]], bill: Bill) -> str:
     data = bytearray()
     for piece in content():
         data += piece
+        bill.looked_at += len(piece)
+        if bill.looked_at > _DATABASES_LIMIT:
+            raise FilesError("its packages' databases are too large to be read here")
         if len(data) > _DATABASE:
             break
     return data[:_DATABASE].decode("utf-8", "replace")
@@ -216,6 +234,13 @@ def _apk(text: str) -> Iterator[Part]:
 
 
 def _paragraphs(text: str, separator: str) -> Iterator[dict[str, str]]:
-    for paragraph in re.split(r"\n\s*\n", text):
-        lines = (line.partition(separator) for line in paragraph.splitlines() if not line.startswith((" ", "\t")))
-        yield {key: value.strip() for key, sign, value in lines if sign}
+    fields: dict[str, str] = {}
+    for match in _LINE.finditer(text):  # piece by piece: a list of all lines is some twenty times as large
+        line = match[0]
+        if not line.strip():
+            yield fields
+            fields = {}
+        elif not line.startswith((" ", "\t")):
+            key, sign, value = line.partition(separator)
+            if sign and key in _FIELDS:
+                fields[key] = value.strip()[:_VALUE]

@@ -55,6 +55,7 @@ _RATIO = 250  # of bytes that are no zeros to packed ones; real disks have less 
 _OLD_GNU = b"ustar  \0"  # tar(5): magic and version of the GNU format, at 257
 _GCE_HINT = "tar --format=oldgnu -Sczf image.tar.gz disk.raw"
 _ONE_LAYER = 0.95  # of a container's image that is one layer
+_BEHIND = 64 << 20  # bytes behind the end of an archive; tar(1) fills its last record, of 10 KiB and seldom of a MiB
 _MEMBERS = 10_000  # of an archive that are looked at
 _LONG = 1 << 20  # bytes of a name or of pax headers, which tarfile keeps in memory
 _LIST = 4 << 20  # bytes of the list of a zip's files: 40,000 with short names
@@ -120,14 +121,16 @@ def _stream(
     path: Path, plain: AbstractContextManager[Stream], packing: Packing, name: str, write: "_Writer", nested: str = ""
 ) -> Unpacked:
     with plain as inside:
-        stream = _Ahead(inside)
+        stream = _Ahead(inside, write.most)
         if packing is not Packing.TAR and identify(stream.head, b"", inner_name(name, packing)) is not Packing.TAR:
             write.whole(stream)
             refused = "it is no tar archive"
             return Unpacked(name=inner_name(name, packing), packing=packing.value, refused=refused)
         found, refused = _untar(path, stream, write, nested)
-        while stream.read(MIB):  # to its end, where the checksum is
-            pass
+        end = stream.tell()
+        while packing is not Packing.TAR and stream.read(MIB):  # to its end, where the checksum is
+            if stream.tell() - end > _BEHIND:
+                raise StreamError(f"more than {format_size(_BEHIND)} follow the end of its archive")
         shown = "tar" if packing is Packing.TAR else f"tar.{packing}"
         if packing is not Packing.GZIP:
             refused = f"it is a {shown}, not a tar.gz"
@@ -289,11 +292,13 @@ class _File:
 class _Ahead:
     """A stream whose first bytes can be looked at before they are read; `read` gives all that was asked for.
 
-    It can be wound forward, and back by the one byte by which tarfile looks whether a member was whole.
+    It can be wound forward, by `most` bytes in all, and back by the one byte by which tarfile looks whether a member
+    was whole.
     """
 
-    def __init__(self, inner: Stream) -> None:
+    def __init__(self, inner: Stream, most: int) -> None:
         self._inner = inner
+        self._most = self._left = most
         self._place = 0
         self._allowed: int | None = None
         self._last = b""
@@ -351,8 +356,10 @@ class _Ahead:
         if place == self._place - 1 and self._last:
             self._waiting, self._last = self._last + self._waiting, b""
             self._place = place
-        while self._place < place and self._take(min(MIB, place - self._place)):
-            pass
+        while self._place < place and (passed := self._take(min(MIB, place - self._place))):
+            self._left -= len(passed)
+            if self._left < 0:
+                raise StreamError(f"beside a disk it holds more than {format_size(self._most)}")
         if self._place > place:
             raise StreamError("its archive goes back")
         return self._place
@@ -374,7 +381,8 @@ class _Writer:
 
     def __init__(self, path: Path, source: int, target: int, running: progress.Step) -> None:
         self._path = path
-        self._packed = os.fstat(source).st_size
+        self.most = max(GIB, os.fstat(source).st_size * _RATIO)
+        """Bytes that are no zeros, or not of the disk."""
         self._target = target
         self._running = running
         self._written = 0
@@ -434,7 +442,7 @@ class _Writer:
                 os.pwrite(self._target, block, offset + place)
                 self._written += len(block)
         self._running.note(format_size(offset + len(data)))
-        if self._written > GIB and self._written > self._packed * _RATIO:
+        if self._written > self.most:
             raise self._too_large(f"more than {_RATIO} times its size")
 
     def _too_large(self, what: str) -> InputError:

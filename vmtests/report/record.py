@@ -20,7 +20,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
-from vmtests.resources import NAMED_LIMIT, read_named, read_object
+from vmtests.resources import PARSED_LIMIT, read_named, read_object
 from vmtests.sizes import told_seconds
 from vmtests.text import clean
 
@@ -332,11 +332,12 @@ def _mounts(place: Path) -> tuple[Mount, ...]:
 
 def _whole(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(NAMED_LIMIT)
+        return file.read(PARSED_LIMIT)
 
 
 def _tests(path: Path) -> Iterator[Test]:
-    text = read_named(path)  # pytest writes UTF-8, and in another encoding a DOCTYPE would not be seen
+    # pytest writes UTF-8, and in another encoding a DOCTYPE would not be seen.
+    text = read_named(path, limit=PARSED_LIMIT)
     if "<!DOCTYPE" in text:  # pytest writes none; entities could grow without end
         raise InputError(f"{path} is no junit.xml of pytest")
     try:

@@ -256,7 +256,7 @@ def _export(data: bytes) -> None:
         entries = journal.read(path)
     journal.last_words(entries)
     journal.units(entries, 0.0, {})
-    journal.as_console(data)
+    journal.as_console((data,))
 
 
 _EXPORT = b"""__REALTIME_TIMESTAMP=1700000000000000\n__MONOTONIC_TIMESTAMP=1000000\n_TRANSPORT=journal\nPRIORITY=3
