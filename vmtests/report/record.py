@@ -20,7 +20,7 @@ from vmtests.boot.stages import Stage
 from vmtests.boot.units import Unit
 from vmtests.errors import GuestError, InputError
 from vmtests.guest.facts import Mount, parse_mountinfo
-from vmtests.resources import PARSED_LIMIT, read_named, read_object
+from vmtests.resources import NAMED_LIMIT, PARSED_LIMIT, read_object
 from vmtests.sizes import told_seconds
 from vmtests.text import clean
 
@@ -31,6 +31,7 @@ MACHINE = "vmtests.machine"
 """The property of a test case in junit.xml that names a machine which the test had."""
 
 _MACHINES = 40  # of a run
+_TESTS = 100_000
 
 
 class NoBootError(InputError):
@@ -335,31 +336,61 @@ def _whole(path: Path) -> bytes:
         return file.read(PARSED_LIMIT)
 
 
-def _tests(path: Path) -> Iterator[Test]:
-    # pytest writes UTF-8, and in another encoding a DOCTYPE would not be seen.
-    text = read_named(path, limit=PARSED_LIMIT)
-    if "<!DOCTYPE" in text:  # pytest writes none; entities could grow without end
-        raise InputError(f"{path} is no junit.xml of pytest")
-    try:
-        cases = list(ElementTree.fromstring(text).iter("testcase"))  # noqa: S314 - no DOCTYPE, no entities
-    except ElementTree.ParseError:
-        return  # a run that was killed
-    for case in cases:
-        outcome, message = "passed", ""
-        for child in case:
-            if child.tag in {"failure", "error", "skipped"}:
-                outcome = "failed" if child.tag == "failure" else child.tag
-                message = child.get("message") or ""
-        try:
-            took = told_seconds(case.get("time") or 0.0)
-        except ValueError as error:
-            raise InputError(f"{path} is no junit.xml of pytest: {error}") from error
-        machines = {p.get("value", "") for p in case.iter("property") if p.get("name") == MACHINE}
+class _Cases:
+    """What is wanted of a junit.xml, as it is parsed: a tree of it would be some thirty times as large."""
+
+    def __init__(self) -> None:
+        self.tests: list[Test] = []
+        self._case: dict[str, str] | None = None
+        self._outcome, self._message = "passed", ""
+        self._machines: set[str] = set()
+
+    def doctype(self, *_: object) -> None:
+        """Refuse what pytest does not write: entities could grow without end."""
+        raise ValueError("it has a DOCTYPE")
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Take what an element says."""
+        if tag == "testcase":
+            self._case, self._outcome, self._message, self._machines = attributes, "passed", "", set()
+        elif tag in {"failure", "error", "skipped"}:
+            self._outcome = "failed" if tag == "failure" else tag
+            self._message = attributes.get("message", "")[:2000]
+        elif tag == "property" and attributes.get("name") == MACHINE and len(self._machines) < _MACHINES:
+            self._machines.add(clean(attributes.get("value", "")))
+
+    def end(self, tag: str) -> None:
+        """Take a test that is told to its end."""
+        if tag != "testcase" or (case := self._case) is None:
+            return
+        if len(self.tests) >= _TESTS:
+            raise ValueError(f"it has more than {_TESTS} tests")
         where = case.get("classname", "").rpartition(".")[2]
-        yield Test(
-            name=f"{where}::{case.get('name', '')}",
-            outcome=outcome,
-            seconds=took,
-            message=message[:2000],
-            machines=tuple(sorted(clean(machine) for machine in machines)),
+        self.tests.append(
+            Test(
+                name=f"{where}::{case.get('name', '')}",
+                outcome=self._outcome,
+                seconds=told_seconds(case.get("time") or 0.0),
+                message=self._message,
+                machines=tuple(sorted(self._machines)),
+            )
         )
+        self._case = None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _tests(path: Path) -> list[Test]:
+    # pytest writes UTF-8, whatever it may say of itself.
+    cases = _Cases()
+    parser = ElementTree.XMLParser(target=cases, encoding="utf-8")  # noqa: S314 - no DOCTYPE, no entities
+    if path.stat().st_size > NAMED_LIMIT:
+        raise InputError(f"{path} is no junit.xml of pytest: it is too long")
+    try:
+        with path.open("rb") as file, contextlib.suppress(ElementTree.ParseError):  # of a run that was killed
+            while data := file.read(CHUNK):
+                parser.feed(data)
+    except ValueError as error:
+        raise InputError(f"{path} is no junit.xml of pytest: {error}") from error
+    return cases.tests
