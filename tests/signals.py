@@ -11,4 +11,5 @@ def heed() -> None:
 
 def block() -> None:
     """Block what ends a process, as some that start others do, who inherit it."""
+    heed()
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
