@@ -105,6 +105,8 @@ class Holder:
             return
         if isinstance(exchange.answer, dict) and isinstance(given, dict):
             given = self._wait(exchange.answer, given)
+            if "generation" in exchange.answer and "generation" in given:  # an object is deleted by that
+                self._learn(str(exchange.answer["generation"]), str(given["generation"]))
         for known, value in ((self._recorded, exchange.answer), (self._given, given)):
             if isinstance(value, dict | list):
                 _note(known.setdefault((method, exchange.status), {}), "", value)
