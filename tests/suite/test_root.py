@@ -129,6 +129,21 @@ def test_disk_without_room_fails(foreign: Foreign) -> None:
         suite.find_grown(foreign, _contract(grow=True))
 
 
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [(0, AssertionError), (0xEE, AssertionError), (0x83, pytest.skip.Exception)]
+)
+def test_disk_that_lost_its_table_fails(tmp_path: Path, kind: int, outcome: type[BaseException]) -> None:
+    """A GPT that is gone, its protective MBR too or not, leaves no test out; a disk with an MBR has none to lose."""
+    guest = Foreign(tmp_path, built=8 * MIB, size=16 * MIB)
+    entry = struct.pack("<4xB3xII", kind, 2048, 16384) if kind else b""
+    guest.write("/dev/sda", bytes(446) + entry.ljust(64, b"\0") + b"\x55\xaa" + bytes(16 * MIB))
+    guest.devices = [dict(SDA1)]
+    guest.partition("sda1", MIB, 30 * MIB, 32 * MIB)
+    grown = suite.find_grown(guest, _contract(grow=True))
+    with pytest.raises(outcome):
+        suite.test_backup_table_is_at_the_end(guest, grown)
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_backup_table_has_to_be_moved(tmp_path: Path, toolbox: Toolbox, moved: bool) -> None:
     """The guest's disk is read as it is: no tool of the guest's is needed."""

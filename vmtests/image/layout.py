@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vmtests.contract import MBR_TYPES, TYPES
 from vmtests.host.formats import Format
 from vmtests.image import gpt
-from vmtests.image.check import Check, Slice, breach, clean, passed
+from vmtests.image.check import Check, Readable, Slice, breach, clean, passed
 from vmtests.image.eltorito import EFI, boot_images
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.fatfiles import FatFiles
@@ -106,12 +106,12 @@ def _volume(disk: Source, number: int, label: str, kind: str, unique: str, start
     return Volume(number=number, label=label, type=kind, unique=unique, content=content, system=probe(content))
 
 
-def by_mbr(disk: Source) -> bool:
+def by_mbr(disk: Readable) -> bool:
     """Return whether a disk has partitions by its MBR, and none that says there is a GPT (block/partitions/efi.c)."""
     return not gpt.is_protective(disk) and any(True for _ in mbr(disk))
 
 
-def mbr(disk: Source) -> Iterator[tuple[int, int, int, int]]:
+def mbr(disk: Readable) -> Iterator[tuple[int, int, int, int]]:
     """Yield number, type, first sector and count of the partitions of a master boot record, logical ones included."""
     sector = disk.read(0, 512)
     if len(sector) < 512 or sector[510:] != b"\x55\xaa":
@@ -127,7 +127,7 @@ def mbr(disk: Source) -> Iterator[tuple[int, int, int, int]]:
             yield index + 1, kind, start, count
 
 
-def _logical(disk: Source, base: int) -> Iterator[tuple[int, int, int, int]]:
+def _logical(disk: Readable, base: int) -> Iterator[tuple[int, int, int, int]]:
     at, number = base, 5
     for _ in range(_LOGICAL):
         sector = disk.read(at * 512, 512)
