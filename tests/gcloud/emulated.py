@@ -1,5 +1,6 @@
 """A `vmtests emulator` of its own process, and what it leaves when it is killed."""
 
+import contextlib
 import json
 import os
 import select
@@ -108,10 +109,13 @@ def _family(root: int) -> list[int]:
     found, waiting = [], [root]
     while waiting:
         pid = waiting.pop()
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            children = [int(word) for word in (task / "children").read_text().split()]
-            found += children
-            waiting += children
+        # A thread, and a process with its last one, may end while they are read.
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    children = [int(word) for word in (task / "children").read_text().split()]
+                    found += children
+                    waiting += children
     return found
 
 

@@ -120,23 +120,22 @@ class Cell:
         """What it has said."""
         return self.order("").said.read_text(encoding="utf-8", errors="replace")
 
-    def processes(self, part: str = "") -> list[int]:
-        """Return the processes that were started for it, and have `part` in their command lines."""
-        found = []
+    def processes(self, part: str = "") -> dict[int, str]:
+        """Return the command lines, with `part` in them, of the processes that were started for it."""
+        found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if f"{MARK}={self.mark}".encode() in (process / "environ").read_bytes():
                     command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     if part in command:
-                        found.append(int(process.name))
+                        found[int(process.name)] = command
         return found
 
     def nothing_runs(self) -> None:
         """Fail unless every process that was started for it ends soon, and with it its namespaces."""
         end = time.monotonic() + GONE_SECONDS
         while left := self.processes():
-            names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if Path(f"/proc/{pid}").exists()]
-            assert time.monotonic() < end, f"still there: {names}"
+            assert time.monotonic() < end, f"still there: {left}"
             time.sleep(_LOOK)
         where = "self" if self.disk is None else self.disk.holder.pid
         mounts = Path(f"/proc/{where}/mountinfo").read_text(encoding="utf-8").splitlines()
