@@ -311,6 +311,23 @@ def test_contradictions() -> None:
             Hardware(fw_cfg={name: b""})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("net", word) for word in ("none", "isolated")),
+        *(("firmware", "bios"), ("disk_bus", "nvme")),
+        *(("memory_mib", "2048"), ("disk_size", "8G"), ("cdrom", "disc.iso"), ("qemu_args", "-device x")),
+        *(("disks", ["disk.raw"]), ("seed", {"user-data": "text"})),
+    ],
+)
+def test_value_of_another_type(field: str, value: object) -> None:
+    """A value of another type is one sentence: a word for a network is not taken for one that is open."""
+    with pytest.raises(InputError, match=rf"^Hardware\({field}=…\) takes .* and was given a {type(value).__name__}$"):
+        Hardware(**{field: value})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^Disk\(image=…\) takes Path \| None, and was given a str$"):
+        Disk(image="disk.raw")  # type: ignore[arg-type]
+
+
 def test_fork(parts: Parts) -> None:
     """A fork maps its template's memory privately, never writes to it, and waits for the state of the devices."""
     args = qemu_args(Hardware(), dataclasses.replace(parts, ram=Path("/t/ram"), template=True))

@@ -1,12 +1,14 @@
 """A machine's hardware, as one would order it."""
 
 import base64
+import re
 import string
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 from vmtests.errors import InputError
 
@@ -64,6 +66,7 @@ class Disk:
     size: int | None = None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.image is None and not self.size:
             raise InputError("a further disk has an image, or a size")
 
@@ -130,6 +133,7 @@ class Hardware:
     """QEMU's own arguments, behind all of ours (qemu(1)): another device, say. What is wrong in them QEMU says."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if self.memory_mib < 32 or self.cpus < 1:
             raise InputError(
                 f"a machine with {self.memory_mib} MiB and {self.cpus} CPUs cannot boot",
@@ -176,6 +180,28 @@ class Hardware:
         for path in self.files:
             if not path.is_file() and not path.is_block_device():
                 raise InputError(f"{path} is not there, or no file", hint="the machine is to be given it")
+
+
+def _check_types(ordered: Disk | Hardware) -> None:
+    """Raise InputError for what is of another type than its field.
+
+    A word equals a member of an enumeration and is none: `net="isolated"` would be a network that is open.
+    """
+    for known in fields(ordered):
+        value, parts = getattr(ordered, known.name), get_args(known.type)
+        kind: Any = known.type
+        if (origin := get_origin(kind)) is tuple:
+            good = isinstance(value, list | tuple) and all(isinstance(one, parts[0]) for one in value)
+        elif origin is Mapping:
+            good = isinstance(value, Mapping) and all(
+                isinstance(name, parts[0]) and isinstance(content, parts[1]) for name, content in value.items()
+            )
+        else:
+            good = isinstance(value, kind)
+        if not good:
+            shown = kind.__name__ if isinstance(kind, type) else re.sub(r"[a-z_.]+\.(?=[A-Z])", "", str(kind))
+            given = type(value).__name__  # its value may be a secret
+            raise InputError(f"{type(ordered).__name__}({known.name}=…) takes {shown}, and was given a {given}")
 
 
 def oem_strings(hardware: Hardware) -> list[bytes]:
