@@ -83,6 +83,9 @@ def test_what_a_key_cannot_be_is_one_sentence(pytester: pytest.Pytester, run: Ru
     result = run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: vm_reuse in pytest's configuration: *perhaps*"])
+    pytester.makeini("")
+    pytester.makepyprojecttoml("[tool.pytest.ini_options]\nvm_results = ['out']\n")
+    run().stderr.fnmatch_lines(["ERROR: vm_results in pytest's configuration*"])
 
 
 def test_stages_to_begin_at_are_those_of_a_laboratory() -> None:
@@ -158,6 +161,10 @@ def test_marker_that_says_nothing_known_is_one_sentence(pytester: pytest.Pyteste
         "'big'": f"{takes} 'big'",
         "modules='debug'": "@pytest.mark.vm(modules=…) takes a list of names; not 'debug'",
         "target='aws'": "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not 'aws'",
+        "target=['gce']": "@pytest.mark.vm(target=…) takes 'qemu' or 'gce'; not ['gce']",
+        "modules=[1]": "@pytest.mark.vm(modules=…) takes a list of names; not [1]",
+        "promises=5": "@pytest.mark.vm(promises=…) takes a list of names; not 5",
+        "hardware={'cpus': 4}": "@pytest.mark.vm(hardware=…) takes a vmtests.Hardware; not {'cpus': 4}",
     }
     for number, said in enumerate(sentences):
         code = f"import pytest\n@pytest.mark.vm({said})\ndef test_{number}(vm): pass"
@@ -207,6 +214,17 @@ def test_marker_that_comes_too_late_is_one_sentence(pytester: pytest.Pytester, r
     result = run()
     result.stderr.fnmatch_lines(["ERROR: *test_it*: @pytest.mark.vm counts on functions, *"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_marker_that_comes_too_late_and_says_nothing_known(pytester: pytest.Pytester, run: Run) -> None:
+    """Where it does not count it is one sentence, too, and no error of ours."""
+    pytester.makeconftest(
+        "import pytest\ndef pytest_collection_modifyitems(items): items[0].add_marker(pytest.mark.vm('ubuntu'))"
+    )
+    pytester.makepyfile("def test_it(vm): pass")
+    result = run()
+    result.stderr.fnmatch_lines(["ERROR: *::test_it: @pytest.mark.vm takes image=, *; not 'ubuntu'"])
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 

@@ -105,8 +105,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     places = [place for place, item in enumerate(items) if is_ours(item)]
     if not places:
         return
-    needs = {items[place]: Needs.of(items[place].iter_markers(MARKER)) for place in places}
-    for item, needed in needs.items():
+    needs = {}
+    for item in (items[place] for place in places):
+        try:
+            needed = needs[item] = Needs.of(item.iter_markers(MARKER))
+        except ValueError as error:
+            raise pytest.UsageError(f"{item.nodeid}: {error}") from error
         if needed.promises and PROMISED not in item.fixturenames:  # type: ignore[attr-defined]
             item.fixturenames.insert(0, PROMISED)  # type: ignore[attr-defined]
         _check_given(item, needed)

@@ -44,15 +44,18 @@ class Needs:
         if (image := said.get("image")) is not None:
             said["image"] = str(image)
         if (modules := said.get("modules")) is not None:
-            if isinstance(modules, str) or not isinstance(modules, Iterable):
-                raise ValueError(f"@pytest.mark.vm(modules=…) takes a list of names; not {modules!r}")
-            said["modules"] = tuple(modules)
-        if said.get("target") not in {None, *TARGETS}:
+            said["modules"] = _names("modules", modules)
+        if (hardware := said.get("hardware")) is not None:
+            from vmtests.machine.hardware import Hardware  # it is there: whoever names one has made it
+
+            if not isinstance(hardware, Hardware):
+                raise ValueError(f"@pytest.mark.vm(hardware=…) takes a vmtests.Hardware; not {hardware!r}")
+        if said.get("target") not in (None, *TARGETS):  # no set: what was said may have no hash
             raise ValueError(
                 f"@pytest.mark.vm(target=…) takes {' or '.join(map(repr, TARGETS))}; not {said['target']!r}"
             )
         if (promises := said.get("promises")) is not None:
-            words = (promises,) if isinstance(promises, str) else tuple(promises)  # type: ignore[arg-type]
+            words = _names("promises", [promises] if isinstance(promises, str) else promises)
             if wrong := [word for word in words if word not in _PROMISES]:
                 raise ValueError(f"@pytest.mark.vm(promises=…) takes {', '.join(_PROMISES)}; not {wrong[0]!r}")
             said["promises"] = words
@@ -62,3 +65,10 @@ class Needs:
     def machine(self) -> "Needs":
         """What of it makes another machine; a target chooses whether the test runs at all."""
         return Needs(image=self.image, modules=self.modules, hardware=self.hardware)
+
+
+def _names(key: str, said: object) -> tuple[str, ...]:
+    """Return a list of names as a tuple; raises ValueError for anything else."""
+    if not isinstance(said, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in said):
+        raise ValueError(f"@pytest.mark.vm({key}=…) takes a list of names; not {said!r}")
+    return tuple(said)

@@ -70,6 +70,8 @@ class Option:
             told = config.getini(self.key)
         except (TypeError, ValueError, pytest.UsageError) as error:  # which do not say whose value it is
             raise pytest.UsageError(f"{place}: {error}") from error
+        if self.kind is Kind.TEXT and not isinstance(told, str | None):
+            raise pytest.UsageError(f"{place} is {told!r}: it takes one value")
         return self.default() if told in (None, "", []) else self._checked(told, place)
 
     def _parsed(self, text: str) -> object:
