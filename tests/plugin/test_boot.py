@@ -65,3 +65,44 @@ def test_failed_boot_is_told_once(pytester: pytest.Pytester, run: Run) -> None:
     assert "Loaded initrd" not in body
     assert ".py:" not in body
     assert 2 == (pytester.path / "results/junit.xml").read_text().count(">boot failed: see above<")
+
+
+_FACTORIES = """
+import pytest
+from vmtests.plugin.machines import RUN, Machines
+from vmtests.testing import FakeVm
+
+
+class Laboratory:
+    forks = True
+
+    def __init__(self, results):
+        self.results = results
+
+    def image(self, *_):
+        return None
+
+    def machine(self, *_, name, **__):
+        (directory := self.results / name).mkdir()
+        return FakeVm(results=directory)
+
+
+@pytest.fixture(scope="session")
+def _vmtests_machines(pytestconfig):
+    run = pytestconfig.stash[RUN]
+    return Machines(pytestconfig, run, Laboratory(run.results))
+"""
+
+
+def test_machines_are_not_made_for_a_test_that_is_over(pytester: pytest.Pytester, run: Run) -> None:
+    """A factory that somebody keeps makes no machine that nobody would end; one sentence says so."""
+    pytester.makeconftest(_FACTORIES)
+    pytester.makepyfile("""
+        kept = []
+        def test_first(cold_vm): kept.extend([cold_vm, cold_vm()])
+        def test_second(): kept[0]()
+        def test_third(): assert not kept[1]._on
+    """)
+    result = run()
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*::test_first is over: what makes its machines makes none for others"])

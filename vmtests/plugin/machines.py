@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,6 +11,7 @@ from typing import Self
 import pytest
 
 from vmtests.boot.stages import Stage
+from vmtests.errors import InputError
 from vmtests.machine.hardware import Hardware
 from vmtests.plugin.run import Run
 from vmtests.plugin.targets import LABORATORIES
@@ -90,7 +91,7 @@ class Machines:
     @contextlib.contextmanager
     def fresh(self, image: Image, ready: Ready, test: str) -> Iterator[FreshVms]:
         """Give what makes pristine machines for a test, by its node id."""
-        with contextlib.ExitStack() as stack:
+        with self._entered_for(test) as enter:
 
             def make(count: int) -> list[Vm]:
                 with self.run.uncaptured():
@@ -99,11 +100,9 @@ class Machines:
                     for _ in range(count):
                         name = self._name(test)
                         made.append(
-                            self._enter(stack, self.lab.fork(image, ready.snapshot, name=name), test)
+                            enter(self.lab.fork(image, ready.snapshot, name=name))
                             if forking
-                            else self._enter(
-                                stack, self.lab.machine(image, ready.hardware, name=name, watch=Heartbeat()), test
-                            )
+                            else enter(self.lab.machine(image, ready.hardware, name=name, watch=Heartbeat()))
                         )
                     if not forking:
                         for machine in made:
@@ -115,7 +114,7 @@ class Machines:
     @contextlib.contextmanager
     def cold(self, image: Image, needed: Hardware | None, test: str) -> Iterator[ColdVm]:
         """Give what makes machines that boot for a test, by its node id."""
-        with contextlib.ExitStack() as stack:
+        with self._entered_for(test) as enter:
 
             def make(
                 hardware: Hardware | None = None, modules: Sequence[str] | None = None, *, ready: bool = True
@@ -123,18 +122,29 @@ class Machines:
                 with self.run.uncaptured():
                     chosen = image if modules is None else self.lab.image("reference", modules)
                     machine = self.lab.machine(chosen, hardware or needed, name=self._name(test), watch=Heartbeat())
-                    self._enter(stack, machine, test)
+                    enter(machine)
                     if ready:
                         machine.wait_ready()
                 return machine
 
             yield make
 
-    def _enter(self, stack: contextlib.ExitStack, machine: Vm, test: str) -> Vm:
-        self.run.forms.had(test, machine)
-        stack.enter_context(machine)
-        stack.enter_context(self.run.at_hand(machine, self.lab))
-        return machine
+    @contextlib.contextmanager
+    def _entered_for(self, test: str) -> Iterator[Callable[[Vm], Vm]]:
+        """Give what enters machines that end with the test; it enters none that would outlive it."""
+        over = False
+        with contextlib.ExitStack() as stack:
+
+            def enter(machine: Vm) -> Vm:
+                if over:
+                    raise InputError(f"{test} is over: what makes its machines makes none for others")
+                self.run.forms.had(test, machine)
+                stack.enter_context(machine)
+                stack.enter_context(self.run.at_hand(machine, self.lab))
+                return machine
+
+            yield enter
+            over = True
 
     def _name(self, test: str) -> str:
         """Return the name of a directory below the results that is nobody's yet, for a machine of this test."""
