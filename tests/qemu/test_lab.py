@@ -1,6 +1,7 @@
 """What the laboratory hands to a guest, and what it says of a boot that failed."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from vmtests.boot.verdict import Cause, Verdict
 from vmtests.errors import InputError, Owner
 from vmtests.guest import credentials
 from vmtests.guest.seed import Seed
+from vmtests.host.host import Host
+from vmtests.host.tools import Toolbox
 from vmtests.image.check import passed
 from vmtests.image.inspect import Inspection
 from vmtests.image.source import Format
 from vmtests.machine.hardware import Disk, DiskBus, FirmwareKind, Hardware
 from vmtests.qemu.lab import DISK_SIZE, Lab
+from vmtests.qemu.vm import QemuVm
 from vmtests.sizes import GIB
 from vmtests.vm import BootError, Image
 
@@ -42,6 +46,53 @@ def test_results_are_made_when_they_are_needed(tmp_path: Path) -> None:
     """A laboratory that boots nothing makes no directory."""
     with Lab(lambda: pytest.fail("made too early")) as lab, pytest.raises(InputError):
         lab.image("reference", ["foo"])
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """An image of which nothing is known."""
+    (disk := tmp_path / "disk.raw").write_bytes(bytes(1 << 20))
+    inspection = Inspection(path=disk, format=Format.RAW, size=1 << 20, checks=())
+    return Image(name="own", path=disk, modules=None, inspection=inspection)
+
+
+def test_machine_that_is_not_powered_on_is_one_sentence(tmp_path: Path, image: Image) -> None:
+    """Whoever forgets `with` is told so, whatever he asks for."""
+    uses: tuple[Callable[[QemuVm], object], ...] = (
+        *(QemuVm.wait_ready, QemuVm.reboot, QemuVm.power_cut, QemuVm.screenshot, QemuVm.fork, QemuVm.close),
+        *(lambda vm: vm.run("true"), lambda vm: vm.verdict, lambda vm: vm.mounts, lambda vm: vm.ssh),
+    )
+    with Lab(tmp_path) as lab:
+        vm = lab.machine(image)
+        for use in uses:
+            with pytest.raises(InputError, match=r"^the machine is not powered on .hint: use it in a `with` block.$"):
+                use(vm)
+        assert not hasattr(vm, "mistyped")
+
+
+def test_laboratory_that_is_closed_makes_nothing(
+    tmp_path: Path, image: Image, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it gave is gone, and nothing is made that nobody would remove."""
+    monkeypatch.setenv("VMTESTS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Host, "toolbox", toolbox)
+    with Lab(tmp_path) as used:
+        used.machine(image)
+    with Lab(tmp_path) as unused:
+        pass
+    for lab in (used, unused):
+        with pytest.raises(InputError, match=r"^the laboratory is closed .hint: its machines are made, and end, in"):
+            lab.machine(image)
+    assert [] == list((tmp_path / "cache").glob("scratch-*"))
+
+
+def test_machine_is_made_of_an_image_and_of_hardware(tmp_path: Path, image: Image) -> None:
+    """A path is no image, nor is a dictionary hardware; either is one sentence."""
+    with Lab(tmp_path) as lab:
+        with pytest.raises(InputError, match=r"^a machine is made of an Image and of Hardware"):
+            lab.machine(image.path)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"^a machine is made of an Image and of Hardware"):
+            lab.machine(image, {"cpus": 1})  # type: ignore[arg-type]
 
 
 def test_announcement_waits_for_the_target_and_the_last_job() -> None:

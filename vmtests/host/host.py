@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vmtests.errors import InputError
 from vmtests.host import accel, firmware, tools
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.admission import Admission
@@ -29,6 +30,7 @@ class Host:
         self._request = accelerator
         self._run = run
         self._stack = contextlib.ExitStack()
+        self._left = False
 
     def __enter__(self) -> Self:
         return self
@@ -37,6 +39,8 @@ class Host:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self._left = True
+        self.__dict__.pop("scratch", None)
 
     @lazy
     def toolbox(self) -> Toolbox:
@@ -63,6 +67,8 @@ class Host:
     @lazy
     def scratch(self) -> Path:
         """A directory in the cache that ends with this, or with the last process of its run."""
+        if self._left:
+            raise InputError("the laboratory is closed", hint="its machines are made, and end, in its `with` block")
         return self._stack.enter_context(scratch(cache_dir(), self._run))
 
     def private(self) -> Path:

@@ -20,6 +20,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.follow import Watch
 from vmtests.boot.stages import Stage
 from vmtests.contract import Contract
+from vmtests.errors import InputError
 from vmtests.guest import credentials
 from vmtests.guest.keys import Key
 from vmtests.guest.login import Login
@@ -326,6 +327,8 @@ class Lab(Base):
     def _order(self, image: Image, hardware: Hardware | None, *, debug: bool) -> Hardware:
         """Return the hardware with all that was not said."""
         hardware = hardware or Hardware()
+        if not isinstance(image, Image) or not isinstance(hardware, Hardware):
+            raise InputError("a machine is made of an Image and of Hardware", hint="lab.image(NAME) gives an Image")
         if debug or image.debug:
             words = [*recipe()["module"]["debug"]["params"], "panic=0", hardware.cmdline_extra]
             handed = {**credentials.debug_shell(), **hardware.credentials}

@@ -19,7 +19,7 @@ from vmtests.boot.console import Line
 from vmtests.boot.follow import Follower
 from vmtests.boot.timeline import Timeline
 from vmtests.boot.verdict import Verdict
-from vmtests.errors import GuestError, VmtestsError
+from vmtests.errors import GuestError, InputError, VmtestsError
 from vmtests.guest.facts import Facts, Mounts, Units
 from vmtests.guest.guest import Guest
 from vmtests.guest.keys import Key
@@ -35,6 +35,7 @@ KEEP_SECONDS = 10.0
 """Seconds that a guest with KVM gets to tell what a report shows of it."""
 
 _LAST_LINES = 12
+_POWERED = frozenset({"follower", "guest", "qemu", "instance"})
 # What systemd says of its jobs, in both stages, and every warning.
 _KEPT = {
     "mountinfo.txt": "cat /proc/self/mountinfo",
@@ -86,6 +87,14 @@ class Vm(abc.ABC):
         self.image = image
         self.results = results
         self._stack = contextlib.ExitStack()
+
+    if not TYPE_CHECKING:  # to type checkers all of it is there
+
+        def __getattr__(self, name: str) -> object:
+            """Raise InputError for what a machine has from `with` on."""
+            if name in _POWERED:
+                raise InputError("the machine is not powered on", hint="use it in a `with` block")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     @abc.abstractmethod
