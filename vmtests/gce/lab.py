@@ -110,7 +110,7 @@ class GceLab(Base):
         """What is made, begun with the first thing."""
         return self._stack.enter_context(Session(self.settings, lifetime=self._lifetime, pace=self.pace))
 
-    def image(self, name: str = "reference", modules: Sequence[str] = ()) -> Image:
+    def image(self, name: str | Path = "reference", modules: Sequence[str] = ()) -> Image:
         """Return an image as `Lab.image` does; it goes to Compute Engine with its first machine.
 
         Raises InputError for what Compute Engine cannot be given, too.

@@ -63,7 +63,7 @@ class Login:
             raise InputError("a login is USER or USER:PASSWORD", hint="as in root:secret, debian")
         if key is not None and not key.is_file():
             raise InputError(f"{key} is no file with a private key")
-        return cls(user=user, password=password if colon else None, key=key)
+        return cls(user=user, password=password if colon else None, key=None if key is None else key.absolute())
 
 
 class Prompt(StrEnum):

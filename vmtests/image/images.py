@@ -31,7 +31,7 @@ class Images:
 
     def find(
         self,
-        name: str = "reference",
+        name: str | Path = "reference",
         modules: Sequence[str] = (),
         *,
         contract: Contract | None = None,
@@ -43,6 +43,7 @@ class Images:
         boot loader may have none, nor a partition table. The module `debug` is handed to the guest of an image that is
         built already. Raises InputError for what is no image, HostError when it cannot be built.
         """
+        name = str(name)
         parsed, toolbox = Modules.parse(modules), self._host.toolbox
         if name == "reference":
             # It is built to what we promise; it may be held to what somebody else does.
@@ -58,7 +59,7 @@ class Images:
             path, archive = self._adopted(name, installable)
         return Image(
             name=shown,
-            path=path,
+            path=path.absolute(),  # who boots it later may be in another working directory
             modules=own,
             inspection=inspect(
                 path,

@@ -104,7 +104,7 @@ class Lab(Base):
         self._login = login
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
 
-    def image(self, name: str = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
+    def image(self, name: str | Path = "reference", modules: Sequence[str] = (), *, direct: bool = False) -> Image:
         """Return an image by its name; see `Images.find`."""
         return self.images.find(name, modules, direct=direct)
 
@@ -344,9 +344,13 @@ class Lab(Base):
 def fitting(hardware: Hardware, image: Image) -> Hardware:
     """Return hardware with the firmware and the bus that the image is made for, where none is named.
 
-    Raises InputError for a file that is not there.
+    Its files are named from the root on. Raises InputError for one that is not there.
     """
     hardware.need_files()
+    names = ("kernel", "initrd", "cdrom", "firmware_vars")
+    files = {name: path.absolute() for name in names if (path := getattr(hardware, name)) is not None}
+    disks = (disk if disk.image is None else replace(disk, image=disk.image.absolute()) for disk in hardware.disks)
+    hardware = replace(hardware, **files, disks=tuple(disks))
     if hardware.firmware is None:
         bios = image.inspection.bios_only and hardware.kernel is None and not hardware.secure_boot
         hardware = replace(hardware, firmware=FirmwareKind.BIOS if bios else FirmwareKind.UEFI)

@@ -45,7 +45,7 @@ class Laboratory(Protocol):
     def results(self) -> Path:
         """The directory for results."""
 
-    def image(self, name: str = ..., modules: Sequence[str] = ...) -> Image:
+    def image(self, name: str | Path = ..., modules: Sequence[str] = ...) -> Image:
         """Return an image by its name."""
 
     def start(
@@ -77,7 +77,8 @@ class Base:
     def __init__(
         self, results: Path | Callable[[], Path], host: Host, contract: Contract | None, timeout: float | None
     ) -> None:
-        self._results = results
+        # Once it is begun, nothing goes elsewhere because somebody changes the working directory.
+        self._results = results if callable(results) else Path(results).absolute()
         self._timeout = timeout
         self._stack = contextlib.ExitStack()
         self.host = self._stack.enter_context(host)
