@@ -55,6 +55,8 @@ def test_restarts_are_boots_of_their_own() -> None:
         vm.power_cut()
         with pytest.raises(GuestError, match="the machine is off"):
             vm.run("true")
+        with pytest.raises(GuestError, match="the machine is off"):
+            vm.reboot()
         assert vm.power_on().ready
         assert vm.follower.boot == 3
         assert vm.run("true").ok
@@ -64,6 +66,13 @@ def test_what_only_a_machine_has_is_one_sentence() -> None:
     """A fake machine has no ssh and no serial line, and says what it has instead."""
     with FakeVm() as vm, pytest.raises(GuestError, match=r"has no serial shell .hint: what it answers"):
         vm.shell.run("true")
+
+
+def test_what_a_report_shows_of_a_guest_is_not_asked_of_a_fake_one() -> None:
+    """Code that keeps it for the report runs on a fake machine, too, without answers for that."""
+    with FakeVm() as vm:
+        vm.keep()
+        assert vm.ran == []
 
 
 def test_replay_judges_any_console() -> None:

@@ -87,6 +87,9 @@ class FakeVm(Vm):
     def diagnose(self, verdict: Verdict) -> None:
         """Gather nothing: there is no machine."""
 
+    def keep(self) -> None:
+        """Keep nothing: there is no guest to tell it."""
+
     def run(
         self, command: str, /, timeout: float = 120.0, *, stdin: bytes | None = None, limit: int = OUTPUT_LIMIT
     ) -> Result:
@@ -110,7 +113,9 @@ class FakeVm(Vm):
     # Power.
 
     def begin_reboot(self) -> None:
-        """Print the console again, as a new boot."""
+        """Print the console again, as a new boot; raises GuestError as any machine that is off."""
+        if not self._on:
+            raise GuestError("the machine is off")
         self.follower.new_boot("reboot")
         self._boot()
 
