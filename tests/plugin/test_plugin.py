@@ -1,5 +1,6 @@
 """The plugin: results only where a machine is needed, and one sentence for what fails."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,3 +152,19 @@ def test_machine_types_take_turns(pytester: pytest.Pytester, run: Run) -> None:
     ]
     turns = [f"{word} {kind}" for kind in ("e2-small", "n2-standard-2") for word in ("begin", "one", "two", "end")]
     assert turns == [" ".join(line.split()[-2:]) for line in said]
+
+
+def test_program_that_runs_pytest_goes_on_as_it_was(pytester: pytest.Pytester, run: Run) -> None:
+    """`pytest.main` with machines leaves the signals as they were: SIGTERM ends such a program afterwards, too."""
+    pytester.makepyfile(_WITH_MACHINE)
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+    found = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    try:
+        run("--vm-image=none.raw")
+        assert [signal.SIG_IGN] * 3 == [signal.getsignal(number) for number in numbers]
+        assert signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(numbers, found, strict=True):
+            signal.signal(number, handler)

@@ -41,6 +41,8 @@ class Run:
         config.pluginmanager.register(run, _PLUGIN)
         config.pluginmanager.register(run.forms, f"{_PLUGIN}-forms")
         if threading.current_thread() is threading.main_thread():
+            # A program that runs pytest in its own process (`pytest.main`) goes on afterwards as it was.
+            config.add_cleanup(_restorer())
             # What ends a process politely ends its machines, removes their files, and instances that cost money.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
@@ -164,6 +166,20 @@ class Run:
         if self._interrupted:
             pytest.exit("interrupted while the report was written", returncode=pytest.ExitCode.INTERRUPTED)
         return result
+
+
+def _restorer() -> Callable[[], None]:
+    """Return what puts the signals back as they are now."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+    handlers = {number: found for number in numbers if (found := signal.getsignal(number)) is not None}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    return restore
 
 
 def _begin_junit(config: pytest.Config, path: Path, unwritten: Callable[[str], None]) -> None:
