@@ -134,15 +134,18 @@ def test_test_that_says_it_is_flaky_is_believed(pytester: pytest.Pytester, run: 
 def test_github_is_told_in_its_own_commands(
     pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An annotation a failure, and a summary of the job in which nothing of a guest is markup."""
+    """An annotation a failure, at its place in the repository, and a summary in which nothing of a guest is markup."""
     pytester.makeconftest(_CONFTEST)
     pytester.makepyfile(test_it="def test_first(vm): pass")
     leave(pytester.path / "results", Path("/nowhere"))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path.parent))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
     result = run("--vm-results=results")
     (told,) = (line for line in result.outlines if line.startswith("::error "))
-    assert told.startswith("::error file=test_it.py,line=1,title=test_first::boot failed in initrd")
+    assert told.startswith(
+        f"::error file={pytester.path.name}/test_it.py,line=1,title=test_first::boot failed in initrd"
+    )
     told = (pytester.path / "summary.md").read_text()
     assert "| firmware | initrd |" in told
     assert "no &#124; root" in told

@@ -122,7 +122,10 @@ class Forms:
             return
         for report in self._bad[:_ANNOTATIONS]:
             path, line, _ = report.location
-            where = _escaped(path, inside=True)
+            # pytest names files from its rootdir on, GitHub from the repository's, in which that may be a directory.
+            root = self._config.rootpath
+            where = os.path.relpath(root / path, os.environ.get("GITHUB_WORKSPACE") or root)
+            where = _escaped(where, inside=True)
             title = _escaped(report.nodeid.partition("::")[2], inside=True)
             told = _escaped(_sentence(report))
             terminalreporter.write_line(f"::error file={where},line={(line or 0) + 1},title={title}::{told}")
