@@ -151,6 +151,22 @@ def test_github_is_told_in_its_own_commands(
     assert "no &#124; root" in told
 
 
+def test_run_without_a_terminal_has_its_report(
+    pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody else prints (`-p no:terminal`) report and summary are written as in any run."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile("def test_first(vm): pass")
+    leave(pytester.path / "results", Path("/nowhere"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "summary.md"))
+    written: list[Path] = []
+    monkeypatch.setattr(page, "write", written.append)
+    run("--vm-results=results", "-p", "no:terminal")
+    assert [pytester.path / "results"] == written
+    assert "| firmware | initrd |" in (pytester.path / "summary.md").read_text()
+
+
 def test_html_page_links_report_and_console(pytester: pytest.Pytester, run: Run) -> None:
     """pytest-html's page has the link; where it makes none, nothing is attached."""
     pytester.makeconftest(_CONFTEST)

@@ -113,7 +113,7 @@ class Forms:
             if of_host(error) is None:
                 raise
 
-    def tell_github(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def tell_github(self, terminalreporter: pytest.TerminalReporter | None) -> None:
         """Annotate a pull request, and write the job's summary, where GitHub Actions runs this.
 
         Workflow commands are escaped as its toolkit does (packages/core/src/command.ts).
@@ -121,6 +121,8 @@ class Forms:
         if os.environ.get("GITHUB_ACTIONS") != "true" or hasattr(self._config, "workerinput"):
             return
         for report in self._bad[:_ANNOTATIONS]:
+            if terminalreporter is None:
+                break
             path, line, _ = report.location
             # pytest names files from its rootdir on, GitHub from the repository's, in which that may be a directory.
             root = self._config.rootpath

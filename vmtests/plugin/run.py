@@ -28,7 +28,7 @@ class Run:
         self._owners: dict[BaseException, Owner] = {}
         self._told: set[BaseException] = set()
         self._unwritten: list[str] = []
-        self._interrupted = False
+        self._interrupted = self._summed_up = False
         self.forms = Forms(config, results, self._owners)
 
     @classmethod
@@ -132,6 +132,7 @@ class Run:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the page of the run, and say where the results are."""
+        self._summed_up = True
         if (told := self._report()) is not None:
             terminalreporter.write_line(f"report: {told}")
         for why in self._unwritten:
@@ -161,8 +162,11 @@ class Run:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """End as interrupted when it is the report that was."""
+        """End as interrupted when it is the report that was; without a terminal (`-p no:terminal`) write it here."""
         result = yield
+        if not self._summed_up and not hasattr(self._config, "workerinput"):
+            self._report()
+            self.forms.tell_github(None)
         if self._interrupted:
             pytest.exit("interrupted while the report was written", returncode=pytest.ExitCode.INTERRUPTED)
         return result
