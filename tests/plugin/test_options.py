@@ -59,6 +59,35 @@ def test_option_comes_before_environment_before_configuration(
 
 
 @pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("result/disk.raw", "{}/result/disk.raw"),
+        ("/disk.raw", "/disk.raw"),
+        ("reference", "reference"),
+        ("nix", "nix"),
+        ("nix:.#image", "nix:{}#image"),
+        ("nix:path:./flake", "nix:path:{}/flake"),
+        ("nix:/flake#image", "nix:/flake#image"),
+        ("nix:nixpkgs#image", "nix:nixpkgs#image"),
+    ],
+)
+def test_path_in_the_configuration_counts_from_its_directory(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, told: str, meant: str
+) -> None:
+    """Whoever runs pytest in a directory below has the same image, contract, key and results."""
+    pytester.makeini(f"[pytest]\nvm_image = {told}\nvm_contract = ours.toml\n")
+    below = pytester.mkdir("below")
+    monkeypatch.chdir(below)
+    config = pytester.parseconfig(below)
+    assert config.inipath is not None
+    found = {option.key: option.value(config, {}) for option in OPTIONS if option.place}
+    assert found["vm_image"] == meant.format(pytester.path)
+    assert found["vm_contract"] == f"{pytester.path}/ours.toml"
+    assert found["vm_results"] is None
+    assert next(one for one in OPTIONS if one.key == "vm_image").value(config, {"VMTESTS_IMAGE": told}) == told
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
         ("VMTESTS_ACCEL", "xen", "VMTESTS_ACCEL is 'xen': it takes auto, kvm, tcg"),

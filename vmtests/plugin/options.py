@@ -35,6 +35,8 @@ class Option:
     """The default, for people."""
     variable: str = ""
     negatable: bool = False
+    place: bool = False
+    """It names a file: in pytest's configuration from that file's directory on, as pytest's own paths do."""
 
     @property
     def key(self) -> str:
@@ -72,7 +74,9 @@ class Option:
             raise pytest.UsageError(f"{place}: {error}") from error
         if self.kind is Kind.TEXT and not isinstance(told, str | None):
             raise pytest.UsageError(f"{place} is {told!r}: it takes one value")
-        return self.default() if told in (None, "", []) else self._checked(told, place)
+        if told in (None, "", []):
+            return self.default()
+        return _placed(told, config) if self.place else self._checked(told, place)
 
     def _parsed(self, text: str) -> object:
         match self.kind:
@@ -90,6 +94,18 @@ class Option:
         return value
 
 
+def _placed(told: str, config: pytest.Config) -> str:
+    """Return what a path, or a flake at one, that is told in the configuration is for whoever is in any directory."""
+    base = config.invocation_params.dir if config.inipath is None else config.inipath.parent
+    before = next((prefix for prefix in ("nix:path:", "nix:") if told.startswith(prefix)), "")
+    path = told.removeprefix(before)
+    # A flake's name without a dot or slash in front is one of the registry's (nix3-flake(1)).
+    if told in {"reference", "nix"} or (before == "nix:" and not path.startswith(".")):
+        return told
+    path, mark, attribute = path.partition("#") if before else (path, "", "")
+    return f"{before}{base / path}{mark}{attribute}"
+
+
 TOLD = "vmtests_options"
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -103,11 +119,11 @@ REWINDS = ("bootloader", "kernel", "initrd", "switch-root", "userspace", "ready"
 
 OPTIONS = (
     Option(
-        name="vm-image", metavar="reference|nix[:FLAKE#ATTR]|PATH", help="the image under test",
+        name="vm-image", metavar="reference|nix[:FLAKE#ATTR]|PATH", help="the image under test", place=True,
         default=lambda: "reference", shown="reference",
     ),
     Option(
-        name="vm-contract", metavar="FILE",
+        name="vm-contract", metavar="FILE", place=True,
         help="what the image promises, a file as docs/contract.md has it",
         shown="ours for an image with our layout, else what every image promises",
     ),
@@ -115,7 +131,7 @@ OPTIONS = (
         name="vm-login", metavar="USER[:PASSWORD]",
         help="who logs in where our credentials give no way in", shown="root, without a password",
     ),
-    Option(name="vm-login-key", metavar="FILE", help="a private key that lets that user in over ssh"),
+    Option(name="vm-login-key", metavar="FILE", place=True, help="a private key that lets that user in over ssh"),
     Option(
         name="vm-seed", choices=("auto", "nocloud", "ignition", "none"), default=lambda: "auto", shown="auto",
         help="what a cloud would hand to the guest to let us in; auto is what the image listens to",
@@ -149,7 +165,7 @@ OPTIONS = (
         name="vm-console", kind=Kind.FLAG, default=lambda: False,
         help="open the cockpit when a test fails, at its machine and before that ends, with its console taken",
     ),
-    Option(name="vm-results", metavar="DIR", help="the directory of the results, used as it is"),
+    Option(name="vm-results", metavar="DIR", place=True, help="the directory of the results, used as it is"),
     Option(name="gce-project", metavar="ID", help="the project", shown="that of the credentials"),
     Option(
         name="gce-zone", metavar="ZONE[,ZONE…]", kind=Kind.WORDS, variable="VMTESTS_GCE_ZONES", default=list,

@@ -100,7 +100,9 @@ class Lab(Base):
         seed: Seed = Seed.AUTO,
     ) -> None:
         super().__init__(results, host or Host(accelerator=accelerator, run=run, cpus=cpus), contract, timeout)
-        self._seed = seed
+        if seed not in list(Seed):
+            raise InputError(f"seed=… takes {', '.join(Seed)}; not {seed!r}")
+        self._seed = Seed(seed)
         self._login = login
         self.pool = self._stack.enter_context(contextlib.closing(Pool(self.host, lambda: self.results)))
 
