@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from rich.table import Table
 from rich.text import Text
 
 from vmtests import progress
@@ -17,3 +18,16 @@ def test_no_size_of_a_terminal_silences_an_error(columns: str, monkeypatch: pyte
     console.file = io.StringIO()
     console.print(Text("vmtests: none does not exist"))
     assert console.file.getvalue() == "vmtests: none does not exist\n"
+
+
+def test_nothing_that_is_printed_acts_on_the_terminal() -> None:
+    """Whatever a name, an answer or an exception has in it: the only sequences are those of our own colours."""
+    console = progress.console()
+    console.file = io.StringIO()
+    evil = "a\x1b[2J\x9b2J\u202e\rb\nc"
+    table = Table(box=None)
+    table.add_row(Text(evil, "red"))
+    for shown in (evil, Text(evil), Text.assemble("x ", (evil, "green")), table):
+        console.print(shown)
+    assert console.file.getvalue().replace("\n", "").isprintable()
+    assert console.file.getvalue().count("a\\x1b[2J\\x9b2J\\u202e") == 3

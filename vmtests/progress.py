@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from vmtests.sizes import format_size
@@ -72,13 +73,26 @@ class Step:
         return {**self._phases, self._phase_name: self.seconds - self._phase}
 
 
+class _Console(Console):
+    """Rich's, which writes its own sequences behind this: in what is printed, names may hold any."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render with all escaped that is not printable, but the ends of lines."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            if control or text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(printable(line, len(line)) for line in text.split("\n")), style)
+
+
 def console(*, stderr: bool = False, markup: bool = True, soft_wrap: bool = False) -> Console:
     """Return a console without highlighting, whatever COLUMNS and LINES say."""
     for name in ("COLUMNS", "LINES"):
         # A shell without a terminal may say 0, in which nothing can be said; Rich takes any digits for a size.
         if not _SIZE.fullmatch(os.environ.get(name, "1")):
             del os.environ[name]
-    return Console(stderr=stderr, highlight=False, markup=markup, soft_wrap=soft_wrap)
+    return _Console(stderr=stderr, highlight=False, markup=markup, soft_wrap=soft_wrap)
 
 
 def stderr() -> Console:

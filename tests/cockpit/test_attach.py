@@ -88,6 +88,16 @@ def test_boots_are_told_apart_by_name(
     assert cli.main(["attach"]) == 2  # pytest's standard input is no terminal
 
 
+def test_name_of_an_image_does_nothing_to_a_terminal(
+    attached: attach.Attached, hands: TypedHands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a file's, which may be anybody's, and --list prints it."""
+    del attached
+    hands.title = "a\x1b[2J.raw"
+    assert cli.main(["attach", "--list"]) == 0
+    assert "a\\x1b[2J.raw" in capsys.readouterr().out
+
+
 def test_no_boot_is_told(short: Path) -> None:
     """Without a boot there is nothing to attach to, and the hint says what is one."""
     with pytest.raises(InputError, match="no boot can be attached to"):

@@ -49,6 +49,16 @@ def test_impossible_settings_are_refused(option: str, said: str, capsys: pytest.
     assert said in capsys.readouterr().err
 
 
+def test_file_of_somebody_else_is_not_called_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was there before is refused, and not offered to be sent to anybody."""
+    (there := tmp_path / "there").write_text("mine")
+    assert 2 == cli.main(["gce", "record", "reference", f"--to={there}", "--gce-endpoint=http://127.0.0.1:1"])
+    said = capsys.readouterr().err
+    assert "is there already" in said
+    assert "what was asked" not in said
+    assert "mine" == there.read_text()
+
+
 def test_zone_for_machine_learning_has_a_name_of_its_own() -> None:
     """ "AI zones" of Google's documentation: the letter of the zone that it belongs to comes last."""
     settings = Settings.find(endpoint="http://127.0.0.1:1", zones=["us-central1-ai1a"])

@@ -1,5 +1,7 @@
 """A first contract is written from what is there, and holds for it."""
 
+import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
@@ -43,3 +45,21 @@ def test_mount_through_verity_is_of_the_data(tmp_path: Path) -> None:
     first = {"partition": [{"label": "hash"}, {"label": "data", "verity": "hash"}]}
     text = draft(foreign.image.inspection, contracts.from_data(first, "here"), foreign)
     assert ["data"] == [mount["partition"] for mount in tomllib.loads(text)["mount"]]
+
+
+def test_names_of_others_are_only_names(tmp_path: Path) -> None:
+    """What a file, a partition or a service is called makes no line of its own, nor anything that a terminal heeds."""
+    foreign = Foreign(tmp_path)
+    foreign.said |= {"test -d /run/systemd/system": "", "systemctl list-units": "[]", "systemctl show": ""}
+    name = "a\x1b[2J\x9b2J\u202e\n[[mount]]\x7f\U0001f4be"
+    found = foreign.image.inspection
+    volumes = (dataclasses.replace(found.volumes[0], label=name), *found.volumes[1:])
+    inspection = dataclasses.replace(found, path=tmp_path / f"{name}.raw", volumes=volumes)
+    failed = [{"unit": f"{name}.service", "active": "failed", "sub": "failed", "load": "loaded", "description": ""}]
+    foreign.said["systemctl list-units"] = json.dumps(failed)
+    text = draft(inspection, contracts.ANY, foreign)
+    assert text.replace("\n", "").isprintable()
+    written = tomllib.loads(text)
+    assert name == written["partition"][0]["label"]
+    assert [f"{name}.service"] == written["units"]["may_fail"]
+    assert "mount" not in written

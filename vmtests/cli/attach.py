@@ -3,6 +3,7 @@
 import argparse
 
 from vmtests.errors import InputError
+from vmtests.text import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         for boot in attach.running():
             told = "no verdict yet" if boot.state.told is None else boot.state.told.word
-            print(f"{boot.name}  {boot.state.title}  {boot.state.stage} since {boot.state.t:.0f} s, {told}")
+            name, title = printable(boot.name), printable(boot.state.title)
+            print(f"{name}  {title}  {boot.state.stage} since {boot.state.t:.0f} s, {told}")
         return 0
     if not has_terminal():
         raise InputError("attaching needs a terminal, for a person", hint="--list says which boots there are")

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -129,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             page.write(lab.results)
         except VmtestsError as error:
-            print(f"vmtests: no report: {error.message}", file=sys.stderr)
+            out.print(Text(f"vmtests: no report: {error.message}"))
     if arguments.json:
         print_json({**verdict.to_json(), "broken_promises": list(broken)})
     else:

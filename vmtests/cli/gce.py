@@ -138,11 +138,10 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    try:
-        with recording(arguments.to, _settings(arguments)):
+    with recording(arguments.to, _settings(arguments)):
+        try:
             return _run(arguments)
-    finally:
-        if arguments.to.exists():
+        finally:
             progress.stderr().print(
                 Text(f"what was asked and answered is in {arguments.to}: look at it before you send it")
             )

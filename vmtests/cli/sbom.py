@@ -10,6 +10,7 @@ from rich.text import Text
 from vmtests import progress
 from vmtests.host import outputs, tools
 from vmtests.image import sbom
+from vmtests.text import printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     named = Path(arguments.image)
     own = arguments.image == "reference" and not named.exists()
     bill = sbom.of_reference(toolbox) if own else sbom.of_disk(named, toolbox)
-    text = json.dumps(bill.to_json(named.name), indent=2, ensure_ascii=False) + "\n"
+    name = printable(named.name)
+    text = json.dumps(bill.to_json(name), indent=2, ensure_ascii=False) + "\n"
     if arguments.out is None:
         print(text, end="")
     else:
@@ -38,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     told = (
         ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items())) or "no package that is written down"
     )
-    progress.stderr().print(Text(f"{named.name}: {told}"))
+    progress.stderr().print(Text(f"{name}: {told}"))
     for left in bill.left_out:
         progress.stderr().print(Text(f"left out: {left}"))
     return 0

@@ -178,7 +178,7 @@ class CockpitApp(App[None], inherit_bindings=False):
         self._points = dict(state.points)
         self._show_lines(state)
         off = " · off" if not state.on else " · stands still" if state.still else ""
-        self._set("#title", Text(f" {state.title} · boot {state.boot} · {state.t:.1f} s{off}", "bold"))
+        self._set("#title", Text(f" {printable(state.title)} · boot {state.boot} · {state.t:.1f} s{off}", "bold"))
         self._set("#stages", _stages(state))
         self._set("#told", _told(state))
         self._set("#partial", Text(state.partial, "bold"))
@@ -357,7 +357,7 @@ def _stage(row: Row, state: State) -> Text:
 def _told(state: State) -> Text:
     told: Told | None = state.told
     if told is None:
-        return Text(f" no verdict yet; results: {state.results}", "dim")
+        return Text(f" no verdict yet; results: {printable(state.results)}", "dim")
     text = Text(f" {told.word}: {told.sentence}", f"bold {_WORDS.get(told.word, 'red')}")
     if told.word != "ready":
         for evidence in told.evidence[:3]:

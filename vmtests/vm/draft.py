@@ -9,6 +9,7 @@ from vmtests.guest.facts import Facts
 from vmtests.guest.result import Runner
 from vmtests.image.inspect import Inspection
 from vmtests.image.layout import Volume
+from vmtests.text import printable
 
 _HEAD = """\
 # What {name} promises, as it was seen; take away what is chance, and add what it should.
@@ -23,7 +24,7 @@ def draft(inspection: Inspection, contract: Contract | None = None, runner: Runn
     With `runner`, a guest that is up, it has the guest's mounts and units too; `contract` is then the first part of
     the text, parsed. Raises GuestError when the guest does not tell.
     """
-    text = "\n".join([_HEAD.format(name=inspection.path.name), *_partitions(inspection.volumes)])
+    text = "\n".join([_HEAD.format(name=printable(inspection.path.name)), *_partitions(inspection.volumes)])
     if runner is not None and contract is not None:
         text = "\n".join([text, *_mounts(contract, runner), *_units(contract, runner)])
     return text
@@ -94,12 +95,13 @@ def _units(contract: Contract, runner: Runner) -> Iterator[str]:
         shown = runner.run(f"systemctl show --property=Wants --value {contract.units.ready}").check().stdout.split()
         up = tuple(name for name in shown if name in up and name.endswith(".service") and not name.startswith(_OURS))
     yield "[units]"
-    yield f"active = {json.dumps(sorted(up))}"
+    yield f"active = [{', '.join(map(_quoted, sorted(up)))}]"
     if failed:
         yield "# They failed when this was written: mend them and remove them here."
-        yield f"may_fail = {json.dumps(sorted(failed))}"
+        yield f"may_fail = [{', '.join(map(_quoted, sorted(failed)))}]"
 
 
 def _quoted(text: str) -> str:
-    """Return a basic string of TOML, whose escapes JSON's are among."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a basic string of TOML, whose escapes JSON's are among; it may be printed on a terminal."""
+    quoted = json.dumps(text, ensure_ascii=False)  # JSON's escapes of what is behind U+FFFF are none in TOML
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
