@@ -208,8 +208,11 @@ def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:
     with Lab(tmp_path / "a") as lab:
         vm = lab.machine(image)
         assert vm._own_key.public in vm.hardware.seed["user-data"].decode()
-    with Lab(tmp_path / "b", seed=Seed.NONE) as lab:
-        assert lab.machine(image).hardware.further == 0
+    for none in (Seed.NONE, "none"):
+        with Lab(tmp_path / "b", seed=none) as lab:  # type: ignore[arg-type]
+            assert lab.machine(image).hardware.further == 0
+    with pytest.raises(InputError, match="^seed=… takes auto, nocloud, ignition, none; not 'cloud'$"):
+        Lab(tmp_path / "c", seed="cloud")  # type: ignore[arg-type]
 
 
 def test_login_hands_in_the_public_key_only() -> None:
