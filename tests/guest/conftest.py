@@ -206,7 +206,7 @@ def connect(tmp_path: Path) -> Connect:
 
 
 def _log_in(guest: Guest, files: Path, *, password: str | None = None, timeout: float = 20.0) -> SerialShell:
-    directories = ("/nonexistent", str(files))
+    directories = ("/dev/null/none", str(files))
     shell = SerialShell(guest.connection, directories=directories, quiet_kernel=False, answer_timeout=10.0)
     shell.login(Login(password=password), timeout=timeout)
     return shell

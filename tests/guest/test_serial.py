@@ -317,8 +317,8 @@ def test_no_shell(make_guest: MakeGuest, connect: Connect) -> None:
 
 def test_no_directory(make_guest: MakeGuest) -> None:
     """A guest without a writable directory is told so."""
-    shell = SerialShell(make_guest().connection, directories=("/proc", "/nonexistent"), quiet_kernel=False)
-    with pytest.raises(GuestError, match="tried /proc, /nonexistent"):
+    shell = SerialShell(make_guest().connection, directories=("/proc", "/dev/null/none"), quiet_kernel=False)
+    with pytest.raises(GuestError, match="tried /proc, /dev/null/none"):
         shell.login(timeout=10)
 
 
