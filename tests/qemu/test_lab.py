@@ -211,7 +211,7 @@ def test_seed_is_handed_to_who_listens(tmp_path: Path) -> None:
     for none in (Seed.NONE, "none"):
         with Lab(tmp_path / "b", seed=none) as lab:  # type: ignore[arg-type]
             assert lab.machine(image).hardware.further == 0
-    with pytest.raises(InputError, match="^seed=… takes auto, nocloud, ignition, none; not 'cloud'$"):
+    with pytest.raises(InputError, match=r"^seed=… takes auto, nocloud, ignition, none; not 'cloud'$"):
         Lab(tmp_path / "c", seed="cloud")  # type: ignore[arg-type]
 
 
