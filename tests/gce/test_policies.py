@@ -1,6 +1,7 @@
 """What a project may not is found before anything is made, or said in the right words, with nothing left behind."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,6 +24,7 @@ from vmtests.gce.instance import insert
 from vmtests.gce.lab import GceLab
 from vmtests.gce.ledger import Head, Ledger, directory
 from vmtests.gce.reaper import Fate, reap
+from vmtests.gce.remove import remove
 from vmtests.gce.seats import Seats
 from vmtests.gce.serialport import PollPace
 from vmtests.gce.session import Session
@@ -329,17 +331,26 @@ def test_a_bucket_that_lets_nothing_go_is_refused_before_anything_is_sent(
 
 
 def test_no_version_of_an_object_is_left(session: Session, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket that keeps versions keeps what is not deleted by its generation."""
-    stored, real, asked = upload(session, packed, "disk"), requests.Session.send, list[str]()
+    """A bucket that keeps versions keeps what is not deleted by its generation; nobody looks at it besides."""
+    real, asked = requests.Session.send, list[str]()
+    start, begun = threading.Thread.start, list[str]()
 
     def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         asked.append(f"{request.method} {request.url}")
         return real(self, request, **options)
 
+    def begin(thread: threading.Thread) -> None:
+        begun.append(str(getattr(thread, "_target", None)))
+        start(thread)
+
+    stored = upload(session, packed, "disk")
     monkeypatch.setattr(requests.Session, "send", send)
-    session.remove(stored)
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    assert remove(Cloud(session.settings, FAST), stored)
     assert "DELETE" in asked[-1]
     assert "generation=" in asked[-1]
+    assert not remove(session.cloud, stored)
+    assert [] == [target for target in begun if "BucketMetadataCache" in target]
 
 
 def test_patience_begins_anew_with_each_part(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

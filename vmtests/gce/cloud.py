@@ -130,7 +130,11 @@ class Cloud:
         """Buckets and objects."""
         from google.cloud.storage import Client
 
-        return Client(project=self.settings.project, **self._options)
+        client = Client(project=self.settings.project, **self._options)
+        # With it the library (3.17, say) looks at buckets whenever it likes, in threads of its own: requests that
+        # nobody ordered would be in recordings, after the end of a run, and refused to who may not see buckets.
+        client._bucket_metadata_cache = None  # noqa: SLF001 - its variable of the environment leaves one such thread
+        return client
 
     # Calls.
 
