@@ -130,10 +130,19 @@ class Guest:
             self._inner.shutdown(socket.SHUT_RDWR)
 
     def _kill_session(self) -> None:
+        seen = set[int]()
+        # Whoever is killed may have started another since the list was made.
+        while new := set(self._session()) - seen:
+            seen |= new
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _session(self) -> Iterator[int]:
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(ValueError, ProcessLookupError):
                 if os.getsid(pid := int(entry.name)) == self.process.pid:
-                    os.kill(pid, signal.SIGKILL)
+                    yield pid
 
     def close(self) -> None:
         """End everything."""
