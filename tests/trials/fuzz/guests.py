@@ -85,7 +85,8 @@ _SERIAL = [
 
 
 def _agent(data: bytes) -> None:
-    with mock.patch.object(secrets, "randbits", return_value=7), _line(data) as ours:
+    at_once = mock.patch.object(agent, "_LOOK_SECONDS", 0.0)
+    with at_once, mock.patch.object(secrets, "randbits", return_value=7), _line(data) as ours:
         asked = agent.Agent(ours, scale=_SECONDS / 20)
         asked.connect(_SECONDS)
         asked.run("true", timeout=_SECONDS)
