@@ -70,14 +70,15 @@ def test_an_extent_that_is_too_short_is_named(patient: SmallImage, toolbox: Tool
 
 
 def test_a_member_whose_name_says_nothing_is_told_by_its_first_bytes(tmp_path: Path, toolbox: Toolbox) -> None:
-    """What was zipped from a pipe is called `-`; a program beside it is none."""
+    """What was zipped from a pipe is called `-`; a program beside it is none. A zip cuts a name at its first NUL."""
     content = bytes(table([]).content).ljust(2 * MIB, b"\0")
     elf = b"\x7fELF" + bytes(2 * MIB)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("bin/program", elf)
         packed.writestr("-", content)
+    (tmp_path / "b.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"bin/program", b"\0in/program"))
     tar(tmp_path / "a.tar", {"bin/program": elf, "fedora": content, "README": b"x" * MIB})
-    for name in ("a.zip", "a.tar"):
+    for name in ("a.zip", "b.zip", "a.tar"):
         with open_disk(tmp_path / name, toolbox) as disk:
             assert (disk.size, disk.read(512, 8)) == (len(content), b"EFI PART")
 

@@ -75,14 +75,14 @@ def test_path_in_the_configuration_counts_from_its_directory(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, told: str, meant: str
 ) -> None:
     """Whoever runs pytest in a directory below has the same image, contract, key and results."""
-    pytester.makeini(f"[pytest]\nvm_image = {told}\nvm_contract = ours.toml\n")
+    pytester.makeini(f"[pytest]\nvm_image = {told}\nvm_contract = nix\n")
     below = pytester.mkdir("below")
     monkeypatch.chdir(below)
     config = pytester.parseconfig(below)
     assert config.inipath is not None
-    found = {option.key: option.value(config, {}) for option in OPTIONS if option.place}
+    found = {option.key: option.value(config, {}) for option in OPTIONS if option.placed}
     assert found["vm_image"] == meant.format(pytester.path)
-    assert found["vm_contract"] == f"{pytester.path}/ours.toml"
+    assert found["vm_contract"] == f"{pytester.path}/nix"
     assert found["vm_results"] is None
     assert next(one for one in OPTIONS if one.key == "vm_image").value(config, {"VMTESTS_IMAGE": told}) == told
 

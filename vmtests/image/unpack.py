@@ -255,7 +255,8 @@ def _copy_member(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, 
 
 def _unzip(path: Path, source: int, write: "_Writer") -> Unpacked:
     with _Bounded(io.FileIO(os.dup(source))) as file, zipfile.ZipFile(file) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir()]
+        # Not by is_dir(), which falls over a name that begins with NUL: it is cut there.
+        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
         if any(info.flag_bits & 1 for info in members):
             raise InputError(f"{path} is encrypted with a password", hint="unzip it and give the disk")
 

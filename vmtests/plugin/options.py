@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,8 +36,8 @@ class Option:
     """The default, for people."""
     variable: str = ""
     negatable: bool = False
-    place: bool = False
-    """It names a file: in pytest's configuration from that file's directory on, as pytest's own paths do."""
+    placed: Callable[[Path, str], str] | None = None
+    """What names a file in pytest's configuration counts from its directory, as pytest's own paths do."""
 
     @property
     def key(self) -> str:
@@ -76,7 +77,9 @@ class Option:
             raise pytest.UsageError(f"{place} is {told!r}: it takes one value")
         if told in (None, "", []):
             return self.default()
-        return _placed(told, config) if self.place else self._checked(told, place)
+        if self.placed is not None and isinstance(told, str):
+            return self.placed(config.invocation_params.dir if config.inipath is None else config.inipath.parent, told)
+        return self._checked(told, place)
 
     def _parsed(self, text: str) -> object:
         match self.kind:
@@ -94,9 +97,12 @@ class Option:
         return value
 
 
-def _placed(told: str, config: pytest.Config) -> str:
-    """Return what a path, or a flake at one, that is told in the configuration is for whoever is in any directory."""
-    base = config.invocation_params.dir if config.inipath is None else config.inipath.parent
+def _file(base: Path, told: str) -> str:
+    return str(base / told)
+
+
+def _image(base: Path, told: str) -> str:
+    """Return the path of an image, or the flake at a path, for whoever is in any directory."""
     before = next((prefix for prefix in ("nix:path:", "nix:") if told.startswith(prefix)), "")
     path = told.removeprefix(before)
     # A flake's name without a dot or slash in front is one of the registry's (nix3-flake(1)).
@@ -119,11 +125,11 @@ REWINDS = ("bootloader", "kernel", "initrd", "switch-root", "userspace", "ready"
 
 OPTIONS = (
     Option(
-        name="vm-image", metavar="reference|nix[:FLAKE#ATTR]|PATH", help="the image under test", place=True,
+        name="vm-image", metavar="reference|nix[:FLAKE#ATTR]|PATH", help="the image under test", placed=_image,
         default=lambda: "reference", shown="reference",
     ),
     Option(
-        name="vm-contract", metavar="FILE", place=True,
+        name="vm-contract", metavar="FILE", placed=_file,
         help="what the image promises, a file as docs/contract.md has it",
         shown="ours for an image with our layout, else what every image promises",
     ),
@@ -131,7 +137,7 @@ OPTIONS = (
         name="vm-login", metavar="USER[:PASSWORD]",
         help="who logs in where our credentials give no way in", shown="root, without a password",
     ),
-    Option(name="vm-login-key", metavar="FILE", place=True, help="a private key that lets that user in over ssh"),
+    Option(name="vm-login-key", metavar="FILE", placed=_file, help="a private key that lets that user in over ssh"),
     Option(
         name="vm-seed", choices=("auto", "nocloud", "ignition", "none"), default=lambda: "auto", shown="auto",
         help="what a cloud would hand to the guest to let us in; auto is what the image listens to",
@@ -165,7 +171,7 @@ OPTIONS = (
         name="vm-console", kind=Kind.FLAG, default=lambda: False,
         help="open the cockpit when a test fails, at its machine and before that ends, with its console taken",
     ),
-    Option(name="vm-results", metavar="DIR", place=True, help="the directory of the results, used as it is"),
+    Option(name="vm-results", metavar="DIR", placed=_file, help="the directory of the results, used as it is"),
     Option(name="gce-project", metavar="ID", help="the project", shown="that of the credentials"),
     Option(
         name="gce-zone", metavar="ZONE[,ZONE…]", kind=Kind.WORDS, variable="VMTESTS_GCE_ZONES", default=list,
