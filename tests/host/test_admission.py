@@ -41,11 +41,12 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "machines")
 
 
-def test_machines_are_let_in_while_there_is_room(host: Host) -> None:
-    """As many machines are let in as fit beside the reserve, and their room is free when they end."""
+def test_machines_are_let_in_while_there_is_room(host: Host, tmp_path: Path) -> None:
+    """As many machines are let in as fit beside the reserve; their room is free when they end, and no file is left."""
     assert RESERVE == GIB
     with host.admission.room(GIB), host.admission.room(GIB), host.admission.room(GIB):
         pass
+    assert not list(tmp_path.rglob("machine-*"))
     with host.admission.room(3 * GIB):
         assert host.now == 0.0
 

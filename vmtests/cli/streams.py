@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO, cast
 
-from vmtests.errors import from_os
+from vmtests.errors import at_named
 
 
 class ReaderGoneError(Exception):
@@ -52,7 +52,7 @@ class _Output(_Stream):
     def tell(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):
             raise ReaderGoneError from error
-        raise from_os("standard output cannot be written", error) from error
+        raise at_named("standard output cannot be written", error, None) from error
 
 
 @contextlib.contextmanager

@@ -60,10 +60,10 @@ class Admission:
             if (held := self._try(size)) is None:
                 with progress.step(f"waiting for {size // MIB} MiB of memory"):
                     held = self._wait(size)
-            stack.callback(os.close, held)
+            stack.callback(_give_back, *held)
             yield
 
-    def _wait(self, size: int) -> int:
+    def _wait(self, size: int) -> tuple[int, str]:
         end = self._clock() + PATIENCE
         while self._clock() < end:
             self._pause(_LOOK)
@@ -76,22 +76,22 @@ class Admission:
             hint="fewer machines at once, or smaller ones",
         )
 
-    def _try(self, size: int) -> int | None:
-        """Return a descriptor that holds the room until it is closed; None when there is none now."""
+    def _try(self, size: int) -> tuple[int, str] | None:
+        """Return a descriptor that holds the room until it is closed, and its file; None when there is none now."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with FileLock(self._directory / "admission.lock"):
                 total, available = self._memory()
                 if self._taken() + size > total - RESERVE or size > available - RESERVE // 2:
                     return None
-                descriptor, _ = tempfile.mkstemp(prefix="machine-", dir=self._directory)
+                descriptor, name = tempfile.mkstemp(prefix="machine-", dir=self._directory)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 os.write(descriptor, b"%d" % size)
         except OSError as error:
             raise HostError(
                 f"{self._directory} cannot be written: {error.strerror}", hint="set VMTESTS_CACHE"
             ) from error
-        return descriptor
+        return descriptor, name
 
     def _taken(self) -> int:
         """Return the bytes that living machines may take; what the dead left is removed."""
@@ -105,3 +105,9 @@ class Admission:
                 else:
                     path.unlink()
         return taken
+
+
+def _give_back(descriptor: int, name: str) -> None:
+    with contextlib.suppress(OSError):  # the directory may be gone; whoever comes next removes what is left
+        Path(name).unlink()
+    os.close(descriptor)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmtests import progress
-from vmtests.errors import ImageError, InputError, from_os
+from vmtests.errors import ImageError, InputError, at_named
 from vmtests.host.scratch import scratch
 from vmtests.host.tools import Toolbox
 from vmtests.image import archive, compare, deep
@@ -121,4 +121,4 @@ def _pack(disk: Path, packed: Path) -> None:
         with progress.step("archive") as running:
             archive.write(disk, sys.stdout.buffer, running)
     except OSError as error:
-        raise from_os("the archive cannot be written to standard output", error) from error
+        raise at_named("the archive cannot be written to standard output", error, None) from error
