@@ -194,10 +194,11 @@ def test_other_waits_are_left_to_systemd(follow: Follow, clock: ManualClock, con
         "/dev/disk/by-partlabel/nix-store",
         r"dev-disk-by\x2dpartlabel-nix\x2dstore.device",
         r"dev-disk-by\x2dpartlabel-nix\x2dstore.device - /dev/disk/by-partlabel/nix-store",
+        r"\x2fdev\x2fdisk\x2fby-partlabel\x2fnix-store",
     ],
 )
 def test_a_device_has_one_path_however_it_is_named(name: str) -> None:
-    """By description, by unit, or by both (systemd.status_unit_format=)."""
+    """By description, by unit, or by both (systemd.status_unit_format=), or as dracut names a script."""
     assert "/dev/disk/by-partlabel/nix-store" == path(name)
 
 

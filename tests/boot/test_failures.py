@@ -169,6 +169,13 @@ class TestFailures:
         assert follower.verdict is not None
         assert follower.verdict.ready
 
+    @pytest.mark.parametrize("said", [b"init[1]: segfault at 0 ip 7f0", b"traps: init[1] trap invalid opcode ip:7f0"])
+    def test_an_init_that_crashes(self, follower: Follower, said: bytes) -> None:
+        """What the kernel says of the first process is why there is none any more."""
+        follower.feed(b"[    2.150000] " + said + b" sp 7ff error 0 in libc.so.6[7f0]\r\n")
+        follower.feed(b"[    2.200000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\r\n")
+        assert failed(follower).cause is Cause.PROGRAM_DAMAGED
+
     def test_a_panic_counts_more_than_the_oops_before(self, follower: Follower) -> None:
         """A crash that becomes a panic is a panic, with the crash as evidence."""
         follower.feed(b"EFI stub: x\n[    3.100000] int3: 0000 [#1] PREEMPT SMP\n" + PANIC)
@@ -235,6 +242,14 @@ class TestFirmware:
         follower.feed(b'BdsDxe: starting Boot0001 "UEFI" from x\r\n' + console)
         verdict = failed(follower)
         assert (verdict.cause, verdict.stage) == (Cause.BOOTLOADER_ERROR, Stage.BOOTLOADER)
+
+    def test_a_boot_loader_has_no_pid(self, follower: Follower) -> None:
+        """What a quiet boot's manager cannot execute is not what the boot loader cannot."""
+        follower.feed(
+            b"Boot in 3 s.\r\n[    1.350732] systemd[285]: Failed to execute /usr/lib/x: Permission denied\r\n"
+        )
+        follower.feed(b"[FAILED] Failed to start Switch Root.\r\n[  OK  ] Started Emergency Shell.\r\n")
+        assert failed(follower).cause is Cause.SWITCH_ROOT_FAILED
 
     def test_an_error_that_the_boot_loader_ignores(self, follower: Follower) -> None:
         """An error that is said to be ignored is ignored."""

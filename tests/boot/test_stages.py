@@ -206,3 +206,19 @@ class TestOtherLines:
 def test_kernel_behind_a_prompt(text: str, matched: str) -> None:
     """A prompt that waits does not hide the kernel's words; a line that quotes them stays a quotation."""
     assert normalise(torn(text)[-1]).text == matched
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Begin: Mounting root ... mount: x failed", ["Begin: Mounting root ... ", "mount: x failed"]),
+        ("Begin: A ... Begin: B ...   Volume x", ["Begin: A ... ", "Begin: B ...   ", "Volume x"]),
+        ("Begin: Loading essential drivers ... done.", ["Begin: Loading essential drivers ... done."]),
+        ("Begin: Loading essential drivers ... ", ["Begin: Loading essential drivers ... "]),
+        ("(initramfs) Unable to find a medium", ["Unable to find a medium"]),
+        ("(initramfs) cat /proc/cmdline", ["(initramfs) cat /proc/cmdline"]),
+    ],
+)
+def test_what_speaks_behind_a_line_that_was_begun(text: str, parts: list[str]) -> None:
+    """initramfs-tools ends no line when it begins something, and what fails then has its own."""
+    assert parts == torn(text)

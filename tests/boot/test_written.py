@@ -89,6 +89,14 @@ def test_the_prefix_of_a_collector_is_taken_off(prefix: str) -> None:
         assert (told["verdict"], told["cause"]) == (verdict, EXPECTED[name]["cause"])
 
 
+def test_a_journal_has_the_kernels_lines_however_few_they_are() -> None:
+    """Where most lines are the manager's, `kernel: ` is still who speaks, and no quotation."""
+    said = ["kernel: BTRFS error (device sda4): open_ctree failed", "systemd[1]: Failed to mount /sysroot."]
+    lines = ["systemd[1]: Mounting /sysroot...", *said, "systemd[1]: Dependency failed for Initrd Root File System."]
+    told = explain(["".join(f"Jul 28 02:50:18 host {line}\n" for line in lines).encode()])
+    assert told.verdict.cause is Cause.FILESYSTEM_DAMAGED
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -297,6 +297,9 @@ class Judge:
                 continue
             if self._going_down and not rule.kernel:
                 continue
+            # Firmware and boot loaders have neither a pid nor the kernel's clock.
+            if (normal.by or normal.stamp is not None) and _HOME.get(id(rule), stage).before(Stage.KERNEL):
+                continue
             if rule.rescue and not (self.hands_over or self.failing):
                 continue
             if normal.quoted and rule.weight is not Weight.CLUE:
@@ -313,7 +316,7 @@ class Judge:
         if rule in _MANAGED:
             words = [normal.text, *(clue.sentence for clue in self._clues)]
             home = Stage.INITRD if any(_OF_INITRD.search(text) for text in words) else Stage.USERSPACE
-        elif rule.general_words:
+        elif rule.general_words and home is not Stage.BOOTLOADER:  # whose words the firmware does not use
             return stage
         return home if stage.before(home) else stage
 

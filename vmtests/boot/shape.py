@@ -15,6 +15,7 @@ _SHARE = 0.6
 _DEEP = 3  # prefixes, one in front of the other
 
 _ISO = r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
+_KERNEL = re.compile(r"kernel: ")  # journalctl: the kernel's own
 _PREFIXES = tuple(
     re.compile(pattern)
     for pattern in (
@@ -27,19 +28,18 @@ _PREFIXES = tuple(
         # CI (GitHub, Azure), docker logs -t, journalctl -o short-iso, cloud collectors, `ts`
         rf"\[?{_ISO}\]?(?: \d\d[OE]\+?)?(?: ?[|:] ?|[ \t])",
         # journalctl -o short[-precise], syslog, with the host's name
-        r"\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
+        r"(?P<journal>)\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
         r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
         # journalctl -o short-unix
-        r"\d{10}\.\d{1,9} [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
+        r"(?P<journal>)\d{10}\.\d{1,9} [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
         r"\[?\d\d:\d\d:\d\d(?:[.,:]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
         # a date as it is written by hand
         r"\[?\d\d[/.]\d\d[/.]\d{4} \d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? ",
         # journalctl -o short-monotonic
-        r"\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
+        r"(?P<journal>)\[ {0,8}\d{1,8}\.\d{6}\] [\w.-]{1,64} (?=(?:kernel|systemd|\S{1,40}\[\d+\]): )",
         # journalctl -o short-iso, what is left of it
-        r"(?!kernel:)[\w.-]{1,64} (?=(?:kernel|[A-Za-z(][^\s\[\]]{0,63}\[\d+\]): )",
-        # journalctl: the kernel's own
-        r"kernel: ",
+        r"(?P<journal>)(?!kernel:)[\w.-]{1,64} (?=(?:kernel|[A-Za-z(][^\s\[\]]{0,63}\[\d+\]): )",
+        _KERNEL.pattern,
         # the runtime interface of containers (CRI), as kubelet keeps it
         r"std(?:out|err) [FP] ",
         # programs that log a console under a level and their own name
@@ -127,6 +127,9 @@ class Undress:
                     break
             else:
                 break
+        # In a journal that is who speaks, and no quotation, however few of its lines are the kernel's.
+        if _KERNEL not in self._prefixes and any("journal" in prefix.groupindex for prefix in self._prefixes):
+            self._prefixes.append(_KERNEL)
         # A program that runs the machine, and whose output the journal keeps.
         heads = Counter(match[0] for line in lines if (match := _PROGRAM.match(line)))
         if heads and (most := heads.most_common(1)[0])[1] >= _NEARLY_ALL * max(len(lines), _FEW):

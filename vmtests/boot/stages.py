@@ -66,14 +66,19 @@ _STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]?\d
 # What the kernel says comes behind a prompt that waits, or in the middle of a line that another had begun.
 _TORN = re.compile(r"(?<!<\d>)\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
 _TORN_LIMIT = 300
+# initramfs-tools scripts/functions: log_begin_msg() ends no line, and whatever speaks next stands behind it.
+_BEGUN = re.compile(r"Begin: .{1,120}? \.\.\.\s{1,4}(?=\S)(?!done\b)")
+_BEGUN_LIMIT = 8
+# A script that goes on behind the prompt of the shell that another opened; nobody types in capitals there.
+_GOES_ON = re.compile(r"\(initramfs\) (?=[A-Z])")
 # Somebody quotes the kernel: a command, a log of another machine.
 _QUOTES = re.compile(r"[#$>] |.*(?:\bkernel: |\becho .*|[\"'`])$")
 # The manager's log lines, on the console or through /dev/kmsg.
 _MANAGER = re.compile(r"systemd\[1\]: ")
-# syslog's `name[pid]: `, in front of what a program says.
+# syslog's `name[pid]: `, in front of what a program says, and not the kernel of the first one.
 _SAID = re.compile(
     r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d "
-    r")?(?!systemd-shutdown)(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
+    r")?(?!systemd-shutdown|\S{1,16}\[1\]: segfault )(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
 )
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own; of a
@@ -84,8 +89,11 @@ _STATUS = re.compile(
 _INDENT = re.compile(r" {7,12}(?=[A-Z][a-z]{2,}ing )")
 # The "cylon eye": systemd src/core/manager.c, manager_print_jobs_in_progress().
 _SPINNER = re.compile(r"\[[ *]{6}\] (?:\(\d{1,6} of \d{1,6}\) )?")
-# What is left of a colour when a collector took the escape character away, or put another in its place.
-_COLOUR = re.compile("[\ufffd.?␛]?\\[[0-9]{1,3}(?:; ?[0-9]{1,3}){0,6}m|[\ufffd␛]\\[[0-9;?]{0,20}[A-Za-z]|\\[0?K$")
+# What is left of a colour, or of a line's erasure, when a collector took the escape character away, or put another in
+# its place.
+_COLOUR = re.compile(
+    "^M?\\[K(?=\\[)|[\ufffd.?␛]?\\[[0-9]{1,3}(?:; ?[0-9]{1,3}){0,6}m|[\ufffd␛]\\[[0-9;?]{0,20}[A-Za-z]|\\[0?K$"
+)
 _RESULTS = (
     (
         re.compile(r"(?:Failed to (?:start|mount|listen on|activate swap)|Timed out (?:starting|mounting)) \S"),
@@ -99,12 +107,18 @@ _RESULTS = (
 
 
 def torn(text: str) -> list[str]:
-    """Return `text`, or its parts, where the kernel spoke in the middle of another's line."""
+    """Return `text`, or its parts, where somebody spoke in the middle of another's line."""
+    parts = list[str]()
+    if text.startswith("(initramfs) ") and (match := _GOES_ON.match(text)):
+        text = text[match.end() :]
+    while len(parts) < _BEGUN_LIMIT and text.startswith("Begin: ") and (match := _BEGUN.match(text)):
+        parts.append(text[: match.end()])
+        text = text[match.end() :]
     if "[" not in text or _STAMP.match(text) or not (match := _TORN.search(text, 1, _TORN_LIMIT)):
-        return [text]
+        return [*parts, text]
     if _QUOTES.match(text, 0, match.start()):
-        return [text]
-    return [text[: match.start()], text[match.start() :]]
+        return [*parts, text]
+    return [*parts, text[: match.start()], text[match.start() :]]
 
 
 def normalise(text: str) -> NormalLine:

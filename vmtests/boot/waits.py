@@ -111,11 +111,14 @@ def unit(device: str) -> str:
 
 
 def path(name: str) -> str:
-    """Return the path of a device as systemd names it: by description, by unit, or by both."""
+    r"""Return the path of a device that systemd names by description, by unit, or by both, or dracut (`\x2fdev…`)."""
     if not (match := _UNIT.match(name)):
-        return name
+        return _plain(name) if name.startswith(r"\x2f") else name
     if match["description"]:
         return match["description"]
     # systemd.unit(5), string escaping for inclusion in unit names.
-    plain = match["path"].replace("-", "/")
-    return "/dev/" + re.sub(r"\\x([0-9a-f]{2})", lambda byte: chr(int(byte[1], 16)), plain)
+    return "/dev/" + _plain(match["path"].replace("-", "/"))
+
+
+def _plain(escaped: str) -> str:
+    return re.sub(r"\\x([0-9a-f]{2})", lambda byte: chr(int(byte[1], 16)), escaped)

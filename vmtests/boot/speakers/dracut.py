@@ -39,6 +39,16 @@ SPEAKER = Speaker(
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
+        # initqueue's condition is a script that wait_for_dev() named by the device.
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            _SAID + r"\S{1,100}/initqueue/finished/devexists-(?P<device>\S{1,300}?)\.sh\b",
+            "device {device} did not appear",
+            DEVICE_HINT,
+            r'Warning: /lib/dracut/hooks/initqueue/finished/devexists-\x2fdev\x2froot.sh: "[ -e "/dev/root" ]"',
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.DEVICE_TIMEOUT,
             _SAID

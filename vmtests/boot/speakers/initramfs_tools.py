@@ -25,7 +25,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"ALERT! +(?P<device>\S{1,300}) does not exist\.? +Dropping to a shell!",
+            r"ALERT! +(?P<device>\S{1,300}) does not exist\.? +Dropping to (?:a )?shell!",
             "device {device} did not appear",
             DEVICE_HINT,
             "ALERT!  /dev/disk/by-label/nosuch does not exist.  Dropping to a shell!",

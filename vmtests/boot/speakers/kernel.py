@@ -118,10 +118,19 @@ SPEAKER = Speaker(
             Cause.INITRD_INVALID,
             r"Initramfs unpacking failed: (?!write error)(?P<what>.{1,200})$|(?P<also>RAMDISK: (?:EOF while reading"
             r" compressed data|error while reading compressed data|Couldn't find valid RAM disk image.{0,60}"
-            r"|incomplete write.{0,40}|image too big.{0,60})|rootfs image is not initramfs .{0,100})",
+            r"|incomplete write \((?!-28).{0,40})|rootfs image is not initramfs .{0,100})",
             "the kernel cannot unpack the initrd: {what}{also}",
             "the initrd is damaged, was cut, or is compressed in a way that this kernel has no decompressor for",
             "Initramfs unpacking failed: invalid magic at start of compressed archive",
+            kernel=True,
+        ),
+        # init/do_mounts_rd.c; 28 is ENOSPC
+        rule(
+            Cause.INITRD_INVALID,
+            r"(?P<what>RAMDISK: (?:incomplete write \(-28|image too big).{0,60})$",
+            "the initrd does not fit into its RAM disk: {what}",
+            "ramdisk_size= on the kernel's command line, in KiB, has to hold the unpacked initrd; cpio needs none",
+            "RAMDISK: image too big! (16384KiB/4096KiB)",
             kernel=True,
         ),
         # init/do_mounts.c
@@ -228,6 +237,17 @@ SPEAKER = Speaker(
             stages=BOOTING,
             grace=1.0,
             weight=Weight.SYMPTOM,
+            kernel=True,
+        ),
+        # arch/x86/kernel/traps.c, arch/x86/mm/fault.c
+        rule(
+            Cause.PROGRAM_DAMAGED,
+            r"(?:traps: )?"
+            r"(?P<what>[\w.()-]{1,16}\[1\]:? (?:trap |general protection|segfault at |bad frame ).{0,160})$",
+            "the first process crashed: {what}",
+            "init, or a library of it, is damaged; invalid opcode: the processor lacks what it was built for",
+            "traps: init[1] trap invalid opcode ip:7f3c1e020d25 sp:7ffd8a54c2b0 error:0 in libc.so.6[7f3c1e000000]",
+            stages=RUNNING,
             kernel=True,
         ),
         rule(

@@ -1,4 +1,4 @@
-"""Small initrds: minitrd, booster, Yocto's, Kata's and Firecracker's, linuxkit, u-root, KIWI's, tiny scripts."""
+"""Small initrds: minitrd, booster, Yocto's, Kata's, Firecracker's, linuxkit, u-root, KIWI's, CirrOS', tiny scripts."""
 
 from vmtests.boot.rules import DEVICE_HINT, STAGE1, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
@@ -22,6 +22,9 @@ SPEAKER = Speaker(
             r"(?:Welcome to u-root!|Starting booster initramfs|#{3} [\w -]{1,40} init(?:ramfs|rd) #{3}$)",
             "Welcome to u-root!",
         ),
+        # CirrOS src/{init,etc/init.d/rc.sysinit}
+        sign(Stage.INITRD, r"info: initramfs(?:: up at \d|.{0,10} loading root from )", "info: initramfs: up at 1.17"),
+        sign(Stage.USERSPACE, r"info: /etc/init\.d/rc\.sysinit: up at ", "info: /etc/init.d/rc.sysinit: up at 4.78"),
     ),
     failures=(
         # initramfs-framework/{init,finish,rootfs}, init-live.sh

@@ -158,8 +158,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.VOLUME_MISSING,
-            r"(?:Begin: .{0,200}\.{3})?\s{0,4}"
-            r"(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group "
+            r"\s{0,4}(?P<what>(?:WARNING: )?(?:Volume group \"\S{1,128}\" not found|Cannot process volume group "
             r"\S{1,128}|Couldn't find device with uuid"
             r" \S{1,60}|VG \S{1,128} is missing PV .{1,80}|Failed to find logical volume.{1,160}|Refusing "
             r"activation of partial LV .{1,120}))",
@@ -225,7 +224,7 @@ SPEAKER = Speaker(
         rule(
             Cause.PROGRAM_DAMAGED,
             r"(?P<what>.{0,200}(?:error while loading shared libraries: .{1,160}|Fatal glibc error: .{1,160}"
-            r"|symbol lookup error: .{1,160}"
+            r"|symbol lookup error: .{1,160}|FATAL: kernel too old"
             r"|version `GLIBC\S{1,40}' not found.{0,120}|No such file or directory \(required by|can't load "
             r"library '.{1,80}'"
             r"|Error relocating .{1,160}|\*\*\* stack smashing detected \*\*\*.{0,80}))$",
