@@ -4,7 +4,7 @@ from vmtests.boot.rules import ASKED_HINT, DEVICE_HINT, MORE_HINT, STAGE1, Layer
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
-_SAID = r"(?:dracut(?:-[\w-]{1,30})?:? )?(?:Warning|WARNING|FATAL): (?:FATAL: )?"
+_SAID = r"(?:[Dd]racut(?:-[\w-]{1,30})?:? )?(?:Warning|WARNING|FATAL): (?:FATAL: )?"
 
 SPEAKER = Speaker(
     name="dracut",

@@ -53,6 +53,13 @@ SPEAKER = Speaker(
             "SCSI subsystem initialized",
             until=Stage.BOOTLOADER,
         ),
+        # init/do_mounts.c: rootwait waited for it, or another type was tried before.
+        sign(
+            Stage.KERNEL,
+            r"VFS: Mounted root \(",
+            "VFS: Mounted root (ext4 filesystem) readonly on device 179:2.",
+            forgives=frozenset({Cause.DEVICE_TIMEOUT, Cause.MOUNT_FAILED}),
+        ),
         # run_init_process(); with an initrd the program is /init.
         sign(Stage.INITRD, r"Run /init as init process$", "Run /init as init process"),
         sign(

@@ -56,6 +56,14 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.MODULE_MISSING,
+            r"mount: unknown filesystem type '(?P<type>[\w.-]{1,32})'",
+            "the kernel knows no {type}, and no module for it was found",
+            "the kernel, or the initrd, needs the file system's module, and modules.dep must name it",
+            "mount: unknown filesystem type 'vfat'",
+            stages=SYSTEMD,
+        ),
+        rule(
+            Cause.MODULE_MISSING,
             r"(?P<what>(?:modprobe|insmod|modinfo): (?:FATAL: |ERROR: |can't |could not |module ).{1,200}"
             r"|FATAL: Module \S{1,60} not found.{0,120})$",
             "a module was not loaded: {what}",
