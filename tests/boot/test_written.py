@@ -97,6 +97,12 @@ def test_a_journal_has_the_kernels_lines_however_few_they_are() -> None:
     assert told.verdict.cause is Cause.FILESYSTEM_DAMAGED
 
 
+def test_a_root_that_came_is_waited_for_no_more() -> None:
+    """The kernel that waited for its root, and mounted it, has not failed by that."""
+    said = b"[    1.115797] Waiting for root device PARTUUID=d0a91e1d-02...\n[    1.363091] VFS: Mounted root ("
+    assert explain([said, b"ext4 filesystem) readonly on device 179:2.\n"]).verdict.cause is None
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

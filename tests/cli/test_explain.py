@@ -44,6 +44,8 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
         _prefixed(lambda n: f"2024-01-02T03:04:{n % 60:02}.1234567Z "),
         _prefixed(lambda n: f"Jan  2 03:04:{n % 60:02} host console[12]: "),
         "".join(json.dumps({"MESSAGE": line, "PRIORITY": "6"}) + "\n" for line in TEXT.splitlines()).encode(),
+        json.dumps({"kind": "compute#serialPortOutput", "contents": TEXT, "next": "9"}).encode(),
+        json.dumps({"InstanceId": "i-1", "Timestamp": "2024-01-02\n", "Output": TEXT}, indent=4).encode(),
         FAILED + b"\n" + GOOD,
     ],
     ids=[
@@ -57,6 +59,8 @@ def _prefixed(prefix: Callable[[int], str]) -> bytes:
         "ci",
         "journal",
         "json",
+        "Compute Engine's answer",
+        "EC2's answer",
         "two boots",
     ],
 )

@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import itertools
+import json
 import os
 import re
 import stat
@@ -24,10 +25,13 @@ from vmtests.boot.replay import Explanation, Replay, explain
 from vmtests.boot.skim import CHUNK
 from vmtests.cli.common import add_json, print_json
 from vmtests.errors import InputError
+from vmtests.sizes import MIB
 from vmtests.text import printable
 
 _GZIP = b"\x1f\x8b"
+_ANSWER = 4 * MIB  # Compute Engine keeps 1 MiB of a console; escaped, it is more
 _EXPORT = (b"__CURSOR=", b"__REALTIME_TIMESTAMP=")  # of a journal
+_JSON_LINES = re.compile(rb"\s*\{[^\n]*\}[ \t\r]*\n\s*\{")
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _POLL = 0.5  # seconds between two looks at a log that is followed
 _WORDS = {"ready": "green", "failed": "red", "unknown": "yellow"}
@@ -40,8 +44,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="-",
         metavar="LOG",
-        help="a console's log, plain or .gz, a journal's export, or a directory of results; `-`, the default, is "
-        "standard input",
+        help="a console's log, plain or .gz, a journal's export, a cloud's answer in JSON, or a directory of results; "
+        "`-`, the default, is standard input",
     )
     add_json(parser)
     parser.add_argument("--image", type=Path, metavar="DISK", help="the disk that was booted: it is inspected as well")
@@ -119,6 +123,11 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     if first.startswith(_EXPORT):
         yield journal.as_console(itertools.chain((first,), iter(partial(file.read, CHUNK), b"")))
         return
+    if first.lstrip()[:1] == b"{" and not _JSON_LINES.match(first):
+        first += file.read(max(_ANSWER - len(first), 0))
+        if (answer := _answered(first)) is not None:
+            yield answer
+            return
     unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
     encoding = next((name for bom, name in _UTF16.items() if first.startswith(bom)), None)
     if encoding is None and unpack is None and first[1:200:2].count(0) > 90 * len(first[:200]) // 200:
@@ -141,6 +150,19 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
             since = time.monotonic()
             progress.stderr().print(Text(f"{total >> 20} MiB read"))
         data = file.read(CHUNK)
+
+
+def _answered(data: bytes) -> bytes | None:
+    """Return the console in a cloud's answer (EC2, Compute Engine, OpenStack); None of anything else.
+
+    That is one JSON object, in which all of the console is one string.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    texts = [value for value in answer.values() if isinstance(value, str) and "\n" in value]
+    return max(texts, key=len).encode("utf-8", "replace") if texts else None
 
 
 def _followed(file: BinaryIO, replay: Replay) -> Explanation:

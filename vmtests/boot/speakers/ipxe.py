@@ -23,7 +23,7 @@ SPEAKER = Speaker(
             Cause.NETWORK_BOOT_FAILED,
             r"(?:Could not (?P<act>boot|select|start|configure|describe|fetch|load|exec|download).{0,120}: |"
             r"(?P<url>(?:https?|tftp|nfs|ftp)://\S{1,300}?)\.{2,} ?)(?P<why>.{0,160} "
-            r"?\(https?://ipxe\.org/[0-9a-f]{8}\))",
+            r"?\(https?://ipxe\.org/(?:err/)?[0-9a-f]{6,8}\))",
             "iPXE failed: {url} {why}",
             _HINT,
             "http://192.0.2.1/vmlinuz... No such file or directory (https://ipxe.org/2d0c618e)",
