@@ -67,6 +67,8 @@ def test_the_last_of_two_boots_counts_and_the_first_is_named() -> None:
     "prefix",
     [
         "machine # ",
+        "vm-test-run-boot> ",
+        "vm-test-run-boot> machine # ",
         "2024-01-02T03:04:05.123Z ",
         "2024-01-02T03:04:05+0000 host console[9]: ",
         "serial | ",

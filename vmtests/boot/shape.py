@@ -55,6 +55,8 @@ _PREFIXES = tuple(
         r"(?: {4}|==> )[\w.-]{1,40}: ",
         r"\((?!XEN\))(?:finished|[\w.-]{1,40})\)? ?>? ",
         r"(?!qemu-system-\w{1,20}: (?:-|warning: ))(?:serial|console|ttyS\d|guest|vm|qemu)\S{0,20}(?::| -|>|\]) ",
+        # nix build -L: the derivation; a prompt that is painted again and again is none
+        r"(?!Shell|grub|iPXE|loader|[a-z]{0,3}sh>)[\w.+-]{3,80}> ",
         r"> ",
         r"`",
     )

@@ -10,7 +10,7 @@ SPEAKER = Speaker(
     name="NixOS",
     stage=Stage.INITRD,
     source="nixpkgs nixos/modules/system/boot/{stage-1-init.sh,stage-2-init.sh,systemd/initrd.nix}, "
-    "nixos/modules/system/activation",
+    "nixos/modules/system/activation, pkgs/build-support/vm",
     signs=(
         sign(Stage.INITRD, r"<<< .+ Stage 1 >>>$", "<<< NixOS Stage 1 >>>"),
         sign(Stage.USERSPACE, r"<<< .+ Stage 2 >>>$", "<<< NixOS Stage 2 >>>"),
@@ -19,6 +19,8 @@ SPEAKER = Speaker(
             r"booting system configuration /nix/store/",
             "booting system configuration /nix/store/x-nixos",
         ),
+        # pkgs/build-support/vm
+        sign(Stage.USERSPACE, r"starting stage 2 \(/nix/store/", "starting stage 2 (/nix/store/x-vm-run-stage2)"),
     ),
     failures=(
         rule(

@@ -209,6 +209,16 @@ SPEAKER = Speaker(
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
+        # src/repart/repart.c
+        rule(
+            Cause.PROVISIONING_FAILED,
+            r"(?P<what>(?:Can't fit requested partitions|Not enough disk space to fit requested|Failed to determine "
+            r"backing device of).{1,160})$",
+            "the disk could not be partitioned: {what}",
+            "the disk has to have room for what repart.d asks for, and be the one that root or /usr is on",
+            "Can't fit requested partitions into available free space (1.9M), refusing.",
+            stages=SYSTEMD,
+        ),
         rule(
             Cause.UNIT_FAILED,
             rf"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting|Failed to listen on) {UNIT}(?P<unit>.+?)\.?$",

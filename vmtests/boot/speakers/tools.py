@@ -22,7 +22,10 @@ _UNLOCK = (
     "somebody, a TPM or a key server has to unlock it: give the key by crypttab, clevis or systemd-cryptenroll, or \
 answer on the console"
 )
-_SCRIPT = r"(?P<what>/?(?:(?:\S{1,160}/)?init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh)(?:\[\d+\])?: "
+_SCRIPT = (
+    r"(?P<what>/?(?:(?:\S{1,160}/)?init|linuxrc|sbin/init|bin/(?:ba|da|a)?sh|\S{0,80}sh|nix/store/\S{1,160})"
+    r"(?:\[\d+\])?: "
+)
 _NEEDED = (
     r"(?:mount|switch_root|pivot_root|run-init|chroot|insmod|modprobe|mdev|udevd|udevadm|blkid|findfs|losetup|dmsetup"
     r"|cryptsetup|lvm|vgchange|zpool|zfs|mdadm|veritysetup|kexec|sh|ash|bash|init)"
@@ -76,8 +79,8 @@ SPEAKER = Speaker(
         rule(
             Cause.MOUNT_FAILED,
             r"mount: (?:mounting )?(?P<what>(?P<device>\S{1,300}?)(?:(?: on (?P<where>\S{1,300}))? failed: .{1,120}"
-            r"|: (?:can't find .{1,200}|no filesystem type specified.{0,40}|wrong fs type.{1,200}|special device "
-            r"\S{1,200} does not exist"
+            r"|: (?:can't find .{1,200}|no (?:valid )?filesystem type specified.{0,40}|wrong fs type.{1,200}"
+            r"|special device \S{1,200} does not exist"
             r"|bind .{1,200} failed.{0,40}|mount point (?:not mounted|does not exist|is busy).{0,80}|fsconfig.{1,200}"
             r"|mount\(2\) system call failed.{0,120}|can't read superblock.{0,80}|.{0,80}(?:already mounted|is "
             r"write-protected but|"
