@@ -30,6 +30,12 @@ SPEAKER = Speaker(
             r"(?:UEFI firmware \(version|UEFI Interactive Shell|BdsDxe: loading Boot|Tianocore/EDK2 firmware)",
             "UEFI firmware (version edk2-stable202308 built at 12:00:00 on Aug 1 2023)",
         ),
+        # Compute Engine's own lines; its troubleshooting pages and gcpdiag name them.
+        sign(
+            Stage.FIRMWARE,
+            r"UEFI: (?:Attempting to start|Failed to (?:load|start)) image\.",
+            "UEFI: Attempting to start image.",
+        ),
     ),
     failures=(
         rule(
@@ -64,6 +70,24 @@ SPEAKER = Speaker(
             ESP_HINT,
             'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Not Found',
             stages=LOADING,
+        ),
+        rule(
+            Cause.SECURE_BOOT_REFUSED,
+            r"(?:Status: )?(?P<why>Security Violation|Access Denied|Binary is blacklisted)\.?$",
+            "secure boot refused what the firmware was to start: {why}",
+            "sign the boot loader with a key of the firmware's db that dbx does not revoke, or boot without secure boot",
+            "Status: Security Violation.",
+            stages=LOADING,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?P<what>UEFI: Failed to (?:load|start) image)\.?$",
+            "the firmware could not start what it was to boot: {what}",
+            ESP_HINT,
+            "UEFI: Failed to load image.",
+            stages=LOADING,
+            layer=Layer.UNIT,
+            fatal=True,
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
