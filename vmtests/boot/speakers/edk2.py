@@ -75,7 +75,7 @@ SPEAKER = Speaker(
             Cause.SECURE_BOOT_REFUSED,
             r"(?:Status: )?(?P<why>Security Violation|Access Denied|Binary is blacklisted)\.?$",
             "secure boot refused what the firmware was to start: {why}",
-            "sign the boot loader with a key of the firmware's db that dbx does not revoke, or boot without secure boot",
+            "sign the boot loader with a key of the firmware's db that dbx does not revoke, or do without secure boot",
             "Status: Security Violation.",
             stages=LOADING,
         ),

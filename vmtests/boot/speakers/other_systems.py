@@ -20,7 +20,8 @@ SPEAKER = Speaker(
         # of sys/kern/vfs_mountroot.c.
         sign(
             Stage.KERNEL,
-            r"(?:\[ {2,6}\d{1,6}\.\d{7}\] |db(?:\{\d{1,3}\})?> ?$|Stopped in pid \d|mountroot> ?$)",
+            r"(?:\[ {2,6}\d{1,6}\.\d{7}\] |db(?:\{\d{1,3}\})?> ?$|Stopped in pid \d|mountroot> ?$"
+            r"|KDB: (?:stack backtrace|enter):)",
             "[   1.0000000] cpu_rng: rdrand/rdseed",
         ),
         sign(Stage.KERNEL, r"(?:Computer is booting, SAC started|SAC> ?$|The SAC command prompt is now)", "SAC>"),
