@@ -297,8 +297,10 @@ class Judge:
                 continue
             if self._going_down and not rule.kernel:
                 continue
-            # Firmware and boot loaders have neither a pid nor the kernel's clock.
-            if (normal.by or normal.stamp is not None) and _HOME.get(id(rule), stage).before(Stage.KERNEL):
+            # Firmware and boot loaders have neither the kernel's clock nor a pid of the boot's; what another program
+            # says may be theirs, which it runs.
+            running = normal.stamp is not None or (normal.by and not normal.quoted)
+            if running and _HOME.get(id(rule), stage).before(Stage.KERNEL):
                 continue
             if rule.rescue and not (self.hands_over or self.failing):
                 continue
