@@ -99,6 +99,12 @@ def test_a_journal_has_the_kernels_lines_however_few_they_are() -> None:
     assert told.verdict.cause is Cause.FILESYSTEM_DAMAGED
 
 
+def test_firmware_that_says_who_it_is_again_and_again_is_a_loop() -> None:
+    """A boot sector that restarts the machine says nothing itself."""
+    told = explain([b"SeaBIOS (version 1.8.2-google)\nBooting from Hard Disk 0...\n" * 3])
+    assert (told.verdict.word, told.verdict.cause, told.boots) == ("failed", Cause.BOOT_LOOP, 3)
+
+
 def test_a_root_that_came_is_waited_for_no_more() -> None:
     """The kernel that waited for its root, and mounted it, has not failed by that."""
     said = b"[    1.115797] Waiting for root device PARTUUID=d0a91e1d-02...\n[    1.363091] VFS: Mounted root ("

@@ -51,6 +51,7 @@ _INITRD_UNIT = re.compile(
 _FIRMWARE_AGAIN = re.compile(r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |Welcome to GRUB!$")
 # Of these a boot has one; what is above may come again behind a boot loader that gave up.
 _BANNER_AGAIN = re.compile(r"SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware \(version ")
+_ONCE = re.compile(r"SeaBIOS \(version |UEFI firmware \(version ")
 _KERNEL_AGAIN = re.compile(r"Linux version \d")
 
 _SCRIPTS = frozenset(
@@ -241,3 +242,8 @@ def restarted(current: Stage, line: NormalLine, *, ended: bool = False) -> bool:
         return True
     late = ended or not current.before(Stage.INITRD)
     return late and line.stamp == 0 and bool(_KERNEL_AGAIN.match(line.text))
+
+
+def introduces(line: NormalLine) -> bool:
+    """Whether firmware says who it is, which it does once in a boot: where it did so twice, the machine restarted."""
+    return bool(_ONCE.match(line.text))

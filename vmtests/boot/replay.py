@@ -9,7 +9,7 @@ from datetime import datetime
 from vmtests.boot.attempt import Attempt
 from vmtests.boot.budgets import Budgets
 from vmtests.boot.console import Line
-from vmtests.boot.course import dumps, restarted
+from vmtests.boot.course import dumps, introduces, restarted
 from vmtests.boot.explain import Knowledge
 from vmtests.boot.machine_rules import BOOT_LOOP, LOOP_RESETS, PLANS
 from vmtests.boot.readiness import ANY_RUN
@@ -61,6 +61,7 @@ class Replay:
 
     def _begin(self) -> None:
         self._boots += 1
+        self._introduced = False
         self._t = 0.0
         self._clock: datetime | None = None
         self._heads: list[Line] = []
@@ -142,7 +143,9 @@ class Replay:
     def _line(self, text: str, clock: datetime | None) -> None:
         normal = normalise(text)
         attempt = self._attempt
-        if not attempt.quoting and restarted(attempt.stage, normal, ended=attempt.suspicious):
+        introduced = introduces(normal)
+        again = introduced and self._introduced
+        if not attempt.quoting and (again or restarted(attempt.stage, normal, ended=attempt.suspicious)):
             ended = attempt.finish(self._t)
             self._crashed = (ended, attempt, self._heads, self._t, self._restarts, self._plans)
             was_ready = attempt.verdict is not None and attempt.verdict.ready
@@ -159,6 +162,7 @@ class Replay:
             if self._earlier and self._earlier[-1] is ended:
                 self._earlier.pop()
             return
+        self._introduced |= introduced
         if normal.stamp is not None:
             self._t = max(self._t, normal.stamp)
         elif clock is not None:
