@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import os
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmtests.faults import cpio
 from vmtests.host.tools import Toolbox
-from vmtests.image import contents
+from vmtests.image import contents, erofs
 from vmtests.image.diff import Difference, changed, compare
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
@@ -152,6 +153,17 @@ def test_files_of_an_ext4_are_those_that_went_in(tree: Path, tmp_path: Path, too
     found = listed(ExtFiles(MemoryDisk((tmp_path / "image").read_bytes())))
     found.pop("/lost+found")
     assert found == truth(tree)
+
+
+@pytest.mark.parametrize("length", [112, 115, 127])
+def test_erofs_that_ends_in_its_superblock_is_none(length: int) -> None:
+    """Not even one that says that the number of its root, which is behind, has 64 bits."""
+    head = bytearray(128)
+    struct.pack_into("<I", head, 0, erofs.MAGIC)
+    struct.pack_into("<B", head, 12, 12)
+    struct.pack_into("<I", head, 80, 0x80)
+    with pytest.raises(FilesError, match="no erofs superblock"):
+        ErofsFiles(MemoryDisk(bytes(1024) + bytes(head[:length])))
 
 
 @settings(max_examples=60, deadline=None)
