@@ -13,6 +13,8 @@ from vmtests.sizes import format_size
 OFFSET = 1024
 MAGIC = 0xE0F5E1E2
 
+SIZE = 128
+"""Bytes of a superblock."""
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ")
 _COMPAT_CHECKSUM, _COMPAT_MTIME = 0x1, 0x2
 _INCOMPAT_COMPR_CFGS = 0x2
@@ -77,7 +79,7 @@ class Superblock:
 
 def parse(data: bytes) -> Superblock | None:
     """Return the superblock in `data`, which begins at OFFSET; None where it is too short to be one."""
-    if len(data) < _SUPERBLOCK.size:
+    if len(data) < SIZE:
         return None
     fields = _SUPERBLOCK.unpack_from(data)
     magic, checksum, compat, bits, _, low16, inodes, _, _, blocks = fields[:10]
@@ -242,5 +244,5 @@ def _features(superblock: Superblock, subject: str, where: str, kernel: Version 
 
 def holds(partition: Readable) -> bool:
     """Return whether a partition holds an erofs."""
-    superblock = parse(partition.read(OFFSET, _SUPERBLOCK.size))
+    superblock = parse(partition.read(OFFSET, SIZE))
     return superblock is not None and superblock.magic == MAGIC

@@ -14,7 +14,6 @@ from vmtests.image import erofs
 from vmtests.image.check import Readable
 from vmtests.image.files import FilesError
 
-_SUPERBLOCK = 128  # bytes
 _SLOT = 32  # bytes, in which inodes are numbered
 _PLAIN, _INLINE, _CHUNKS = 0, 2, 4  # EROFS_INODE_*: how data is laid out; the others are compressed
 _48BIT = 0x80
@@ -47,9 +46,9 @@ class ErofsFiles:
 
     def __init__(self, content: Readable) -> None:
         self._content = content
-        head = content.read(erofs.OFFSET, _SUPERBLOCK)
+        head = content.read(erofs.OFFSET, erofs.SIZE)
         known = erofs.parse(head)
-        if known is None or len(head) < _SUPERBLOCK or known.magic != erofs.MAGIC or not 9 <= known.block_bits <= 16:
+        if known is None or known.magic != erofs.MAGIC or not 9 <= known.block_bits <= 16:
             raise FilesError("there is no erofs superblock")
         self._bits = known.block_bits
         self._looked_at = 0

@@ -31,6 +31,7 @@ _NEEDED = (
     r"|cryptsetup|lvm|vgchange|zpool|zfs|mdadm|veritysetup|kexec|sh|ash|bash|init)"
 )
 _SCRIPT_HINT = "the file or program that it names must be in the initrd, or in the system"
+_NO_MODULE = "the kernel, or the initrd, needs the file system's module, and modules.dep must name it"
 
 SPEAKER = Speaker(
     name="mount, fsck, cryptsetup, LVM, ZFS, shells",
@@ -53,7 +54,7 @@ SPEAKER = Speaker(
             Cause.MODULE_MISSING,
             r"mount: (?P<where>\S{1,300}): unknown filesystem type '(?P<type>[\w.-]{1,32})'",
             "{where} could not be mounted: the kernel knows no {type}, and no module for it was found",
-            "the kernel, or the initrd, needs the file system's module, and modules.dep must name it",
+            _NO_MODULE,
             "mount: /sysroot: unknown filesystem type 'erofs'.",
             stages=SYSTEMD,
         ),
@@ -61,7 +62,7 @@ SPEAKER = Speaker(
             Cause.MODULE_MISSING,
             r"mount: unknown filesystem type '(?P<type>[\w.-]{1,32})'",
             "the kernel knows no {type}, and no module for it was found",
-            "the kernel, or the initrd, needs the file system's module, and modules.dep must name it",
+            _NO_MODULE,
             "mount: unknown filesystem type 'vfat'",
             stages=SYSTEMD,
         ),
