@@ -2,17 +2,20 @@
 
 import gzip
 import io
+import itertools
 import json
 import lzma
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vmtests import cli
 from vmtests.cli import explain
 from vmtests.resources import fixture
+from vmtests.sizes import MIB
 from vmtests.testing import SmallImage, small_image
 
 GOOD = (fixture("consoles/written") / "openrc-ok.log").read_bytes()
@@ -68,6 +71,16 @@ def test_whatever_wrote_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], d
     """A console's log is judged in whatever form it came."""
     (tmp_path / "log").write_bytes(data)
     assert _told(capsys, str(tmp_path / "log"))["verdict"] == "ready"
+
+
+def test_how_much_of_a_long_log_was_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what it holds, not what it takes on the disk where it is packed."""
+    monkeypatch.setattr(explain, "time", SimpleNamespace(monotonic=itertools.count(step=3).__next__))
+    (tmp_path / "log.gz").write_bytes(gzip.compress(bytes(8 * MIB)))
+    cli.main(["explain", str(tmp_path / "log.gz")])
+    assert "8 MiB read" in capsys.readouterr().err
 
 
 def test_a_journal_is_taken_as_journalctl_exports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

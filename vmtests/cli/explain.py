@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.follow:
                 told = _followed(file, Replay(knowledge=knowledge, ready=ready))
             else:
-                told = explain(_chunks(file), knowledge=knowledge, ready=ready)
+                told = explain(chunks(file), knowledge=knowledge, ready=ready)
         except (OSError, zlib.error) as error:
             raise InputError(f"{arguments.log} cannot be read: {error}") from error
     print_json(told.to_json()) if arguments.json else _show(told)
@@ -117,8 +117,18 @@ def _endless(file: BinaryIO) -> bool:
     return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not file.isatty())
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield a log's bytes, unpacked where they are packed, as UTF-8."""
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a log's bytes, unpacked where they are packed, as UTF-8, and tell on standard error how far that is."""
+    total, since = 0, time.monotonic()
+    for data in _unpacked(file):
+        yield data
+        total += len(data)
+        if time.monotonic() - since > 2:
+            since = time.monotonic()
+            progress.stderr().print(Text(f"{total >> 20} MiB read"))
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
     first = file.read(CHUNK)
     if first.startswith(_EXPORT):
         yield journal.as_console(itertools.chain((first,), iter(partial(file.read, CHUNK), b"")))
@@ -133,9 +143,8 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     if encoding is None and unpack is None and first[1:200:2].count(0) > 90 * len(first[:200]) // 200:
         encoding = "utf-16-le"
     decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
-    data, total, since = first, 0, time.monotonic()
+    data = first
     while data:
-        total += len(data)
         if unpack is not None:
             while data:
                 if unpack.eof:  # a log that was appended to has a member for each time
@@ -146,9 +155,6 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
                 data = unpack.unconsumed_tail or unpack.unused_data
         else:
             yield decoder.decode(data).encode("utf-8", "replace") if decoder else data
-        if time.monotonic() - since > 2:
-            since = time.monotonic()
-            progress.stderr().print(Text(f"{total >> 20} MiB read"))
         data = file.read(CHUNK)
 
 

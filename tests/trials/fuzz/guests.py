@@ -1,12 +1,15 @@
 """What a guest says in answer to questions, what was left of its boots, and what people see of both."""
 
 import functools
+import gzip
+import io
 import json
 import secrets
 import socket
 import tempfile
 import threading
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +22,7 @@ from vmtests.boot import hang, skim
 from vmtests.boot.replay import explain
 from vmtests.boot.scanner import Scanner
 from vmtests.boot.shape import Undress
+from vmtests.cli.explain import chunks
 from vmtests.cockpit import line as terminal
 from vmtests.cockpit.attach import Server
 from vmtests.cockpit.port import Cockpit
@@ -187,6 +191,24 @@ def _collected() -> list[bytes]:
     ]
 
 
+def _packed(data: bytes) -> None:
+    explain(chunks(io.BytesIO(data)))
+
+
+def _packings() -> list[bytes]:
+    """The ways in which a log is handed on."""
+    log = fixture("consoles/fault-init-missing.log").read_bytes()[:8000]
+    text = log.decode("utf-8", "replace")
+    return [
+        gzip.compress(log[:4000], mtime=0) + gzip.compress(log[4000:], mtime=0),
+        text.encode("utf-16"),
+        text.encode("utf-16-le"),
+        json.dumps({"InstanceId": "i-0", "Output": text, "Timestamp": "2025-01-02T03:04:05Z"}).encode(),
+        json.dumps({"contents": text, "next": "8000", "start": "0"}, indent=2).encode(),
+        _RUN["journal.export"],
+    ]
+
+
 def _screen(data: bytes) -> None:
     screen = terminal.Screen()
     for at in range(0, len(data), 997):
@@ -291,6 +313,7 @@ GUESTS = {
     "a guest's answers": Parser(call=_facts, good=lambda: _FACTS),
     "QEMU's monitor": Parser(call=_monitor, good=lambda: _MONITOR),
     "recordings": Parser(call=_recording, good=_collected),
+    "packed recordings": Parser(call=_packed, good=_packings, may=(zlib.error,)),
     "terminal": Parser(call=_screen, good=lambda: _SCREEN),
     "attached": Parser(call=_attached, good=lambda: _ASKED, slow=True),
     "results": Parser(call=_results, good=_runs),
