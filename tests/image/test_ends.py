@@ -12,7 +12,7 @@ from vmtests.image import ends
 from vmtests.testing.images import SmallImage
 
 
-@pytest.mark.parametrize("form", [Format.QCOW, Format.VDI, Format.VHDX])
+@pytest.mark.parametrize("form", [Format.QCOW, Format.VDI, Format.VHDX, Format.VMDK])
 def test_a_damaged_table_is_read_as_far_as_it_goes(form: Format, patient: SmallImage, toolbox: Toolbox) -> None:
     """Whatever its bytes are, and wherever it ends."""
     image = patient.path.with_suffix(f".{form}")
@@ -30,7 +30,7 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(form: Format, patient: SmallI
         assert found is None or found[0] == len(data)
 
 
-@pytest.mark.parametrize("form", [Format.VHDX, Format.VDI, Format.QCOW, Format.QCOW2])
+@pytest.mark.parametrize("form", [Format.VHDX, Format.VDI, Format.QCOW, Format.QCOW2, Format.VMDK])
 def test_nothing_is_known_of_what_is_none(form: Format, tmp_path: Path) -> None:
     """An empty file, or another."""
     for data in (b"", os.urandom(100), bytes(1 << 20)):

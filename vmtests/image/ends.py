@@ -1,6 +1,6 @@
-"""Where a qcow, VDI or VHDX has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
+"""Where a qcow, VDI, VHDX or VMDK has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
 
-qcow and VDI: block/qcow.c and block/vdi.c of QEMU. VHDX: Microsoft's MS-VHDX, 2.2.3 (regions), 2.5 (BAT), 2.6.
+qcow, VDI and VMDK: block/{qcow,vdi,vmdk}.c of QEMU. VHDX: Microsoft's MS-VHDX, 2.2.3 (regions), 2.5 (BAT), 2.6.
 """
 
 import os
@@ -23,6 +23,8 @@ _BAT, _METADATA, _PARAMETERS = (
     )
 )
 _PIECE, _TABLE = 1 << 20, 64 << 20  # bytes of a block allocation table: read at a time, and looked at
+_SPARSE = struct.Struct("<12xQQ16xI8xQ")
+_AT_END, _FOOTER = (1 << 64) - 1, 1024
 _PRESENT = (6, 7)  # states of a block: all of it is there, or a part
 
 
@@ -30,7 +32,7 @@ def missing(path: Path, form: Format) -> tuple[int, int] | None:
     """Return the size of a file and the larger one that it has to have; None where nothing is missing, or known."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        reader = {Format.QCOW: _qcow, Format.VDI: _vdi, Format.VHDX: _vhdx}.get(form)
+        reader = {Format.QCOW: _qcow, Format.VDI: _vdi, Format.VHDX: _vhdx, Format.VMDK: _vmdk}.get(form)
         try:
             wanted = 0 if reader is None else reader(file)
         except (OSError, OverflowError, ValueError):  # a place that is in no file
@@ -68,6 +70,24 @@ def _vdi(file: IO[bytes]) -> int:
     if not allocated or not block:
         return 0
     return int(start + (allocated - 1) * block + (disk % block or block))
+
+
+def _vmdk(file: IO[bytes]) -> int:
+    """Return where the directory of grains ends: QEMU looks at each grain that the size promises, there or not."""
+    head = _sparse(file)
+    if head is not None and head[-1] == _AT_END:
+        file.seek(os.fstat(file.fileno()).st_size // 512 * 512 - _FOOTER)
+        head = _sparse(file)
+    if head is None or not head[1] or not head[2]:
+        return 0
+    disk, grain, entries, directory = head
+    return directory * 512 + -(-disk // (grain * entries)) * 4
+
+
+def _sparse(file: IO[bytes]) -> tuple[int, ...] | None:
+    """Return what a sparse extent's header says of disk, grains, entries of a table, and directory."""
+    head = file.read(_SPARSE.size)
+    return _SPARSE.unpack(head) if head.startswith(b"KDMV") and len(head) == _SPARSE.size else None
 
 
 def _vhdx(file: IO[bytes]) -> int:

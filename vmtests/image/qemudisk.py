@@ -152,11 +152,9 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
         image = _backing(shown, info, home, trusted=trusted)
     # Only now: checking opens the backing files too, and has no good word for one that is missing.
     for place, (shown, kind, _) in sizes.items():
+        _refuse_cut(place, shown, kind, shown)
         if kind in _CHECKED:
             _refuse_corrupt(place, shown, kind, toolbox)
-        if (cut := ends.missing(place, kind)) is not None:
-            text = f"{shown} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
-            raise InputError(text, hint=again(shown))
     return sizes[path][2]
 
 
@@ -164,6 +162,12 @@ def check_near(path: Path, toolbox: Toolbox) -> None:
     """Raise InputError where a disk that is raw or qcow2 is laid over files that are not beside it, or not whole."""
     if said_format(path) is Format.QCOW2:
         whole_size(path, str(path), Format.QCOW2, toolbox)
+
+
+def _refuse_cut(path: Path, shown: str, form: Format, name: str) -> None:
+    if (cut := ends.missing(path, form)) is not None:
+        text = f"{shown} is truncated: it has {cut[0]} bytes, and by its headers {cut[1]}"
+        raise InputError(text, hint=again(name))
 
 
 def _refuse_corrupt(path: Path, name: str, form: Format, toolbox: Toolbox) -> None:
@@ -205,6 +209,8 @@ def _refuse_far_extents(path: Path, name: str) -> None:
                 raise InputError(f"{name} keeps its data in {shown}, which does not exist", hint="bring it beside it")
             if real.is_symlink() or not real.is_file():
                 raise InputError(f"{name} keeps its data in {shown}, which is no plain file", hint="copy it")
+            if kind in (b"SPARSE", b"VMFSSPARSE"):
+                _refuse_cut(real, shown, Format.VMDK, name)
             wanted = (int(sectors[:18]) + int(first[:18] or 0)) * 512
             if kind in (b"FLAT", b"VMFS") and (size := real.stat().st_size) < wanted:
                 text = f"{name} is truncated: {shown} has {size} bytes, and the descriptor says {wanted}"
