@@ -84,7 +84,8 @@ def test_a_vmdk_that_promises_more_than_its_tables_hold_is_refused(
     for place in {0, at}:
         data = data[: place + 12] + (1 << 37).to_bytes(8, "little") + data[place + 20 :]
     extent.write_bytes(data)
-    assert f"{extent.name} is truncated: it has {len(data)} bytes, and by its headers " in refused(image, toolbox).message
+    told = refused(image, toolbox).message
+    assert f"{extent.name} is truncated: it has {len(data)} bytes, and by its headers " in told
 
 
 def test_a_member_whose_name_says_nothing_is_told_by_its_first_bytes(tmp_path: Path, toolbox: Toolbox) -> None:

@@ -12,7 +12,7 @@ from vmtests.boot.explain import Knowledge
 from vmtests.boot.hang import PATIENCE, Opinion
 from vmtests.boot.jobs import JOBS_LIMIT, JOBS_NAMED, Jobs
 from vmtests.boot.judge import Judge
-from vmtests.boot.machine_rules import SILENCES
+from vmtests.boot.machine_rules import FIRMWARE_SPOKE, SILENCES
 from vmtests.boot.readiness import Readiness
 from vmtests.boot.stages import NormalLine, Stage, normalise
 from vmtests.boot.timeline import Timeline
@@ -275,8 +275,9 @@ class Attempt:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:QUOTED]}"'
         if waited := waited_for(self._waits_for):
             said += f", where the boot waits for {waited[:QUOTED]}"
+        silent = FIRMWARE_SPOKE if stage is Stage.FIRMWARE and not self._course.headless else SILENCES[stage].hint
         if (known := self._judge.silent(t, self.timeline.seconds, stage, said)) is not None:
-            return replace(known, hint=known.hint if not known.unknown else f"{known.hint}; {SILENCES[stage].hint}")
+            return replace(known, hint=f"{known.hint}; {silent}" if known.unknown else known.hint)
         told = f"nothing failed as far as it is shown, and {said}"
         if other := self._course.foreign:
             told = f'another system than Linux speaks ("{other[:QUOTED]}"), and {said}'
@@ -290,7 +291,7 @@ class Attempt:
             cause=None,
             sentence=f"cannot tell how this boot went on: {told}",
             evidence=tuple(evidence),
-            hint="only boots of Linux are known" if other else SILENCES[stage].hint,
+            hint="only boots of Linux are known" if other else silent,
             owner=None,
             evidence_to_verdict_s=0.0,
             seconds=self.timeline.seconds,

@@ -55,7 +55,10 @@ def chain(found: Sequence[Finding], *, notes: bool = True) -> list[Finding]:
     clues = [clue for clue in found if clue.rule.layer is not Layer.NOTE]
     if not clues:
         return list(found[:2]) if notes else []
-    lost = next((i for i, clue in enumerate(clues) if needed(clue)), None)
+    # The manager tells of what waited before it tells of what failed.
+    all_lost = [i for i, clue in enumerate(clues) if needed(clue)]
+    told = (i for i in all_lost if any(one.rule.layer in {Layer.OBJECT, Layer.UNIT} for one in clues[:i]))
+    lost = next(told, all_lost[0] if all_lost else None)
     before = clues if lost is None else clues[:lost]
     objects = [clue for clue in before if clue.rule.layer is Layer.OBJECT]
     units = [clue for clue in before if clue.rule.layer is Layer.UNIT]

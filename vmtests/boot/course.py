@@ -31,7 +31,7 @@ SHOWS = re.compile(
 """Somebody has a log shown in a shell: what follows may be the console of another machine."""
 
 # systemd src/core/main.c, status_welcome(); an initrd says so in its os-release (initrd-release(5)), or did before.
-_WELCOME = re.compile(r"Welcome to (?!GRUB!|u-root!)(?P<os>.{1,200})!$")
+_WELCOME = re.compile(r"Welcome to (?![Gg][Rr][Uu][Bb]!|u-root!)(?P<os>.{1,200})!$")
 _OF_INITRD = re.compile(r"\(Init(?:rd|ramfs)\)|\bdracut-\d")
 _MANAGER_OF_INITRD = re.compile(r"Running in (?:initrd|initial RAM disk)\.$")
 _MANAGER = re.compile(r"systemd \d\S* running in system mode")
@@ -48,7 +48,7 @@ _INITRD_UNIT = re.compile(
 
 # What only another boot than this one says; the kernel's banner needs the time stamp of a start besides, as
 # `cat /proc/version` prints the same words.
-_FIRMWARE_AGAIN = re.compile(r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |Welcome to GRUB!$")
+_FIRMWARE_AGAIN = re.compile(r"BdsDxe: (?:loading|starting) Boot[0-9A-F]{4} |Welcome to [Gg][Rr][Uu][Bb]!$")
 # Of these a boot has one; what is above may come again behind a boot loader that gave up.
 _BANNER_AGAIN = re.compile(r"SeaBIOS \(version |U-Boot (?:SPL )?\d{4}\.\d\d|UEFI firmware \(version ")
 _ONCE = re.compile(r"SeaBIOS \(version |UEFI firmware \(version ")

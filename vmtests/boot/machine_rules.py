@@ -163,6 +163,8 @@ class Silence:
     owner: Owner = Owner.IMAGE
 
 
+FIRMWARE_SPOKE = "the firmware is the last that is heard: it still looks for something to start, or what it started \
+prints elsewhere"
 SILENCES = {
     Stage.FIRMWARE: Silence(
         hint="nothing of a boot was recognised: see that this is the console of the machine, from its start",

@@ -32,7 +32,7 @@ _PREFIXES = tuple(
         r"\[?\w{3} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?\]? ",
         # journalctl -o short-unix
         r"(?P<journal>)\d{10}\.\d{1,9} [\w.-]{1,64} (?=\S{1,64}(?:\[\d+\])?: )",
-        r"\[?\d\d:\d\d:\d\d(?:[.,:]\d{1,6})?\]? (?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
+        r"\[?\d\d:\d\d:\d\d(?:[.,:]\d{1,6})?\]? {1,2}(?:\d\d:\d\d:\d\d(?:[.,]\d{1,6})? )?",
         # a date as it is written by hand
         r"\[?\d\d[/.]\d\d[/.]\d{4} \d\d:\d\d:\d\d(?:[.,]\d{1,6})?\]? ",
         # journalctl -o short-monotonic
@@ -44,7 +44,8 @@ _PREFIXES = tuple(
         r"std(?:out|err) [FP] ",
         # programs that log a console under a level and their own name
         (
-            r"(?!\w{4,7}: {1,4}(?:BL\d|Booting Trusted))\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR)\]?:? {1,2}"
+            r"(?!\w{4,7}: {1,4}(?:BL\d|Booting Trusted)) {0,2}\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING"
+            r"|ERROR)\]?:? {1,2}(?:- )?"
             r"(?:\[?[\w.$/-]{1,60}\]? {0,2}[-:|] )?"
         ),
         # grep -n, cat -n, editors

@@ -62,7 +62,11 @@ class NormalLine:
 
 
 # printk_time and CONFIG_PRINTK_CALLER: kernel/printk/printk.c, print_time() and print_caller().
-_STAMP = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
+# MediaTek's says on which processor, and who, besides.
+_STAMP = re.compile(
+    r"(?:<\d{1,3}>)?\[ {0,8}(\d{1,8}\.\d{6})\](?:\[ {0,8}[TC]?\d{1,8}\])? "
+    r"(?: ?\(\d{1,2}\)\[\d{1,7}:[^\]]{1,16}\] ?)?"
+)
 # What the kernel says comes behind a prompt that waits, or in the middle of a line that another had begun.
 _TORN = re.compile(r"(?<!<\d>)\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,8}[TC]?\d{1,8}\])? ")
 _TORN_LIMIT = 300
@@ -71,6 +75,10 @@ _BEGUN = re.compile(r"Begin: .{1,120}? \.\.\.\s{1,4}(?=\S)(?!done\b)")
 _BEGUN_LIMIT = 8
 # A script that goes on behind the prompt of the shell that another opened; nobody types in capitals there.
 _GOES_ON = re.compile(r"\(initramfs\) (?=[A-Z])")
+# A panic that has no stamp, behind the prompt of whoever was logged in, or was not.
+_ASKS = re.compile(
+    r"(?:[\w.-]{1,64}@[\w.-]{1,64}:[^#$]{1,80}[#$]|[\w.-]{1,64} login:|[#$]) {1,4}(?=Kernel panic - not syncing: )"
+)
 # Somebody quotes the kernel: a command, a log of another machine.
 _QUOTES = re.compile(r"[#$>] |.*(?:\bkernel: |\becho .*|[\"'`])$")
 # The manager's log lines, on the console or through /dev/kmsg.
@@ -78,7 +86,7 @@ _MANAGER = re.compile(r"systemd\[1\]: ")
 # syslog's `name[pid]: `, in front of what a program says, and not the kernel of the first one.
 _SAID = re.compile(
     r"(?:<\d{1,3}>)?(?:\w{3} [ \d]\d \d\d:\d\d:\d\d "
-    r")?(?!systemd-shutdown|\S{1,16}\[1\]: segfault )(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
+    r")?(?!systemd-shutdown|\S{1,16}\[1\]: (?:segfault|unhandled) )(?P<by>[A-Za-z][\w.@()/-]{0,60})\[\d{1,7}\]: "
 )
 _OF_THE_BOOT = re.compile(r"dracut|systemd|ignition|coreos|ostree|cloud-init|initrd")
 # Status field and indentation: systemd src/core/show-status.c and job.c. An old one has colours of its own; of a
@@ -114,6 +122,8 @@ def torn(text: str) -> list[str]:
     while len(parts) < _BEGUN_LIMIT and text.startswith("Begin: ") and (match := _BEGUN.match(text)):
         parts.append(text[: match.end()])
         text = text[match.end() :]
+    if "Kernel panic - " in text[1:_TORN_LIMIT] and (match := _ASKS.match(text)):
+        return [text[: match.end()], text[match.end() :]]
     if "[" not in text or _STAMP.match(text) or not (match := _TORN.search(text, 1, _TORN_LIMIT)):
         return [*parts, text]
     if _QUOTES.match(text, 0, match.start()):
@@ -141,6 +151,8 @@ def normalise(text: str) -> NormalLine:
         quoted = not _OF_THE_BOOT.match(by)
         if by.startswith("dracut") and text.startswith(("Warning: ", "FATAL: ")):
             text = f"dracut {text}"  # as it prints them itself, where it has no journal
+        if by == "ignition" and text.startswith("failed to "):
+            text = f"Ignition: {text}"  # of words that anybody could say
     if match := _SPINNER.match(text):
         return NormalLine(text=text[match.end() :], stamp=stamp, spinner=True)
     if match := _STATUS.match(text):

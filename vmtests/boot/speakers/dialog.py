@@ -20,6 +20,25 @@ SPEAKER = Speaker(
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
+        # debian-installer main-menu; subiquity subiquity/server, ui/views/error.py
+        rule(
+            Cause.UNIT_FAILED,
+            r".{0,40}(?P<what>Installation step failed|The failing step is: .{1,80})$",
+            "a step of the installation failed: {what}",
+            "the installer's log on its second console, or in /var/log/syslog, says why",
+            "Installation step failed",
+            stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.PROVISIONING_FAILED,
+            r"(?P<what>An error occurred\. Press enter to start a shell)$",
+            "the installer gave up, and waits: {what}",
+            "its last lines say what it was at: autoinstall's file may be wrong",
+            "An error occurred. Press enter to start a shell",
+            stages=SYSTEMD,
+            weight=Weight.SYMPTOM,
+        ),
         rule(
             Cause.PROMPT_WAITS,
             r"[ │|xq*]{0,80}<(?: {1,6}|)(?:OK|Ok|Cancel|Yes|No|Next|Continue|Go Back|Finish|Exit)(?: {1,6}|)>"

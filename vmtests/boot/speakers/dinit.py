@@ -21,6 +21,16 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.UNIT_FAILED,
+            r"(?:All services have stopped with no shutdown issued; boot failure\?|\[(?:FAILED|DEPEND)\] boot)$",
+            "dinit's service `boot` did not start, which is all of the system",
+            "the service that failed before it says why",
+            "All services have stopped with no shutdown issued; boot failure?",
+            stages=BOOTING,
+            weight=Weight.SYMPTOM,
+            prompt=True,
+        ),
+        rule(
+            Cause.UNIT_FAILED,
             r"\[FAILED\] (?P<unit>[\w@+-]{1,40}(?:\.target)?)$",
             "the service {unit} failed",
             "dinit's own log, and the service's (its logfile), say why; dinitctl status in a shell has its exit code",
@@ -30,23 +40,24 @@ SPEAKER = Speaker(
             fatal=False,
         ),
         rule(
+            Cause.UNIT_FAILED,
+            r"dinit: (?P<unit>[\w.@+-]{1,60}): (?P<what>execution failed - .{1,200})$",
+            "the service {unit} failed: {what}",
+            "what it names must be there when the service is started",
+            "dinit: dbus-setup: execution failed - setting up standard input/output descriptors: No such file or "
+            "directory",
+            stages=BOOTING,
+            layer=Layer.UNIT,
+            fatal=False,
+        ),
+        rule(
             Cause.DEPENDENCY_FAILED,
             r"\[DEPEND\] (?P<unit>[\w@+-]{1,40}(?:\.target)?)$",
             "{unit} was not started, as a service that it depends on failed",
             "the service that failed before it says why",
-            "[DEPEND] boot",
+            "[DEPEND] login.target",
             stages=BOOTING,
             layer=Layer.RESULT,
-        ),
-        rule(
-            Cause.UNIT_FAILED,
-            r"All services have stopped with no shutdown issued; boot failure\?$",
-            "the boot failed, and dinit asks what to do",
-            "the service that failed before it says why",
-            "All services have stopped with no shutdown issued; boot failure?",
-            stages=BOOTING,
-            weight=Weight.SYMPTOM,
-            prompt=True,
         ),
     ),
 )

@@ -73,6 +73,26 @@ SPEAKER = Speaker(
             layer=Layer.OBJECT,
         ),
         rule(
+            Cause.FSCK_FAILED,
+            _SAID + r"(?P<what>(?:e2fsck|fsck\S{0,20}|xfs_repair|btrfs) returned with (?:[4-9]|\d\d).{0,40}"
+            r"|\*\*\* An error occurred during the file system check.{0,40})$",
+            "the check of root failed: {what}",
+            "the file system is damaged; check it by hand",
+            "dracut Warning: e2fsck returned with 4",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        # zfs contrib/dracut/90zfs/mount-zfs.sh
+        rule(
+            Cause.VOLUME_MISSING,
+            _SAID + r"(?P<what>ZFS: Unable to import pool.{0,120})$",
+            "dracut could not import the pool of root: {what}",
+            "the pool's disks must all be there, and root= must name it (zfs:POOL/DATASET, or zfs:AUTO)",
+            "dracut Warning: ZFS: Unable to import pool rpool.",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
             Cause.MOUNT_FAILED,
             _SAID
             + r"(?P<what>(?:Failed to mount|Mounting|Could not mount|.{0,80}mount.{0,20}fail).{0,200}|.{0,60}not a "
@@ -96,7 +116,9 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"(?:dracut(?:-[\w-]{1,30})?: )?FATAL: (?!Initramfs failed)(?P<what>.{1,300}?)$",
+            r"(?:dracut(?:-[\w-]{1,30})?:? )?FATAL: (?!Initramfs failed|INT18|No bootable|Could not read from the "
+            r"boot)"
+            r"(?P<what>.{1,300}?)$",
             "dracut gives up: {what}",
             MORE_HINT,
             "dracut: FATAL: FIPS integrity test failed",
@@ -128,7 +150,8 @@ SPEAKER = Speaker(
             Cause.EMERGENCY_SHELL,
             r"(?:Entering emergency mode\. Exit the shell to continue|Generating \"/run/initramfs/rdsosreport"
             r"|Dropping to debug shell"
-            r"|dracut:/[#$] ?$|(?:switch_root|initqueue|pre-\w+|mount|cmdline):/[#$] ?$|dracut: Refusing to continue)",
+            r"|dracut:/[#$] ?$|(?:switch_root|initqueue|pre-\w+|mount|cmdline):/[#$] ?$|dracut: Refusing to continue"
+            r"|(?:dracut Warning: )?\*\*\* Dropping you to a shell\b)",
             "the initrd gave up and went into emergency mode",
             "the failures before it say why; rdsosreport.txt in that shell has the whole journal",
             "Entering emergency mode. Exit the shell to continue.",

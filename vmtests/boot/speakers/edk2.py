@@ -40,7 +40,7 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.SECURE_BOOT_REFUSED,
-            _OPTION + r"(?P<why>Access Denied|Security Violation)$",
+            _OPTION + r"(?P<why>Access Denied|Security Violation)(?: -- rejected.{0,60})?$",
             "secure boot refused the boot loader ({why}) of {option}: it is not signed, or with a key that is not "
             "enrolled",
             "sign the boot loader with a key of the firmware's db, or boot without secure boot",
@@ -54,6 +54,18 @@ SPEAKER = Speaker(
             "the boot loader must be a whole EFI program for the machine's architecture",
             'BdsDxe: failed to load Boot0001 "UEFI QEMU HARDDISK" from PciRoot(0x0): Load Error',
             stages=LOADING,
+        ),
+        rule(
+            Cause.NETWORK_BOOT_FAILED,
+            r"BdsDxe: failed to (?:load|start) (?P<option>Boot\w{4} \"UEFI (?:PXE|HTTP)\w{0,4} .{1,600}): "
+            r"(?P<why>[\w ]{1,40})$",
+            "the firmware could not boot from the network, {option}: {why}",
+            "the machine was to boot from the network, or found nothing on its disks and tried that last",
+            'BdsDxe: failed to load Boot0004 "UEFI PXEv4 (MAC:525400123456)" from PciRoot(0x0)/Pci(0x2,0x0): Not '
+            "Found",
+            stages=LOADING,
+            layer=Layer.UNIT,
+            owner=Owner.HOST,
         ),
         rule(
             Cause.OUT_OF_MEMORY,
@@ -101,16 +113,26 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             prompt=True,
         ),
+        # ShellPkg/Application/Shell: of no disk there is a name.
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?P<what>map: No mapping found\.?)$",
+            "the firmware sees no disk: {what}",
+            "the disk must be attached, to a controller that this firmware has a driver for",
+            "map: No mapping found.",
+            stages=LOADING,
+        ),
         # NetworkPkg/UefiPxeBcDxe and HttpBootDxe; a disk may be next.
         rule(
             Cause.NETWORK_BOOT_FAILED,
-            r" *(?P<what>PXE-E\d\d: .{1,200}|(?:Error: )?Could not retrieve NBP file size.{0,100}|Error: Server "
-            r"response.+)$",
+            r" *(?P<what>PXE-[ETM][0-9A-F]{2}: (?!Exiting).{1,200}|(?:Error: )?Could not retrieve NBP file "
+            r"size.{0,100}|Error: Server response.+)$",
             "the firmware cannot boot from the network: {what}",
             "the machine was to boot from the network, or found nothing on its disks and tried that last",
             "  PXE-E16: No valid offer received.",
             stages=LOADING,
             layer=Layer.UNIT,
+            fatal=True,
             owner=Owner.HOST,
         ),
         # UefiCpuPkg/Library/CpuExceptionHandlerLib, ArmPkg/Library/DefaultExceptionHandlerLib; the dump starts where
@@ -145,7 +167,7 @@ SPEAKER = Speaker(
             stages=EARLY,
             owner=Owner.HOST,
             grace=1.0,
-            weight=Weight.SYMPTOM,
+            weight=Weight.CAUSE,
         ),
     ),
 )

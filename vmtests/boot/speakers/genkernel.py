@@ -19,7 +19,8 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"!! (?P<what>(?:Block device (?P<device>\S{1,200}) is not a valid root device|Could not find the root "
+            r"(?:!! |(?=Could not find the root ))(?P<what>(?:Block device (?P<device>\S{1,200}) is not a valid root "
+            r"device|Could not find the root "
             r"(?:block )?device.{0,120}|.{0,80}(?:could not be found|not found|does not exist)).{0,80})",
             "the initrd does not find root: {what}",
             DEVICE_HINT,
@@ -39,7 +40,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"!! (?P<what>(?!- |Please specify|Dropping|Entering).{1,200})$",
+            r"!! (?P<what>(?!- |Please specify|Dropping|Entering|ERROR: ).{1,200})$",
             "the initrd reports an error: {what}",
             "the lines before it are what failed",
             "!! Failed to activate volume groups",

@@ -11,13 +11,13 @@ SPEAKER = Speaker(
     signs=(
         sign(
             Stage.USERSPACE,
-            r"Cloud-init v\. \S+ running 'modules:final'",
+            r"Cloud-init v\. \S+ running '(?:init|modules)[:\w-]{0,20}'",
             "cloud-init[1514]: Cloud-init v. 20.1 running 'modules:final' at Thu, 14 Jan 2021 16:20:05 +0000.",
         ),
         # cloud-final.service starts behind multi-user.target.
         sign(
             Stage.USERSPACE,
-            r"Cloud-init v\. \S+ finished at",
+            r"(?:Cloud-init v\. \S+ finished at|libguestfs: appliance is up)",
             "cloud-init[1514]: Cloud-init v. 20.1 finished at Thu, 14 Jan 2021 16:20:06 +0000. Up 10.20 seconds",
             ready=True,
         ),

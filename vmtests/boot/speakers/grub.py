@@ -18,11 +18,22 @@ SPEAKER = Speaker(
             r"error: \S{0,20}grub-core/",
             "error: ../../grub-core/kern/disk_common.c:26:attempt to read or write outside",
         ),
-        sign(Stage.BOOTLOADER, r"(?:Welcome to GRUB!|GRUB loading\.{0,2}|GNU GRUB +version)", "Welcome to GRUB!"),
         sign(
             Stage.BOOTLOADER,
-            r" *(?:Booting [`'].+'?|Loading (?:Linux|initial ramdisk) ?.{0,80}\.\.\.)$",
+            r"(?:Welcome to [Gg][Rr][Uu][Bb]!|GRUB loading\.{0,2}|GNU GRUB +version)",
+            "Welcome to GRUB!",
+        ),
+        sign(
+            Stage.BOOTLOADER,
+            r" *(?:Booting [`'].+'?|Loading initial ramdisk ?.{0,80}\.\.\.)$",
             "  Booting `Debian GNU/Linux'",
+        ),
+        # What it could not read before was neither kernel nor initrd.
+        sign(
+            Stage.BOOTLOADER,
+            r" *Loading Linux ?.{0,80}\.\.\.$",
+            "Loading Linux 6.1.0-9-amd64 ...",
+            forgives=frozenset({Cause.KERNEL_INVALID}),
         ),
     ),
     failures=(
@@ -116,7 +127,9 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOTLOADER_ERROR,
-            _ERROR + r"(?P<what>.{1,400}?)\.?$",
+            # What other programs say of errors: Python, Nix, test drivers.
+            _ERROR + r"(?P<what>(?!\[|Can't |Could not |Failed |Unable |builder for|build of|creating |timed out )"
+            r".{1,400}?)\.?$",
             "GRUB failed: {what}",
             "its configuration or its modules name something that is not there, or that it cannot read",
             "error: unknown filesystem.",
@@ -143,6 +156,16 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             prompt=True,
         ),
+        # GRUB 0.97 stage2/common.c, err_list; stage 1.5 says the number alone.
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"(?P<what>Error \d{1,2}(?:: [A-Z].{1,80})?)$",
+            "GRUB (legacy) failed: {what}",
+            "in GRUB 0.97, 15 is a file that is not there, 17 a file system that it cannot read, 18 and 25 a disk "
+            "that the BIOS cannot read, 21 and 22 a disk and a partition that are not there, 28 too little memory",
+            "Error 17: Cannot mount selected partition",
+            stages=frozenset({Stage.BOOTLOADER}),
+        ),
         # disk/cryptodisk.c, grub_cryptodisk_scan_device_real()
         rule(
             Cause.UNLOCK_WAITS,
@@ -158,7 +181,7 @@ SPEAKER = Speaker(
         # menu (normal/menu.c, grub_menu_execute_entry(); normal/term.c, grub_wait_after_message()).
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?:Press any key to continue\.\.\.)+ ?$",
+            r"(?:Press any key to continue ?\.\.\.)+ ?$",
             "GRUB could not boot its entry",
             "the error before says why: the entry's kernel and initrd must be there and whole",
             "Press any key to continue...",

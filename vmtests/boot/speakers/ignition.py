@@ -28,15 +28,18 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.PROVISIONING_FAILED,
-            r"(?:(?:Ignition|ignition)(?:\[\d+\])?: )?(?P<what>(?:Ignition failed: |failed to (?:fetch config"
-            r"|acquire config|parse config|fully fetch config"
-            r"|fetch|create|run|mount|mkfs|format|partition|wait on|write|relabel|get|unlock|match)\b|config is "
+            r"(?:(?:Ignition|ignition)(?:\[\d+\])?: (?=failed to ))?(?P<what>(?!.{0,40}not a config \((?:empty|found "
+            r"))"
+            r"(?:Ignition failed: |failed to (?:(?:fully )?fetch config|acquire config|parse config)\b"
+            r"|(?<=gnition: )failed to (?:fetch|create|run|mount|mkfs|format|partition|wait on|write|relabel|get"
+            r"|unlock"
+            r"|match)\b|config is "
             r"not valid|not a config|error at \$|no config at URL"
             r"|PROVIDER CONFIG NOT FOUND|disks failed|files failed|mount failed|fetch failed|kargs failed|CRITICAL "
             r"?: ).{0,240})$",
             "Ignition failed: {what}",
             _HINT,
-            "ignition[712]: failed to fetch config: not a config (empty)",
+            "ignition[712]: failed to fetch config: resource requires networking",
             stages=STAGE1,
             layer=Layer.REASON,
         ),

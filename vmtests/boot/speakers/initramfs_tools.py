@@ -44,6 +44,17 @@ SPEAKER = Speaker(
             layer=Layer.UNIT,
             fatal=True,
         ),
+        # casper, live-boot
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>Unable to find a (?:live )?medium containing a live file ?system.{0,60})$",
+            "the initrd does not find the live medium: {what}",
+            "the medium must be attached where the initrd has a driver for it, and have the live file system "
+            "(/casper, /live) on it",
+            "Unable to find a medium containing a live file system",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
         rule(
             Cause.MOUNT_FAILED,
             r"(?P<what>(?:ALERT! ?|Failure: |.{0,20}failure: )?(?:Failed to mount (?P<device>\S{1,200}) as root "
@@ -61,7 +72,8 @@ SPEAKER = Speaker(
         rule(
             Cause.FSCK_FAILED,
             r"(?P<what>(?:Failure|ALERT!|WARNING|Warning): (?!.{0,80}(?:skipping|ignoring)).{0,80}"
-            r"(?:[Ff]ile ?system check|fsck).{0,200})",
+            r"(?:[Ff]ile ?system check|fsck).{0,200}"
+            r"|The root filesystem on \S{1,200} requires a manual fsck.{0,20})",
             "the check of root failed: {what}",
             "the file system is damaged; check it by hand",
             "Failure: File system check of the root filesystem failed",

@@ -93,7 +93,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"EFI stub: ERROR: (?P<what>.{1,300})$",
+            r"EFI stub: ERROR: (?!Failed to alloc highmem for files)(?P<what>.{1,300})$",
             "the kernel's EFI stub failed: {what}",
             "look at kernel and initrd on the ESP, and at the machine's memory",
             "EFI stub: ERROR: Failed to load initrd!",
@@ -156,11 +156,19 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
+            r"(?P<what>VFS: Cannot open root device (?:\"?\(null\)\"?|\"\") or .{1,60})$",
+            "the kernel was given neither a root device nor an initrd: {what}",
+            "the boot entry must name an initrd, or say root=",
+            'VFS: Cannot open root device "(null)" or unknown-block(0,0): error -6',
+            kernel=True,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
             r"VFS: Cannot open root device \"?(?P<device>[^\" ]{0,200})\"? or (?P<block>unknown-block|\S{1,40}:)",
             "the kernel cannot open its root device {device}",
-            "the disk is not attached, its driver is not in this kernel, or root= names another: the list of "
-            "partitions "
-            "after it shows what the kernel sees",
+            "the disk is not attached, came too late (rootwait), its driver is not in this kernel, or root= names "
+            "another: the list of partitions after it shows what the kernel sees",
             'VFS: Cannot open root device "/dev/vda" or unknown-block(0,0): error -6',
             kernel=True,
             layer=Layer.OBJECT,
@@ -187,6 +195,7 @@ SPEAKER = Speaker(
             "No filesystem could mount root, tried:  ext3 ext2 ext4",
             kernel=True,
             layer=Layer.UNIT,
+            fatal=True,
         ),
         rule(
             Cause.DEVICE_TIMEOUT,
@@ -246,11 +255,12 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             kernel=True,
         ),
-        # arch/x86/kernel/traps.c, arch/x86/mm/fault.c
+        # arch/x86/kernel/traps.c, arch/x86/mm/fault.c, arch/{arm64,riscv}/kernel/traps.c
         rule(
             Cause.PROGRAM_DAMAGED,
             r"(?:traps: )?"
-            r"(?P<what>[\w.()-]{1,16}\[1\]:? (?:trap |general protection|segfault at |bad frame ).{0,160})$",
+            r"(?P<what>[\w.()-]{1,16}\[1\]:? (?:trap |general protection|segfault at |bad frame "
+            r"|unhandled (?:signal|exception)[: ]).{0,160})$",
             "the first process crashed: {what}",
             "init, or a library of it, is damaged; invalid opcode: the processor lacks what it was built for",
             "traps: init[1] trap invalid opcode ip:7f3c1e020d25 sp:7ffd8a54c2b0 error:0 in libc.so.6[7f3c1e000000]",
@@ -326,8 +336,9 @@ SPEAKER = Speaker(
         rule(
             Cause.KERNEL_OOPS,
             r"(?P<what>BUG: (?:kernel NULL pointer dereference|unable to handle).{0,200}"
-            r"|kernel BUG at .{1,200}|Unable to handle kernel .{1,200}|Internal error: .{1,100} \[#\d{1,4}\]"
-            r"|PANIC: double fault.{0,60}"
+            r"|kernel BUG at .{1,200}|(?:CPU \d{1,4} )?Unable to handle kernel .{1,200}"
+            r"|(?:Internal error|Oops): .{1,100} \[#\d{1,4}\]"
+            r"|PANIC: double fault.{0,60}|SError Interrupt on CPU\d{1,4}, .{1,60}"
             r"|[A-Za-z][^:\[]{1,60}(?:: [^:\[]{1,60})?: [0-9a-f]{4,16} \[#\d{1,4}\]).{0,300}$",
             "the kernel crashed in a process: {what}",
             _CPU_HINT,

@@ -55,7 +55,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"ERROR: (?P<what>.{1,300})$",
+            r"ERROR: (?P<what>(?:resume|encrypt|lvm2?|mdadm|zfs|nfs|fsck|sd-\w{1,20})\b.{1,280}"
+            r"|(?:Unable|Unknown|Unrecognized|Could not|Invalid|Missing|No )\b.{1,280})$",
             "the initrd reports an error: {what}",
             "the hook that says it is in /etc/mkinitcpio.conf",
             "ERROR: resume: no device specified for hibernation",

@@ -57,7 +57,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.INIT_FROZE,
-            r"(?:openrc-init|init): (?P<what>.{0,80}(?:cannot|can't|unable|failed|panic).{0,160})$",
+            r"(?:openrc-init|init): (?P<what>(?!\[libfs_mgr\]|Init ).{0,80}(?:cannot|can't|unable|failed"
+            r"|panic).{0,160})$",
             "the init fails: {what}",
             _HINT,
             "openrc-init: unable to start runlevel sysinit, failed",

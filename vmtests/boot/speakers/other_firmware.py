@@ -1,6 +1,6 @@
 """Firmware that says little more than that it is there: of RISC-V, ARM, POWER and s390, coreboot, Hyper-V, VMware."""
 
-from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import EARLY, EFI_STATUS, LOADING, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
@@ -11,7 +11,8 @@ SPEAKER = Speaker(
     source="riscv/opensbi lib/sbi/sbi_init.c; trusted-firmware-a bl1, bl31; optee_os core; coreboot src/console, "
     "src/lib/prog_loaders.c; "
     "aik/SLOF; qemu pc-bios/s390-ccw; xen tools/firmware/hvmloader, stubdom/grub, extras/mini-os; Bochs BIOS; "
-    "Slim Bootloader's console in its issues 208 and 525; AMI's and Dell's POST as owners quote it; "
+    "OpenCore; UEFI:NTFS; Slim Bootloader's console in its issues 208 and 525; AMI's and Dell's POST as owners quote "
+    "it; "
     "Hyper-V's boot summary and VMware's firmware by their makers' documentation, as neither source is public",
     signs=(
         sign(
@@ -25,6 +26,12 @@ SPEAKER = Speaker(
             Stage.FIRMWARE,
             r"\s*(?:(?:Virtual Machine )?Boot Summary:?$|Microsoft Hyper-V UEFI|Attempting to start up from:)",
             "Virtual Machine Boot Summary:",
+        ),
+        sign(
+            Stage.BOOTLOADER,
+            r"(?:Find partition success|Load file \S{1,80} \[size)",
+            "Load file EFI/BOOT/grub.cfg [size 0x1000]",
+            forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE}),
         ),
         sign(Stage.BOOTLOADER, r"(?:Xen Minimal OS!|LILO \d|ELILO |zIPL v| {0,2}Petitboot )", "Xen Minimal OS!"),
     ),
@@ -84,6 +91,73 @@ SPEAKER = Speaker(
             owner=Owner.HOST,
             weight=Weight.WAIT,
         ),
+        # trusted-firmware-a bl1/bl1_main.c, bl2/bl2_main.c, drivers/io/io_fip.c
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?:ERROR|WARNING): {2,4}(?P<what>(?:BL\d{1,2}: )?(?:Failed to load|Failed to obtain|Firmware Image "
+            r"Package header check failed|error initializing fip).{0,120})$",
+            "the firmware (TF-A) cannot load a part of itself: {what}",
+            "its package (fip.bin) must be whole, where this build looks for it, and signed by a key that it knows",
+            "ERROR:   Failed to load BL2 firmware.",
+            stages=LOADING,
+        ),
+        # littlekernel and edk2 of Qualcomm's boards: app/aboot, QcomModulePkg; Rockchip's miniloader and U-Boot.
+        rule(
+            Cause.KERNEL_INVALID,
+            r"(?:\[\d{1,7}\] )?(?P<what>ERROR: (?:Unable to find suitable device tree|Appended .{0,40}not found)"
+            r".{0,120}"
+            r"|Failed to boot Linux.{0,60}|Unable to boot:\w{1,20})$",
+            "the board's boot loader cannot start the kernel: {what}",
+            "the boot partition needs a kernel and a device tree for this board, in the format of its boot loader",
+            "ERROR: Unable to find suitable device tree for device (206/0x1/0x0)",
+            stages=LOADING,
+        ),
+        rule(
+            Cause.FIRMWARE_NO_BOOT_DEVICE,
+            r"(?:\[\d{1,7}\] )?(?P<what>(?:ERROR: )?Could not do normal boot\..{0,60}|try to start rockusb"
+            r"|UsbBoot\b.{0,20})$",
+            "the board's boot loader gave up and waits for USB: {what}",
+            "the lines before it say what it could not use: write the boot partition again",
+            "ERROR: Could not do normal boot. Reverting to fastboot mode.",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+        ),
+        # acidanthera/OpenCorePkg Library/OcBootManagementLib, Platform/OpenCore
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            rf"OC\w{{0,3}}: (?P<what>.{{1,80}} failed - {EFI_STATUS}|System has no boot entries)$",
+            "OpenCore cannot start a system: {what}",
+            "its config.plist must let it see the disk (drivers, ScanPolicy) and start what lies there (signatures)",
+            "OCB: System has no boot entries",
+            stages=LOADING,
+        ),
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"(?P<what>Halting on critical error)$",
+            "OpenCore gives up: {what}",
+            "the lines before it say why",
+            "Halting on critical error",
+            stages=LOADING,
+            weight=Weight.SYMPTOM,
+        ),
+        rule(
+            Cause.BOOTLOADER_INVALID,
+            r"\[FAIL\] (?P<what>.{0,40}LOAD FAILURE.{0,60})$",
+            "UEFI:NTFS cannot start the boot loader: {what}",
+            "the boot loader on the NTFS partition must be whole and for this machine's architecture",
+            "[FAIL] LOAD FAILURE: [3] Unsupported",
+            stages=LOADING,
+        ),
+        # s390: a processor that waits and lets nobody interrupt it (qemu system/runstate.c; Hercules cpu.c).
+        rule(
+            Cause.BOOTLOADER_INVALID,
+            r"(?P<what>Guest crashed on cpu \d+: .{1,40}|HHC\d{5}I .{0,30}disabled wait state.{0,60})$",
+            "the machine's processor was stopped: {what}",
+            "the PSW's low half says why (0x4512 and such are zipl's): write the boot record again, for this disk",
+            "Guest crashed on cpu 0: disabled-wait",
+            stages=EARLY,
+            weight=Weight.SYMPTOM,
+        ),
         rule(
             Cause.FIRMWARE_CRASH,
             r"(?P<what>Payload not loaded\.|(?:Ram|Rom|Post)\w{0,5} was not loaded!?|Couldn't load romstage\."
@@ -113,8 +187,8 @@ SPEAKER = Speaker(
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
             r"(?P<what>E\d{4}: .{0,60}(?:boot|load).{0,80}|! No (?:EXEC entry|virtio device found|IPL device).{0,40}"
-            r"|No (?:NVRAM|boot) .{0,20}(?:device|command).{0,60}|(?:ERROR: +)?BL\d{1,2}: Failed to load.{0,120}"
-            r"|ERROR: +(?:BL\d|Failed to load).{0,120}"
+            r"|No (?:NVRAM|boot) .{0,20}(?:device|command).{0,60}|BL\d{1,2}: Failed to load.{0,120}"
+            r"|ERROR: +BL\d.{0,120}"
             r"|Unable to load payload.{0,40})",
             "the firmware found nothing to boot: {what}",
             "the disk must be attached and have a boot loader for this machine's architecture and firmware",

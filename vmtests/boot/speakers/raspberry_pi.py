@@ -3,6 +3,7 @@
 from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
+from vmtests.errors import Owner
 
 _AT = r"(?:(?:\s{0,4}\d{1,4}\.\d\d |MESS:[\d:.]{8,24}:?\s?)(?:\w{1,20}: )?)?"
 
@@ -38,11 +39,20 @@ SPEAKER = Speaker(
             Cause.BOOTLOADER_MISSING,
             _AT + r"(?P<what>(?:Firmware not found|Failed to (?:open|read) start\w{0,4}\.elf|start\w{0,4}\.elf(?: is)?"
             r" (?:not found|not compatible)|This board requires newer software"
-            r"|ERROR: .{0,60}(?:firmware|not compatible)).{0,120})$",
+            r"|ERROR: (?! ).{0,60}(?:firmware|not compatible)).{0,120})$",
             "the Raspberry Pi's boot loader finds no firmware for this board: {what}",
             "the first FAT partition needs start.elf, fixup.dat and a device tree as new as the board",
             "Firmware not found",
             stages=LOADING,
+        ),
+        rule(
+            Cause.DISK_READ_ERROR,
+            _AT + r"(?P<what>FAT read failed @ \d{1,12}.{0,40})$",
+            "the Raspberry Pi's boot loader cannot read the card or disk: {what}",
+            "write the card again, or take another; see that its adapter and power are good",
+            "  7.93 FAT read failed @ 82112",
+            stages=LOADING,
+            owner=Owner.HOST,
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,

@@ -1,6 +1,6 @@
 """rEFInd, a boot manager for UEFI."""
 
-from vmtests.boot.rules import LOADING, Speaker, Weight, rule, sign
+from vmtests.boot.rules import EFI_STATUS, LOADING, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -18,9 +18,8 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?P<what>(?:Error: )?(?:Invalid loader file!|.{1,80} (?:while|from) (?:loading|starting|scanning"
-            r"|LoadImage).{0,200}"
-            r"|Error: .{1,100} (?:returned from|while) .{1,200}))$",
+            rf"(?P<what>(?:Error: )?(?:Invalid loader file!|{EFI_STATUS} (?:while|(?:returned )?from) .{{1,200}})"
+            r"|Error: .{1,100} (?:while|(?:returned )?from) .{1,200})$",
             "rEFInd failed: {what}",
             "its entry must name a loader or a kernel that is there, whole, and signed where secure boot is on",
             "Error: Not Found while loading vmlinuz",

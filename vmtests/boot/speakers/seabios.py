@@ -43,7 +43,8 @@ SPEAKER = Speaker(
             Cause.BOOTLOADER_MISSING,
             r"(?P<what>Missing operating system|Operating system load(?:ing)? error|Error loading operating system"
             r"|Invalid partition table|No active partition|MBR: ?(?:no active|error).{0,60}"
-            r"|This is not a bootable disk\..{0,100}|FATAL: No bootable medium found! System halted\."
+            r"|This is not a bootable disk\..{0,100}"
+            r"|FATAL: (?:No bootable medium found!|Could not read from the boot medium!|INT18: BOOT FAILURE).{0,40}"
             r"|No boot(?:able)? (?:device|disk|medi).{0,80})",
             "the disk's first sector found no boot loader to start: {what}",
             _HINT,

@@ -1,6 +1,6 @@
 """shim, which secure boot trusts, and which starts what it trusts."""
 
-from vmtests.boot.rules import EARLY, LOADING, Layer, Speaker, Weight, rule, sign
+from vmtests.boot.rules import EARLY, EFI_STATUS, LOADING, Layer, Speaker, Weight, rule, sign
 from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 
@@ -27,14 +27,23 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.SECURE_BOOT_REFUSED,
-            r"(?P<what>(?:Verification failed|Verifiying shim SBAT data failed|SBAT self-check failed|SBAT "
-            r".{0,40}failed)"
+            r"(?P<what>(?:Verifi?ying shim SBAT data failed|.{0,60}SBAT self-check failed).{0,200})$",
+            "this shim itself is revoked: {what}",
+            "install a shim of a newer SBAT level; a level that was set by mistake goes with `mokutil "
+            "--set-sbat-policy delete`, while secure boot is off",
+            "Verifiying shim SBAT data failed: Security Policy Violation",
+            stages=LOADING,
+            weight=Weight.CLUE,
+        ),
+        rule(
+            Cause.SECURE_BOOT_REFUSED,
+            r"(?P<what>(?:Verification failed|SBAT .{0,40}failed)"
             r".{0,200}|(?:ERROR|Bootloader) (?:has not been verified|Verification failed).{0,200}"
             r"|.{0,200}(?:Security Policy Violation|Security Violation|Access Denied)(?: .{0,100})?|Invalid image"
             r"|.{0,80}\(0x1A\) Security Violation.{0,100})$",
             "secure boot refused what shim was to start: {what}",
             _SIGN,
-            "Verifiying shim SBAT data failed: Security Policy Violation",
+            "Verification failed: Access Denied",
             stages=LOADING,
             weight=Weight.CLUE,
         ),
@@ -61,7 +70,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.BOOTLOADER_ERROR,
-            r"(?P<what>start_image\(\) returned .{1,100}|Could not (?:find|read|open|load) .{1,120}"
+            rf"(?P<what>start_image\(\) returned .{{1,100}}|Could not (?:find|read|open|load) .{{1,120}}: {EFI_STATUS}"
             r"|Image is (?:too small|not an EFI).{0,60})$",
             "shim could not start the next boot loader: {what}",
             "the second boot loader must lie beside shim, under the name that this shim was built with",

@@ -19,7 +19,7 @@ SPEAKER = Speaker(
         ),
         sign(
             Stage.INITRD,
-            r"(?:Welcome to u-root!|Starting booster initramfs|#{3} [\w -]{1,40} init(?:ramfs|rd) #{3}$)",
+            r"(?:Welcome to u-root!|supermin: |Starting booster initramfs|#{3} [\w -]{1,40} init(?:ramfs|rd) #{3}$)",
             "Welcome to u-root!",
         ),
         # CirrOS src/{init,etc/init.d/rc.sysinit}
@@ -48,6 +48,15 @@ SPEAKER = Speaker(
             "root= must be what this initrd understands, and name a file system that is there",
             "2023/06/19 14:08:51 minitrd: skipping block device sda3 (uuid 40bd345d), looking for uuid "
             "PARTUUID=5dcb7ed0",
+            stages=STAGE1,
+            layer=Layer.OBJECT,
+        ),
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?:ERROR: )?Root device '?(?P<device>\S{1,300}?)'? does not exist\b.{0,60}$",
+            "device {device} did not appear",
+            DEVICE_HINT,
+            "Root device '/dev/sda2' does not exist. Dropping to a shell.",
             stages=STAGE1,
             layer=Layer.OBJECT,
         ),
@@ -86,8 +95,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            _GO + r"(?:minitrd|booster|minit|u-root|linuxkit|init): (?P<what>.{0,160}(?:failed|error|fatal|panic|not "
-            r"found|cannot|can't|unable).{0,160})$",
+            _GO + r"(?:minitrd|booster|minit|u-root|linuxkit|init): (?P<what>(?!\[libfs_mgr\]|Init ).{0,160}"
+            r"(?:failed|error|fatal|panic|not found|cannot|can't|unable).{0,160})$",
             "the initrd fails: {what}",
             "what it needs must be in the initrd, or on the disk that it looks at",
             "2023/06/19 14:08:51 minitrd: mount /dev/sda4: device or resource busy, failed",

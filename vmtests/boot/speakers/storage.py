@@ -139,8 +139,9 @@ SPEAKER = Speaker(
             r"|parent transid verify failed|devid \d+ uuid \S+ is missing|unable to find|checksum|superblock "
             r"checksum|cannot mount"
             r"|failed to verify|csum failed).{0,200}"
-            r"|bcachefs(?: \(.{1,60}?\))?: .{0,80}(?:error|insufficient|cannot|failed|unsupported|not found).{0,160}"
-            r"|F2FS-fs \(\S{1,32}\): (?:Can't find valid|Failed|Magic Mismatch|Invalid).{0,150}"
+            r"|bcachefs(?: \(.{1,60}?\))?: (?!.{0,160}ENOENT).{0,80}(?:error"
+            r"|insufficient|cannot|failed|unsupported|not found).{0,160}"
+            r"|F2FS-fs \(\S{1,32}\): (?:Failed|Invalid).{0,150}"
             r"|(?:SQUASHFS error|squashfs): (?:.{0,40}[Uu]nable to read|.{0,60}[Ff]ailed|Can't find a SQUASHFS"
             r"|Xattrs in|zlib|xz|lzo|zstd|Filesystem uses).{0,160}"
             r"|FAT-fs \(\S{1,32}\): (?:bogus|invalid|error|Unrecognized|codepage|IO charset|count of clusters too "
@@ -210,6 +211,26 @@ SPEAKER = Speaker(
             owner=Owner.HOST,
             layer=Layer.REASON,
             fatal=False,
+        ),
+        # It looks at whatever the kernel tries as root, and says so of each.
+        rule(
+            Cause.FILESYSTEM_DAMAGED,
+            r"(?P<what>F2FS-fs \(\S{1,32}\): (?:Can't find valid|Magic Mismatch).{0,150})$",
+            "the kernel finds no usable F2FS: {what}",
+            "the partition holds another file system or none, or was written over",
+            "F2FS-fs (vda3): Can't find valid F2FS filesystem in 1th superblock",
+            kernel=True,
+            layer=Layer.NOTE,
+        ),
+        # open-iscsi usr/iscsiadm.c
+        rule(
+            Cause.DEVICE_TIMEOUT,
+            r"(?P<what>iscsiadm: (?:Could not (?:log ?in|perform)|cannot make|Cannot connect"
+            r"|initiator reported).{1,200})$",
+            "a disk of the network (iSCSI) cannot be reached: {what}",
+            "iscsid must run in the initrd, its network must be up, and the target must let this initiator in",
+            "iscsiadm: cannot make connection to 192.0.2.1: Connection refused",
+            layer=Layer.OBJECT,
         ),
         rule(
             Cause.DEVICE_TIMEOUT,

@@ -25,7 +25,8 @@ SPEAKER = Speaker(
             Cause.BOOTLOADER_INVALID,
             r"(?P<what>Failed to load (?:ldlinux\.\w{3}|COM32 file .{1,100}|libcom32\.c32)|Boot error|No "
             r"ldlinux.{1,40}"
-            r"|ERROR: No configuration file found|No DEFAULT or UI configuration directive found!"
+            r"|ERROR: No configuration file found|Unable to locate configuration file"
+            r"|No DEFAULT or UI configuration directive found!"
             r"|.{1,80}: not a COM32R image)",
             "SYSLINUX cannot go on: {what}",
             _HINT,

@@ -118,6 +118,19 @@ SPEAKER = Speaker(
             weight=Weight.SYMPTOM,
             prompt=True,
         ),
+        # Interfaces of the kernel, of which a container or a small kernel has not all.
+        rule(
+            Cause.MOUNT_FAILED,
+            rf"\[FAILED\] Failed to mount {UNIT}(?P<where>NFSD configuration filesystem|RPC Pipe File System"
+            r"|FUSE Control File System|Kernel \w{1,20} File System|Huge Pages File System|POSIX Message Queue File "
+            r"System"
+            r"|(?:proc|sys|dev)-[\w\\.-]{1,60}\.mount)\.?$",
+            "{where} could not be mounted, which is seldom missed",
+            "the kernel lacks it, or a container may not mount it",
+            "[FAILED] Failed to mount proc-fs-nfsd.mount - NFSD configuration filesystem.",
+            stages=SYSTEMD,
+            layer=Layer.NOTE,
+        ),
         rule(
             Cause.FSCK_FAILED,
             r"\[(?:FAILED|TIME)\] (?:Failed to start|Timed out starting) (?:\S{1,100} ?- )?(?P<unit>File System "
@@ -169,6 +182,17 @@ SPEAKER = Speaker(
             DEVICE_HINT,
             "systemd[1]: dev-vda7.device: Job dev-vda7.device/start timed out.",
             stages=SYSTEMD,
+            layer=Layer.OBJECT,
+        ),
+        # What an initrd cannot do without, where the line that is shown of it was torn, or is not.
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<unit>(?:sysroot|sysusr)[\w\\.-]{0,100}\.mount): Job \S{1,250}/start failed with result "
+            r"'(?P<why>\w{1,20})'\.$",
+            "{unit} could not be mounted ({why})",
+            "the lines before it say what it waited for, or why it failed",
+            "sysroot-usr.mount: Job sysroot-usr.mount/start failed with result 'dependency'.",
+            stages=STAGE1,
             layer=Layer.OBJECT,
         ),
         rule(
@@ -228,6 +252,17 @@ SPEAKER = Speaker(
             stages=SYSTEMD,
             layer=Layer.UNIT,
         ),
+        # unit_enter_failed(), in a journal; the older words are of systemd 219.
+        rule(
+            Cause.UNIT_FAILED,
+            r"(?:(?P<unit>[\w:.\\@-]{1,120}\.(?:service|socket|mount|swap)): (?:Failed with result '[\w-]{1,30}'"
+            r"|Unit entered failed state)|Unit (?P<old>[\w:.\\@-]{1,120}) entered failed state)\.$",
+            "{unit}{old} failed",
+            "its own words are before it in the journal",
+            "systemd[1]: a.service: Failed with result 'exit-code'.",
+            stages=SYSTEMD,
+            layer=Layer.UNIT,
+        ),
         rule(
             Cause.DEPENDENCY_FAILED,
             rf"\[(?:DEPEND|ASSERT)\] (?:Dependency|Assertion) failed for {UNIT}(?P<unit>.+?)\.?$",
@@ -236,6 +271,17 @@ SPEAKER = Speaker(
             "[DEPEND] Dependency failed for Local File Systems.",
             stages=SYSTEMD,
             layer=Layer.RESULT,
+        ),
+        # src/shared/mount-setup.c
+        rule(
+            Cause.MOUNT_FAILED,
+            r"(?P<what>Failed to mount (?!efivarfs)\S{1,60} (?:\(type \S{1,20}\) )?(?:at|on) /\S{0,100}"
+            r"(?: \(.{0,160}\))?: (?:Permission denied|Operation not permitted))\.?$",
+            "systemd may not mount what it needs: {what}",
+            "who runs the container must let it mount: its cgroup, /run, /sys",
+            'Failed to mount tmpfs (type tmpfs) on /run (MS_NOSUID|MS_NODEV|MS_STRICTATIME "mode=755"): Permission '
+            "denied",
+            stages=RUNNING,
         ),
         rule(
             Cause.INIT_FROZE,

@@ -5,7 +5,7 @@ from vmtests.boot.stages import Stage
 from vmtests.causes import Cause
 from vmtests.errors import Owner
 
-_AT = r"(?:\S{1,100}\.c:\d{1,6}@\w{1,60}: )?"  # file and line since 254
+_AT = r"(?:\S{1,100}\.c:\d{1,6}[@:]\w{1,60}: )?"  # file and line since 254
 _ENTRY = "the boot entry must name a kernel and an initrd that are on the ESP, for the machine's architecture"
 
 SPEAKER = Speaker(

@@ -59,7 +59,7 @@ SPEAKER = Speaker(
         rule(
             Cause.INIT_FROZE,
             r"(?:INIT: (?P<what>(?:PANIC|No inittab file found|cannot execute|Id \".{1,20}\" respawning too fast: "
-            r"disabled|no more processes left).{0,160})"
+            r"disabled).{0,160})"
             r"|(?P<bb>can't (?:open|run) '?/(?:etc|sbin|bin|dev)/[^ ]{1,100}'?: .{1,80}|process '.{1,160}' \(pid "
             r"\d+\) exited\. Scheduling for restart\.)"
             r"|- runit: (?P<runit>(?:fatal|critical|warning): .{1,160}))$",
@@ -68,6 +68,28 @@ SPEAKER = Speaker(
             'INIT: Id "S0" respawning too fast: disabled for 5 minutes',
             stages=_US,
             layer=Layer.UNIT,
+        ),
+        rule(
+            Cause.INIT_FROZE,
+            r"INIT: (?P<what>no more processes left in this runlevel)",
+            "init has nothing left that runs, and starts nothing more: {what}",
+            _HINT,
+            "INIT: no more processes left in this runlevel",
+            stages=_US,
+            weight=Weight.SYMPTOM,
+            place=Stage.USERSPACE,
+        ),
+        # skarnet s6, s6-linux-init, s6-rc
+        rule(
+            Cause.INIT_FROZE,
+            r"(?P<what>s6-[\w-]{1,30}: fatal: (?!timed out).{1,160}|s6-svscan crashed\. Killing everything and "
+            r"exiting\.)$",
+            "s6 cannot go on: {what}",
+            "the service or script that it names, and the lines before it, say why",
+            "s6-frontend: fatal: s6-rc-init failed",
+            stages=_US,
+            layer=Layer.UNIT,
+            fatal=True,
         ),
         # initscripts checkfs.sh and checkroot.sh, with the status of fsck(8).
         rule(
@@ -83,8 +105,7 @@ SPEAKER = Speaker(
             Cause.MOUNT_FAILED,
             r"(?:mountall: (?P<what>.{1,160}(?:failed|terminated).{0,80})|(?P<wait>The disk drive for \S{1,200} is "
             r"not ready yet or not present\.?"
-            r"|(?:An error occurred|Errors were found) while (?:mounting|checking) .{1,160}|Continue to wait,? or "
-            r"Press S to skip.{0,80}"
+            r"|(?:An error occurred|Errors were found) while (?:mounting|checking) .{1,160}"
             r"|.{0,80}fsck failed\. ?Please repair manually.{0,60}|Mounting local "
             r"filesystems?\.{3}.{0,20}failed.{0,40}|(?!Please ).{1,60}\.{3} ?failed!$))",
             "a file system that is to be mounted is not there or damaged: {what}{wait}",
@@ -96,7 +117,9 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:A maintenance shell will now be started|General error mounting filesystems\.|Press M for manual "
+            r"(?:(?:keys:)?Continue to wait,? or Press S to skip|/bin/sh on /etc/rc terminated abnormally, going to "
+            r"single"
+            r"|A maintenance shell will now be started|General error mounting filesystems\.|Press M for manual "
             r"recovery|Give root password for maintenance"
             r"|INIT: Entering runlevel: ?[S1]$|sulogin: cannot open)",
             "the system wants to be repaired by hand",

@@ -155,10 +155,18 @@ SPEAKER = Speaker(
             weight=Weight.WAIT,
         ),
         rule(
+            Cause.DEVICE_TIMEOUT,
+            r"Device (?P<device>\S{0,200}) does(?: not|n't) exist or access denied\b",
+            "the encrypted device {device} is not there",
+            DEVICE_HINT,
+            "Device /dev/disk/by-uuid/6f0c1f2e does not exist or access denied.",
+            stages=SYSTEMD | BOOTING,
+            layer=Layer.OBJECT,
+        ),
+        rule(
             Cause.UNLOCK_WAITS,
             r"(?P<what>No key available with this passphrase"
-            r"|Device \S{0,200} (?:does(?: not|n't) exist or access denied"
-            r"|is not a valid LUKS device)"
+            r"|Device \S{0,200} is not a valid LUKS device"
             r"|cryptsetup(?: \([\w-]{1,40}\))?: (?:ERROR|WARNING|cryptsetup failed|unknown fstype).{0,160}"
             r"|Nothing to read on input|Failed to (?:activate with|unlock|unseal|start Cryptography Setup).{1,160}"
             r"|TPM2? (?:operation failed|policy (?:does not|hash)|PCR policy).{0,100}"
@@ -210,7 +218,7 @@ SPEAKER = Speaker(
             Cause.ROOT_FULL,
             r"(?P<what>.{1,400}: No space left on device)\.?$",
             "a file system is full: {what}",
-            "make the partition larger, or the disk, if it grows",
+            "make the partition larger, or the disk, if it grows; in an initrd what is full is memory",
             "mkdir: cannot create directory '/var/lib/x': No space left on device",
             stages=SYSTEMD,
             fatal=False,
@@ -235,7 +243,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROGRAM_DAMAGED,
-            r"(?P<what>.{0,200}(?:error while loading shared libraries: .{1,160}|Fatal glibc error: .{1,160}"
+            r"(?P<what>.{0,200}(?:error while loading shared libraries: .{1,160}|Fatal glibc error: .{1,160}|CPU ISA "
+            r"level is lower than required.{0,40}"
             r"|symbol lookup error: .{1,160}|FATAL: kernel too old"
             r"|version `GLIBC\S{1,40}' not found.{0,120}|No such file or directory \(required by|can't load "
             r"library '.{1,80}'"
@@ -249,7 +258,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.PROGRAM_MISSING,
-            _SCRIPT + r"(?:.{0,200}(?:No such file or directory|can't open.{0,160}|Permission denied|cannot execute)"
+            _SCRIPT + r"(?:.{0,200}(?:No such file or directory|can't open(?!.{0,80}No medium found).{0,160}"
+            r"|Permission denied|cannot execute)"
             rf"|.{{0,200}}\b{_NEEDED}: (?:command )?not found))$",
             "a script of the boot misses something: {what}",
             _SCRIPT_HINT,

@@ -11,13 +11,26 @@ SPEAKER = Speaker(
     stage=Stage.FIRMWARE,
     source="u-boot boot/, cmd/, common/image*.c, fs/, net/",
     signs=(
-        sign(Stage.FIRMWARE, r"U-Boot (?:SPL |TPL )?\d{4}\.\d\d", "U-Boot 2023.01 (Jan 10 2023 - 12:00:00 +0000)"),
+        sign(Stage.FIRMWARE, r"U-Boot [ST]PL \d{4}\.\d\d", "U-Boot SPL 2023.01 (Jan 10 2023 - 12:00:00 +0000)"),
+        sign(
+            Stage.FIRMWARE,
+            r"(?:U-Boot \d{4}\.\d\d|Trying to boot from \w)",
+            "U-Boot 2023.01 (Jan 10 2023 - 12:00:00 +0000)",
+            forgives=frozenset({Cause.BOOTLOADER_MISSING}),
+        ),
         sign(
             Stage.BOOTLOADER,
-            r"(?:Found U-Boot script |Retrieving file: |Scanning bootdev |## (?:Executing script|Booting kernel"
-            r"|Loading (?:kernel|loadables|init Ramdisk|fdt)|Flattened Device Tree)|MMC read: dev # "
-            r"|\d{1,10} bytes read in \d|TFTP from server |Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
+            r"(?:Retrieving file: |Scanning bootdev |MMC read: dev # |TFTP from server )",
+            "Retrieving file: /boot/extlinux/extlinux.conf",
+        ),
+        # Something was read: what it had tried before, and found empty, is no matter.
+        sign(
+            Stage.BOOTLOADER,
+            r"(?:Found U-Boot script |## (?:Executing script|Booting kernel"
+            r"|Loading (?:kernel|loadables|init Ramdisk|fdt)|Flattened Device Tree)"
+            r"|\d{1,10} bytes read in \d|Found /.{0,60}extlinux\.conf|Booting /(?:efi|EFI).+)",
             "## Booting kernel from Legacy Image at 42000000 ...",
+            forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE}),
         ),
         sign(
             Stage.FIRMWARE,
@@ -25,13 +38,48 @@ SPEAKER = Speaker(
             "switch to partitions #0, OK",
             forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE}),
         ),
-        sign(Stage.KERNEL, r"Starting kernel \.\.\.", "Starting kernel ..."),
+        sign(
+            Stage.KERNEL,
+            r"Starting kernel \.\.\.",
+            "Starting kernel ...",
+            forgives=frozenset({Cause.FIRMWARE_NO_BOOT_DEVICE, Cause.KERNEL_INVALID, Cause.NETWORK_BOOT_FAILED}),
+        ),
     ),
     failures=(
+        # common/spl/spl_{mmc,fat,ext,fit}.c
+        rule(
+            Cause.BOOTLOADER_MISSING,
+            r"(?P<what>(?:spl: |spl_\w{1,40}: |mmc_load_image_raw_sector: ).{0,60}(?:not found|not an? |error|fail"
+            r"|no |could not|unsupported|wrong).{0,80}|Could not get FIT buffer of \d+ bytes|SPL: Unsupported Boot "
+            r"Device!?)$",
+            "U-Boot's first stage (SPL) cannot load the second: {what}",
+            "U-Boot itself (u-boot.itb, u-boot.img) must be where this SPL looks for it, on a device that it can "
+            "read, and fit into the memory that it has",
+            "spl: mmc device not found!!",
+            stages=LOADING,
+        ),
+        rule(
+            Cause.BOOTLOADER_ERROR,
+            r"(?:\*\* )?(?P<what>Reading file would overwrite reserved memory)",
+            "U-Boot cannot load what it is to start: {what}",
+            "the address that it is loaded to (kernel_addr_r, ramdisk_addr_r, fdt_addr_r) must be free on this board",
+            "** Reading file would overwrite reserved memory **",
+            stages=EARLY,
+        ),
+        rule(
+            Cause.KERNEL_INVALID,
+            r"(?P<what>Bad hash value for '.{1,80}|ERROR: (?:board|system|arch)-specific fdt fixup failed.{0,60}"
+            r"|ERROR: (?:fdt|.{1,40} image) overwritten.{0,60}|FDT creation failed! hanging)",
+            "U-Boot cannot start the kernel: {what}",
+            "kernel, initrd and device tree must be whole, for this board and this U-Boot",
+            "Bad hash value for 'hash-1' hash node in 'kernel-1' image node",
+            stages=EARLY,
+        ),
         rule(
             Cause.KERNEL_INVALID,
             r"(?P<what>Bad Linux (?:ARM64|RISCV|ARM) Image magic!|Wrong Image (?:Format|Type) for \w+ command"
-            r"|Bad (?:Header|Data) (?:Checksum|CRC)|Bad Magic Number|Bad FIT (?:\w+ )?image format!?"
+            r"|Bad (?:Header|Data) (?:Checksum|CRC|Hash)"
+            r"|Could not find (?:a valid )?configuration node|Bad Magic Number|Bad FIT (?:\w+ )?image format!?"
             r"|ERROR: can't get kernel image!|zimage: Bad magic!|Wrong Ramdisk Image Format"
             r"|Ramdisk image is corrupt or invalid"
             r"|ERROR: Did not find a cmdline Flattened Device Tree|FDT and ATAGS support not compiled in.{0,80}"
@@ -118,7 +166,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.FIRMWARE_NO_BOOT_DEVICE,
-            r"(?P<what>### ERROR ### Please RESET the board ###|SPL: failed to boot from all boot devices)",
+            r"(?P<what>.{0,80}### ERROR ### Please RESET the board|SPL: failed to boot from all boot devices)",
             "U-Boot gave up: {what}",
             _HINT,
             "SPL: failed to boot from all boot devices",
