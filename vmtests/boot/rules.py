@@ -59,9 +59,9 @@ OVERLAY_HINT = (
 ESP_HINT = "the ESP needs a boot loader where this firmware looks for one: a boot entry, or \\EFI\\BOOT for the \
 machine's architecture, on a FAT file system with 512-byte sectors"
 EFI_STATUS = (
-    r"(?:Load Error|Invalid Parameter|Unsupported|B(?:ad|uffer) .{4,8} S(?:ize|mall)|Not Ready|Device Error|Write "
-    r"Protected|Out of Resources|Volume (?:Corrupt|Full)|No Media|Media [Cc]hanged|Not Found|Access Denied|No "
-    r"[Rr]esponse|No [Mm]apping|Time ?out|Not started|Already started|Aborted|Protocol Error|Incompatible Version"
+    r"(?:Load Error|Invalid Parameter|Unsupported|Bad Buffer Size|Buffer Too Small|Not Ready|Device Error"
+    r"|Write Protected|Out of Resources|Volume (?:Corrupt|Full)|No Media|Media [Cc]hanged|Not Found|Access Denied"
+    r"|No [Rr]esponse|No [Mm]apping|Time ?out|Not started|Already started|Aborted|Protocol Error|Incompatible Version"
     r"|Security Violation|CRC Error|End of (?:Media|File))"
 )
 """What `%r` makes of an EFI_STATUS: MdePkg/Library/BasePrintLib, gnu-efi lib/error.c."""

@@ -1,6 +1,8 @@
-"""Where a qcow, VDI, VHDX or VMDK has to end by its own tables: QEMU reads what is missing as zeros, and says nothing.
+"""Where a disk in one of QEMU's formats has to end by its own tables.
 
-qcow, VDI and VMDK: block/{qcow,vdi,vmdk}.c of QEMU. VHDX: Microsoft's MS-VHDX, 2.2.3 (regions), 2.5 (BAT), 2.6.
+QEMU reads what is missing as zeros, and says nothing: of a table, too, for which it takes the memory, and the time,
+that the size of the disk asks for. block/{qcow,vdi,vmdk,vpc,parallels}.c of QEMU. VHDX: Microsoft's MS-VHDX, 2.2.3
+(regions), 2.5 (BAT), 2.6; VHD: its VHD 1.0.
 """
 
 import os
@@ -23,6 +25,7 @@ _BAT, _METADATA, _PARAMETERS = (
     )
 )
 _PIECE, _TABLE = 1 << 20, 64 << 20  # bytes of a block allocation table: read at a time, and looked at
+# A sparse extent of a VMDK: sectors of the disk and of a grain, entries of a table, and where their directory is.
 _SPARSE = struct.Struct("<12xQQ16xI8xQ")
 _AT_END, _FOOTER = (1 << 64) - 1, 1024
 _PRESENT = (6, 7)  # states of a block: all of it is there, or a part
@@ -32,7 +35,7 @@ def missing(path: Path, form: Format) -> tuple[int, int] | None:
     """Return the size of a file and the larger one that it has to have; None where nothing is missing, or known."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        reader = {Format.QCOW: _qcow, Format.VDI: _vdi, Format.VHDX: _vhdx, Format.VMDK: _vmdk}.get(form)
+        reader = _READERS.get(form)
         try:
             wanted = 0 if reader is None else reader(file)
         except (OSError, OverflowError, ValueError):  # a place that is in no file
@@ -47,9 +50,12 @@ def _qcow(file: IO[bytes]) -> int:
     disk, cluster_bits, l2_bits, place = struct.unpack_from(">QBB6xQ", head, 24)
     if not 9 <= cluster_bits <= 16 or not 6 <= l2_bits <= 13:  # block/qcow.c, qcow_open()
         return 0
+    length = -(-disk >> (cluster_bits + l2_bits)) * 8
+    wanted = int(place + length)
+    if wanted > os.fstat(file.fileno()).st_size:
+        return wanted
     file.seek(place)
-    tables = _numbers(file.read(min(_PIECE, -(-disk >> (cluster_bits + l2_bits)) * 8)))
-    wanted = 0
+    tables = _numbers(file.read(min(_PIECE, length)))
     for table in sorted(filter(None, tables))[-_TABLE >> (l2_bits + 3) :]:
         file.seek(table)
         # The highest bit says that it is compressed: it has no end that is known.
@@ -66,10 +72,28 @@ def _vdi(file: IO[bytes]) -> int:
     head = file.read(512)
     if len(head) < 512:
         return 0
-    start, disk, block, allocated = struct.unpack_from("<I20xQI8xI", head, 344)
+    table, start, disk, block, blocks, allocated = struct.unpack_from("<II20xQI4xII", head, 340)
+    wanted = table + blocks * 4
     if not allocated or not block:
+        return int(wanted)
+    return int(max(wanted, start + (allocated - 1) * block + (disk % block or block)))
+
+
+def _vhd(file: IO[bytes]) -> int:
+    head = file.read(24)
+    if not head.startswith(b"conectix"):  # of a fixed one, which has a footer only
         return 0
-    return int(start + (allocated - 1) * block + (disk % block or block))
+    file.seek(int.from_bytes(head[16:], "big"))
+    head = file.read(32)
+    if not head.startswith(b"cxsparse") or len(head) < 32:
+        return 0
+    table, entries = struct.unpack_from(">Q4xI", head, 16)
+    return int(table + entries * 4)
+
+
+def _parallels(file: IO[bytes]) -> int:
+    head = file.read(64)
+    return 64 + int.from_bytes(head[32:36], "little") * 4 if head.startswith(b"With") and len(head) == 64 else 0
 
 
 def _vmdk(file: IO[bytes]) -> int:
@@ -101,7 +125,7 @@ def _vhdx(file: IO[bytes]) -> int:
     file.seek(place + items[_PARAMETERS][0])
     block = int.from_bytes(file.read(4), "little")
     place, length = regions[_BAT]
-    last = 0
+    wanted, last = place + length, 0
     for at in range(0, min(length, _TABLE), _PIECE):
         file.seek(place + at)
         data = file.read(min(_PIECE, length - at))
@@ -109,7 +133,7 @@ def _vhdx(file: IO[bytes]) -> int:
         if sys.byteorder == "big":
             entries.byteswap()
         last = max([last, *(entry >> 20 for entry in entries if entry & 7 in _PRESENT)])
-    return (last << 20) + block if last else 0
+    return max(wanted, (last << 20) + block) if last else wanted
 
 
 def _table(file: IO[bytes], place: int, signature: bytes, form: str, count: int) -> dict[bytes, tuple[int, int]]:
@@ -122,3 +146,13 @@ def _table(file: IO[bytes], place: int, signature: bytes, form: str, count: int)
     entries = file.read(size * min(int.from_bytes(head[count : count + 2], "little"), _MOST))
     whole = entries[: len(entries) // size * size]
     return {guid: (offset, length) for guid, offset, length in struct.iter_unpack(form, whole)}
+
+
+_READERS = {
+    Format.QCOW: _qcow,
+    Format.VDI: _vdi,
+    Format.VHD: _vhd,
+    Format.VHDX: _vhdx,
+    Format.VMDK: _vmdk,
+    Format.PARALLELS: _parallels,
+}

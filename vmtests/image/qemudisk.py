@@ -143,6 +143,7 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
             _refuse_far_extents(place, shown)
         if kind is Format.VHD:
             _refuse_difference(place, shown)
+        _refuse_cut(place, shown, kind, shown)
         info = _json(place, shown, kind, toolbox, "info")
         if info.get("encrypted"):
             raise InputError(f"{shown} is encrypted", hint="qemu-img convert makes a plain copy")
@@ -152,7 +153,6 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
         image = _backing(shown, info, home, trusted=trusted)
     # Only now: checking opens the backing files too, and has no good word for one that is missing.
     for place, (shown, kind, _) in sizes.items():
-        _refuse_cut(place, shown, kind, shown)
         if kind in _CHECKED:
             _refuse_corrupt(place, shown, kind, toolbox)
     return sizes[path][2]

@@ -52,10 +52,10 @@ class Judge:
         began, before = processor(), _resident()
         with contextlib.suppress(*self._parser.may):
             self._parser.call(data)
-        if self._parser.slow:
-            _reap()
+        # Each of them has begun as large as we are.
+        tools = _tools() - before if self._parser.slow else 0
         took = (processor() - began) / max(len(data) / _UNIT, 1.0)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
+        grown = max((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before, tools)
         self.inputs += 1
         self.seconds, self.memory = max(self.seconds, took), max(self.memory, grown)
         # A processor that others use too is slower, not the parser: it has twice the time.
@@ -75,10 +75,12 @@ def processor() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _reap() -> None:
+def _tools() -> int:
+    """Wait for all tools, and return what the largest of them all has taken, in bytes."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
 
 
 def _resident() -> int:

@@ -116,9 +116,8 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.UNIT_FAILED,
-            r"(?:dracut(?:-[\w-]{1,30})?:? )?FATAL: (?!Initramfs failed|INT18|No bootable|Could not read from the "
-            r"boot)"
-            r"(?P<what>.{1,300}?)$",
+            r"(?:dracut(?:-[\w-]{1,30})?:? )?FATAL: (?!Initramfs failed|INT18|No bootable|Could not read "
+            r"from the boot)(?P<what>.{1,300}?)$",
             "dracut gives up: {what}",
             MORE_HINT,
             "dracut: FATAL: FIPS integrity test failed",

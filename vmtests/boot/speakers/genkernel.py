@@ -19,9 +19,9 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.DEVICE_TIMEOUT,
-            r"(?:!! |(?=Could not find the root ))(?P<what>(?:Block device (?P<device>\S{1,200}) is not a valid root "
-            r"device|Could not find the root "
-            r"(?:block )?device.{0,120}|.{0,80}(?:could not be found|not found|does not exist)).{0,80})",
+            r"(?:!! |(?=Could not find the root ))(?P<what>(?:Block device (?P<device>\S{1,200}) is not a "
+            r"valid root device|Could not find the root (?:block )?device.{0,120}"
+            r"|.{0,80}(?:could not be found|not found|does not exist)).{0,80})",
             "the initrd does not find root: {what}",
             DEVICE_HINT,
             "!! Block device /dev/sda3 is not a valid root device ...",

@@ -28,12 +28,10 @@ SPEAKER = Speaker(
     failures=(
         rule(
             Cause.PROVISIONING_FAILED,
-            r"(?:(?:Ignition|ignition)(?:\[\d+\])?: (?=failed to ))?(?P<what>(?!.{0,40}not a config \((?:empty|found "
-            r"))"
+            r"(?:[Ii]gnition(?:\[\d+\])?: (?=failed to ))?(?P<what>(?!.{0,40}not a config \((?:empty|found ))"
             r"(?:Ignition failed: |failed to (?:(?:fully )?fetch config|acquire config|parse config)\b"
             r"|(?<=gnition: )failed to (?:fetch|create|run|mount|mkfs|format|partition|wait on|write|relabel|get"
-            r"|unlock"
-            r"|match)\b|config is "
+            r"|unlock|match)\b|config is "
             r"not valid|not a config|error at \$|no config at URL"
             r"|PROVIDER CONFIG NOT FOUND|disks failed|files failed|mount failed|fetch failed|kargs failed|CRITICAL "
             r"?: ).{0,240})$",

@@ -104,8 +104,8 @@ SPEAKER = Speaker(
         # littlekernel and edk2 of Qualcomm's boards: app/aboot, QcomModulePkg; Rockchip's miniloader and U-Boot.
         rule(
             Cause.KERNEL_INVALID,
-            r"(?:\[\d{1,7}\] )?(?P<what>ERROR: (?:Unable to find suitable device tree|Appended .{0,40}not found)"
-            r".{0,120}"
+            r"(?:\[\d{1,7}\] )?"
+            r"(?P<what>ERROR: (?:Unable to find suitable device tree|Appended .{0,40}not found).{0,120}"
             r"|Failed to boot Linux.{0,60}|Unable to boot:\w{1,20})$",
             "the board's boot loader cannot start the kernel: {what}",
             "the boot partition needs a kernel and a device tree for this board, in the format of its boot loader",

@@ -122,9 +122,8 @@ SPEAKER = Speaker(
         rule(
             Cause.MOUNT_FAILED,
             rf"\[FAILED\] Failed to mount {UNIT}(?P<where>NFSD configuration filesystem|RPC Pipe File System"
-            r"|FUSE Control File System|Kernel \w{1,20} File System|Huge Pages File System|POSIX Message Queue File "
-            r"System"
-            r"|(?:proc|sys|dev)-[\w\\.-]{1,60}\.mount)\.?$",
+            r"|FUSE Control File System|Kernel \w{1,20} File System|Huge Pages File System"
+            r"|POSIX Message Queue File System|(?:proc|sys|dev)-[\w\\.-]{1,60}\.mount)\.?$",
             "{where} could not be mounted, which is seldom missed",
             "the kernel lacks it, or a container may not mount it",
             "[FAILED] Failed to mount proc-fs-nfsd.mount - NFSD configuration filesystem.",

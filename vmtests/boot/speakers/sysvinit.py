@@ -117,8 +117,7 @@ SPEAKER = Speaker(
         ),
         rule(
             Cause.EMERGENCY_SHELL,
-            r"(?:(?:keys:)?Continue to wait,? or Press S to skip|/bin/sh on /etc/rc terminated abnormally, going to "
-            r"single"
+            r"(?:(?:keys:)?Continue to wait,? or Press S to skip|/bin/sh on /etc/rc terminated abnormally, going"
             r"|A maintenance shell will now be started|General error mounting filesystems\.|Press M for manual "
             r"recovery|Give root password for maintenance"
             r"|INIT: Entering runlevel: ?[S1]$|sulogin: cannot open)",
