@@ -31,6 +31,7 @@ COLLECTED = {
     *("gha", "journal", "quoted-indented", "runtime-logfmt", "dracut-initqueue-headless", "cri-no-root"),
     *("json-lines-ready", "cloud-logging-nested", "initrd-target-headless", "vmm-in-journal"),
     *("ostree-signature", "runtime-logfmt-middle", "talosctl-dmesg", "clock-bad-crc"),
+    "journal-ends-of-startup",
 }
 """Those in which each line has something in front that no machine prints."""
 

@@ -270,7 +270,7 @@ class Attempt:
     def _ended(self, t: float) -> Verdict:
         stage, last = self._place, self.last_line
         if last is None:
-            said = "nothing was printed"
+            said = "nothing else was printed" if self._waits_for else "nothing was printed"
         else:
             said = f'the recording ends in stage {stage} behind "{last.text.strip()[:QUOTED]}"'
         if waited := waited_for(self._waits_for):
@@ -349,7 +349,7 @@ class Attempt:
         name, _, _ = normal.text.rpartition(" (")
         if name == self._waits_for:
             return None
-        self._waits_for = name
+        self._waits_for, self._status = name, True
         if len(self._waited) < JOBS_LIMIT:
             self._waited.setdefault(name, t)
         return Line(t=t, text=text, stage=self.stage)

@@ -382,7 +382,7 @@ SPEAKER = Speaker(
             r"|rcu: INFO: \w{1,20} (?:self-)?detected (?:expedited )?stalls?.{0,60}|rcu: rcu_\w{1,20} kthread "
             r"starved for.{1,60}"
             r"|INFO: rcu_\w{1,20} (?:self-)?detected stalls?.{0,60})",
-            "the guest stands still again and again: {what}",
+            "the guest stands still for seconds: {what}",
             _STARVED,
             "watchdog: BUG: soft lockup - CPU#0 stuck for 23s! [systemd:1]",
             owner=Owner.HOST,

@@ -69,6 +69,13 @@ SPEAKER = Speaker(
             since=Stage.USERSPACE,
             ready=True,
         ),
+        # An initrd's manager says so, too, with what the initrd took.
+        sign(
+            Stage.USERSPACE,
+            r"Startup finished in (?!.{0,120}\(initrd\)).{1,120}\(kernel\) \+ .{1,40}\(userspace\) = ",
+            "systemd[1]: Startup finished in 4.848s (kernel) + 4.338s (userspace) = 9.186s.",
+            ready=True,
+        ),
         sign(
             Stage.USERSPACE,
             reached("multi-user.target", "Multi-User System"),
