@@ -32,10 +32,26 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(form: Format, patient: SmallI
 
 @pytest.mark.parametrize("form", [*ends._READERS, Format.QCOW2])
 def test_nothing_is_known_of_what_is_none(form: Format, tmp_path: Path) -> None:
-    """An empty file, or another."""
-    for data in (b"", os.urandom(100), bytes(1 << 20)):
-        (tmp_path / "x").write_bytes(data)
-        assert ends.missing(tmp_path / "x", form) is None
+    """A file of zeros."""
+    (tmp_path / "x").write_bytes(bytes(1 << 20))
+    assert ends.missing(tmp_path / "x", form) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "length"),
+    [(Format.QCOW, 40), (Format.VDI, 450), (Format.VHD, 400), (Format.VHD, 530), (Format.PARALLELS, 39)],
+    ids=str,
+)
+def test_what_ends_in_its_header_is_truncated(
+    form: Format, length: int, patient: SmallImage, toolbox: Toolbox
+) -> None:
+    """QEMU takes the rest of the header for zeros, and the disk for a large one."""
+    image = patient.path.with_suffix(f".{form}")
+    toolbox.run("qemu-img", "convert", "-f", "raw", "-O", DRIVERS[form], patient.path, image)
+    os.truncate(image, length)
+    found = ends.missing(image, form)
+    assert found is not None
+    assert found[1] > found[0] == length
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def missing(path: Path, form: Format) -> tuple[int, int] | None:
 def _qcow(file: IO[bytes]) -> int:
     head = file.read(48)
     if len(head) < 48:
-        return 0
+        return 48
     disk, cluster_bits, l2_bits, place = struct.unpack_from(">QBB6xQ", head, 24)
     if not 9 <= cluster_bits <= 16 or not 6 <= l2_bits <= 13:  # block/qcow.c, qcow_open()
         return 0
@@ -71,7 +71,7 @@ def _numbers(data: bytes) -> tuple[int, ...]:
 def _vdi(file: IO[bytes]) -> int:
     head = file.read(512)
     if len(head) < 512:
-        return 0
+        return 512
     table, start, disk, block, blocks, allocated = struct.unpack_from("<II20xQI4xII", head, 340)
     wanted = table + blocks * 4
     if not allocated or not block:
@@ -83,17 +83,20 @@ def _vhd(file: IO[bytes]) -> int:
     head = file.read(24)
     if not head.startswith(b"conectix"):  # of a fixed one, which has a footer only
         return 0
-    file.seek(int.from_bytes(head[16:], "big"))
+    place = int.from_bytes(head[16:], "big")
+    file.seek(place)
     head = file.read(32)
-    if not head.startswith(b"cxsparse") or len(head) < 32:
-        return 0
+    if not head.startswith(b"cxsparse"):
+        return 512
+    if len(head) < 32:
+        return place + 1024
     table, entries = struct.unpack_from(">Q4xI", head, 16)
     return int(table + entries * 4)
 
 
 def _parallels(file: IO[bytes]) -> int:
     head = file.read(64)
-    return 64 + int.from_bytes(head[32:36], "little") * 4 if head.startswith(b"With") and len(head) == 64 else 0
+    return 64 + int.from_bytes(head[32:36], "little") * 4 if len(head) == 64 else 64
 
 
 def _vmdk(file: IO[bytes]) -> int:
@@ -111,7 +114,7 @@ def _vmdk(file: IO[bytes]) -> int:
 def _sparse(file: IO[bytes]) -> tuple[int, ...] | None:
     """Return what a sparse extent's header says of disk, grains, entries of a table, and directory."""
     head = file.read(_SPARSE.size)
-    return _SPARSE.unpack(head) if head.startswith(b"KDMV") and len(head) == _SPARSE.size else None
+    return _SPARSE.unpack(head.ljust(_SPARSE.size, b"\0")) if head.startswith(b"KDMV") else None
 
 
 def _vhdx(file: IO[bytes]) -> int:
