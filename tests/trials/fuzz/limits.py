@@ -5,7 +5,7 @@ import ctypes
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,6 @@ class Judge:
 
     def __init__(self, parser: Parser) -> None:
         self._parser = parser
-        if parser.slow:  # bubblewrap ends before its tool was waited for: what that took would be nobody's
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.inputs = 0
         self.seconds = 0.0
         """For 100 KB."""
@@ -49,13 +47,14 @@ class Judge:
     def __call__(self, data: bytes) -> None:
         """Call it once."""
         Path("/proc/self/clear_refs").write_text(_FORGET_THE_PEAK, encoding="ascii")
-        began, before = processor(), _resident()
-        with contextlib.suppress(*self._parser.may):
+        began, before, largest = processor(), _resident(), _peak(resource.RUSAGE_CHILDREN)
+        adopting = _adopting() if self._parser.slow else contextlib.nullcontext()
+        with adopting, contextlib.suppress(*self._parser.may):
             self._parser.call(data)
-        # Each of them has begun as large as we are.
-        tools = _tools() - before if self._parser.slow else 0
+        # A tool has begun as large as we are; one that was not the largest ever is not seen.
+        tools = _peak(resource.RUSAGE_CHILDREN)
         took = (processor() - began) / max(len(data) / _UNIT, 1.0)
-        grown = max((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before, tools)
+        grown = max(_peak(resource.RUSAGE_SELF), tools if tools > largest else 0) - before
         self.inputs += 1
         self.seconds, self.memory = max(self.seconds, took), max(self.memory, grown)
         # A processor that others use too is slower, not the parser: it has twice the time.
@@ -75,12 +74,34 @@ def processor() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _tools() -> int:
-    """Wait for all tools, and return what the largest of them all has taken, in bytes."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+@contextlib.contextmanager
+def _adopting() -> Iterator[None]:
+    """Count what tools take: bubblewrap ends before the one within was waited for, which would be nobody's then."""
+    prctl, known = ctypes.CDLL(None).prctl, _sandboxes()
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        for pid in _sandboxes() - known:
+            os.waitpid(pid, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _sandboxes() -> set[int]:
+    """Return our children that are bubblewrap: a parser may keep others."""
+    children = {int(pid) for task in Path("/proc/self/task").iterdir() for pid in _read(task / "children").split()}
+    return {pid for pid in children if _read(Path(f"/proc/{pid}/comm")) == "bwrap\n"}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:  # it has ended
+        return ""
+
+
+def _peak(who: int) -> int:
+    return resource.getrusage(who).ru_maxrss << 10
 
 
 def _resident() -> int:
