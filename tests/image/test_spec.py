@@ -288,3 +288,12 @@ def test_file_without_end_is_refused(tmp_path: Path, text: str) -> None:
     (path := tmp_path / "image.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"is not JSON|is no text"):
         spec.load(path)
+
+
+@pytest.mark.parametrize("field", ["esp", "registration", "root"])
+def test_a_files_name_that_is_no_text_is_refused(field: str, data: dict[str, Any], tmp_path: Path) -> None:
+    """A number where a file is named is an error of that field, and no traceback."""
+    data[field] = {"esp": {"/loader": 1}, "registration": 1, "root": [{"path": "/etc", "source": 1}]}[field]
+    (tmp_path / "image.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=rf"a file's name is text, not int - at `\$\.{field}"):
+        spec.load(tmp_path / "image.json")

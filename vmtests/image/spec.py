@@ -108,7 +108,7 @@ class ImageSpec:
 def _decode_path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError
+    raise TypeError(f"a file's name is text, not {type(value).__name__}")  # which msgspec makes an error of the field
 
 
 def _encode_path(value: object) -> object:
