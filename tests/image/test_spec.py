@@ -297,3 +297,13 @@ def test_a_files_name_that_is_no_text_is_refused(field: str, data: dict[str, Any
     (tmp_path / "image.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=rf"a file's name is text, not int - at `\$\.{field}"):
         spec.load(tmp_path / "image.json")
+
+
+@pytest.mark.parametrize("field", ["esp", "registration", "root"])
+def test_a_files_name_that_is_too_long_is_refused(field: str, data: dict[str, Any], tmp_path: Path) -> None:
+    """What the host refuses to look for is an error of the field that names it."""
+    name = "a" * 256
+    data[field] = {"esp": {"/loader": name}, "registration": name, "root": [{"path": "/etc", "source": name}]}[field]
+    (tmp_path / "image.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=rf"image\.json: {field}.*: File name too long"):
+        spec.load(tmp_path / "image.json")

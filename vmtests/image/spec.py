@@ -28,6 +28,7 @@ it. Version 1:
 
 import dataclasses
 import os
+import stat
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from vmtests import contract as contracts
 from vmtests.contract import Contract
 from vmtests.errors import InputError
 from vmtests.image import compression
-from vmtests.image.spec_check import check_contract, check_esp, check_places, refuse_unknown
+from vmtests.image.spec_check import check_contract, check_esp, check_places, mode_of, refuse_unknown
 from vmtests.resources import read_named
 from vmtests.text import printable
 
@@ -203,7 +204,7 @@ def _check(spec: ImageSpec, places: Sequence[str], origin: str) -> None:
             raise InputError(f"{origin}: {place}: {path!r} is not a path directly below {contract.store.mount}")
         if not os.path.lexists(directory + name):
             raise InputError(f"{origin}: {place}: {directory}{name} does not exist")
-    if spec.registration is not None and not spec.registration.is_file():
+    if spec.registration is not None and not stat.S_ISREG(mode_of(spec.registration, f"{origin}: registration")):
         raise InputError(f"{origin}: registration: {spec.registration} is not a file")
     if spec.state is not None:
         _check_path(spec.state, "state", origin)
@@ -231,9 +232,11 @@ def _check_entry(entry: RootEntry, place: str, origin: str) -> None:
     if entry.symlink is not None and ("\0" in entry.symlink or not 0 < len(os.fsencode(entry.symlink)) < _PATH_MAX):
         what = printable(entry.symlink) or "an empty one"
         raise InputError(f"{origin}: {place}.symlink: {what} is no target that Linux takes")
-    if entry.source is not None and not entry.source.exists():
-        raise InputError(f"{origin}: {place}.source: {entry.source}, to be {entry.path}, does not exist")
-    if entry.source is not None and not (entry.source.is_file() or entry.source.is_dir()):
-        raise InputError(f"{origin}: {place}.source: {entry.source} is neither a file nor a directory")
+    if entry.source is not None:
+        mode = mode_of(entry.source, f"{origin}: {place}.source")
+        if not mode:
+            raise InputError(f"{origin}: {place}.source: {entry.source}, to be {entry.path}, does not exist")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{origin}: {place}.source: {entry.source} is neither a file nor a directory")
     if entry.mode is not None and (not entry.mode or set(entry.mode) - set("01234567") or len(entry.mode) > 4):
         raise InputError(f"{origin}: {place}.mode: {entry.mode!r} of {entry.path} is not octal")

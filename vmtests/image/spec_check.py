@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+import stat
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from vmtests.contract import Contract, Partition
 from vmtests.errors import InputError
 from vmtests.image.survey import Totals
 from vmtests.sizes import GIB, KIB, MIB, format_size, round_up
+from vmtests.text import printable
 
 _FAT_ENTRY = 8  # bytes of a cluster in the two tables; the ESP has clusters of one sector
 _FAT_RESERVED = 64  # sectors: the boot sector and its like
@@ -26,6 +28,19 @@ _PATTERN = set("*?[")
 _EXT4_BLOCK = 4 * KIB
 _OWN_INODES = 12  # of an ext4: ten that are kept, lost+found and the orphan file
 _EXT4_NAME = 64  # bytes of an inode's name in its directory, more or less
+
+
+def mode_of(path: Path, place: str) -> int:
+    """Return the mode (inode(7)) of what a path leads to, 0 where there is nothing.
+
+    Raises InputError, which names `place`, where the host does not tell: a name is too long, a directory is closed to us.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last is a NUL in it
+        return 0
+    except OSError as error:
+        raise InputError(f"{place}: {printable(str(path))}: {error.strerror}") from error
 
 
 def refuse_unknown(data: object, kind: object, origin: str, place: str = "") -> None:
@@ -66,7 +81,7 @@ def check_esp(files: Mapping[str, Path], contract: Contract, origin: str) -> Non
         parts = target.split("/")[1:]
         if not all(map(_is_fat_name, parts)):
             raise InputError(f"{origin}: {place}: FAT does not take this name")
-        if not source.is_file():
+        if not stat.S_ISREG(mode_of(source, f"{origin}: {place}")):
             raise InputError(f"{origin}: {place}: {source} is not a file")
         # FAT does not tell upper from lower case.
         if (folded := target.casefold()) in seen:

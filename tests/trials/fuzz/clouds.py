@@ -1,9 +1,12 @@
 """What clients and guests ask of the emulator, and what was recorded of the cloud."""
 
 import atexit
+import base64
 import functools
+import hashlib
 import io
 import os
+import secrets
 import tempfile
 import threading
 from contextlib import suppress
@@ -11,6 +14,9 @@ from email.message import Message
 from pathlib import Path
 from unittest import mock
 
+import google_crc32c
+
+from tests.emulator.conftest import Client
 from tests.trials.fuzz.limits import Parser
 from vmtests.emulator import Emulator
 from vmtests.emulator.content import parse_hash_header
@@ -22,7 +28,7 @@ from vmtests.errors import VmtestsError
 from vmtests.gce import record
 from vmtests.gce.settings import Settings
 
-_ZONE = b"/compute/v1/projects/p/zones/us-central1-a"
+_ZONE = b"/compute/v1/projects/proj/zones/us-central1-a"
 
 
 @functools.cache
@@ -31,6 +37,7 @@ def _emulator() -> Emulator:
     with mock.patch.dict(os.environ, VMTESTS_CACHE=directory.name):
         emulator = Emulator(hypervisor=FakeHypervisor())
         emulator.__enter__()
+    Client(emulator).image()
     atexit.register(directory.cleanup)
     atexit.register(emulator.__exit__, None, None, None)
     return emulator
@@ -52,34 +59,67 @@ def _request(data: bytes) -> Request:
 
 def _api(data: bytes) -> None:
     emulator = _emulator()
-    for one in data.split(b"\n\n\n\n")[:8]:
-        with suppress(ApiError):
-            request = _request(one)
-            # These wait, as they should, or are the emulator's own, for tests.
-            if not request.path.endswith("/wait") and not request.path.startswith("/emulator/v1/"):
-                emulator.api.answer(request)
+    wrong: list[object] = []
+    with (
+        mock.patch.object(threading, "excepthook", wrong.append),
+        mock.patch.object(secrets, "token_urlsafe", return_value="u"),  # an upload's id
+    ):
+        for one in data.split(b"\n\n\n\n")[:8]:
+            with suppress(ApiError):
+                request = _request(one)
+                # These wait, as they should, or are the emulator's own, for tests.
+                if not request.path.endswith("/wait") and not request.path.startswith("/emulator/v1/"):
+                    emulator.api.answer(request)
+        for thread in threading.enumerate():
+            if thread.name.startswith("operation-"):
+                thread.join(10)
+    assert not wrong, wrong
 
 
+def _joined(*requests: bytes) -> bytes:
+    return b"\n\n\n\n".join(requests)
+
+
+_CRC = base64.b64encode(google_crc32c.value(b"hi").to_bytes(4))
+_MD5 = base64.b64encode(hashlib.md5(b"hi", usedforsecurity=False).digest())
+_UPLOAD = b"/upload/storage/v1/b/bkt/o?uploadType="
 _REQUESTS = [
-    b"\n\n\n\n".join((
-        b'POST /storage/v1/b?project=p\n\n{"name": "bkt"}',
-        b"POST /upload/storage/v1/b/bkt/o?uploadType=media&name=a\nContent-Type: text/plain\n\nhello",
-        b"GET /storage/v1/b/bkt/o/a?alt=media\nRange: bytes=1-2\n\n",
-        b"DELETE /storage/v1/b/bkt/o/a\n\n",
-        b"DELETE /storage/v1/b/bkt\n\n",
-    )),
-    (b"POST /upload/storage/v1/b/bkt/o?uploadType=multipart\nContent-Type: multipart/related; boundary=x\n\n"
-    b'--x\r\n\r\n{"name": "a"}\r\n--x\r\nContent-Type: a/b\r\n\r\ndata\r\n--x--\r\n'),
-    (b"PUT /upload/storage/v1/b/bkt/o?uploadType=resumable&upload_id=1\nContent-Range: bytes 0-1/2\n"
-    b"X-Goog-Hash: crc32c=AAAAAA==,md5=1B2M2Y8AsgTpgAmY7PhCfg==\n\nhi"),
-    b"POST " + _ZONE + b'/instances\n\n{"name": "vm", "machineType": "zones/us-central1-a/machineTypes/e2-small", '
-    b'"disks": [{"boot": true, "initializeParams": {"sourceImage": "global/images/img"}}], "metadata": {"items": []}}',
-    b"POST " + _ZONE + b'/disks\n\n{"name": "d", "sizeGb": "10", "type": "pd-ssd"}\n\n\n\nGET '
-    + _ZONE + b"/disks?filter=name%3Dd+AND+sizeGb%3E1&maxResults=1&orderBy=creationTimestamp+desc\n\n",
-    (b'POST /compute/v1/projects/p/global/images\n\n{"name": "img", "rawDisk": {"source": '
-    b'"https://storage.googleapis.com/bkt/disk.tar.gz"}, "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}]}'),
+    _joined(
+        b'POST /storage/v1/b?project=p\n\n{"name": "own"}',
+        b"POST /upload/storage/v1/b/own/o?uploadType=media&name=a\nContent-Type: text/plain\n\nhello",
+        b"GET /storage/v1/b/own/o/a?alt=media\nRange: bytes=1-2",
+        b"GET /storage/v1/b/own/o?prefix=a&maxResults=1",
+        b"DELETE /storage/v1/b/own/o/a",
+        b"DELETE /storage/v1/b/own",
+    ),
+    (b"POST " + _UPLOAD + b"multipart\nContent-Type: multipart/related; boundary=x\n\n"
+    b'--x\r\nContent-Type: a/b\r\n\r\n{"name": "a"}\r\n--x\r\nContent-Type: a/b\r\n\r\ndata\r\n--x--\r\n'),
+    _joined(
+        b"POST " + _UPLOAD + b'resumable&name=a\nX-Upload-Content-Length: 2\n\n{"metadata": {"a": "b"}}',
+        b"PUT " + _UPLOAD + b"resumable&upload_id=u\nContent-Range: bytes 0-1/2\nX-Goog-Hash: crc32c="
+        + _CRC + b",md5=" + _MD5 + b"\n\nhi",
+    ),
+    _joined(
+        b"POST " + _ZONE + b'/instances\n\n{"name": "vm", "machineType": "zones/us-central1-a/machineTypes/e2-small", '
+        b'"disks": [{"boot": true, "initializeParams": {"sourceImage": "global/images/img"}}], "metadata": '
+        b'{"items": [{"key": "a", "value": "b"}]}, "networkInterfaces": [{"accessConfigs": [{}]}], '
+        b'"scheduling": {"provisioningModel": "SPOT"}, "labels": {"a": "b"}, "tags": {"items": ["x"]}}',
+        b"GET " + _ZONE + b"/instances/vm/serialPort?port=1&start=0",
+        b"DELETE " + _ZONE + b"/instances/vm",
+    ),
+    _joined(
+        b"POST " + _ZONE + b'/disks\n\n{"name": "d", "sizeGb": "10", "type": "pd-ssd"}',
+        b"GET " + _ZONE + b"/disks?filter=name%3Dd+AND+sizeGb%3E1&maxResults=1&orderBy=creationTimestamp+desc",
+        b"DELETE " + _ZONE + b"/disks/d",
+    ),
+    _joined(
+        b'POST /compute/v1/projects/proj/global/images\n\n{"name": "own", "rawDisk": {"source": '
+        b'"https://storage.googleapis.com/bkt/disk.tar.gz"}, "guestOsFeatures": [{"type": "UEFI_COMPATIBLE"}]}',
+        b"GET /compute/v1/projects/proj/global/images/own",
+        b"DELETE /compute/v1/projects/proj/global/images/own",
+    ),
     (b"POST /batch/compute/v1\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: application/http\n"
-    b"Content-ID: <a>\n\nGET /compute/v1/projects/p/zones HTTP/1.1\n\n\n--x--\n"),
+    b"Content-ID: <a>\n\nGET /compute/v1/projects/proj/zones HTTP/1.1\n\n\n--x--\n"),
     b"GET /v2/projects/p/policies/compute.x:getEffectivePolicy\n\n",
 ]  # fmt: skip
 
@@ -89,10 +129,13 @@ def _metadata(data: bytes) -> None:
     tree = {"instance": {"attributes": {"a": "b"}, "disks": [{"deviceName": "x"}], "id": 1}, "project": {}}
     server = Metadata(threading.Condition(), lambda: tree, lambda: written, threading.Event())
     request = _request(data)
-    if not request.flag("wait_for_change"):
-        server.answer(request)
-    parse_user(data.decode("utf-8", "replace"))
-    parse_hash_header(data.decode("utf-8", "replace"))
+    for call in (
+        lambda: None if request.flag("wait_for_change") else server.answer(request),
+        lambda: parse_user(data.decode("utf-8", "replace")),
+        lambda: parse_hash_header(data.decode("utf-8", "replace")),
+    ):
+        with suppress(ApiError):
+            call()
 
 
 _ASKED = [

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import io
+import itertools
 import json
 import secrets
 import socket
@@ -10,13 +11,14 @@ import tempfile
 import threading
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import cast
 from unittest import mock
 
 from tests.trials.fuzz.limits import Parser
+from tests.trials.fuzz.lines import answering, speaking
 from vmtests import contract as contracts
 from vmtests.boot import hang, skim
 from vmtests.boot.replay import explain
@@ -26,9 +28,10 @@ from vmtests.cli.explain import chunks
 from vmtests.cockpit import line as terminal
 from vmtests.cockpit.attach import Server
 from vmtests.cockpit.port import Cockpit
-from vmtests.errors import GuestError, VmtestsError
+from vmtests.errors import GuestError, HostError, VmtestsError
 from vmtests.guest import agent, inits, promises, wire
 from vmtests.guest.facts import Facts
+from vmtests.guest.login import Login
 from vmtests.guest.result import Result
 from vmtests.guest.serial import SerialShell
 from vmtests.guest.ssh import parse_host_keys
@@ -36,7 +39,6 @@ from vmtests.machine.qmp import forwarded_port
 from vmtests.report import against, history, page, record, summary, trace
 from vmtests.resources import fixture
 
-_TAG = "0" * 12
 _SECONDS = 0.3
 
 
@@ -59,38 +61,88 @@ _WIRE = [
 ]
 
 
-@contextmanager
-def _line(data: bytes) -> Iterator[socket.socket]:
-    """Give the near end of a line on which a guest has said all that it ever says."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.settimeout(_SECONDS)
-        with suppress(OSError):
-            theirs.sendall(data[:65536])
-        theirs.shutdown(socket.SHUT_WR)
-        yield ours
+def _numbered() -> AbstractContextManager[object]:
+    """Have what is drawn at random be numbers in a row, so that a guest's words can be answers."""
+    numbers = itertools.count()
+    return mock.patch.object(secrets, "token_hex", side_effect=lambda _: f"{next(numbers):012d}")
+
+
+def _tag(first: int) -> bytes:
+    return b"vm%012d%012d" % (first, first + 1)
+
+
+def _said(tag: bytes, payload: bytes) -> bytes:
+    """Return an answer of the guest's shell."""
+    return b"\r\n%s:%s:%d.\r\n" % (tag, payload, len(payload))
 
 
 def _serial(data: bytes) -> None:
-    with mock.patch.object(secrets, "token_hex", return_value=_TAG), _line(data) as ours:
+    with _numbered(), speaking(data) as ours:
         shell = SerialShell(ours, answer_timeout=_SECONDS)
-        with suppress(GuestError):
-            shell.login(timeout=_SECONDS)
         shell.take_over()
         shell.run("true", timeout=_SECONDS)
 
 
-_ANSWER = f"vm{_TAG}{_TAG}"
+# In the order in which a command's numbers are drawn.
+_HINT, _GO, _STATE, _DUMP = map(_tag, (1, 3, 5, 7))
+
+
+def _followed(state: bytes) -> bytes:
+    """Return what a guest says of a command that writes more than fits in one answer."""
+    row = _DUMP + b"@1:aGVsbG8=:8.\r\n"
+    return b"\0".join((b"", _said(_GO, b"ok") + _HINT + b"\r\n", _said(_STATE, state), row + _said(_DUMP, b"1")))
+
+
 _SERIAL = [
-    b"login: root\r\nPassword: \r\n# \r\n" + f"{_ANSWER}:0:1.\r\n".encode() * 3,
-    f"{_ANSWER}:ended 0 base64 5 3733573829 9 none 0 - 0:42.\r\n{_ANSWER}@0:aGVsbG8=:8.\r\n".encode() * 2,
-    f"{_ANSWER}:0 \\\\ hello\\n \\\\ :17.\r\n".encode(),
+    b"\0" + _said(_GO, b"ok") + _said(_HINT, rb"0 \ hello\n \ a\cb"),
+    _followed(b"end 0 base64 5 %d 9 none 0 - 0" % wire.cksum(b"aGVsbG8=\n")),
+    _followed(b"end 1 base64 -1 - - hex 0 - -"),
 ]
+_REFUSED = tuple(map(_followed, (b"big-o 7", b"gone 0", b"run 0", b"lost 0")))
+
+
+def _login(data: bytes) -> None:
+    with _numbered(), speaking(data) as ours:
+        SerialShell(ours, answer_timeout=_SECONDS).login(Login(password="x"), timeout=10 * _SECONDS)
+
+
+def _answer(typed: bytes) -> bytes:
+    """Return what a guest's shell says to what is typed at a login."""
+    match typed.split():
+        case [b"_vm", first, second, _, b"_vm_where", *_]:
+            return _said(first + second, b"/run")
+        case [b"_vm", first, second, _, b"_vm_put", _, number, *_]:
+            return _said(first + second, number)
+        case [b"_vm", first, second, _, *_]:
+            return _said(first + second, b"lost 0")
+        case [_, *_, first, second]:
+            return b"\r\n" + first + second + b"\r\n"
+        case _:
+            return b"# " if typed else b""
+
+
+@functools.cache
+def _logins() -> list[bytes]:
+    """Return what a guest says until its shell is at our service: at a getty, at a prompt, and in emergency mode."""
+    told: list[bytes] = []
+
+    def answer(typed: bytes) -> bytes:
+        told.append(_answer(typed))
+        return told[-1]
+
+    with _numbered(), answering(answer) as ours:
+        SerialShell(ours).login()
+    ways = (
+        (b"host login: ", b"Password: ", b"Last login: x\r\n# "),
+        (b"# ",),
+        (b"\r\nGive root password for maintenance\r\n(or press Control-D to continue): ", b"# "),
+    )
+    return [b"\0".join((b"", *way, *told[2:])) for way in ways]
 
 
 def _agent(data: bytes) -> None:
     at_once = mock.patch.object(agent, "_LOOK_SECONDS", 0.0)
-    with at_once, mock.patch.object(secrets, "randbits", return_value=7), _line(data) as ours:
+    with at_once, mock.patch.object(secrets, "randbits", return_value=7), speaking(data) as ours:
         asked = agent.Agent(ours, scale=_SECONDS / 20)
         asked.connect(_SECONDS)
         asked.run("true", timeout=_SECONDS)
@@ -99,19 +151,23 @@ def _agent(data: bytes) -> None:
 _AGENT = [
     b'\xff{"return": 7}\n{"return": {"pid": 4}}\n{"return": {"exited": true, "exitcode": 0, "out-data": "aGk="}}\n',
     b'{"return": 7}\n{"return": {"pid": 4}}\n{"return": {"exited": true, "signal": 9, "err-data": "aGk="}}\n',
-    b'{"return": 7}\n{"error": {"class": "GenericError", "desc": "disabled"}}\n',
 ]
+_DISABLED = b'{"return": 7}\n{"error": {"class": "GenericError", "desc": "disabled"}}\n'
+
+
+_QUESTIONS = ("mountinfo", "list-units", "journalctl", "cmdline", "boot_id", "dump-db", "systemctl show", "lsblk")
 
 
 class _Says:
-    """A guest that answers every command with the next of some texts; the last of them for ever."""
+    """A guest that answers each of `_QUESTIONS` with a text of its own, others with the last; `!` is a failure."""
 
     def __init__(self, data: bytes) -> None:
         self._texts = data.split(b"\0")
 
     def run(self, command: str, /) -> Result:
-        text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
-        return Result.of(command, stdout=text, stderr=b"", exit_code=len(text) % 2, duration=0.0)
+        number = next((at for at, word in enumerate(_QUESTIONS) if word in command), len(_QUESTIONS))
+        text = self._texts[min(number, len(self._texts) - 1)]
+        return Result.of(command, stdout=text, stderr=b"", exit_code=int(text[:1] == b"!"), duration=0.0)
 
 
 def _facts(data: bytes) -> None:
@@ -143,23 +199,36 @@ options = ["rw"]
 [units]
 active = ["a"]
 """
-_MOUNTS = b"36 35 98:0 / / rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n37 36 0:3 / / rw - tmpfs x rw\n"
+_OVERLAY = "overlay overlay rw,lowerdir=/nix/.ro-store,upperdir=/nix/.rw-store/upper,workdir=/nix/.rw-store/work"
+_MOUNTS = f"""36 35 98:1 / / rw,noatime master:1 - ext4 /dev/sda3 rw,errors=continue
+37 36 98:2 / /nix/.ro-store ro shared:5 - erofs /dev/sda2 ro
+38 36 0:31 / /nix/store rw shared:6 - {_OVERLAY}
+39 38 0:31 / /nix/store ro,nosuid,nodev shared:7 - {_OVERLAY}
+""".encode()
+_UNITS = b'[{"unit":"multi-user.target","load":"loaded","active":"active","sub":"active","description":"x"}]'
+_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBn0Y8nU3B2v1nGq1bqvJtC1hbkqk2o3v0S0T0xqHnJk host\n"
 _FACTS = [
-    b"\0".join((b"", b"", _MOUNTS, b'{"blockdevices": [{"name": "a", "children": [{"name": "b"}]}]}', b"x")),
-    _MOUNTS,
-    b'[{"unit":"a.service","load":"loaded","active":"failed","sub":"dead","description":"x"}]',
-    b'{"MESSAGE":[104,105],"_BOOT_ID":"1","__REALTIME_TIMESTAMP":"1","__MONOTONIC_TIMESTAMP":"1","A":[["x"]]}',
-    b"LoadState=loaded\nActiveState=active\nResult=success\nExecMainExitTimestampMonotonic=1\n",
-    b"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a\nsha256:00\n10\n\n1\n/nix/store/b\n",
-    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBn0Y8nU3B2v1nGq1bqvJtC1hbkqk2o3v0S0T0xqHnJk host\n",
-]
+    b"\0".join((
+        _MOUNTS,
+        _UNITS,
+        b'{"MESSAGE":[104,105],"_BOOT_ID":"1","__REALTIME_TIMESTAMP":"1","__MONOTONIC_TIMESTAMP":"1","A":[["x"]]}',
+        b'root=LABEL=root ro "a=b c" init=/nix/store/x/init',
+        b"0b0e1c32-2f0c-4f5c-8e6d-8d8a0f4b6c11",
+        b"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a\nsha256:00\n10\n\n1\n/nix/store/b\n",
+        b"Id=a.service\nLoadState=loaded\nActiveState=active\nResult=success\nExecMainExitTimestampMonotonic=1\n",
+        b'{"blockdevices": [{"name": "a", "kname": "a", "partlabel": "root", "children": [{"name": "b"}]}]}',
+        _KEY,
+    )),
+    _KEY,
+]  # fmt: skip
 
 
 def _monitor(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     hang.parse_registers(text)
     hang.kernel_words(text.splitlines())
-    forwarded_port(lambda *_: text)
+    with suppress(HostError):
+        forwarded_port(lambda *_: text)
 
 
 _MONITOR = [
@@ -274,7 +343,7 @@ _RUN = {
     b"</testcase></testsuite></testsuites>",
     "mounts.json": b'[{"id":1,"parent":0,"device":"0:1","root":"/","target":"/","options":["rw"],"propagation":[],'
     b'"fstype":"overlay","source":"x","super_options":["lowerdir=/a","upperdir=/b","workdir=/c"]}]',
-    "mountinfo.txt": _MOUNTS + b"38 36 0:9 / /nix/store rw - overlay o rw,lowerdir=/a:/b,upperdir=/c,workdir=/d\n",
+    "mountinfo.txt": _MOUNTS + b"40 36 0:9 / /nix/store rw - overlay o rw,lowerdir=/a:/b,upperdir=/c,workdir=/d\n",
     "journal.export": b"__REALTIME_TIMESTAMP=1735787045000000\n__MONOTONIC_TIMESTAMP=1000000\n_BOOT_ID=1\n_PID=1\n"
     b"MESSAGE_ID=39f53479d3a045ac8e11786248231fbf\nUNIT=a.service\nJOB_TYPE=start\nJOB_RESULT=done\nMESSAGE=x\n\n",
 }
@@ -308,8 +377,9 @@ def _runs() -> list[bytes]:
 
 GUESTS = {
     "serial answers": Parser(call=_wire, good=lambda: _WIRE),
-    "serial shell": Parser(call=_serial, good=lambda: _SERIAL, slow=True),
-    "guest agent": Parser(call=_agent, good=lambda: _AGENT, slow=True),
+    "serial shell": Parser(call=_serial, good=lambda: _SERIAL, found=_REFUSED, slow=True),
+    "logins": Parser(call=_login, good=_logins, slow=True),
+    "guest agent": Parser(call=_agent, good=lambda: _AGENT, found=(_DISABLED,), slow=True),
     "a guest's answers": Parser(call=_facts, good=lambda: _FACTS),
     "QEMU's monitor": Parser(call=_monitor, good=lambda: _MONITOR),
     "recordings": Parser(call=_recording, good=_collected),

@@ -312,11 +312,13 @@ def _ends(data: bytes) -> None:
             ends.missing(path, form)
 
 
-def _qemu(form: str, *options: str) -> bytes:
+def _qemu(form: str) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
+        (raw := Path(directory, "raw")).write_bytes(_partitioned())
         path = Path(directory, "disk")
-        toolbox().run("qemu-img", "create", "-q", "-f", form, *options, str(path), "1M")
-        return path.read_bytes()[: 5 << 20]
+        small = ("-o", "block_size=1M,log_size=1M") if form == "vhdx" else ()
+        toolbox().run("qemu-img", "convert", "-q", "-f", "raw", "-O", form, *small, str(raw), str(path))
+        return path.read_bytes()
 
 
 @functools.cache

@@ -22,13 +22,14 @@ _FORGET_THE_PEAK = "5"  # proc_pid_clear_refs(5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parser:
-    """A parser: `call` it with anything; it may raise `may`, and nothing else."""
+    """A parser: `call` it with anything; it may raise `may`, and nothing else, and nothing of what is `good`."""
 
     call: Callable[[bytes], object]
     good: Callable[[], list[bytes]]
+    """What it reads to the end: others are made of these, which would be refused at once if these were."""
     may: tuple[type[Exception], ...] = (VmtestsError,)
     found: tuple[bytes, ...] = ()
-    """What brought it down once."""
+    """What is refused, or brought it down once."""
     slow: bool = False
     """Whether it starts processes: fewer inputs are enough for a short look."""
 

@@ -6,10 +6,10 @@ import io
 import json
 import lzma
 import os
-import socket
 import struct
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from email.message import Message
@@ -21,6 +21,7 @@ from tests.trials.fuzz.clouds import CLOUDS
 from tests.trials.fuzz.guests import GUESTS
 from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Parser
+from tests.trials.fuzz.lines import speaking
 from vmtests import contract
 from vmtests.boot import journal, replay
 from vmtests.boot.scanner import Scanner
@@ -227,16 +228,36 @@ def _contract(data: bytes) -> None:
 
 
 def _image_json(data: bytes) -> None:
+    """Read it in a directory in which there is what `_specs` names."""
     with _file(data, "image.json") as path:
+        (path.parent / "store" / _STORE_NAME).mkdir(parents=True)
+        (path.parent / "file").write_bytes(b"x")
+        (path.parent / "list").write_text(f"/nix/store/{_STORE_NAME}\n", encoding="ascii")
         spec.load(path)
 
 
-_IMAGE_JSON = {
-    "version": 1,
-    "store": {"paths": ["/nix/store/0123456789abcdfghijklmnpqrsvwxyz-a"], "registration": "/tmp/registration"},
-    "esp": {"/EFI/BOOT/BOOTX64.EFI": "/tmp/a.efi"},
-    "root": [{"path": "/etc", "type": "directory", "mode": "0755"}],
-}  # fmt: skip
+_STORE_NAME = "0123456789abcdfghijklmnpqrsvwxyz-a"
+
+
+def _specs() -> list[bytes]:
+    whole = {
+        "version": 1,
+        "name": "a",
+        "esp": {"/EFI/BOOT/BOOTX64.EFI": "file", "/loader/loader.conf": "file"},
+        "store": {"directory": "store", "paths": [f"/nix/store/{_STORE_NAME}"], "path_list": "list"},
+        "registration": "file",
+        "state": "/nix/var/nix",
+        "root": [
+            {"path": "/etc", "source": "store"},
+            {"path": "/etc/a", "source": "file", "mode": "0600"},
+            {"path": "/tmp", "mode": "1777"},
+            {"path": "/usr", "symlink": f"/nix/store/{_STORE_NAME}"},
+        ],
+        "compression": "zstd,level=3",
+        "seed": spec.DEFAULT_SEED,
+    }
+    promised = tomllib.loads(fixture("contract.toml").read_text(encoding="utf-8"))
+    return [json.dumps(one).encode() for one in (whole, whole | {"contract": promised})]
 
 
 def _console(data: bytes) -> None:
@@ -286,18 +307,16 @@ _FACTS = [
 
 
 def _qmp(data: bytes) -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.settimeout(5.0)
-        theirs.sendall(data[:65536])
-        theirs.shutdown(socket.SHUT_WR)
-        with Qmp(ours, lambda event: None) as qmp:
-            qmp.execute("query-status", timeout=2.0)
+    with speaking(data) as ours, Qmp(ours, lambda event: None) as qmp:
+        qmp.execute("query-status", timeout=2.0)
+        qmp.execute("human-monitor-command", {"command-line": "info usernet"}, timeout=2.0)
 
 
 _QMP = b"""{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r
-{"return": {}, "id": "__qmp#00000"}\r\n{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}\r
-{"return": {"status": "running", "singlestep": false, "running": true}, "id": "__qmp#00001"}\r\n"""
+\0{"return": {}}\r\n\0{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "RESUME"}\r
+{"return": {"status": "running", "singlestep": false, "running": true}, "id": "__qmp#00000"}\r
+\0{"return": "VLAN", "id": "__qmp#00001"}\r\n{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}\r
+\0{"return": {"status": "paused", "singlestep": false, "running": false}, "id": "__qmp#00002"}\r\n"""
 
 
 def _answers(data: bytes) -> None:
@@ -407,7 +426,7 @@ PARSERS = {
     "qcow2": Parser(call=_qcow2, good=_qcow2s, found=(_qcow2s()[0].replace(b"data.raw", b"./././."),)),
     "boot entries": Parser(call=_entries, good=lambda: [_ENTRY, _GRUB]),
     "contract": Parser(call=_contract, good=lambda: [fixture("contract.toml").read_bytes()]),
-    "image.json": Parser(call=_image_json, good=lambda: [json.dumps(_IMAGE_JSON).encode()]),
+    "image.json": Parser(call=_image_json, good=_specs),
     "console": Parser(call=_console, good=_consoles),
     "journal export": Parser(call=_export, good=lambda: [_EXPORT]),
     "facts": Parser(call=_facts, good=lambda: _FACTS),
