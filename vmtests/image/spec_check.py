@@ -33,7 +33,7 @@ _EXT4_NAME = 64  # bytes of an inode's name in its directory, more or less
 def mode_of(path: Path, place: str) -> int:
     """Return the mode (inode(7)) of what a path leads to, 0 where there is nothing.
 
-    Raises InputError, which names `place`, where the host does not tell: a name is too long, a directory is closed to us.
+    Raises InputError, which names `place`, where the host does not tell: a name too long, a closed directory.
     """
     try:
         return path.stat().st_mode
