@@ -151,6 +151,7 @@ def test_lists_have_folders_and_pages(bucket: Client) -> None:
     assert (["a/1", "a/2"], None, None) == names("prefix=a%2F")
     assert (["a/1", "a/2", "b"], None, "b") == names("maxResults=3")
     assert (["c"], None, None) == names("maxResults=3&pageToken=b")
+    assert (["a/1", "a/2", "b", "c"], None, None) == names("maxResults=0")
 
 
 def test_composed_object(bucket: Client) -> None:

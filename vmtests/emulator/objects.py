@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from vmtests.emulator import naming
 from vmtests.emulator.content import Content
-from vmtests.emulator.http import ApiError, FilePart, Json, Reply, Request
+from vmtests.emulator.http import ApiError, FilePart, Json, Reply, Request, invalid
 
 _BUCKET_NAME = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
 _NAME_BYTES = 1024
@@ -188,7 +188,10 @@ class Objects:
     def list(self, request: Request) -> Json:
         """List the objects of a bucket (`storage.objects.list`), with prefix, delimiter and pages."""
         prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter", "")
-        limit = min(request.number("maxResults", _PAGE), _PAGE)
+        asked = request.number("maxResults", _PAGE)
+        if asked < 0:
+            raise invalid("maxResults", asked, "it is negative")
+        limit = min(asked or _PAGE, _PAGE)
         items: list[Json] = []
         prefixes: set[str] = set()
         answer: Json = {"kind": "storage#objects"}

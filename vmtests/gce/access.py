@@ -9,8 +9,8 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import paramiko
 
 from vmtests.errors import GuestError
@@ -39,26 +39,30 @@ class Gateway:
 
 def ssh_port(cloud: Cloud) -> int:
     """Return the port at which the sshd of instances is reached; raises CloudError."""
-    return _SSH_PORT if cloud.settings.endpoint is None else int(_about(cloud)["sshPort"])
+    return _SSH_PORT if cloud.settings.endpoint is None else _about(cloud).ssh
 
 
 def gateway(cloud: Cloud, zone: str) -> Gateway:
     """Return the gateway of a zone; raises CloudError."""
     if cloud.settings.endpoint is not None:
         about = _about(cloud)
-        return Gateway(host="127.0.0.1", port=int(about["serialPort"]), host_keys=(about["serialHostKey"],))
+        return Gateway(host="127.0.0.1", port=about.serial, host_keys=(about.serial_key,))
     region = zone.rpartition("-")[0]
     text = _get(cloud, _KEYS_URL.format(region=region)).decode(errors="replace")
     keys = tuple(line for line in text.splitlines() if line.strip())
     return Gateway(host=f"{region}-ssh-serialport.googleapis.com", port=_GATEWAY_PORT, host_keys=keys)
 
 
-def _about(cloud: Cloud) -> Any:
-    """Return what an emulator says of itself."""
-    import msgspec
+class _About(msgspec.Struct):
+    ssh: int = msgspec.field(name="sshPort")
+    serial: int = msgspec.field(name="serialPort")
+    serial_key: str = msgspec.field(name="serialHostKey")
 
+
+def _about(cloud: Cloud) -> _About:
+    """Return what an emulator says of itself."""
     try:
-        return msgspec.json.decode(_get(cloud, f"{cloud.settings.endpoint}/emulator/v1/about"), type=dict[str, Any])
+        return msgspec.json.decode(_get(cloud, f"{cloud.settings.endpoint}/emulator/v1/about"), type=_About)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnavailableError(f"{cloud.settings.endpoint} does not say what it serves: {error}") from error
 

@@ -1,5 +1,6 @@
 """The parsers, each as a function of bytes with good examples, and what it may raise."""
 
+import fcntl
 import functools
 import gzip
 import io
@@ -23,8 +24,9 @@ from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Parser
 from tests.trials.fuzz.lines import speaking
 from vmtests import contract
-from vmtests.boot import journal, replay
+from vmtests.boot import console, journal, replay
 from vmtests.boot.scanner import Scanner
+from vmtests.cli import bisect
 from vmtests.emulator.http import ApiError, Request
 from vmtests.emulator.listing import parse_filter
 from vmtests.emulator.naming import metadata_of, parse_link
@@ -32,7 +34,9 @@ from vmtests.errors import VmtestsError
 from vmtests.faults import cpio
 from vmtests.gce import ledger
 from vmtests.gce.errors import of_exception, of_operation
+from vmtests.gce.share import Share
 from vmtests.guest import facts
+from vmtests.host import accel, firmware
 from vmtests.host.formats import Packing, identify
 from vmtests.host.tools import Toolbox
 from vmtests.image import erofs, ext4, fat, gpt, grub, initramfs, kallsyms, loader, pe, spec, unpack
@@ -44,7 +48,8 @@ from vmtests.image.filesystem import probe
 from vmtests.machine.confine import disk_files
 from vmtests.machine.qmp import Qmp
 from vmtests.qemu import snapshots
-from vmtests.resources import fixture
+from vmtests.report.bisect import Bisection
+from vmtests.resources import fixture, read_object
 from vmtests.testing.images import LINUX, MemoryDisk, entry, kernel, program, table
 
 _NO_TOOLS = cast("Toolbox", None)
@@ -404,6 +409,48 @@ _RECORD = json.dumps(
 ).encode()  # fmt: skip
 
 
+def _caches(data: bytes) -> None:
+    """Read what was kept for the next time, and what a host says of its firmware."""
+    with tempfile.TemporaryDirectory() as directory:
+        (path := Path(directory, "etc/qemu/firmware/a.json")).parent.mkdir(parents=True)
+        path.write_bytes(data)
+        accel._recall(path, "key")
+        read_object(path)
+        firmware.survey(Path(directory))
+        console._last_boot(data)
+        search = Bisection(("a", "b", "c"))
+        with suppress(VmtestsError):
+            bisect._resume(path, search)
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_SH)  # or there is nobody to share it with
+            Share(path).find()
+
+
+_DESCRIPTOR = {
+    "description": "UEFI",
+    "interface-types": ["uefi"],
+    "mapping": {
+        "device": "flash",
+        "mode": "split",
+        "executable": {"filename": "/etc/qemu/firmware/a.json", "format": "raw"},
+        "nvram-template": {"filename": "/etc/qemu/firmware/a.json", "format": "raw"},
+    },
+    "targets": [{"architecture": "x86_64", "machines": ["pc-q35-*"]}],
+    "features": ["acpi-s3"],
+    "tags": [],
+}
+_CACHED = [
+    json.dumps(one).encode()
+    for one in (
+        {"key": "key", "outcome": {"works": True, "reason": "", "hint": ""}},
+        {"kind": "image", "name": "vmtests-a", "project": "p"},
+        {"a": "good", "c": "bad"},
+        {"boot": 2, "t": 0.5},
+        _DESCRIPTOR,
+    )
+]
+
+
 def _members(data: bytes) -> None:
     cpio.parse(data)
 
@@ -436,6 +483,7 @@ PARSERS = {
         call=_requests, good=lambda: _REQUESTS, may=(ApiError,), found=(b"https://a/compute/v1/projects/p/global",)
     ),
     "ledger": Parser(call=_ledger, good=lambda: [_LEDGER], found=(_LEDGER.replace(b"vmtests-a", b"\xff"),)),
+    "cache entries": Parser(call=_caches, good=lambda: _CACHED),
     "kept machines": Parser(call=_record, good=lambda: [_RECORD], found=(_RECORD.replace(b"/x", b"\xff"),)),
 }
 """By what they read."""
