@@ -138,6 +138,7 @@ def _refused_file(tmp_path: Path, text: str) -> str:
             '[[partition]]\nlabel = "a"\n\n[[partition]]\nlable = "b"\n',
             "contract FILE, line 5: partition[1].lable: no contract has this key (hint: did you mean `label`?)",
         ),
+        ('"a\\n" = 1\n', r"contract FILE: a\n: no contract has this key"),
         ("[unit]\n", "contract FILE, line 1: unit: no contract has this key (hint: did you mean `units`?)"),
         (
             '[[partition]]\nlabel = "a"\nsize = "2G"\nsize_max = "1G"\n',
@@ -172,6 +173,10 @@ def _refused_file(tmp_path: Path, text: str) -> str:
         (
             '[[partition]]\nlabel = "a"\nverity = "b"\n',
             "contract FILE, line 3: partition[0].verity: no other partition is called `b` (hint: there are a)",
+        ),
+        (
+            '[[partition]]\nlabel = "a"\n"a.b" = 1\n',
+            "contract FILE, line 3: partition[0].a.b: no contract has this key (hint: there are ",
         ),
         ('[units]\nready = "multi-user"\n', "contract FILE, line 2: units.ready: 'multi-user' is no name of a unit"),
         ('[[mount]]\nwhere = "srv"\n', "contract FILE, line 2: mount[0].where: 'srv' is no absolute path"),

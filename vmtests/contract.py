@@ -21,6 +21,7 @@ import msgspec
 from vmtests.errors import InputError
 from vmtests.resources import PARSED_LIMIT, fixture, read_named
 from vmtests.sizes import format_size, parse_size
+from vmtests.text import printable
 
 GPT_LABEL_LIMIT = 36
 """UTF-16 units in a GPT partition name (UEFI specification 2.10, table 5.6: 72 bytes)."""
@@ -311,7 +312,8 @@ def from_data(data: object, origin: str, text: str = "") -> Contract:
         _check(contract)
     except _Wrong as wrong:
         line = _line(text, wrong.place)
-        where = f"contract {origin}{f', line {line}' if line else ''}: {wrong.place}{': ' if wrong.place else ''}"
+        where = f"contract {origin}{f', line {line}' if line else ''}: {printable(wrong.place)}"
+        where += ": " if wrong.place else ""
         raise InputError(f"{where}{wrong.sentence}", hint=wrong.hint) from None
     return contract
 
@@ -337,7 +339,7 @@ def _check_keys(data: object) -> None:
     known = [item.name for item in dataclasses.fields(Contract) if item.name != "origin"]
     for key, value in data.items():
         if key not in known:
-            raise _Wrong(key, "no contract has this key", _nearest(key, known))
+            raise _Wrong(key or '""', "no contract has this key", _nearest(key, known))
         keys = [item.name for item in dataclasses.fields(_SECTIONS[key])] if key in _SECTIONS else []
         for number, table in enumerate(value if isinstance(value, list) else [value]):
             place = f"{key}[{number}]" if isinstance(value, list) else key
@@ -352,14 +354,16 @@ def _nearest(word: str, known: list[str]) -> str | None:
     return f"there are {', '.join(known)}"
 
 
+_PLACE = re.compile(r"(?P<table>[\w-]+)(?:\[(?P<number>[0-9]{1,9})\])?(?:\.(?P<key>.+?)(?:\[[0-9]+\])?)?", re.DOTALL)
+
+
 def _line(text: str, place: str) -> int | None:
     """Return the line of the file in which a place like `partition[1].label` is, if it can be told."""
-    section, _, key = place.rpartition(".") if "." in place else ("", "", place)
-    head, _, number = section.partition("[")
-    wanted = int(number.rstrip("]")) if number else 0
-    if not section and "[" in key:  # a table as a whole
-        head, _, number = key.partition("[")
-        wanted, key = int(number.rstrip("]")), ""
+    if (parts := _PLACE.fullmatch(place)) is None:
+        return None
+    head, key, wanted = parts["table"], parts["key"] or "", int(parts["number"] or 0)
+    if not (parts["number"] or key):  # no table, but a key of the file
+        head, key = "", head
     found, seen, inside = None, -1, not head
     for index, line in enumerate(text.splitlines(), start=1):
         if table := re.match(r"\s*\[{1,2}\s*([\w-]+)\s*\]{1,2}", line):

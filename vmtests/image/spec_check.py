@@ -52,7 +52,7 @@ def refuse_unknown(data: object, kind: object, origin: str, place: str = "") -> 
             if key not in hints:
                 near = difflib.get_close_matches(str(key), hints, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(hints)}"
-                raise InputError(f"{origin}: unknown key {place}{key}", hint=hint)
+                raise InputError(f"{origin}: unknown key {place}{printable(key)}", hint=hint)
             refuse_unknown(value, hints[key], origin, f"{place}{key}.")
     elif isinstance(data, list) and arguments:
         for index, value in enumerate(data):
