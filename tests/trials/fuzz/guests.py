@@ -29,7 +29,7 @@ from vmtests.cockpit import line as terminal
 from vmtests.cockpit.attach import Server
 from vmtests.cockpit.port import Cockpit
 from vmtests.errors import GuestError, HostError, VmtestsError
-from vmtests.guest import agent, inits, promises, wire
+from vmtests.guest import agent, inits, login, promises, wire
 from vmtests.guest.facts import Facts
 from vmtests.guest.login import Login
 from vmtests.guest.result import Result
@@ -102,7 +102,8 @@ _REFUSED = tuple(map(_followed, (b"big-o 7", b"gone 0", b"run 0", b"lost 0")))
 
 
 def _login(data: bytes) -> None:
-    with _numbered(), speaking(data) as ours:
+    at_once = mock.patch.object(login, "_QUIET", 0.001)
+    with _numbered(), at_once, speaking(data) as ours:
         SerialShell(ours, answer_timeout=_SECONDS).login(Login(password="x"), timeout=10 * _SECONDS)
 
 

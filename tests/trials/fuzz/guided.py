@@ -14,6 +14,7 @@ import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["vmtests"]):
     from tests.trials.fuzz.limits import Judge, processor
+    from tests.trials.fuzz.lines import hurried
     from tests.trials.fuzz.parsers import PARSERS
 
 
@@ -44,7 +45,7 @@ def main(name: str, seconds: float) -> None:
         if processor() - begun > seconds:
             end()
 
-    with tempfile.TemporaryDirectory() as corpus:
+    with tempfile.TemporaryDirectory() as corpus, hurried():
         for number, one in enumerate(good):
             Path(corpus, str(number)).write_bytes(one)
         longest = max(4096, *(2 * len(one) for one in good))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.trials.fuzz.limits import Judge
+from tests.trials.fuzz.lines import hurried
 from tests.trials.fuzz.parsers import PARSERS
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
@@ -77,7 +78,8 @@ def test_no_bytes_bring_it_down(name: str) -> None:
 
     phases = (Phase.explicit, Phase.generate, Phase.shrink)
     look(SLOW if parser.slow else EXAMPLES, phases, seeded=True)()
-    while time.monotonic() < until:
-        look(100 if parser.slow else 2000, phases, seeded=False)()
+    with hurried():
+        while time.monotonic() < until:
+            look(100 if parser.slow else 2000, phases, seeded=False)()
     if SECONDS:
         print(f"{name}: {judge} in {SECONDS:.0f} s")
