@@ -19,12 +19,13 @@ from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
 from vmtests.image import contents, diff, ends, features, gpt, grub, initramfs, layout, loader, sbom
 from vmtests.image.chain import Chain
+from vmtests.image.check import Check
 from vmtests.image.erofsfiles import ErofsFiles
 from vmtests.image.extfiles import ExtFiles
 from vmtests.image.fatfiles import FatFiles
-from vmtests.image.files import FilesError
+from vmtests.image.files import Files, FilesError
 from vmtests.image.inspect import inspect
-from vmtests.image.source import open_disk
+from vmtests.image.source import Source, open_disk
 from vmtests.machine.handover import copy
 from vmtests.testing.images import LINUX, MemoryDisk, entry, kernel, program, seal
 
@@ -121,6 +122,14 @@ def _tree() -> Iterator[Path]:
         (root / "boot/loader").mkdir(parents=True)
         (root / "boot/vmlinuz").write_bytes(kernel())
         (root / "boot/loader/a.conf").write_text("title a\n")
+        (root / "boot/loader/fstab").write_text("/dev/sda2 / ext4 defaults 0 1\n/dev/sda1 /boot vfat defaults 0 2\n")
+        (root / "nix/store/x").mkdir(parents=True)
+        (root / "nix/store/x/init").write_bytes(b"#!/boot/vmlinuz\n")
+        (root / "boot/loader/os-release").write_bytes(_PACKAGES[2])
+        (root / "var/lib/dpkg").mkdir(parents=True)
+        (root / "var/lib/dpkg/status").write_bytes(_PACKAGES[0])
+        (root / "sbin").mkdir()
+        (root / "sbin/init").write_bytes(b"#!/boot/vmlinuz\n")
         (root / "etc").symlink_to("boot/loader")
         with (root / "sparse").open("wb") as sparse:
             sparse.truncate(1 << 20)
@@ -152,9 +161,12 @@ def _ext_images() -> list[bytes]:
     ]
 
 
+_BETWEEN = b"\xff\0\xff\0"
+
+
 def _files_of(data: bytes) -> dict[str, bytes]:
-    """Return the files that are in data: a name and a content by turns, between NULs in a row."""
-    parts = data.split(b"\0\0\0")
+    """Return the files that are in data: a name and a content by turns."""
+    parts = data.split(_BETWEEN)
     names = (name.decode("latin-1").replace("\n", "") for name in parts[::2])
     return {f"/{name.strip('/')}": content for name, content in zip(names, parts[1::2], strict=False)}
 
@@ -182,21 +194,23 @@ class _Given(FatFiles):
         yield self._known[path.lower()][1][offset : offset + size]
 
 
-def _boot(data: bytes) -> None:
-    """Follow the way to boot on an ESP with any files."""
+def _boot(data: bytes) -> list[Check]:
+    """Follow the way to boot on an ESP with any files, to a root that is as it should be."""
     disk = _Disk(_partitioned())
     table = gpt.read(disk, 512)
     volumes = layout.volumes(disk, table)
-    given = _Given(_files_of(data))
+    given, read = _Given(_files_of(data)), layout.files
 
-    def files(volume: layout.Volume, _: object) -> FatFiles | None:
-        return given if volume.readable == "vfat" else None
+    def files(volume: layout.Volume, disk: Source) -> Files | None:
+        return given if volume.readable == "vfat" else read(volume, disk)
 
+    found: list[Check] = []
     with mock.patch.object(layout, "files", files):
         chain = Chain(disk, table, volumes, toolbox())
         with suppress(FilesError):
-            list(chain.check())
+            found += chain.check()
         chain.listens()
+    return found
 
 
 def _fat(data: bytes) -> None:
@@ -224,41 +238,57 @@ def _fat_images() -> list[bytes]:
 def _partitioned() -> bytes:
     disk = bytearray(4096 * 512)
     types = {name: kind for kind, name in TYPES.items()}
-    seal(disk, entry(types[_ESP], 64, 1087, "ESP") + entry(LINUX, 1088, 2000, "root"))
+    seal(disk, entry(types[_ESP], 64, 1087, "ESP") + entry(LINUX, 1088, 2111, "root"))
     boot = bytearray(512)
     struct.pack_into("<3s8sHBHBHHBH", boot, 0, b"\xeb\x3c\x90", b"MSDOS5.0", 512, 4, 4, 2, 512, 1024, 0xF8, 32)
     boot[510:] = b"\x55\xaa"
     disk[64 * 512 : 65 * 512] = boot
+    disk[1088 * 512 : 2112 * 512] = _ext_images()[0]
     return bytes(disk)
 
 
 def _joined(files: dict[str, bytes]) -> bytes:
-    return b"\0\0\0".join(
+    return _BETWEEN.join(
         part for name, content in files.items() for part in (name.replace("__", "/").encode(), content)
     )
 
 
 _LOADER = program(sections={".sdmagic": b"#### LoaderInfo: systemd-boot 257 ####"})
-_ENTRY = b"title a\nsort-key b\nlinux /k\ninitrd /i\noptions init=/nix/store/x/init root=LABEL=root console=ttyS0\n"
+_ENTRY = b"title a\nsort-key b\nlinux /k\ninitrd /i\noptions init=/nix/store/x/init root=/dev/sda2 console=ttyS0\n"
 _GRUB = b"""set default=0\nsearch --fs-uuid --set=root 1234-5678\nif [ $a = b -o ( -f /k -a ! 1 -lt 2 ) ]; then
  set c=d\nelif probe --set=d -u $root; then\n c=$d\nfi
-menuentry 'Debian' --class debian {\n linux /k root=UUID=1 ro quiet\n initrd /i\n}
+menuentry 'Debian' --class debian {\n linux /k root=/dev/sda2 ro console=ttyS0\n initrd /i\n}
 submenu 'x' { menuentry y { linux /k }\n}\n"""
-_SYSLINUX = b"DEFAULT a\nLABEL a\n MENU LABEL x\n KERNEL ../k\n APPEND initrd=/i root=/dev/sda2\n"
-_LIMINE = b"""timeout: 0\ndefault_entry: 1\n/a\n protocol: linux\n path: boot():/k\n cmdline: root=/dev/sda2
- module_path: boot():/i\n"""
+_SYSLINUX = b"DEFAULT a\nLABEL a\n MENU LABEL x\n KERNEL /k\n APPEND initrd=/i root=/dev/sda2 console=ttyS0\n"
+_LIMINE = b"""timeout: 0\ndefault_entry: 1\n/a\n protocol: linux\n path: boot():/k\n module_path: boot():/i
+ cmdline: root=/dev/sda2 console=ttyS0\n"""
 
 
 def _ways() -> list[bytes]:
-    uki = program(sections={".osrel": b"ID=a\nVERSION_ID=1\n", ".cmdline": b"root=/dev/sda2", ".linux": kernel()})
-    rest = {"k": kernel(), "i": b"070701"}
+    linux, grub = kernel("6.1"), program(sections={"mods": b"GRUB"})
+    uki = program(
+        sections={
+            ".osrel": b"ID=a\nVERSION_ID=1\n",
+            ".cmdline": b"root=/dev/sda2 console=ttyS0",
+            ".linux": linux,
+            ".initrd": _initrd()[0],
+        }
+    )
+    rest = {"k": linux, "i": _initrd()[0]}
     ways: list[tuple[bytes, dict[str, bytes]]] = [
         (_LOADER, {"loader__loader.conf": b"default a*\n", "loader__entries__a.conf": _ENTRY}),
         (_LOADER, {"EFI__Linux__a+3-1.efi": uki}),
-        (program(sections={"mods": b"GRUB"}), {"EFI__BOOT__grub.cfg": _GRUB}),
+        (grub, {"EFI__BOOT__grub.cfg": _GRUB}),
         (program(sections={".text": b"SYSLINUX"}), {"ldlinux.e64": b"", "EFI__BOOT__syslinux.cfg": _SYSLINUX}),
         (program(sections={".text": b"Limine"}), {"limine.conf": _LIMINE}),
-        (program(sections={".sbat": b"\nshim,4"}), {"EFI__a__BOOTX64.CSV": "a.efi,b\n".encode("utf-16")}),
+        (
+            program(sections={".sbat": b"\nshim,4"}),
+            {
+                "EFI__a__BOOTX64.CSV": "a.efi,b\n".encode("utf-16"),
+                "EFI__BOOT__grubx64.efi": grub,
+                "EFI__BOOT__grub.cfg": _GRUB,
+            },
+        ),
     ]
     return [_joined({"EFI__BOOT__BOOTX64.EFI": first, **more, **rest}) for first, more in ways]
 
@@ -299,8 +329,10 @@ def _initrd() -> list[bytes]:
     names = ("init", "usr/lib/modules/6.1/kernel/a.ko", "usr/lib/modules/6.1/modules.builtin", "TRAILER!!!")
     plain = b""
     for name in names:
-        raw, content = name.encode() + b"\0", b"a\nb\n" if name[0] != "T" else b""
-        head = b"070701" + b"".join(b"%08x" % n for n in (1, 0o644, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0))
+        raw, content = name.encode() + b"\0", b"#!/init\n" if name[0] != "T" else b""
+        head = b"070701" + b"".join(
+            b"%08x" % n for n in (1, 0o100755, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0)
+        )
         plain += (head + raw).ljust(-(-(len(head) + len(raw)) // 4) * 4, b"\0") + content
     return [plain, plain + bytes(512) + plain]
 
@@ -356,20 +388,34 @@ def _whole(data: bytes) -> None:
         copy(path, Path(directory, "taken"))
 
 
+def _esp() -> bytes:
+    """Return a floppy disk on which a root on the third partition is booted from."""
+    with tempfile.TemporaryDirectory() as directory:
+        (image := Path(directory, "image")).write_bytes(bytes(360 << 10))
+        for path, content in _files_of(_ways()[0].replace(b"/dev/sda2", b"/dev/sda3")).items():
+            (place := Path(directory, "files", path.lstrip("/"))).parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        tree, files = toolbox().root("mcopy"), sorted(map(str, Path(directory, "files").iterdir()))
+        run_in(tree, ["mformat", "-i", str(image), "-f", "360", "::"])
+        run_in(tree, ["mcopy", "-s", "-i", str(image), *files, "::/"])
+        return image.read_bytes()
+
+
 @functools.cache
 def _wholes() -> list[bytes]:
-    """Return a disk with an ESP, an erofs and an ext4, all of them small."""
+    """Return disks with an ESP, an erofs and an ext4, all of them small: one of our layout, and one of somebody's."""
     types = {name: kind for kind, name in TYPES.items()}
-    floppy = _made("mcopy", "mformat", "-i", "IMAGE", "-f", "360", "::", size=360 << 10)
-    parts = (floppy, _erofs_images()[0], _ext_images()[0])
-    disk, entries, at = bytearray(4 << 20), b"", 64
-    for number, part in enumerate(parts):
-        sectors = -(-len(part) // 512)
-        disk[at * 512 : at * 512 + len(part)] = part
-        entries += entry(LINUX if number else types[_ESP], at, at + sectors - 1, f"p{number}")
-        at += sectors
-    seal(disk, entries)
-    return [bytes(disk)]
+    parts, disks = (_esp(), _erofs_images()[0], _ext_images()[0]), []
+    for labels in (("ESP", "nix-store", "root"), ("boot", "data", "system")):
+        disk, entries, at = bytearray(4 << 20), b"", 64
+        for number, (part, label) in enumerate(zip(parts, labels, strict=True)):
+            sectors = -(-len(part) // 512)
+            disk[at * 512 : at * 512 + len(part)] = part
+            entries += entry(LINUX if number else types[_ESP], at, at + sectors - 1, label)
+            at += sectors
+        seal(disk, entries)
+        disks.append(bytes(disk))
+    return disks
 
 
 IMAGES = {

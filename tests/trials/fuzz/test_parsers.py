@@ -6,14 +6,17 @@ The short form looks at a few hundred inputs of each; `make fuzz` at as many as 
 import os
 import time
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.trials.fuzz.images import IMAGES
 from tests.trials.fuzz.limits import Judge
 from tests.trials.fuzz.lines import hurried
 from tests.trials.fuzz.parsers import PARSERS
+from vmtests.image.check import Check, Status
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES, SLOW = 12, 4
@@ -83,3 +86,12 @@ def test_no_bytes_bring_it_down(name: str) -> None:
             look(100 if parser.slow else 2000, phases, seeded=False)()
     if SECONDS:
         print(f"{name}: {judge} in {SECONDS:.0f} s")
+
+
+def test_good_ways_to_boot_lead_to_a_root() -> None:
+    """What the ways to boot are fuzzed with goes through firmware, boot loader, kernel and initrd to init."""
+    way = IMAGES["ways to boot"]
+    for one in way.good():
+        checks = cast("list[Check]", way.call(one))
+        assert [str(check) for check in checks if check.status is not Status.OK] == []
+        assert "root /dev/sda2" in str(checks[-1])
