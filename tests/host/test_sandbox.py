@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_tool_that_reads_what_others_made_has_limits(host: Toolbox) -> None:
         host.read("sh", "-c", "exec sleep 1000", seconds=0.2)
     with pytest.raises(HostError, match="sh writes more than 4096 bytes"):
         host.read("sh", "-c", "exec cat /dev/zero", limit=4096)
+    with tempfile.TemporaryFile() as file, pytest.raises(HostError, match="sh writes more than 70000 bytes"):
+        host.read("sh", "-c", "exec cat /dev/zero", output=file, limit=70000)
     with pytest.raises(ToolError, match="sh ended with 1: why"):
         host.read("sh", "-c", "echo why >&2; exit 1")
 

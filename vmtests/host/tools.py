@@ -12,6 +12,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vmtests.errors import HostError, hint_of
 from vmtests.host.architecture import GUEST
@@ -43,6 +44,7 @@ READ_SECONDS = 60.0
 READ_LIMIT = 256 << 20
 """Bytes that it takes of its output."""
 
+_PIECE = 1 << 16
 _SAID = 1 << 16  # bytes of its last words
 
 _QEMU_WHY = "QEMU 7.2 corrupts guests without KVM"
@@ -170,23 +172,25 @@ class Toolbox:
         name: str,
         *args: str | os.PathLike[str],
         descriptors: Collection[int] = (),
-        output: int | None = None,
+        output: IO[bytes] | None = None,
         seconds: float = READ_SECONDS,
         limit: int = READ_LIMIT,
         well: Collection[int] = (0,),
+        view: View | None = None,
     ) -> bytes:
-        """Run a tool on what somebody else has made, and return its standard output.
+        """Run a tool on what somebody else has made, and return its standard output; with `view` it sees that alone.
 
-        It has `seconds`, and may write `limit` bytes; with `output`, a descriptor, these go there, and there is no
-        limit. It inherits `descriptors`. `well` are the exit statuses that are no failure. Raises ToolError as `run`
-        does, HostError when a limit is reached.
+        It has `seconds`, and may write `limit` bytes; with `output`, a file, these go there and are not returned.
+        It inherits `descriptors`. `well` are the exit statuses that are no failure. Raises ToolError as `run` does,
+        HostError when a limit is reached.
         """
+        found, most = bytearray(), limit
         with (
             tempfile.TemporaryFile() as said,
             Sandboxed[bytes](
-                self.argv(name, *args),
+                self.argv(name, *args, view=view),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if output is None else output,
+                stdout=subprocess.PIPE,
                 stderr=said,
                 env=tool_env({"TZ": "UTC"}),
                 pass_fds=tuple(descriptors),
@@ -201,9 +205,14 @@ class Toolbox:
             timer = threading.Timer(seconds, end)
             timer.start()
             try:
-                found = b"" if process.stdout is None else process.stdout.read(limit + 1)
-                if len(found) > limit:
-                    raise HostError(f"{name} writes more than {limit} bytes")
+                assert process.stdout is not None
+                while piece := process.stdout.read(_PIECE):
+                    if (limit := limit - len(piece)) < 0:
+                        raise HostError(f"{name} writes more than {most} bytes")
+                    if output is None:
+                        found += piece
+                    else:
+                        output.write(piece)
                 status = process.wait()
             finally:
                 timer.cancel()
@@ -213,7 +222,7 @@ class Toolbox:
             if status not in well:
                 said.seek(max(said.seek(0, os.SEEK_END) - _SAID, 0))
                 raise tool_error(name, status, said.read().decode("utf-8", "replace"))
-            return found
+            return bytes(found)
 
 
 def _parse_version(text: str) -> tuple[str, tuple[int, ...]] | None:
