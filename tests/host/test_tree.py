@@ -56,7 +56,7 @@ def test_other_packages_make_another_tree(cache: Path, monkeypatch: pytest.Monke
 
 def test_missing_mmdebstrap_is_said_in_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without mmdebstrap is told what to install."""
-    monkeypatch.setattr(sandbox, "_path", lambda: "/nowhere")
+    monkeypatch.setattr(sandbox, "search_path", lambda: "/nowhere")
     with pytest.raises(HostError, match="mmdebstrap cannot be run: No such file") as caught:
         tree.unpack_debian(cache / "tree", ["a"], "tree")
     assert "apt-get install mmdebstrap" in (caught.value.hint or "")
@@ -67,7 +67,7 @@ def test_old_mmdebstrap_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     program = tmp_path / "mmdebstrap"
     program.write_text("#!/bin/sh\necho mmdebstrap 0.7.5\n")
     program.chmod(0o755)
-    monkeypatch.setattr(sandbox, "_path", lambda: str(tmp_path))
+    monkeypatch.setattr(sandbox, "search_path", lambda: str(tmp_path))
     with pytest.raises(HostError, match=r"mmdebstrap 0\.7 is older than 1\.3"):
         tree.unpack_debian(tmp_path / "tree", ["a"], "tree")
     assert not (tmp_path / "tree").exists()
@@ -87,7 +87,7 @@ def test_failed_tree_leaves_only_what_was_fetched(
         f"mkdir -p {archives}\ntouch {archives}/a.deb\necho 'E: {words}' >&2\nexit 1\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(sandbox, "_path", lambda: f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(sandbox, "search_path", lambda: f"{program.parent}:{os.environ['PATH']}")
     with pytest.raises(HostError):
         tree.unpack_debian(target, ["a"], "tree")
     assert not target.exists()
@@ -120,7 +120,7 @@ def test_proxy_of_the_hosts_apt_is_used(
     )
     for script in program.parent.iterdir():
         script.chmod(0o755)
-    monkeypatch.setattr(sandbox, "_path", lambda: f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(sandbox, "search_path", lambda: f"{program.parent}:{os.environ['PATH']}")
     tree.unpack_debian(tmp_path / "tree", ["a"], "tree")
     assert ((tmp_path / "given").read_text() if given else "") == given
     assert (tmp_path / "given").exists() == bool(given)

@@ -66,6 +66,7 @@ _PUBLIC_ETC = (
     "nsswitch.conf",
 )
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "gnu")
+_PROGRAM_PARTS = ("bin", "sbin", "lib", "lib64", "libexec", "share/qemu", "share/seabios")
 _EMPTY = ("/tmp", "/var/tmp")  # noqa: S108 - its own
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
@@ -239,7 +240,7 @@ def _little() -> str | None:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without `_ORDERS`, and the search path that `_path` says.
+    """Return the environment for tools: the caller's without `_ORDERS`, and that of `search_path`.
 
     Without a home directory, as a service of systemd's or cron may be, Nix does not start.
     """
@@ -248,7 +249,7 @@ def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
         **own,
         "HOME": own.get("HOME") or NO_HOME,
         "LC_ALL": "C.UTF-8",
-        "PATH": _path(),
+        "PATH": search_path(),
         **(extra or {}),
     }
 
@@ -272,15 +273,35 @@ def ask(
     )
 
 
-def _path() -> str:
+def search_path() -> str:
     """Return the caller's directories that a store of Nix has, the system's, and the caller's others.
 
     Who puts packages of a store on the search path (a wrapper, `nix shell`) means these, and not an older system's;
-    any other directory of the caller's has the tools on hosts without the usual ones only.
+    any other directory of the caller's has the tools on hosts without the usual ones only. Those of a store have their
+    real names: a profile's, as /run/current-system/sw/bin, is not there for a program with a `View`.
     """
     own = list(filter(None, os.environ.get("PATH", "").split(":")))
-    stored = [directory for directory in own if os.path.realpath(directory).startswith(_STORES)]
-    return ":".join([*stored, SYSTEM_PATH, *(directory for directory in own if directory not in stored)])
+    real = {directory: os.path.realpath(directory) for directory in own}
+    stored = dict.fromkeys(place for place in real.values() if place.startswith(_STORES))
+    return ":".join([*stored, SYSTEM_PATH, *(directory for directory in own if real[directory] not in stored)])
+
+
+def seen_with(program: Path) -> tuple[Path, ...]:
+    """Return what a program of this host needs besides what every `View` has: all that was installed with it.
+
+    That is the directory above its `bin`, as of /opt/qemu or of Homebrew; of somebody's home only the parts in which
+    programs are, as ~/.local has keys too.
+    """
+    found: dict[Path, None] = {}
+    home = Path(os.environ.get("HOME") or NO_HOME)
+    for place in (program.absolute(), program.resolve()):
+        prefix = place.parent.parent
+        if len(prefix.parts) < 2 or prefix.parts[1] in _SYSTEM:
+            continue
+        private = prefix.is_relative_to(home) or home.is_relative_to(prefix)
+        parts = [prefix / name for name in _PROGRAM_PARTS] if private else [prefix]
+        found |= dict.fromkeys(path for path in parts if path.is_dir())
+    return tuple(found)
 
 
 @functools.cache

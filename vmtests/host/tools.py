@@ -10,14 +10,25 @@ import tempfile
 import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from vmtests.errors import HostError, hint_of
 from vmtests.host.architecture import GUEST
 from vmtests.host.place import check
-from vmtests.host.sandbox import NO_HOME, Sandboxed, View, ask, run_in, sandbox, tool_env, tool_error
+from vmtests.host.sandbox import (
+    NO_HOME,
+    Sandboxed,
+    View,
+    ask,
+    run_in,
+    sandbox,
+    search_path,
+    seen_with,
+    tool_env,
+    tool_error,
+)
 from vmtests.host.tree import make_tree
 from vmtests.text import printable
 
@@ -151,6 +162,8 @@ class Toolbox:
 
         All paths of the host but /usr and /etc are as outside; with `view` it sees nothing else.
         """
+        if view is not None and self.root(name) == Path("/") and (program := shutil.which(name, path=search_path())):
+            view = replace(view, readable=tuple(dict.fromkeys((*seen_with(Path(program)), *view.readable))))
         return [*sandbox(self.root(name), view), name, *(os.fspath(arg) for arg in args)]
 
     def run(
@@ -305,7 +318,7 @@ def check_processes() -> None:
 
 
 def _host_qemu() -> Path | None:
-    program = shutil.which(GUEST.qemu, path=tool_env()["PATH"])
+    program = shutil.which(GUEST.qemu, path=search_path())
     return None if program is None else Path(program).resolve()
 
 
