@@ -313,8 +313,8 @@ _FACTS = [
 
 def _qmp(data: bytes) -> None:
     with speaking(data) as ours, Qmp(ours, lambda event: None) as qmp:
-        qmp.execute("query-status", timeout=2.0)
-        qmp.execute("human-monitor-command", {"command-line": "info usernet"}, timeout=2.0)
+        qmp.execute("query-status", timeout=30.0)
+        qmp.execute("human-monitor-command", {"command-line": "info usernet"}, timeout=30.0)
 
 
 _QMP = b"""{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r
