@@ -66,7 +66,7 @@ _PUBLIC_ETC = (
     "nsswitch.conf",
 )
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "gnu")
-_PROGRAM_PARTS = ("bin", "sbin", "lib", "lib64", "libexec", "share/qemu", "share/seabios")
+_INSTALLED = ("bin", "sbin", "lib", "lib64", "libexec", "share/qemu", "Cellar", "opt")  # the last two of Homebrew
 _EMPTY = ("/tmp", "/var/tmp")  # noqa: S108 - its own
 _TREE_BINDS_NOT = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev"}
 
@@ -287,21 +287,13 @@ def search_path() -> str:
 
 
 def seen_with(program: Path) -> tuple[Path, ...]:
-    """Return what a program of this host needs besides what every `View` has: all that was installed with it.
+    """Return what a program of this host needs besides what every `View` has, as one from /opt or a home does.
 
-    That is the directory above its `bin`, as of /opt/qemu or of Homebrew; of somebody's home only the parts in which
-    programs are, as ~/.local has keys too.
+    That is what was installed with it, but of the directory above its `bin` the usual parts only: ~/.local has keys.
     """
-    found: dict[Path, None] = {}
-    home = Path(os.environ.get("HOME") or NO_HOME)
-    for place in (program.absolute(), program.resolve()):
-        prefix = place.parent.parent
-        if len(prefix.parts) < 2 or prefix.parts[1] in _SYSTEM:
-            continue
-        private = prefix.is_relative_to(home) or home.is_relative_to(prefix)
-        parts = [prefix / name for name in _PROGRAM_PARTS] if private else [prefix]
-        found |= dict.fromkeys(path for path in parts if path.is_dir())
-    return tuple(found)
+    prefixes = dict.fromkeys(place.parent.parent for place in (program.absolute(), program.resolve()))
+    elsewhere = [prefix for prefix in prefixes if len(prefix.parts) > 1 and prefix.parts[1] not in _SYSTEM]
+    return tuple(path for prefix in elsewhere for name in _INSTALLED if (path := prefix / name).is_dir())
 
 
 @functools.cache

@@ -42,6 +42,7 @@ def export(disk: Path, target: Path, toolbox: Toolbox, *, since: float) -> int:
 
 
 def _find(disk: Path, target: Path, toolbox: Toolbox, since: float) -> int:
+    unread = ""
     with ExitStack() as files:
         source = files.enter_context(open_disk(disk, toolbox, trusted=True))
         directory = Path(files.enter_context(TemporaryDirectory(prefix=".journal-", dir=target.parent)))
@@ -54,9 +55,12 @@ def _find(disk: Path, target: Path, toolbox: Toolbox, since: float) -> int:
             # What was mounted when the power went has its newest blocks in the file system's own journal.
             options = ("-p", "-E", "journal_only", f"/proc/self/fd/{descriptor}")
             toolbox.read("e2fsck", *options, descriptors=(descriptor,), well=(0, _CORRECTED), view=View(network=False))
-            if _copy(_Partition(descriptor, length), directory):
-                return _export(directory, target, toolbox, since)
-    raise ImageError(f"no ext4 partition of the disk has a journal in {PLACE}")
+            try:
+                if _copy(_Partition(descriptor, length), directory):
+                    return _export(directory, target, toolbox, since)
+            except FilesError as error:
+                unread = f": {error}"
+    raise ImageError(f"no ext4 partition of the disk has a journal in {PLACE}{unread}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +76,13 @@ class _Partition:
 
 
 def _copy(partition: _Partition, directory: Path) -> bool:
-    """Write the journals of the first machine on a partition into `directory`; return whether there are any."""
+    """Write the journals of the first machine on a partition into `directory`; return whether there are any.
+
+    Raises FilesError where its directories cannot be read.
+    """
     left, number = _LIMIT, 0
-    try:
-        files = ExtFiles(partition)
-        paths = list(_journals(files))
-    except FilesError as error:
-        raise ImageError(f"the journal on the disk cannot be read: {error}") from error
-    for path in paths:
+    files = ExtFiles(partition)
+    for path in _journals(files):
         copy = directory / f"{number}{'.journal~' if path.endswith('~') else '.journal'}"
         with copy.open("wb") as file, suppress(FilesError):  # of what is no file, or damaged, the rest is told
             for piece in files.chunks(path, 0, left):
