@@ -16,7 +16,7 @@ MOMENTS = {
         "vmtests.image.erofswrite:_Writer.finish",
         "vmtests.image.assemble:_partition",
         "vmtests.image.repart:write_definitions",
-        "vmtests.host.tools:Toolbox.run#3",
+        "vmtests.host.tools:Toolbox.run",
         "vmtests.image.assemble:publish",
         "vmtests.image.archive:write",
         "vmtests.image.archive:_content",

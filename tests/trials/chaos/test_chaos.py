@@ -122,7 +122,7 @@ def _beside(cell: Cell, order: Order) -> End:
     return other.run(other.order(order.work))
 
 
-_WRITING = ("_Writer.finish", "_partition", "write_definitions", "Toolbox.run#3", "archive:write", "archive:_content")
+_WRITING = ("_Writer.finish", "_partition", "write_definitions", "Toolbox.run", "archive:write", "archive:_content")
 """Where a build has a file open that it writes: no kernel makes a file system read-only then (mount(2), EBUSY)."""
 _OURS = [
     (piece, moment, harm)
