@@ -176,3 +176,16 @@ def test_work_that_comes_to_harm_leaves_nothing(
     if piece == "upload":
         assert cell.run(cell.order("collect")).status == 0
     _next_works(cell, order, whole)
+
+
+@pytest.mark.parametrize("piece", MOMENTS)
+def test_moments_are_steps_of_the_work(cell: Cell, piece: str, request: pytest.FixtureRequest) -> None:
+    """Each moment comes where nothing happens: else what happens at it never does."""
+    if piece == "upload":
+        cell.endpoint = request.getfixturevalue("endpoint")
+    work = {"resume": "rewind"}.get(piece, piece)
+    if piece == "resume":
+        assert cell.run(cell.order(work)).status == 0, cell.said
+    order = cell.order(work, watched=MOMENTS[piece])
+    assert cell.run(order).status == 0, cell.said
+    assert set(order.came.read_text(encoding="utf-8").splitlines()) == set(MOMENTS[piece])

@@ -6,6 +6,7 @@ real QEMU whose guest never runs an instruction.
 
 import argparse
 import faulthandler
+import functools
 import os
 import secrets
 import signal
@@ -59,6 +60,7 @@ class Order:
     mark: str
     harm: str = ""
     moment: str = ""
+    watched: tuple[str, ...] = ()
     tool: str = ""
     qmp: str = ""
     endpoint: str = ""
@@ -72,7 +74,7 @@ class Order:
 
     @property
     def came(self) -> Path:
-        """The file that is there when the moment has come."""
+        """The file that is there when the moment has come; in it, those of the watched ones that have."""
         return self.place.with_name(f"{self.place.name}.came")
 
 
@@ -100,6 +102,8 @@ def main(order: Order, pipe: Connection) -> None:
             harms.strike_tool(patch, order.tool, order.harm)
         if order.moment:
             moments.arm(patch, order.moment, lambda: _happen(order, pipe))
+        for moment in order.watched:
+            moments.arm(patch, moment, functools.partial(_note, order, moment))
         status = WORK[order.work](order, patch)
     sys.exit(status)
 
@@ -107,6 +111,11 @@ def main(order: Order, pipe: Connection) -> None:
 def _happen(order: Order, pipe: Connection) -> None:
     order.came.touch()
     harms.HARMS[order.harm](order.place, pipe)
+
+
+def _note(order: Order, moment: str) -> None:
+    with order.came.open("a", encoding="utf-8") as came:
+        came.write(f"{moment}\n")
 
 
 def _no_luck(patch: pytest.MonkeyPatch) -> None:
