@@ -65,6 +65,7 @@ def test_packages_of_a_nix_store_come_before_the_system(tmp_path: Path, monkeypa
     tools._ask.cache_clear()
 
 
+@pytest.mark.usefixtures("hiding")
 def test_tools_from_elsewhere_are_there_in_a_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was installed in /opt, in a home or by Homebrew is seen with its libraries, and nothing else beside it."""
     for name in ("lib", "share/qemu", "share/keys", "documents"):

@@ -240,7 +240,7 @@ def _little() -> str | None:
 
 
 def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: the caller's without `_ORDERS`, and that of `search_path`.
+    """Return the environment for tools: the caller's without `_ORDERS`, and `search_path` for a PATH.
 
     Without a home directory, as a service of systemd's or cron may be, Nix does not start.
     """

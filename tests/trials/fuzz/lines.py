@@ -8,8 +8,6 @@ from contextvars import ContextVar
 
 _READ = 1 << 16
 _TEXTS = 1000
-
-
 _PATIENCE, _HURRIED = 5.0, 0.004  # seconds for which somebody waits to be heard before they hang up
 _patience = ContextVar("_patience", default=_PATIENCE)
 
