@@ -39,6 +39,14 @@ def test_lock_and_constraints_say_the_same() -> None:
     assert {canonical(re.split(r"[<>=\[ ]", name)[0]) for name in asked} <= locked.keys()
 
 
+def test_workflows_install_what_is_locked() -> None:
+    """Before anything of ours runs; Nix, the site and the audit need none of it."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*.yml")]
+    made = [line.split() for text in texts for line in re.findall(r"run: make (.*)", text)]
+    assert len(made) > 5
+    assert not [words for words in made if "LOCKED=1" not in words and not {*words} <= {"nix-check", "site", "audit"}]
+
+
 def test_each_package_that_is_needed_names_its_licence() -> None:
     """`make licences` knows one for each, down to what the needed ones need."""
     listed = list(rows())

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from vmtests.contract import Contract
+from vmtests.errors import InputError
 from vmtests.host.tools import Toolbox
+from vmtests.image.source import open_disk
 from vmtests.testing import SmallImage, small_image
 
 
@@ -33,6 +35,15 @@ def patient(good: SmallImage, tmp_path: Path) -> SmallImage:
 def partition_bytes(good: SmallImage) -> Callable[[int], bytes]:
     """Gives the first 16 KiB of a partition of the good image, by its number."""
     return lambda number: good.read(good.start(number), 1 << 14)
+
+
+def refusal(path: Path, toolbox: Toolbox) -> str:
+    """Return the sentence with which an image is refused."""
+    with pytest.raises(InputError) as caught, open_disk(path, toolbox):
+        pass
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+    return caught.value.message
 
 
 def listed(tree: Path) -> dict[str, tuple[int, bytes | Path | None]]:

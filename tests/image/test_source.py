@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import os
-import re
 import shutil
 import socket
 import tarfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.conftest import refusal
 from vmtests.errors import InputError
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import Status
@@ -22,15 +22,6 @@ from vmtests.image.source import Format, adopt, open_disk
 from vmtests.machine.disk import backing
 from vmtests.sizes import MIB
 from vmtests.testing.images import SmallImage, table
-
-
-def refusal(path: Path, toolbox: Toolbox) -> str:
-    """Return the sentence with which an image is refused."""
-    with pytest.raises(InputError) as caught, open_disk(path, toolbox):
-        pass
-    assert caught.value.exit_code == 2
-    assert caught.value.hint
-    return caught.value.message
 
 
 @pytest.fixture
@@ -354,44 +345,6 @@ def test_a_format_that_is_said_is_not_looked_for(patient: SmallImage, toolbox: T
     with open_disk(image, toolbox, form=Format.RAW) as disk:
         assert disk.format is Format.RAW
     assert backing(adopt(image, image.parent, toolbox, form=Format.RAW).path).format == "raw"
-
-
-def test_a_backing_file_from_elsewhere_is_refused(tmp_path: Path, toolbox: Toolbox) -> None:
-    """An image from somebody else shows no file of this host."""
-    (tmp_path / "home").mkdir()
-    secret = tmp_path / "secret"
-    secret.write_bytes(bytes(MIB))
-    image = tmp_path / "home/x.qcow2"
-    toolbox.run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, image)
-    assert refusal(image, toolbox) == f"{image} is backed by {secret}, which is not beside it"
-    (tmp_path / "home/near").symlink_to(secret)
-    toolbox.run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "near", image)
-    assert "which is not beside it" in refusal(image, toolbox)
-    toolbox.run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "nbd://127.0.0.1/x", image)
-    assert refusal(image, toolbox) == f"{image} is backed by nbd://127.0.0.1/x, which is not a file"
-
-
-def test_a_descriptor_that_points_elsewhere_is_refused(tmp_path: Path, toolbox: Toolbox) -> None:
-    """The extents of a VMDK are beside it."""
-    image = tmp_path / "x.vmdk"
-    text = '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
-    image.write_text(f'{text}RW 2048 FLAT "/etc/shadow" 0\n')
-    assert refusal(image, toolbox) == f"{image} keeps its data in /etc/shadow, which is not beside it"
-    image.write_text(f'{text}RW 2048 FLAT "x-flat.vmdk" 0\n')
-    assert refusal(image, toolbox) == f"{image} keeps its data in x-flat.vmdk, which does not exist"
-
-
-@pytest.mark.parametrize("before", ["", " ", "\t", "# nothing\n" * 8000])
-@pytest.mark.parametrize("line", ['RW 2048 FLAT "{}" 0', 'RW +2048 FLAT "{}" 0', 'RW 2048 FLAT"{}"'])
-def test_a_descriptor_is_read_as_qemu_reads_it(tmp_path: Path, toolbox: Toolbox, before: str, line: str) -> None:
-    """Blanks, signs, and whatever else QEMU's sscanf() takes do not hide where an extent is."""
-    secret, image = tmp_path / "elsewhere/secret", tmp_path / "home/x.vmdk"
-    for path in (secret, image):
-        path.parent.mkdir()
-    secret.write_bytes(bytes(MIB))
-    text = '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\n'
-    image.write_text(f"{text}{before}{line.format(secret)}\n")
-    assert re.search(r"which is not beside it|cannot be opened", refusal(image, toolbox))
 
 
 def test_one_part_of_a_split_image_is_named_as_such(tmp_path: Path, toolbox: Toolbox) -> None:

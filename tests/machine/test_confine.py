@@ -22,7 +22,7 @@ def qcow2(path: Path, *, backing: bytes = b"", data: bytes = b"", version: int =
         struct.pack(">II", 0x44415441, len(data)) + data.ljust((len(data) + 7) // 8 * 8, b"\0") if data else b""
     )
     extension += bytes(8)
-    head = struct.pack(">4sIQI", b"QFI\xfb", version, length + len(extension), len(backing))
+    head = struct.pack(">4sIQII", b"QFI\xfb", version, length + len(extension), len(backing), 16)
     head = head.ljust(100, b"\0") + length.to_bytes(4, "big") if version > 2 else head.ljust(72, b"\0")
     path.write_bytes(head + extension + backing)
     return path

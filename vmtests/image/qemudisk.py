@@ -16,6 +16,7 @@ from typing import Any
 
 from vmtests.errors import InputError
 from vmtests.host.formats import DRIVERS, Format, again, identify, said_format
+from vmtests.host.qcow2 import names_in
 from vmtests.host.sandbox import ToolError
 from vmtests.host.tools import Toolbox
 from vmtests.image import ends
@@ -27,6 +28,7 @@ _KEPT = 64  # pieces of 1 MiB that are remembered
 _CHECKED = frozenset({Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX, Format.QED, Format.PARALLELS})
 _DIFFERENCING = 4
 _DESCRIPTOR = b"# Disk DescriptorFile"
+_FLATTENS = "qemu-img convert flattens it"
 _MOVED = "bring the file to its place, or qemu-img rebase -u -b FILE IMAGE says where"
 _DESCRIPTOR_LIMIT = 1 << 20
 # As loosely as QEMU's sscanf() takes it (block/vmdk.c).
@@ -141,6 +143,9 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
             )
         if not trusted and kind is Format.VMDK:
             _refuse_far_extents(place, shown)
+        # Before QEMU looks: up to 9.0 it opens that file even to tell about the image (CVE-2024-4467).
+        if not trusted and kind is Format.QCOW2:
+            _refuse_far_data(place, shown, home)
         if kind is Format.VHD:
             _refuse_difference(place, shown)
         _refuse_cut(place, shown, kind, shown)
@@ -148,7 +153,7 @@ def whole_size(path: Path, name: str, form: Format, toolbox: Toolbox, *, trusted
         if info.get("encrypted"):
             raise InputError(f"{shown} is encrypted", hint="qemu-img convert makes a plain copy")
         if not trusted:
-            _refuse_far_data(info, place, shown, home)
+            _refuse_far_opened(info, place, shown, home)
         sizes[place] = shown, kind, int(info["virtual-size"])
         image = _backing(shown, info, home, trusted=trusted)
     # Only now: checking opens the backing files too, and has no good word for one that is missing.
@@ -228,10 +233,25 @@ def _refuse_difference(path: Path, name: str) -> None:
         )
 
 
-def _refuse_far_data(info: Any, path: Path, name: str, home: Path) -> None:
+def _refuse_far_data(path: Path, name: str, home: Path) -> None:
+    """Raise where a qcow2 image names another file for its data which is not beside it, or not found as QEMU does."""
+    names = names_in(path)
+    if not names.elsewhere or not names.data:
+        return
+    given = names.data.removeprefix("file:")
+    shown = clean(given)
+    if _is_elsewhere(names.data):
+        raise InputError(f"{name} keeps its data in {shown}, which is not a file", hint=_FLATTENS)
+    if not given.startswith("/"):
+        text = f"{name} keeps its data in {shown}, which QEMU looks for in the working directory, and not beside it"
+        raise InputError(text, hint=f"{_FLATTENS}, in the directory of that file")
+    _near(Path(given), name, "keeps its data in", home)
+
+
+def _refuse_far_opened(info: Any, path: Path, name: str, home: Path) -> None:
     """Raise where QEMU says that it has opened another file for the data of `path` which is not beside it."""
-    data = info.get("format-specific", {}).get("data") or {}
-    for file in (data.get("data-file"), *(extent.get("filename") for extent in data.get("extents", ()))):
+    for extent in (info.get("format-specific", {}).get("data") or {}).get("extents", ()):
+        file = extent.get("filename")
         if file and (other := Path(home / str(file).removeprefix("file:"))) != path:
             _near(other, name, "keeps its data in", home)
 
@@ -242,7 +262,7 @@ def _near(path: Path, name: str, verb: str, home: Path) -> None:
     try:
         real = path.resolve(strict=True)
         if not stat.S_ISREG(real.stat().st_mode):
-            raise InputError(f"{name} {verb} {shown}, which is not a file", hint="qemu-img convert flattens it")
+            raise InputError(f"{name} {verb} {shown}, which is not a file", hint=_FLATTENS)
     except OSError as error:
         reason = "does not exist" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise InputError(f"{name} {verb} {shown}, which {reason}", hint=_MOVED) from error
@@ -253,15 +273,18 @@ def _near(path: Path, name: str, verb: str, home: Path) -> None:
         )
 
 
+def _is_elsewhere(given: str) -> bool:
+    """Whether QEMU takes a name for something else than a file (its block.c, path_has_protocol())."""
+    return re.match("(?!file:)[^:/]*:", given) is not None
+
+
 def _backing(name: str, info: Any, home: Path, *, trusted: bool) -> tuple[Path, str, Format] | None:
     """Return the backing file that is read through QEMU too; None where the chain ends."""
     given = info.get("backing-filename")
     if given is None:
         return None
-    if given.startswith("json:") or "://" in given or re.match(r"(?!file:)[a-z][a-z0-9+-]*:", given):
-        raise InputError(
-            f"{name} is backed by {clean(given)}, which is not a file", hint="qemu-img convert flattens it"
-        )
+    if _is_elsewhere(given):
+        raise InputError(f"{name} is backed by {clean(given)}, which is not a file", hint=_FLATTENS)
     backing = Path(info.get("full-backing-filename", given).removeprefix("file:"))
     if not trusted:
         _near(backing, name, "is backed by", home)
@@ -273,7 +296,7 @@ def _backing(name: str, info: Any, home: Path, *, trusted: bool) -> tuple[Path, 
         if said is None:
             text = f"{name} does not say which format its backing file {clean(str(backing))} has"
             raise InputError(text, hint="qemu-img rebase -u -F raw (or qcow2) -b FILE says it")
-        raise InputError(f"{name} is backed by a {clean(said)} image", hint="qemu-img convert flattens it")
+        raise InputError(f"{name} is backed by a {clean(said)} image", hint=_FLATTENS)
     with backing.open("rb") as file:
         if identify(file.read(4096), b"", "") is not form:
             text = f"{name} is backed by {clean(str(backing))}, which is no {form} image"

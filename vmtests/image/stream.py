@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 
 from vmtests.host.formats import Packing
-from vmtests.host.sandbox import Sandboxed, tool_env
+from vmtests.host.sandbox import Sandboxed, View, tool_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 
@@ -206,7 +206,11 @@ def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None, *, lenient:
     with (
         tempfile.TemporaryFile() as errors,
         Sandboxed[bytes](
-            toolbox.argv("zstd", "--quiet", "--decompress", "--stdout", "--no-progress", _ZSTD_MEMORY),
+            # It reads what somebody else has packed: no file but that one.
+            toolbox.argv(
+                *("zstd", "--quiet", "--decompress", "--stdout", "--no-progress", _ZSTD_MEMORY),
+                view=View(network=False),
+            ),
             stdin=descriptor,
             stdout=subprocess.PIPE,
             stderr=errors,

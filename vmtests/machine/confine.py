@@ -7,25 +7,19 @@ user than we where we are root (`host/user.py`); QEMU's own filter of system cal
 """
 
 import contextlib
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from vmtests.errors import HostError
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.firmware import Firmware
+from vmtests.host.qcow2 import names_in
 from vmtests.host.sandbox import View
 from vmtests.machine.hardware import Hardware
 from vmtests.machine.template import Template
 
 _KVM, _VSOCK = Path("/dev/kvm"), Path("/dev/vhost-vsock")
-# QEMU's docs/interop/qcow2.txt
-_QCOW2 = b"QFI\xfb"
-_HEADER = struct.Struct(">4sIQI")  # magic, version, where the backing file's name is, its length
-_LENGTH_AT, _VERSION_2_LENGTH = 100, 72
-_DATA_FILE = 0x44415441
-_FEATURES, _DATA_ELSEWHERE = slice(72, 80), 1 << 2  # those that a reader must know
-_NAME_LIMIT, _CHAIN_LIMIT, _EXTENSIONS_LIMIT = 1023, 200, 4096
+_CHAIN_LIMIT = 200
 
 
 def disk_files(disk: Path) -> list[Path]:
@@ -41,7 +35,8 @@ def disk_files(disk: Path) -> list[Path]:
         if path not in found and (path.exists() if path == disk else _is_file(path)):
             found.append(path)
             with contextlib.suppress(OSError):  # QEMU may not read it either, and says so
-                todo += [path.parent / name for given in _names(path) for name in _file_name(given)]
+                names = names_in(path)
+                todo += [path.parent / name for given in (names.backing, names.data) for name in _file_name(given)]
     return found
 
 
@@ -59,11 +54,9 @@ def check_over(overlay: Path, image: Path | None) -> None:
     laid over nothing (None) there is none.
     """
     if overlay.is_file() and not overlay.is_symlink():
-        with overlay.open("rb") as file:
-            head = file.read(_LENGTH_AT)
-        features = int.from_bytes(head[_FEATURES], "big") if int.from_bytes(head[4:8], "big") > 2 else 0
-        names = [overlay.parent / name for given in _names(overlay) for name in [*_file_name(given), ""][:1]]
-        if not features & _DATA_ELSEWHERE and names == ([] if image is None else [image]):
+        names = names_in(overlay)
+        under = overlay.parent / next(_file_name(names.backing), "") if names.backing else None
+        if under == image and not names.data and not names.elsewhere:
             return
     raise HostError(
         "the machine's disk names other files than it was made with",
@@ -71,29 +64,9 @@ def check_over(overlay: Path, image: Path | None) -> None:
     )
 
 
-def _names(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        head = file.read(_EXTENSIONS_LIMIT)
-        if len(head) < _VERSION_2_LENGTH or not head.startswith(_QCOW2):
-            return
-        _, version, at, length = _HEADER.unpack_from(head)
-        if 0 < at < path.stat().st_size and 0 < length <= _NAME_LIMIT:
-            file.seek(at)
-            yield file.read(length)
-    place = _VERSION_2_LENGTH if version < 3 else int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 4], "big")
-    while place + 8 <= len(head):
-        kind, length = struct.unpack_from(">II", head, place)
-        if kind == 0:
-            return
-        if kind == _DATA_FILE:
-            yield head[place + 8 :][:length]
-        place += 8 + (length + 7) // 8 * 8
-
-
-def _file_name(name: bytes) -> Iterator[str]:
-    text = name.decode("utf-8", "surrogateescape").removeprefix("file:")
-    if text and "\0" not in text and not text.startswith("json:"):
-        yield text
+def _file_name(name: str) -> Iterator[str]:
+    if (name := name.removeprefix("file:")) and not name.startswith("json:"):
+        yield name
 
 
 def needed_devices(accelerator: Accelerator, hardware: Hardware) -> tuple[Path, ...]:

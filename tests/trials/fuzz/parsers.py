@@ -201,7 +201,7 @@ def _qcow2(data: bytes) -> None:
 
 def _qcow2s() -> list[bytes]:
     head = struct.pack(
-        ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 512, 8, 16, 1 << 20, 0, 1, 196608, 65536, 1, 0, 0, 0, 0, 0, 4, 104
+        ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 512, 8, 16, 1 << 20, 0, 1, 196608, 65536, 1, 0, 0, 4, 0, 0, 4, 104
     )
     data = struct.pack(">II", 0x44415441, 8) + b"data.raw" + bytes(8)
     return [(head + data).ljust(512, b"\0") + b"base.raw"]
