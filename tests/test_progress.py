@@ -31,3 +31,14 @@ def test_nothing_that_is_printed_acts_on_the_terminal() -> None:
         console.print(shown)
     assert console.file.getvalue().replace("\n", "").isprintable()
     assert console.file.getvalue().count("a\\x1b[2J\\x9b2J\\u202e") == 3
+
+
+def test_nothing_that_is_printed_is_an_order_to_ci() -> None:
+    """Also where a line was wrapped: a runner reads the console of a guest as any other line."""
+    console = progress.console()
+    console.file, console.width = io.StringIO(), 20
+    console.print(Text("12.5 initrd ##vso[task.complete]"))
+    console.print(Text("a line that is long ::error::x"))
+    console.print(Text("x" * 20 + "::error::x"))
+    assert "##vso[" not in console.file.getvalue()
+    assert not [line for line in console.file.getvalue().splitlines() if line.startswith("::")]

@@ -15,7 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from vmtests.sizes import format_size
-from vmtests.text import printable
+from vmtests.text import inert, printable
 
 QUIET_SECONDS = 10.0
 """Seconds between two lines of a running step where nothing can be repainted."""
@@ -74,16 +74,18 @@ class Step:
 
 
 class _Console(Console):
-    """Rich's, which writes its own sequences behind this: in what is printed, names may hold any."""
+    """Rich's, which writes its own sequences behind this: in what is printed, names may hold any, or orders for CI."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Render with all escaped that is not printable, but the ends of lines."""
         for segment in super().render(renderable, options):
             text, style, control = segment
-            if control or text.isprintable():
+            if control:
                 yield segment
-            else:
-                yield Segment("\n".join(printable(line, len(line)) for line in text.split("\n")), style)
+                continue
+            if not text.isprintable():
+                text = "\n".join(printable(line, len(line)) for line in text.split("\n"))
+            yield Segment(inert(text), style)
 
 
 def console(*, stderr: bool = False, markup: bool = True, soft_wrap: bool = False) -> Console:

@@ -1,5 +1,6 @@
 """Text that somebody else wrote, made safe for messages."""
 
+import re
 from urllib.parse import SplitResult, urlsplit
 
 SHORT = 200
@@ -13,6 +14,24 @@ def printable(text: str, limit: int = SHORT) -> str:
     """
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)
+
+
+# What runners take for orders in the log of a job: Azure Pipelines, and GitHub Actions in its older form, anywhere in
+# a line, TeamCity and GitHub Actions (actions/runner, ActionCommand.cs) where one begins, also one that was wrapped.
+_ORDERS = re.compile(r"##(?=\[|vso\[|teamcity\[)|(?<!\S)::(?=[\w-]+(?: .*?)?::)", re.IGNORECASE)
+
+
+def inert(text: str) -> str:
+    """Return `text` without what a CI runner would take for an order to itself, were it printed.
+
+    A guest that prints `##vso[task.complete result=Succeeded]` has not succeeded.
+    """
+    return _ORDERS.sub(lambda found: " ".join(found[0]), text)
+
+
+def inert_quoted(text: str) -> str:
+    """Return JSON, or a string of TOML, that means the same and has nothing that `inert` would change."""
+    return text.replace("##", "#\\u0023")
 
 
 TEXT_LIMIT = 300

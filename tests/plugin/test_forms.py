@@ -151,6 +151,32 @@ def test_github_is_told_in_its_own_commands(
     assert "no &#124; root" in told
 
 
+def test_guest_gives_no_orders_to_ci(pytester: pytest.Pytester, run: Run) -> None:
+    """What a guest has said is in assertions, local variables and output: a runner reads it as any other line."""
+    pytester.makeconftest("import pytest\n@pytest.fixture(scope='session')\ndef _vmtests_machines(): pass")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_said(_vmtests_machines):
+            said = "##vso[task.complete result=Succeeded]"
+            print("::error::", said)
+            assert said == "right"
+
+        def test_told(_vmtests_machines):
+            pytest.fail("##vso[task.complete]" + chr(10) + "::error::x", pytrace=False)
+
+        def test_well(_vmtests_machines):
+            print("##vso[task.complete]")
+        """
+    )
+    for style in ("long", "short", "line", "native", "no"):
+        result = run("--showlocals", "-rA", f"--tb={style}")
+        result.assert_outcomes(failed=2, passed=1)
+        lines = [line for line in result.outlines if "##vso[" in line or line.lstrip().startswith("::")]
+        assert lines == [line for line in lines if line.lstrip("> ").startswith(("said = ", "pytest.fail(", "print("))]
+
+
 def test_run_without_a_terminal_has_its_report(
     pytester: pytest.Pytester, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,9 @@ def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:
     """Say what is wrong, and return the exit status."""
     said, hint = _complain(error)
     if getattr(arguments, "json", False):
-        print(json.dumps({"error": said, "hint": hint, "exit_status": error.exit_code}))
+        from vmtests.text import inert_quoted
+
+        print(inert_quoted(json.dumps({"error": said, "hint": hint, "exit_status": error.exit_code})))
     return error.exit_code
 
 

@@ -11,6 +11,7 @@ from vmtests.guest.login import Login
 from vmtests.guest.seed import Seed
 from vmtests.machine.hardware import Disk, DiskBus, FirmwareKind, Hardware, Net
 from vmtests.sizes import parse_size
+from vmtests.text import inert_quoted
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
@@ -178,4 +179,4 @@ def print_json(value: dict[str, Any]) -> None:
     """Print a value as one line of JSON; a hint in it is in the command's words."""
     if isinstance(hint := value.get("hint"), str):
         value = {**value, "hint": of_the_command(hint)}
-    print(json.dumps(value))
+    print(inert_quoted(json.dumps(value)))

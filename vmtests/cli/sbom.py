@@ -10,7 +10,7 @@ from rich.text import Text
 from vmtests import progress
 from vmtests.host import outputs, tools
 from vmtests.image import sbom
-from vmtests.text import printable
+from vmtests.text import inert_quoted, printable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = printable(named.name)
     text = json.dumps(bill.to_json(name), indent=2, ensure_ascii=False) + "\n"
     if arguments.out is None:
-        print(text, end="")
+        print(inert_quoted(text), end="")
     else:
         outputs.write(arguments.out, text, "--out")
     kinds = Counter(part.kind for part in bill.parts)

@@ -5,13 +5,14 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from vmtests.errors import HOST_ERRORS, Owner, VmtestsError, of_host
 from vmtests.guest.guest import NoWayInError
 from vmtests.plugin.forms import Forms
+from vmtests.text import inert
 from vmtests.vm import BootError, Laboratory, Vm
 
 _PLUGIN = "vmtests-run"
@@ -116,18 +117,21 @@ class Run:
         from vmtests.plugin import is_ours
 
         report = yield
-        if call.excinfo is None:
-            return report
-        if report.failed and call.when != "teardown" and is_ours(item):
-            self._visit(call.excinfo.exconly())
-        error = call.excinfo.value
+        if call.excinfo is not None:
+            if report.failed and call.when != "teardown" and is_ours(item):
+                self._visit(call.excinfo.exconly())
+            self._tell(report, call.excinfo.value)
+        if is_ours(item):
+            _make_inert(report)
+        return report
+
+    def _tell(self, report: pytest.TestReport, error: BaseException) -> None:
         if report.failed and isinstance(error, NoWayInError):
             report.longrepr = error.message if error.hint is None else f"{error.message} (hint: {error.hint})"
         if error in self._see_above:
             if error in self._told:
                 report.longrepr = self._see_above[error]
             self._told.add(error)
-        return report
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -170,6 +174,21 @@ class Run:
         if self._interrupted:
             pytest.exit("interrupted while the report was written", returncode=pytest.ExitCode.INTERRUPTED)
         return result
+
+
+def _make_inert(report: pytest.TestReport) -> None:
+    """Have nothing in a report that is an order to a CI runner: assertions show what a guest said."""
+    report.sections = [(name, inert(text)) for name, text in report.sections]
+    told: Any = report.longrepr
+    if isinstance(told, str):
+        report.longrepr = inert(told)
+    alone = ((getattr(told, "reprtraceback", None), getattr(told, "reprcrash", None), None),)  # with --tb=native
+    for traceback, crash, _ in getattr(told, "chain", alone):
+        for entry in getattr(traceback, "reprentries", ()):
+            for part in filter(None, (entry, getattr(entry, "reprlocals", None))):
+                part.lines = [inert(line) for line in part.lines]
+        if crash is not None:
+            crash.message = inert(crash.message)
 
 
 def _restorer() -> Callable[[], None]:

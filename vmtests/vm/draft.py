@@ -9,7 +9,7 @@ from vmtests.guest.facts import Facts
 from vmtests.guest.result import Runner
 from vmtests.image.inspect import Inspection
 from vmtests.image.layout import Volume
-from vmtests.text import printable
+from vmtests.text import inert_quoted, printable
 
 _HEAD = """\
 # What {name} promises, as it was seen; take away what is chance, and add what it should.
@@ -104,4 +104,4 @@ def _units(contract: Contract, runner: Runner) -> Iterator[str]:
 def _quoted(text: str) -> str:
     """Return a basic string of TOML, whose escapes JSON's are among; it may be printed on a terminal."""
     quoted = json.dumps(text, ensure_ascii=False)  # JSON's escapes of what is behind U+FFFF are none in TOML
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+    return inert_quoted("".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted))
