@@ -110,6 +110,14 @@ def test_it_reads_nobodys_files(victim: Victim) -> None:
     assert got == ["secret"]
 
 
+def test_it_finds_no_secret_of_the_environment(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in its own nor in that of a process that it sees: CI has its tokens there."""
+    monkeypatch.setenv("DEPLOY_TOKEN", "hush")
+    _, got = victim.run("cat /proc/[0-9]*/environ | tr '\\0' '\\n' >&2")
+    assert [line for line in got if line.startswith("PATH=")]
+    assert not [line for line in got if "hush" in line]
+
+
 def test_it_writes_nobodys_files(victim: Victim) -> None:
     """Not to its image, nor beside its own files, nor into the system."""
     targets = ("image.raw", "results/qemu.argv", "results/new", "other-run/console.log")

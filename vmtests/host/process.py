@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from vmtests.errors import HostError, of_host
-from vmtests.host.sandbox import Sandboxed, tool_env
+from vmtests.host.sandbox import Sandboxed, bare_env
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 _prctl = ctypes.CDLL(None).prctl
@@ -184,7 +184,7 @@ class SandboxedProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=(*self._pass_fds, status_fd, read_end),
-                env=tool_env(),
+                env=bare_env(),
             )
 
     def _attach(self, popen: subprocess.Popen[bytes], line: bytes) -> None:

@@ -43,6 +43,9 @@ _ORDERS = (
     *("TAR_OPTIONS", "GZIP", "PIGZ", "XZ_", "ZSTD_", "POSIXLY_CORRECT", "SOURCE_DATE_EPOCH", "COLUMNS", "LINES"),
 )
 
+# What a program needs of the environment to start.
+_BARE = frozenset({"PATH", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD"})
+
 _TREE_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEM_PATH = f"/usr/local/sbin:/usr/local/bin:{_TREE_PATH}"
 _STORES = ("/nix/store/", "/gnu/store/")
@@ -252,6 +255,14 @@ def tool_env(extra: dict[str, str] | None = None) -> dict[str, str]:
         "PATH": search_path(),
         **(extra or {}),
     }
+
+
+def bare_env() -> dict[str, str]:
+    """Return the environment for what works on a guest's, or somebody else's, data.
+
+    Whoever takes it over finds none of the tokens and passwords that CI keeps in variables.
+    """
+    return {**{key: value for key, value in tool_env().items() if key in _BARE}, "HOME": NO_HOME}
 
 
 def ask(

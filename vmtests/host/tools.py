@@ -22,11 +22,11 @@ from vmtests.host.sandbox import (
     Sandboxed,
     View,
     ask,
+    bare_env,
     run_in,
     sandbox,
     search_path,
     seen_with,
-    tool_env,
     tool_error,
 )
 from vmtests.host.tree import make_tree
@@ -205,7 +205,7 @@ class Toolbox:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                env=tool_env({"TZ": "UTC"}),
+                env={**bare_env(), "TZ": "UTC"},
                 pass_fds=tuple(descriptors),
             ) as process,
         ):

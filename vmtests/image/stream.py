@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 
 from vmtests.host.formats import Packing
-from vmtests.host.sandbox import Sandboxed, View, tool_env
+from vmtests.host.sandbox import Sandboxed, View, bare_env
 from vmtests.host.tools import Toolbox
 from vmtests.image.check import clean
 
@@ -214,7 +214,7 @@ def unpacked(descriptor: int, packing: str, toolbox: Toolbox | None, *, lenient:
             stdin=descriptor,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=tool_env(),
+            env=bare_env(),
         ) as process,
     ):
         try:

@@ -30,7 +30,7 @@ from vmtests.host import firmware
 from vmtests.host.accel import Accelerator, AcceleratorName
 from vmtests.host.architecture import GUEST
 from vmtests.host.host import Host
-from vmtests.host.sandbox import View, sandbox
+from vmtests.host.sandbox import _BARE, View, sandbox
 from vmtests.host.tools import Toolbox
 from vmtests.image import cache, spec
 from vmtests.machine.hardware import Hardware
@@ -97,6 +97,7 @@ def main(order: Order, pipe: Connection) -> None:
     os.environ |= {MARK: order.mark, "VMTESTS_CACHE": str(order.place / "cache"), "FAKE_QMP": order.qmp}
     os.environ["FAKE_PLAYS"] = str(order.place.parent / "plays")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vmtests.host.sandbox._BARE", _BARE | {MARK, "FAKE_QMP", "FAKE_PLAYS"})
         _no_luck(patch)
         if order.tool:
             harms.strike_tool(patch, order.tool, order.harm)
