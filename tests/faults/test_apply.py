@@ -171,3 +171,10 @@ def test_what_is_not_there_cannot_be_broken(break_: Break, step: Step) -> None:
     """A step that would change nothing is an error, not a fault that proves nothing."""
     with pytest.raises(InputError):
         break_(step)
+
+
+def test_initrd_that_unpacks_to_too_much_is_not_unpacked(break_: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes of zstd may be terabytes of zeros; nothing of them gets onto the disk."""
+    monkeypatch.setattr("vmtests.faults.apply._INITRD_LIMIT", 4 << 20)
+    with pytest.raises(InputError, match="too large to be changed"):
+        break_(Initrd(ballast=8), Initrd())

@@ -29,7 +29,7 @@ from vmtests.faults.catalogue import (
 from vmtests.host.copies import copy_disk
 from vmtests.host.sandbox import run_in
 from vmtests.host.tools import Toolbox
-from vmtests.image import ext4, gpt
+from vmtests.image import ext4, gpt, stream
 from vmtests.image.inspect import match
 from vmtests.image.source import Source, open_disk
 from vmtests.machine.disk import backing
@@ -230,14 +230,12 @@ class _Work:
         packed = self._get(self._contract.boot.initrd)
         plain = self._directory / "initrd.cpio"
         with packed.open("rb") as file:
-            compressed = file.read(4) == _ZSTD
-        if compressed:
-            self._toolbox.run("zstd", "--quiet", "--force", "--decompress", packed, "-o", plain)
-        else:
-            packed.replace(plain)
-        if plain.stat().st_size > _INITRD_LIMIT:
-            raise InputError("the initrd is too large to be changed")
-        members = cpio.parse(plain.read_bytes())
+            data: bytes | None = file.read(_INITRD_LIMIT + 1)
+        if data is not None and data.startswith(_ZSTD):
+            data = stream.whole(data, _INITRD_LIMIT, self._toolbox)
+        if data is None or len(data) > _INITRD_LIMIT:
+            raise InputError("the initrd is damaged, or too large to be changed")
+        members = cpio.parse(data)
         for pattern in step.remove:
             cpio.remove(members, pattern)
         for old, new in step.rename.items():
