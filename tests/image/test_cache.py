@@ -3,10 +3,16 @@
 import os
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
+from vmtests.contract import Contract
 from vmtests.host.host import Host
+from vmtests.host.tools import Toolbox
 from vmtests.image import cache
+from vmtests.image.reference import Modules
+from vmtests.image.spec import ImageSpec, StoreSpec
+from vmtests.testing.images import STORE_PATH
 
 
 def _entries(images: Path, count: int) -> list[Path]:
@@ -50,3 +56,18 @@ def test_what_a_killed_build_left_is_removed_by_any_later_one(tmp_path: Path) ->
     with FileLock(tmp_path / "reference-new.lock"):
         cache._prune(tmp_path)
     assert (left.exists(), busy.exists()) == (False, True)
+
+
+def test_what_cannot_be_removed_is_not_kept_with_the_image(
+    tmp_path: Path, contract: Contract, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory cannot be emptied without a descriptor, of which a process may have no more just then."""
+    (kernel := tmp_path / "kernel").write_bytes(b"kernel")
+    (tmp_path / "store" / STORE_PATH.rpartition("/")[2]).mkdir(parents=True)
+    store = StoreSpec(directory=tmp_path / "store", paths=(STORE_PATH,))
+    small = ImageSpec(version=1, name="small", esp={contract.boot.kernel: kernel}, store=store)
+    monkeypatch.setattr(cache, "_describe", lambda *_: small)
+    monkeypatch.setattr("vmtests.image.target.remove", lambda _: None)
+    cache._build(tmp_path / "reference", contract, Modules(), toolbox)
+    assert [path.name for path in (tmp_path / "reference").iterdir()] == ["disk.raw"]
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".reference")] == []

@@ -22,6 +22,7 @@ from vmtests.host.tools import Toolbox
 from vmtests.image import assemble, reference, spec
 from vmtests.image.reference import Modules
 from vmtests.image.spec import ImageSpec
+from vmtests.image.target import publish
 from vmtests.resources import cache_dir
 
 KEEP = 6
@@ -80,9 +81,11 @@ def _build(place: Path, contract: Contract, modules: Modules, toolbox: Toolbox) 
     scratch_directory = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
         described_image = _describe(contract, modules, toolbox, scratch_directory)
+        # Not where it is to stay: what cannot be removed of its making (no descriptor is left) must not stay with it.
+        assemble.assemble(described_image, scratch_directory / "disk.raw", toolbox)
         whole = scratch_directory / "image"
         whole.mkdir()
-        assemble.assemble(described_image, whole / "disk.raw", toolbox)
+        publish(scratch_directory / "disk.raw", whole / "disk.raw")
         system_map = next(described_image.esp[contract.boot.kernel].parent.glob("System.map-*"), None)
         if system_map is not None:
             shutil.copy2(system_map, whole / "System.map")
