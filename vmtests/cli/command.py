@@ -38,6 +38,7 @@ COMMANDS = {
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
 _STREAMS = 3
+_NO_MEMORY = b"vmtests: this host has no memory left\n"  # said where there is none to say anything with
 _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 
@@ -127,13 +128,19 @@ def _unraisable(what: "sys.UnraisableHookArgs") -> None:
 
     At once, as by kill -9: what was started ends with us, and the next run removes what is left.
     """
-    begins = getattr(what.object, "__qualname__", "") == "Thread._bootstrap"
-    # It leaves a list in which it is not yet, and fails of that.
-    reasons = (what.exc_value, what.exc_value and what.exc_value.__context__) if begins else ()
-    for reason in filter(None, reasons):
-        if (host := of_host(reason)) is not None:
-            _complain(host)
-            os._exit(host.exit_code)
+    begins = True
+    try:
+        begins = getattr(what.object, "__qualname__", "") == "Thread._bootstrap"
+        # It leaves a list in which it is not yet, and fails of that.
+        reasons = (what.exc_value, what.exc_value and what.exc_value.__context__) if begins else ()
+        for reason in filter(None, reasons):
+            if (host := of_host(reason)) is not None:
+                _complain(host)
+                os._exit(host.exit_code)
+    except MemoryError:
+        if begins:
+            os.write(2, _NO_MEMORY)
+            os._exit(VmtestsError.exit_code)
     sys.__unraisablehook__(what)
 
 
