@@ -83,24 +83,3 @@ def test_end_of_a_terminal_is_not_heeded_where_it_was_ignored(tmp_path: Path) ->
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-_STARVED = """
-from threading import Thread
-from types import SimpleNamespace
-from vmtests.cli import command
-
-def starved(_):
-    raise MemoryError
-
-command._complain = starved
-command._unraisable(SimpleNamespace(object=Thread._bootstrap, exc_value=MemoryError()))
-"""
-
-
-def test_thread_without_memory_ends_the_command_also_where_none_is_left_to_say_so() -> None:
-    """Whoever starts a thread that cannot begin waits for it for ever (CPython 3.11)."""
-    ended = subprocess.run(
-        [sys.executable, "-c", _STARVED], stderr=subprocess.PIPE, text=True, check=False, timeout=60
-    )
-    assert (ended.returncode, ended.stderr) == (2, "vmtests: this host has no memory left\n")

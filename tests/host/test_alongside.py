@@ -59,22 +59,28 @@ def test_interrupt_while_the_thread_is_started(monkeypatch: pytest.MonkeyPatch) 
     assert work.done
 
 
-@pytest.mark.parametrize("ends", [KeyboardInterrupt, MemoryError])
-def test_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]) -> None:
-    """Interrupted before the thread has run a line of it, or when it does not come, the work is not begun any more."""
+def test_thread_that_begins_too_late_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before the thread has run a line of it, the work is not begun any more."""
     late: list[Callable[[], object]] = []
 
     def start(run: Callable[[], object], _: tuple[()]) -> None:
         late.append(run)
-        if ends is KeyboardInterrupt:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     work = _Work()
     monkeypatch.setattr(_thread, "start_new_thread", start)
-    monkeypatch.setattr("vmtests.host.alongside._BEGIN_SECONDS", 0)
-    with pytest.raises(ends), alongside(work):
+    with pytest.raises(KeyboardInterrupt), alongside(work):
         pass
     late[0]()
+    assert not work.began.is_set()
+
+
+def test_thread_that_dies_before_it_begins_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work is not done, and the block not entered."""
+    work = _Work()
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    with pytest.raises(MemoryError), alongside(work):
+        pytest.fail("the block was entered")
     assert not work.began.is_set()
 
 

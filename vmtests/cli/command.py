@@ -15,6 +15,7 @@ from vmtests.cli import streams
 from vmtests.cli.examples import EXAMPLES
 from vmtests.cli.words import of_the_command
 from vmtests.errors import HOST_ERRORS, HostError, VmtestsError, of_host
+from vmtests.host import threads
 
 COMMANDS = {
     "doctor": "say what this host has, and whether it can boot an image",
@@ -38,7 +39,6 @@ COMMANDS = {
 
 _SENTENCE = 2000  # characters; a name in it may be anybody's
 _STREAMS = 3
-_NO_MEMORY = b"vmtests: this host has no memory left\n"  # said where there is none to say anything with
 _INTERRUPTED = 2  # as pytest has it: nothing is said of the image
 
 
@@ -119,29 +119,7 @@ def _begin() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Others block what ends a process, and their children inherit that (sigprocmask(2)).
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _unraisable
-
-
-def _unraisable(what: "sys.UnraisableHookArgs") -> None:
-    """End where a thread found no memory to begin with: whoever starts it waits for that, for ever (CPython 3.11).
-
-    At once, as by kill -9: what was started ends with us, and the next run removes what is left.
-    """
-    begins = True
-    try:
-        begins = getattr(what.object, "__qualname__", "") == "Thread._bootstrap"
-        # It leaves a list in which it is not yet, and fails of that.
-        reasons = (what.exc_value, what.exc_value and what.exc_value.__context__) if begins else ()
-        for reason in filter(None, reasons):
-            if (host := of_host(reason)) is not None:
-                _complain(host)
-                os._exit(host.exit_code)
-    except MemoryError:
-        if begins:
-            os.write(2, _NO_MEMORY)
-            os._exit(VmtestsError.exit_code)
-    sys.__unraisablehook__(what)
+    threads.heed()
 
 
 def _fail(error: VmtestsError, arguments: argparse.Namespace) -> int:

@@ -1,11 +1,9 @@
 """Work in threads of their own that never outlives the block it is for, whenever a signal comes.
 
 An interrupt is raised anywhere in the main thread: also while it starts a thread, of which it knows nothing yet then
-(`ThreadPoolExecutor` does not wait for such a one), and while it waits. A thread that gets no memory dies before
-its first line; `threading.Thread.start` waits for that line for ever.
+(`ThreadPoolExecutor` does not wait for such a one), and while it waits.
 """
 
-import _thread
 import contextlib
 import signal
 import threading
@@ -14,8 +12,7 @@ from concurrent.futures import Future
 from types import FrameType
 from typing import TypeVar
 
-_BEGIN_SECONDS = 60.0
-"""In which a thread begins on any host that has memory for it."""
+from vmtests.host.threads import begin
 
 T = TypeVar("T")
 
@@ -42,9 +39,7 @@ def alongside(work: Callable[[], T], end: Callable[[], object] = tuple) -> Itera
                 came.set_exception(error)
 
     try:
-        _thread.start_new_thread(run, ())
-        if not begun.wait(_BEGIN_SECONDS):
-            raise MemoryError
+        begin(run, begun)
         yield came
     finally:
         while True:
