@@ -43,8 +43,8 @@ def heed() -> None:
     left.
     """
     for name in ("start_new_thread", "start_joinable_thread"):  # the latter since Python 3.13
-        real = getattr(_thread, name, None)
-        if real is not None and getattr(threading, f"_{name}", None) is real:
+        real = getattr(threading, f"_{name}", None)
+        if real is getattr(_thread, name, None) and callable(real):
             setattr(threading, f"_{name}", functools.partial(_begin, real))
 
 
