@@ -1,5 +1,7 @@
 """Processes that end with this one."""
 
+import ctypes
+import errno
 import os
 import select
 import signal
@@ -8,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -99,6 +102,30 @@ def test_late() -> None:
     assert process.join(10)
     assert late > 0
     assert process.late == 0
+
+
+_READ_KEY = "import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(250, 11, int(sys.argv[1]), 0, 0) >= 0)"
+
+
+@pytest.mark.usefixtures("way")
+def test_keys_of_whoever_starts_it_are_not_read() -> None:
+    """It has a session keyring of its own (keyctl(2))."""
+    keyctl, add_key, session = 250, 248, -3  # x86-64; linux/keyctl.h
+    syscall, statuses = ctypes.CDLL(None, use_errno=True).syscall, list[int]()
+
+    def work() -> None:
+        if syscall(keyctl, 1, None) < 0:
+            statuses.append(-ctypes.get_errno())
+            return
+        key = syscall(add_key, b"user", b"password", b"hush", 4, session)
+        assert syscall(keyctl, 11, key, 0, 0) == len("hush")
+        ended = threading.Event()
+        assert start(sys.executable, "-c", _READ_KEY, str(key), ended=ended, statuses=statuses).join(10)
+
+    with ThreadPoolExecutor(1) as pool:  # the keyring is its thread's
+        pool.submit(work).result()
+    # Where a container has no keys, there are none to read.
+    assert statuses in ([0], [-errno.EPERM], [-errno.ENOSYS])
 
 
 def test_no_program() -> None:

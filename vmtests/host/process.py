@@ -15,9 +15,8 @@ from vmtests.errors import HostError, of_host
 from vmtests.host.sandbox import Sandboxed, bare_env
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
-_prctl = ctypes.CDLL(None).prctl
-
-
+_libc = ctypes.CDLL(None)
+_KEYCTL, _JOIN_SESSION_KEYRING = 250, 1  # x86-64; linux/keyctl.h
 _IOPRIO_SET, _IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 251, 1, 3 << 13  # x86-64; linux/ioprio.h
 _NICEST = 19
 
@@ -28,7 +27,7 @@ def give_way() -> None:
     It is nice(2)'s last value and ionice(1)'s class `idle`, which some I/O schedulers do not know.
     """
     os.nice(_NICEST)
-    ctypes.CDLL(None).syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+    _libc.syscall(_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
 
 
 @contextlib.contextmanager
@@ -38,11 +37,11 @@ def _small_pages() -> Iterator[None]:
     It is the setting of this process that they inherit (PR_SET_THP_DISABLE, prctl(2)). If threads overlap, one of them
     gets the other's, which changes what its process takes and nothing else.
     """
-    _prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
     try:
         yield
     finally:
-        _prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
+        _libc.prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 class SandboxedProcess:
@@ -177,6 +176,8 @@ class SandboxedProcess:
         split = self._argv.index("--")
         # If we end, bubblewrap must not end alone, of a pipe that nobody reads: it keeps the other end open itself.
         pipe = ("--json-status-fd", str(status_fd), "--sync-fd", str(read_end))
+        # In the caller's are tickets and passwords (session-keyring(7)); it is the thread's, and its child's.
+        _libc.syscall(_KEYCTL, _JOIN_SESSION_KEYRING, None)
         with contextlib.nullcontext() if self._huge_pages else _small_pages():
             return Sandboxed[bytes](
                 [*self._argv[:split], *pipe, *self._argv[split:]],
