@@ -173,6 +173,26 @@ def test_ctrl_c_while_python_imports_shows_no_traceback(here: Path, module: str)
     assert "KeyboardInterrupt" not in rest
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("LookupError('never')", "a bug of vmtests, or this host, ended it; that says nothing of the image\n"),
+        ("MemoryError()", "this host has no memory left\n"),
+        ("ImportError('failed to map segment')", "this host gives no more: failed to map segment\n"),
+    ],
+)
+def test_bug_is_not_the_images_fault(error: str, told: str) -> None:
+    """What nobody foresaw ends with 2, wherever it happens: Python's own status is 1, as for a bad image."""
+    script = (
+        "import sys; from vmtests.cli import command, main\n"
+        f"def fail(*_): raise {error}\n"
+        "command._begin = fail; sys.exit(main())"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, "doctor"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"vmtests: {told}" in ended.stderr
+
+
 def test_emulator_serves_until_it_is_ended(here: Path) -> None:
     """The emulator prints its address, serves, and ends at SIGTERM; then nothing of it is left."""
     command = [sys.executable, "-m", "vmtests.cli", "emulator", "--no-boot"]

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _begin()
         return _main(sys.argv[1:] if argv is None else argv)
-    except OSError as error:
+    except HOST_ERRORS as error:
         if (host := of_host(error)) is None:
             raise
         _complain(host)
