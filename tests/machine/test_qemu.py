@@ -74,6 +74,14 @@ def test_refused_command_line(bench: Bench) -> None:
     assert bench.results / "qemu.argv" == raised.value.command
 
 
+def test_qemu_without_memory() -> None:
+    """Where the host has no memory for it, that is what the hint is about, and not its command line."""
+    said = "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory"
+    error = MachineExitError(Exit(returncode=1, stderr=said), Path("qemu.argv"))
+    assert error.hint is not None
+    assert error.hint.startswith("memory is used up")
+
+
 def test_start_that_is_interrupted_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while QEMU is being started ends it, and nobody waits for what would never end."""
     real, begun = SandboxedProcess.start, list[SandboxedProcess]()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmtests.errors import HostError
+from vmtests.errors import HostError, hint_of
 from vmtests.host.process import SandboxedProcess
 from vmtests.machine.events import EXIT, RESET, MachineEvent
 from vmtests.machine.listener import Listener
@@ -35,7 +35,8 @@ class MachineExitError(HostError):
     def __init__(self, end: Exit, command: Path) -> None:
         lines = [line for line in end.stderr.splitlines() if line.strip()]
         said = f": {lines[-1]}" if lines else ", without a word on standard error"
-        super().__init__(f"QEMU ended with status {end.returncode}{said}", hint=f"its command line is in {command}")
+        hint = hint_of(said) or f"its command line is in {command}"
+        super().__init__(f"QEMU ended with status {end.returncode}{said}", hint=hint)
         self.exit = end
         self.command = command
 
