@@ -105,6 +105,7 @@ def test_host_that_lacks_something_is_told_wherever_it_shows(error: Exception, s
         ("qemu-img: /x: Too many open files", "ulimit -n"),
         ("bwrap: Cannot allocate memory", "smaller"),
         ("qemu-img: x: Could not allocate metadata caches", "memory"),
+        ("qemu: qemu_thread_create: Resource temporarily unavailable", "memory or processes"),
     ],
 )
 def test_tool_that_lacks_what_every_program_needs_is_not_blamed(said: str, hint: str) -> None:

@@ -45,7 +45,8 @@ _EXHAUSTED = {
     errno.EMFILE: "allow more open files: ulimit -n",
     errno.ENFILE: "the whole system has too many open files",
     errno.ENOMEM: "memory is used up: fewer things at once, or a smaller machine",
-    errno.EAGAIN: "fewer things at once: processes are used up, see ulimit -u",
+    # Of clone(2): pthread_create(3) says so too where it finds no memory for a stack.
+    errno.EAGAIN: "fewer things at once: memory or processes are used up, see ulimit -a",
     errno.EFBIG: "allow larger files: ulimit -f, and what the file system can hold",
     errno.ENOLCK: "a file system without locks is no place for VMTESTS_CACHE",
 }
